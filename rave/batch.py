@@ -1,0 +1,94 @@
+"""One loop over many files: progress, resuming, and an account of what was skipped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rave.files import Journal, source_stamp
+
+
+class SkipFile(ValueError):
+    """Raised by the work on one file when that file cannot be used; the run goes on without it."""
+
+
+@dataclass
+class BatchReport:
+    """What became of every file of a batch.
+
+    Attributes:
+        records: Name of each usable file with the record its work returned, now or in an earlier run.
+        num_done: Files worked on now.
+        num_unchanged: Files done in an earlier run and unchanged since.
+        skipped: Name and reason of each file that could not be used.
+    """
+
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    num_done: int = 0
+    num_unchanged: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Return the counts, and the reason for each skipped file, for `--json`."""
+        return {
+            "num_done": self.num_done,
+            "num_unchanged": self.num_unchanged,
+            "num_skipped": len(self.skipped),
+            "skipped": self.skipped,
+        }
+
+    def summary(self, verb: str) -> str:
+        """Return one line of counts, and one line for each skipped file."""
+        text = f"{verb} {self.num_done} files, {self.num_unchanged} unchanged"
+        if not self.skipped:
+            return text + "."
+        reasons = [f"  skipped {name}: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join([f"{text}, {len(self.skipped)} skipped:", *reasons])
+
+
+def process_files(
+    sources: Mapping[str, Path],
+    work: Callable[[str, Path], dict[str, Any]],
+    output: Callable[[str], Path],
+    journal: Journal,
+    label: str,
+) -> BatchReport:
+    """Do `work` on every source that is not already done and unchanged.
+
+    Args:
+        sources: Name of each item (unique, relative, posix) and the file it is made from.
+        work: Takes name and source, writes the output whole, returns a JSON-able record.
+            Raises `SkipFile` where the source cannot be used; anything else stops the batch.
+        output: The file that the work on a name leaves, which must still be there to count as done.
+        journal: Where finished items are recorded.
+        label: Verb for the progress bar.
+
+    Returns:
+        The report; its records are in the order of `sources`.
+    """
+    from tqdm import tqdm
+
+    report = BatchReport()
+    with tqdm(total=len(sources), desc=label, unit="file", file=sys.stderr) as progress:
+        for name, source in sources.items():
+            record = journal.get(name)
+            try:
+                stamp = source_stamp(source)
+                if record and record["source_stamp"] == stamp and output(name).exists():
+                    report.num_unchanged += 1
+                else:
+                    record = {**work(name, source), "source_stamp": stamp}
+                    journal.add(name, record)
+                    report.num_done += 1
+                report.records[name] = record
+            except (SkipFile, FileNotFoundError, PermissionError) as error:
+                if isinstance(error, OSError) and error.filename != str(source):
+                    raise
+                report.skipped[name] = str(error)
+                progress.write(f"skipped {name}: {error}", file=sys.stderr)
+            progress.update()
+    return report

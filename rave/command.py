@@ -1,0 +1,101 @@
+"""What every command shares: options, errors, exit codes, and figures as JSON.
+
+Exit codes: 0 all done; 1 done, but some files were skipped (each is named); 2 bad input, nothing
+half-written; 130 interrupted, the same command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+EXIT_SKIPPED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+
+
+@dataclass
+class Result:
+    """What a command reports.
+
+    Attributes:
+        summary: What a person reads, on stdout.
+        figures: The same as data, printed instead when `--json` is given.
+        num_skipped: Files that could not be used.
+    """
+
+    summary: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    num_skipped: int = 0
+
+
+def command_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all commands share and a help that ends with an example."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--verbose", action="store_true", help="print a traceback with an error")
+    return parser
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add `--seed`."""
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add `--device`."""
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto)"
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add `--set` and `--dry-run`, the options of commands that read a recipe."""
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a value of the recipe, e.g. LATENT_SIZE=16 (may be repeated)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
+
+
+def execute(
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace], Result],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Parse, do the work, print its result, and return the exit code.
+
+    A `ValueError` or `OSError` from the work is the user's to mend: one sentence on stderr, exit 2.
+    """
+    options = parser.parse_args(arguments)
+    try:
+        result = work(options)
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted; the same command continues.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (ValueError, OSError) as error:
+        if options.verbose:
+            traceback.print_exc()
+        print(f"{parser.prog}: error: {_sentence(error)}", file=sys.stderr)
+        return EXIT_ERROR
+    print(json.dumps(result.figures, indent=1) if options.json else result.summary)
+    return EXIT_SKIPPED if result.num_skipped else 0
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = f" ('{error.filename}')" if error.filename else ""
+        return f"{error.strerror}{place}. What was finished before is kept."
+    return str(error)

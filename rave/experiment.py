@@ -1,0 +1,188 @@
+"""Recipes and run folders: parse gin, lock it, build objects, save what was built, build it again.
+
+The only module that imports gin. A recipe is a `.gin` file under `configs/recipes/`; all of it, with
+the user's settings, is parsed in one call and locked. A run folder holds
+
+    run.json      format version, kind ("rave" or "diffwave")
+    model.gin     the resolved values the model was built from; rebuilds the same model
+    config.gin    the resolved values of model and training
+    checkpoints/  last.ckpt and best.ckpt
+    tensorboard/  curves, pictures and audio
+"""
+
+from __future__ import annotations
+
+import importlib.util  # gin reads `importlib.util` without importing it
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gin
+
+from rave.files import atomic_write, read_json, write_json
+
+RUN_VERSION = 1
+RECIPES = Path("configs") / "recipes"
+# A recipe names classes of these modules and no others: parsing one must not run foreign code.
+ALLOWED_IMPORTS = re.compile(r"__gin__|rave(\.|$)|diffwave(\.|$)")
+
+
+@gin.configurable
+def build_model(model: Any = gin.REQUIRED) -> Any:
+    """Return the model that the parsed recipe describes."""
+    return model
+
+
+@gin.configurable
+def build_training(training: Any = gin.REQUIRED) -> Any:
+    """Return the training settings that the parsed recipe describes."""
+    return training
+
+
+def _package_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def list_recipes(package: str) -> list[str]:
+    """Return the names of a package's recipes."""
+    return sorted(path.stem for path in (_package_folder(package) / RECIPES).glob("*.gin"))
+
+
+def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> None:
+    """Parse a recipe and the user's settings in one call, and lock the configuration.
+
+    Args:
+        package: "rave" or "diffwave".
+        recipe: Name of a shipped recipe, or path of a `.gin` file.
+        settings: Lines `NAME=VALUE`; NAME is a macro of the recipe or a `module.Class.argument`.
+
+    Raises:
+        ValueError: If the recipe does not exist, a name or value is not understood, or a setting
+            names a macro that nothing uses.
+    """
+    path = _package_folder(package) / RECIPES / f"{recipe}.gin"
+    if not path.is_file():
+        path = Path(recipe)
+    if not path.is_file():
+        raise ValueError(
+            f"There is no recipe '{recipe}'. Give a .gin file or one of: "
+            f"{', '.join(list_recipes(package))}."
+        )
+    for setting in settings:
+        if not re.fullmatch(r"[\w./]+\s*=.*", setting.strip(), re.DOTALL):
+            raise ValueError(f"'{setting}' is not NAME=VALUE. Write --set LATENT_SIZE=16, say.")
+    _parse(package, "\n".join([f"include '{path.resolve()}'", *settings]), f"recipe '{recipe}'")
+    defined = set(re.findall(r"^([A-Z][A-Z0-9_]*) = ", gin.config_str(), re.MULTILINE))
+    used = set(re.findall(r"%([A-Z][A-Z0-9_]*)", gin.config_str()))
+    if defined - used:
+        raise ValueError(
+            f"Nothing in recipe '{recipe}' uses {', '.join(sorted(defined - used))}. "
+            f"It uses: {', '.join(sorted(used))}."
+        )
+
+
+def _parse(package: str, text: str, what: str) -> None:
+    _refuse_foreign_imports(text, what, _package_folder(package))
+    gin.clear_config()
+    folder = str(_package_folder(package) / "configs")
+    gin.add_config_file_search_path(folder)
+    try:
+        gin.parse_config(text)
+        gin.finalize()
+    except (ValueError, SyntaxError, TypeError, AttributeError, ImportError, OSError) as error:
+        raise ValueError(f"Cannot read {what}: {' '.join(str(error).split())}") from error
+
+
+def _refuse_foreign_imports(text: str, what: str, package_folder: Path) -> None:
+    for line in text.splitlines():
+        found = re.match(r"\s*(?:from\s+(\S+)\s+)?import\s+(\S+)", line)
+        if found and not ALLOWED_IMPORTS.match(found[1] or found[2]):
+            raise ValueError(
+                f"Refused {what}: it imports '{found[1] or found[2]}'. "
+                "A recipe may import only from rave and diffwave."
+            )
+        included = re.match(r"\s*include\s+['\"](.+)['\"]", line)
+        if included:
+            for path in (Path(included[1]), package_folder / "configs" / included[1]):
+                if path.is_file():
+                    _refuse_foreign_imports(path.read_text(), f"'{path}'", package_folder)
+
+
+def resolved_config() -> str:
+    """Return the values used by what was built since the last parse, as gin text that builds it again."""
+    text: str = gin.operative_config_str()
+    lines = text.splitlines()
+    imports = [line for line in lines if re.match(r"from \S+ import (\w+)$", line)]
+    body = "\n".join(line for line in lines if line not in imports)
+    kept = [
+        line
+        for line in imports
+        if line.startswith("from __gin__") or re.search(rf"\b{line.split()[-1]}\.", body)
+    ]
+    return "\n".join([*kept, body]) + "\n"
+
+
+def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
+    """Begin a run folder, or check that a folder is a run with these very settings.
+
+    Raises:
+        ValueError: If the folder holds a run with other settings; the message names the lines.
+    """
+    path = folder / "config.gin"
+    if path.exists():
+        found, needed = (_bindings(text) for text in (path.read_text(), config))
+        if found != needed:
+            lines = sorted(set(found.items()) ^ set(needed.items()))
+            names = sorted({name for name, _ in lines})
+            told = "; ".join(f"{n} {found.get(n)}, now {needed.get(n)}" for n in names[:4])
+            raise ValueError(
+                f"'{folder}' holds a run with other settings ({told}). "
+                "Give the settings it was started with, or another --out."
+            )
+        return
+    write_json(
+        folder / "run.json", {"format": "rave-diffwave-run", "version": RUN_VERSION, "kind": kind}
+    )
+    for name, content in (("model.gin", model_config), ("config.gin", config)):
+        with atomic_write(folder / name) as temporary:
+            temporary.write_text(content)
+
+
+def _bindings(text: str) -> dict[str, str]:
+    joined = text.replace("\\\n", " ")
+    pairs = re.findall(r"^(\S+) = (.*)$", joined, re.MULTILINE)
+    return {name: " ".join(value.split()) for name, value in pairs}
+
+
+def check_run(folder: Path, kind: str) -> None:
+    """Check that `folder` is a run of this kind and of a version that this program reads.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    header = read_json(folder / "run.json", "a run folder")
+    if header.get("kind") != kind:
+        raise ValueError(f"'{folder}' is a {header.get('kind')} run; a {kind} run is needed here.")
+    if header.get("version") != RUN_VERSION:
+        raise ValueError(
+            f"'{folder}' has run format {header.get('version')}; this program reads {RUN_VERSION}. "
+            "Install the version of rave-diffwave that made it, or train again."
+        )
+
+
+def rebuild_model(folder: Path, kind: str) -> Any:
+    """Return the model of a run, built from its model.gin, with fresh weights.
+
+    Raises:
+        ValueError: If the folder is not a run of this kind, or its model.gin cannot be read.
+    """
+    check_run(folder, kind)
+    path = folder / "model.gin"
+    if not path.is_file():
+        raise ValueError(f"'{path}' is missing, so '{folder}' cannot be opened. Train again.")
+    _parse(kind, path.read_text(), f"'{path}'")
+    return build_model()

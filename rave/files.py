@@ -1,0 +1,148 @@
+"""Files that appear whole or not at all, and a journal of finished work."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it onto `path` if the block succeeds, else delete it.
+
+    Args:
+        path: Final file. Missing parent folders are made.
+
+    Yields:
+        Path to write to. It has the suffix of `path`, so format-by-suffix writers work.
+
+    Raises:
+        OSError: If the folder cannot be made or written (disk full, read-only).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _copy_default_mode(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _copy_default_mode(path: Path) -> None:
+    """Give `path` the permissions of a normally created file (mkstemp makes it private)."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` to `path` as indented JSON, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        ValueError: If the file is missing or is not JSON; the message names `what` was expected.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"'{path}' does not exist, so '{path.parent}' is not {what}.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{path}' is not valid JSON ({error}), so it is not {what}.") from error
+
+
+def source_stamp(path: Path) -> dict[str, int]:
+    """Return what tells whether a source file has changed: its size in bytes and modification time in ns."""
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+class Journal:
+    """An append-only record of finished items, one JSON line each, that survives a kill at any moment.
+
+    The first line holds the settings of the work. A journal written under other settings is refused
+    unless `force` is set, in which case it is begun anew.
+
+    Args:
+        path: The journal file; made by the first `add`.
+        settings: JSON-able settings that all items share.
+        force: Begin anew where the settings differ.
+
+    Raises:
+        ValueError: If the journal was written under other settings; the message names both sides.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any], *, force: bool = False) -> None:
+        self.path = path
+        self._settings = json.loads(json.dumps(settings))
+        self._records: dict[str, dict[str, Any]] = {}
+        self._is_begun = False
+        if path.exists():
+            self._read(force)
+
+    def _read(self, force: bool) -> None:
+        lines = self.path.read_text().splitlines()
+        entries = []
+        for number, line in enumerate(lines):
+            try:
+                entries.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                if number == len(lines) - 1:  # cut off by a kill: that item is done again
+                    break
+                raise ValueError(
+                    f"'{self.path}' is damaged at line {number + 1}. Delete the folder "
+                    f"'{self.path.parent}' and run the command again."
+                ) from error
+        if not entries:
+            return
+        found, needed = entries[0].get("settings"), self._settings
+        if found != needed:
+            if force:
+                return
+            names = sorted(set(found or {}) | set(needed))
+            differing = [
+                f"{name} {(found or {}).get(name)!r}, now {needed.get(name)!r}"
+                for name in names
+                if (found or {}).get(name) != needed.get(name)
+            ]
+            raise ValueError(
+                f"'{self.path.parent}' was made with other settings ({'; '.join(differing)}). "
+                "Choose another output folder, or add --force to make this one anew."
+            )
+        self._records = {entry["name"]: entry["record"] for entry in entries[1:]}
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        with atomic_write(self.path) as temporary:
+            lines = [json.dumps({"settings": self._settings})]
+            lines += [
+                json.dumps({"name": name, "record": record})
+                for name, record in self._records.items()
+            ]
+            temporary.write_text("\n".join(lines) + "\n")
+        self._is_begun = True
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """Return the record of a finished item, or None."""
+        return self._records.get(name)
+
+    def add(self, name: str, record: dict[str, Any]) -> None:
+        """Record that item `name` is finished; on disk before the call returns."""
+        self._records[name] = record
+        if not self._is_begun:
+            self._rewrite()
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps({"name": name, "record": record}) + "\n")

@@ -1,0 +1,312 @@
+"""The latent folder: one float32 .npy (latent_size, frames) per audio file and one latents.json.
+
+    LATENTS_DIR/
+      latents.json          header: format version, codec, rate, hop, statistics, files
+      a.npy, sub/b.npy      one array per audio file, mirroring the audio tree
+
+numpy alone can read it. D is the latent size, N a number of frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rave.files import atomic_write, read_json, write_json
+
+FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
+POSTERIOR_MEAN, POSTERIOR_SAMPLE, GENERATED = "posterior mean", "posterior sample", "generated"
+# Below this, a dimension's posterior is the prior: it carries no information (nats per frame).
+INFORMATIVE_KL = 0.05
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """Per-dimension statistics over all frames of a folder; lists of D numbers.
+
+    Attributes:
+        mean: Of the posterior mean.
+        std: Of the posterior mean.
+        posterior_std: Root mean square of the posterior std; 1 where a dimension carries nothing.
+        kl: Mean KL divergence of the posterior from N(0, 1), nats per frame.
+        num_frames: Frames counted.
+    """
+
+    mean: list[float]
+    std: list[float]
+    posterior_std: list[float]
+    kl: list[float]
+    num_frames: int
+
+    @property
+    def is_informative(self) -> NDArray[np.bool_]:
+        """Return (D,) whether each dimension carries information."""
+        return np.asarray(self.kl) > INFORMATIVE_KL
+
+
+class StatisticsAccumulator:
+    """Sums over frames from which `LatentStatistics` follow; sums of files add up."""
+
+    NAMES = ("sum", "sum_of_squares", "posterior_variance", "kl")
+
+    def __init__(self, latent_size: int) -> None:
+        self._sums = {name: np.zeros(latent_size) for name in self.NAMES}
+        self._num_frames = 0
+
+    def add(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+        """Count frames. `mean` and `std` of the posterior, each (D, N)."""
+        mean, std = mean.astype(np.float64), std.astype(np.float64)
+        variance = np.square(std)
+        kl = 0.5 * (np.square(mean) + variance - 1.0) - np.log(std)
+        for name, value in zip(self.NAMES, (mean, np.square(mean), variance, kl), strict=True):
+            self._sums[name] += value.sum(axis=1)
+        self._num_frames += mean.shape[1]
+
+    def record(self) -> dict[str, Any]:
+        """Return the sums as JSON-able data."""
+        sums = {name: [float(f"{v:.7g}") for v in values] for name, values in self._sums.items()}
+        return {**sums, "num_frames": self._num_frames}
+
+    def merge(self, record: dict[str, Any]) -> None:
+        """Add the sums that another accumulator recorded."""
+        for name in self.NAMES:
+            self._sums[name] += np.asarray(record[name])
+        self._num_frames += record["num_frames"]
+
+    def statistics(self) -> LatentStatistics:
+        """Return the statistics of all frames counted."""
+        total, squares, variance, kl = (
+            self._sums[name] / max(self._num_frames, 1) for name in self.NAMES
+        )
+        std = np.sqrt(np.maximum(squares - np.square(total), 0.0))
+        return LatentStatistics(
+            mean=total.tolist(),
+            std=std.tolist(),
+            posterior_std=np.sqrt(variance).tolist(),
+            kl=kl.tolist(),
+            num_frames=self._num_frames,
+        )
+
+
+@dataclass(frozen=True)
+class LatentFile:
+    """One array of the folder.
+
+    Attributes:
+        path: Relative to the folder, posix, ending in .npy.
+        num_frames: Latent frames N.
+        source: Audio file it was made from, relative to the audio folder; None if generated.
+        source_sample_rate_hz: Rate of that file; the codec's if generated.
+        source_num_samples: Its length in samples at that rate.
+    """
+
+    path: str
+    num_frames: int
+    source: str | None
+    source_sample_rate_hz: int
+    source_num_samples: int
+
+
+@dataclass(frozen=True)
+class LatentHeader:
+    """What latents.json says.
+
+    Attributes:
+        codec: Fingerprint of the codec's weights.
+        codec_path: Where the codec was when the folder was written; only to tell the user.
+        sample_rate_hz: Of the codec.
+        hop_samples: Audio samples per latent frame.
+        latent_size: D.
+        contents: POSTERIOR_MEAN, POSTERIOR_SAMPLE or GENERATED.
+        statistics: Of the real music: for a generated folder, those of the training latents.
+        files: One entry per array.
+        seed: Of the samples, if any.
+        skipped: Audio files that could not be encoded, and why.
+    """
+
+    codec: str
+    codec_path: str
+    sample_rate_hz: int
+    hop_samples: int
+    latent_size: int
+    contents: str
+    statistics: LatentStatistics
+    files: list[LatentFile]
+    seed: int | None = None
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Return latent frames per second."""
+        return self.sample_rate_hz / self.hop_samples
+
+    def write(self, folder: Path) -> None:
+        """Write latents.json into `folder`, whole or not at all."""
+        write_json(folder / HEADER_NAME, {"format": FORMAT, "version": VERSION, **asdict(self)})
+
+    @classmethod
+    def read(cls, folder: Path) -> LatentHeader:
+        """Return the header of a latent folder.
+
+        Raises:
+            ValueError: If the folder has no latents.json, or one that this program cannot read.
+        """
+        content = read_json(folder / HEADER_NAME, "a latent folder")
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise ValueError(f"'{folder / HEADER_NAME}' is not a latent header. Encode again.")
+        version = content.pop("version", None)
+        if version != VERSION:
+            raise ValueError(
+                f"'{folder}' has latent format {version}; this program reads {VERSION}. "
+                "Encode again, or install the version of rave-diffwave that wrote it."
+            )
+        try:
+            statistics = LatentStatistics(**content.pop("statistics"))
+            files = [LatentFile(**entry) for entry in content.pop("files")]
+            return cls(statistics=statistics, files=files, **content)
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"'{folder / HEADER_NAME}' is not a whole latent header ({error}). Encode again."
+            ) from error
+
+    def check_matches(self, other: LatentHeader, this: str, that: str) -> None:
+        """Check that two sets of latents come from one codec.
+
+        Args:
+            other: The header to compare with.
+            this: What to call these latents in the message.
+            that: What to call the others.
+
+        Raises:
+            ValueError: If rate, hop, size or codec differ; the message names both sides.
+        """
+        check_codec(
+            self,
+            other.codec,
+            other.sample_rate_hz,
+            other.hop_samples,
+            other.latent_size,
+            this,
+            that,
+        )
+
+
+def check_codec(
+    header: LatentHeader,
+    codec: str,
+    sample_rate_hz: int,
+    hop_samples: int,
+    latent_size: int,
+    this: str,
+    that: str,
+) -> None:
+    """Check that latents fit a codec, given by its fingerprint and sizes.
+
+    Raises:
+        ValueError: If anything differs; the message names both sides.
+    """
+    found = (header.latent_size, header.hop_samples, header.sample_rate_hz)
+    needed = (latent_size, hop_samples, sample_rate_hz)
+    if found != needed:
+        raise ValueError(
+            "{} has {} dimensions, hop {} at {} Hz; ".format(this, *found)
+            + "{} has {} dimensions, hop {} at {} Hz. ".format(that, *needed)
+            + "Encode the audio again with the codec that is to decode it."
+        )
+    if header.codec != codec:
+        raise ValueError(
+            f"{this} was encoded by another codec ('{header.codec_path}', fingerprint "
+            f"{header.codec}) than {that} (fingerprint {codec}). Encode the audio again."
+        )
+
+
+def read_latents(
+    path: Path, latent_size: int, num_frames: int | None = None
+) -> NDArray[np.float32]:
+    """Return one array of a latent folder, memory-mapped and read-only, (D, N).
+
+    Raises:
+        ValueError: If the file is missing, is no float array of D rows, or has another length than
+            its header says.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"Cannot read latents '{path}' ({error}). Encode again.") from error
+    shape = (latent_size, array.shape[-1] if num_frames is None else num_frames)
+    if array.ndim != 2 or array.shape != shape or array.dtype != np.float32:
+        raise ValueError(
+            f"'{path}' holds {array.dtype} {array.shape}; float32 {shape} is needed. Encode again."
+        )
+    return array
+
+
+def write_latents(path: Path, latents: NDArray[np.float32]) -> None:
+    """Write one array (D, N), whole or not at all."""
+    with atomic_write(path) as temporary:
+        np.save(temporary, np.ascontiguousarray(latents, dtype=np.float32))
+
+
+class LatentDataset(torch.utils.data.Dataset[Tensor]):
+    """The clips of a latent folder, in the order of its header.
+
+    Args:
+        folder: A latent folder.
+        files: Keep only these entries of the header (see `split_files`).
+
+    Raises:
+        ValueError: If the folder is not a latent folder, or holds no clips.
+
+    Example:
+        >>> latents = LatentDataset(Path("latents"))[0]   # (D, N), raw latents
+    """
+
+    def __init__(self, folder: Path, files: Sequence[LatentFile] | None = None) -> None:
+        self.folder = folder
+        self.header = LatentHeader.read(folder)
+        self.files = list(self.header.files if files is None else files)
+        if not self.files:
+            raise ValueError(f"'{folder}' holds no latents. Encode some audio into it.")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return the raw latents of a clip, (D, N)."""
+        return torch.from_numpy(np.array(self.array(index)))
+
+    def array(self, index: int) -> NDArray[np.float32]:
+        """Return the raw latents of a clip, (D, N), memory-mapped."""
+        entry = self.files[index]
+        return read_latents(self.folder / entry.path, self.header.latent_size, entry.num_frames)
+
+
+def split_names(names: Iterable[str], held_out_fraction: float) -> tuple[list[str], list[str]]:
+    """Divide whole files into training and held-out ones, the same way for audio and latents.
+
+    The choice depends on each name without its suffix and on nothing else, so that adding files
+    moves few others, and a RAVE and a DiffWave trained on one folder hold out the same pieces.
+
+    Args:
+        names: Relative posix paths.
+        held_out_fraction: Of the number of files; at least one file is held out if there are two.
+
+    Returns:
+        Training names and held-out names, each in the given order. With one file, both name it.
+    """
+    names = list(names)
+    if len(names) < 2:
+        return names, names
+    stems = {name: str(Path(name).with_suffix("")) for name in names}
+    order = sorted(names, key=lambda name: sha256(stems[name].encode()).digest())
+    num_held_out = min(max(round(held_out_fraction * len(names)), 1), len(names) - 1)
+    held_out = set(order[:num_held_out])
+    return [n for n in names if n not in held_out], [n for n in names if n in held_out]
