@@ -1,0 +1,38 @@
+# make demo    the whole path on synthesized music, in under 10 minutes; leaves demo-output/report.html
+# make test    lint, types, import contracts, then the tests
+# make lint    the same without the tests
+# make clean   removes what make installed and made: .venv, demo-output and caches
+#
+# PYTHON=python3.12 chooses an interpreter; DEMO_OPTIONS="--out folder" is handed to scripts/demo.py.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: demo test lint clean
+
+demo: $(INSTALLED)
+	@$(BIN)/python scripts/demo.py $(DEMO_OPTIONS)
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "'$(PYTHON)' is not Python 3.10 or newer. Install one, or name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "'$(PYTHON)' has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	  .hypothesis .import_linter_cache
