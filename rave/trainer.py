@@ -1,0 +1,332 @@
+"""One way to run a training: resume, checkpoints, Ctrl-C, progress, TensorBoard.
+
+A training is a stream of items, item i a pure function of (seed, i), read from the step that the
+last checkpoint reached. Nothing depends on global random state, so that a run that was stopped and begun
+again by the same command equals, bit for bit on the CPU, a run that was not.
+
+    run/checkpoints/last.ckpt   where the same command continues
+    run/checkpoints/best.ckpt   lowest `monitor` so far
+    run/tensorboard/            curves
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.data import Sampler
+from tqdm import tqdm
+
+from rave.device import choose_device
+from rave.files import atomic_write
+
+CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
+SAVE_EVERY_S = 180.0
+
+
+class StepBatches(Sampler[list[int]]):
+    """The indices of each step's batch, without end: step s holds items s·B to (s + 1)·B - 1.
+
+    Give it to a `DataLoader` as `batch_sampler`, over a dataset whose item i exists for all i ≥ 0.
+
+    Args:
+        batch_size: B.
+        start_step: First step to yield.
+    """
+
+    def __init__(self, batch_size: int, start_step: int = 0) -> None:
+        self.batch_size = batch_size
+        self.start_step = start_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.start_step
+        while True:
+            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))
+            step += 1
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """What a training reads.
+
+    Attributes:
+        train: Endless batches, beginning at the step that was asked for (see `StepBatches`).
+        held_out: Batches of a validation, the same ones in the same order each time.
+    """
+
+    train: Any
+    held_out: Any
+
+
+def last_checkpoint(run_folder: Path) -> Path:
+    """Return where the resumable state of a run is kept."""
+    return run_folder / CHECKPOINTS / LAST
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint, on the CPU; no code in it is run.
+
+    Raises:
+        ValueError: If the file is missing or damaged.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"'{path}' does not exist. Train the run first.") from None
+    except Exception as error:  # torch raises many types for a damaged file
+        raise ValueError(
+            f"Cannot read checkpoint '{path}' ({str(error).splitlines()[0]}). "
+            "Delete it to begin the run again."
+        ) from error
+    return content
+
+
+def finished_steps(run_folder: Path) -> int:
+    """Return how many steps the last checkpoint of a run has behind it; 0 for a new run."""
+    path = last_checkpoint(run_folder)
+    return int(read_checkpoint(path)["global_step"]) if path.exists() else 0
+
+
+def fit(
+    system: LightningModule,
+    data_for: Callable[[int], Loaders],
+    run_folder: Path,
+    max_steps: int,
+    validate_every_steps: int,
+    *,
+    device: str = "auto",
+    precision: Any = "32-true",
+    log_every_steps: int = 50,
+    monitor: str = "held_out_loss",
+    gradient_clip_norm: float | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Train until `max_steps`, from the last checkpoint of the run if there is one.
+
+    Each batch must take exactly one optimizer step, also under manual optimization.
+
+    Args:
+        system: The model with its losses and optimizers.
+        data_for: Takes the first step to be made, returns what to read.
+        run_folder: Gets checkpoints and curves.
+        max_steps: Optimizer steps of the whole run, those already made included.
+        validate_every_steps: Steps between two passes over the held-out batches.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: Of Lightning's trainer: "32-true", "bf16-mixed", "16-mixed".
+        log_every_steps: Steps between two points of the training curves.
+        monitor: The metric logged by `validation_step` whose lowest value makes best.ckpt.
+        gradient_clip_norm: Only with automatic optimization.
+        callbacks: More of Lightning's, called before checkpoints are written.
+
+    Raises:
+        ValueError: If the loss is not finite any more, or the last checkpoint cannot be read.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, once the step is finished and saved.
+    """
+    start_step = finished_steps(run_folder)
+    if start_step >= max_steps:
+        return
+    keeper = _Keeper(run_folder / CHECKPOINTS, monitor, validate_every_steps, max_steps)
+    processor = choose_device(device)
+    with _quiet_lightning():
+        trainer = Trainer(
+            accelerator=processor.type,
+            devices=1 if processor.index is None else [processor.index],
+            precision=precision,
+            max_steps=max_steps,
+            max_epochs=-1,  # one endless epoch
+            val_check_interval=validate_every_steps,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=log_every_steps,
+            gradient_clip_val=gradient_clip_norm,
+            logger=TensorBoardLogger(
+                run_folder,
+                name="tensorboard",
+                version="",
+                default_hp_metric=False,
+                purge_step=start_step + 1 if start_step else None,
+            ),
+            callbacks=[
+                *callbacks,
+                _FiniteLoss(log_every_steps),
+                _Progress(max_steps, log_every_steps),
+                keeper,
+            ],
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        loaders = data_for(start_step)
+        checkpoint = last_checkpoint(run_folder) if start_step else None
+        try:
+            with keeper.stopping_at_a_signal():
+                trainer.fit(
+                    system,
+                    loaders.train,
+                    loaders.held_out,
+                    ckpt_path=checkpoint,
+                    weights_only=True,
+                )
+        except (_Stopped, SystemExit) as error:  # SystemExit: Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from error
+
+
+class _Stopped(Exception):
+    """A signal came; the step is finished and saved."""
+
+
+class _Keeper(Callback):
+    """Write last.ckpt and best.ckpt; finish the step and save when a signal arrives."""
+
+    def __init__(
+        self, folder: Path, monitor: str, validate_every_steps: int, max_steps: int
+    ) -> None:
+        self.is_stopped = False
+        self._folder = folder
+        self._monitor = monitor
+        self._validate_every_steps = validate_every_steps
+        self._max_steps = max_steps
+        self._best = math.inf
+        self._saved_at = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best = state_dict["best"]
+
+    @contextlib.contextmanager
+    def stopping_at_a_signal(self) -> Iterator[None]:
+        """Turn the first Ctrl-C or SIGTERM into a request; the second Ctrl-C interrupts at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may handle signals
+            return
+        previous = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for name, handler in previous.items():
+                signal.signal(name, handler)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for name in (signal.SIGINT, signal.SIGTERM):  # in place of Lightning's
+                signal.signal(name, self._request_stop)
+
+    def _request_stop(self, number: int, frame: Any) -> None:
+        if self.is_stopped and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.is_stopped = True
+        print("\nFinishing the step, then saving …", file=sys.stderr)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self._validate_every_steps == 0:
+            return  # saved after the validation, which would be left out if resumed from here
+        is_due = time.monotonic() - self._saved_at > SAVE_EVERY_S
+        if is_due or self.is_stopped or trainer.global_step >= self._max_steps:
+            self._save(trainer, LAST)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        value = trainer.callback_metrics.get(self._monitor)
+        if value is not None and float(value) < self._best:
+            self._best = float(value)
+            self._save(trainer, BEST)
+        self._save(trainer, LAST)
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        with atomic_write(self._folder / name) as temporary:
+            trainer.save_checkpoint(temporary)
+        self._saved_at = time.monotonic()
+        if self.is_stopped and name == LAST:
+            raise _Stopped  # `trainer.should_stop` would begin a validation first
+
+
+class _FiniteLoss(Callback):
+    """Stop before a loss that is not finite reaches a checkpoint."""
+
+    def __init__(self, check_every_steps: int) -> None:
+        self._check_every_steps = check_every_steps
+        self._loss: torch.Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if trainer.global_step % self._check_every_steps == 0:
+            self._check(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._check(trainer)
+
+    def _check(self, trainer: Trainer) -> None:
+        if self._loss is not None and not torch.isfinite(self._loss).all():
+            raise ValueError(
+                f"The loss became {float(self._loss)} by step {trainer.global_step}, so training "
+                "stopped; the last checkpoint is from before. Start a new run with a lower LEARNING_RATE."
+            )
+
+
+class _Progress(Callback):
+    """A bar of all steps with rate, remaining time and the last loss."""
+
+    def __init__(self, max_steps: int, show_every_steps: int) -> None:
+        self._max_steps = max_steps
+        self._show_every_steps = show_every_steps
+        self._bar: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._bar = tqdm(
+            total=self._max_steps,
+            initial=trainer.global_step,
+            desc="train",
+            unit="step",
+            file=sys.stderr,
+            mininterval=1.0,
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self._show_every_steps == 0:
+            metrics = {name: f"{float(v):.4g}" for name, v in trainer.progress_bar_metrics.items()}
+            self._bar.set_postfix(metrics, refresh=False)
+        self._bar.update(trainer.global_step - self._bar.n)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's advice; what a user must know is said by our own messages."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # Small items are read faster here than by worker processes.
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        # Lightning 2.6 on torch 2.13: mended upstream when it drops older versions of torch.
+        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
