@@ -20,7 +20,7 @@ class BatchReport:
     """What became of every file of a batch.
 
     Attributes:
-        records: Name of each usable file with the record its work returned, now or in an earlier run.
+        records: Name of each usable file and the record its work returned, now or earlier.
         num_done: Files worked on now.
         num_unchanged: Files done in an earlier run and unchanged since.
         skipped: Name and reason of each file that could not be used.

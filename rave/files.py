@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+PARTIAL_PREFIX = ".partial-"
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it onto `path` if the block succeeds, else delete it.
+    """Yield a path beside `path`; rename it onto `path` if the block succeeds, else delete it.
 
     Args:
         path: Final file. Missing parent folders are made.
@@ -25,7 +27,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OSError: If the folder cannot be made or written (disk full, read-only).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=PARTIAL_PREFIX, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -41,6 +43,27 @@ def _copy_default_mode(path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what `atomic_write` could not, because the program was killed."""
+    for path in folder.rglob(f"{PARTIAL_PREFIX}*"):
+        path.unlink(missing_ok=True)
+
+
+def check_output_folder(folder: Path, source: Path) -> None:
+    """Check that a command may write a folder of files made from those of another.
+
+    Raises:
+        ValueError: If `folder` is a file, or is `source` or inside it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"'{folder}' is a file; the output is a folder. Choose another name.")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise ValueError(
+            f"The output folder '{folder}' is inside the input folder '{source}'. "
+            "Choose one outside, so that the output is never taken for input."
+        )
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -64,13 +87,13 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def source_stamp(path: Path) -> dict[str, int]:
-    """Return what tells whether a source file has changed: its size in bytes and modification time in ns."""
+    """Return the size in bytes and modification time in ns: they tell whether a file changed."""
     status = path.stat()
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 class Journal:
-    """An append-only record of finished items, one JSON line each, that survives a kill at any moment.
+    """An append-only record of finished items, one JSON line each, that survives any kill.
 
     The first line holds the settings of the work. A journal written under other settings is refused
     unless `force` is set, in which case it is begun anew.
@@ -110,6 +133,7 @@ class Journal:
         found, needed = entries[0].get("settings"), self._settings
         if found != needed:
             if force:
+                self._rewrite()
                 return
             names = sorted(set(found or {}) | set(needed))
             differing = [
@@ -133,6 +157,11 @@ class Journal:
             ]
             temporary.write_text("\n".join(lines) + "\n")
         self._is_begun = True
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the finished items."""
+        return list(self._records)
 
     def get(self, name: str) -> dict[str, Any] | None:
         """Return the record of a finished item, or None."""

@@ -1,0 +1,364 @@
+"""Audio files ⇄ float32 arrays: list, read any format at any rate, mix, resample, write.
+
+Everything streams: a block is an array (C, n), float32, and a three-hour file needs no more memory
+than a short one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from rave.audio_formats import AUDIO_SUFFIXES, BLOCK_SAMPLES, Audio, AudioError, decode_blocks
+from rave.files import atomic_write
+
+MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1000, 768_000
+MAX_CHANNELS = 1024  # libsndfile's own limit
+FULL_SCALE = 32768  # of 16-bit samples
+WAV_LIMIT_BYTES = 2**32 - 4096  # a WAV header counts bytes in 32 bits; beyond, RF64
+
+# Channel order by count (WAVE order): front L R, centre C, surround l r, back centre B, bass -.
+LAYOUTS = {3: "LRC", 4: "LRlr", 5: "LRClr", 6: "LRC-lr", 7: "LRC-Blr", 8: "LRC-lrlr"}
+_HALF_POWER = 0.5**0.5
+STEREO_GAINS = {
+    "L": (1.0, 0.0),
+    "R": (0.0, 1.0),
+    "C": (_HALF_POWER, _HALF_POWER),
+    "l": (_HALF_POWER, 0.0),
+    "r": (0.0, _HALF_POWER),
+    "B": (0.5, 0.5),
+    "-": (0.0, 0.0),
+}
+
+
+@dataclass(frozen=True)
+class AudioSource:
+    """What an audio file holds, counted while it was read.
+
+    Attributes:
+        sample_rate_hz: Its own rate.
+        num_channels: Its own channels.
+        num_samples: Its exact length at its own rate.
+    """
+
+    sample_rate_hz: int
+    num_channels: int
+    num_samples: int
+
+
+def list_audio_files(folder: Path) -> dict[str, Path]:
+    """Return the audio files under a folder, by their relative posix name, in sorted order.
+
+    Subfolders and links are followed, each folder once; hidden files and folders are left out.
+
+    Raises:
+        ValueError: If the folder does not exist, is a file, or holds no audio.
+        OSError: If a subfolder cannot be listed.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"'{folder}' {what}. Give a folder of audio files.")
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found: dict[str, Path] = {}
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            path = Path(root, name)
+            if not name.startswith(".") and path.suffix.lower() in AUDIO_SUFFIXES:
+                found[path.relative_to(folder).as_posix()] = path
+    if not found:
+        suffixes = " ".join(sorted(AUDIO_SUFFIXES))
+        raise ValueError(f"'{folder}' holds no audio files. Files ending in {suffixes} are read.")
+    return dict(sorted(found.items()))
+
+
+def check_rate_and_channels(sample_rate_hz: int, num_channels: int) -> None:
+    """Check that audio of this rate and number of channels can be made.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if not MIN_SAMPLE_RATE_HZ <= sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
+        raise ValueError(
+            f"A sample rate of {sample_rate_hz} Hz was given; "
+            f"{MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz is possible."
+        )
+    if not 1 <= num_channels <= MAX_CHANNELS:
+        raise ValueError(f"{num_channels} channels were asked for; give 1 (mono) or 2 (stereo).")
+
+
+def mixing_matrix(num_from: int, num_to: int) -> Audio:
+    """Return the gains (num_to, num_from) that turn one number of channels into another.
+
+    To mono: the mean. From mono: copies. Surround of 3 to 8 channels to stereo: front, centre and
+    surround as in BS.775, bass left out. Any other number to stereo: the mean of channels 1, 3, 5…
+    and that of 2, 4, 6…. No mix exceeds the full scale of its source.
+
+    Raises:
+        ValueError: If there is no sensible mix.
+
+    Source: ITU-R BS.775-4, annex 4. Differs: scaled to a sum of 1, so that it cannot overload.
+    """
+    if num_from == num_to:
+        return np.eye(num_to, dtype=np.float32)
+    if num_from == 1:
+        return np.ones((num_to, 1), dtype=np.float32)
+    if num_to == 1:
+        gains = np.ones((1, num_from))
+    elif num_to == 2:
+        layout = LAYOUTS.get(num_from, ("LR" * num_from)[:num_from])
+        gains = np.array([STEREO_GAINS[position] for position in layout]).T
+    else:
+        raise ValueError(f"{num_from} channels cannot be mixed to {num_to}; only to 1 or 2.")
+    return (gains / gains.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def resample(blocks: Iterable[Audio], from_hz: int, to_hz: int) -> Iterator[Audio]:
+    """Yield blocks at another sample rate.
+
+    Args:
+        blocks: (C, n) each, any n, at `from_hz`.
+        from_hz: Rate of the blocks.
+        to_hz: Rate wanted.
+
+    Yields:
+        Blocks that together have T · to_hz / from_hz samples, rounded, and at least one if T > 0.
+        The sizes of the blocks given make no difference to the samples.
+    """
+    if from_hz == to_hz:
+        yield from blocks
+        return
+    stream, num_samples = None, 0
+    last = np.zeros((1, 0), dtype=np.float32)
+    for block in blocks:
+        if stream is None:
+            stream = soxr.ResampleStream(from_hz, to_hz, len(block), dtype="float32", quality="HQ")
+        last = block if block.shape[1] else last
+        resampled = stream.resample_chunk(np.ascontiguousarray(block.T)).T
+        num_samples += resampled.shape[1]
+        if resampled.shape[1]:
+            yield resampled
+    if stream is None:
+        return
+    rest = stream.resample_chunk(np.zeros((0, len(last)), dtype=np.float32), last=True).T
+    if rest.shape[1]:
+        yield rest
+    elif num_samples == 0:  # a few samples that would round to none
+        yield last[:, :1]
+
+
+def regroup(blocks: Iterable[Audio], block_samples: int) -> Iterator[Audio]:
+    """Yield the same samples in blocks of exactly `block_samples`; the last may be shorter."""
+    held: list[Audio] = []
+    num_held = 0
+    for block in blocks:
+        held.append(block)
+        num_held += block.shape[1]
+        if num_held < block_samples:
+            continue
+        joined = np.concatenate(held, axis=1)
+        num_whole = num_held - num_held % block_samples
+        for start in range(0, num_whole, block_samples):
+            yield joined[:, start : start + block_samples]
+        held, num_held = [joined[:, num_whole:]], num_held - num_whole
+    if num_held:
+        yield np.concatenate(held, axis=1)
+
+
+class AudioStream:
+    """One audio file, decoded, mixed and resampled block by block.
+
+    Args:
+        path: A file of any format.
+        sample_rate_hz: Rate wanted.
+        num_channels: Channels wanted; see `mixing_matrix`.
+        block_samples: Samples of each block yielded, except the last. Makes no other difference.
+
+    Raises:
+        ValueError: If the rate or the number of channels is impossible.
+        AudioError: While iterating, if the file cannot be used: it cannot be decoded (to its end),
+            has no audio or no samples, NaN or infinite samples, or an odd rate.
+
+    Example:
+        >>> stream = AudioStream(path, 44100, 1)
+        >>> audio = np.concatenate(list(stream), axis=1)  # (1, T) at 44100 Hz
+        >>> stream.source.num_samples                     # at the rate of the file
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        sample_rate_hz: int,
+        num_channels: int,
+        block_samples: int = BLOCK_SAMPLES,
+    ) -> None:
+        check_rate_and_channels(sample_rate_hz, num_channels)
+        self.path = path
+        self.sample_rate_hz = sample_rate_hz
+        self.num_channels = num_channels
+        self.block_samples = block_samples
+        self._source: AudioSource | None = None
+
+    @property
+    def source(self) -> AudioSource:
+        """Return what the file holds; known when the stream has been read to its end."""
+        assert self._source is not None, "read the stream to its end first"
+        return self._source
+
+    def __iter__(self) -> Iterator[Audio]:
+        """Yield blocks (C, block_samples), the last one shorter."""
+        decoded = decode_blocks(self.path)
+        first = next(decoded, None)
+        if first is None:
+            raise AudioError(f"'{self.path.name}' holds no samples. Replace or remove it.")
+        rate_hz = first[0]
+        if not MIN_SAMPLE_RATE_HZ <= rate_hz <= MAX_SAMPLE_RATE_HZ:
+            raise AudioError(
+                f"'{self.path.name}' has a sample rate of {rate_hz} Hz; {MIN_SAMPLE_RATE_HZ} to "
+                f"{MAX_SAMPLE_RATE_HZ} Hz is read. Save it at another rate."
+            )
+        mixed = self._mix(chain([first], decoded), rate_hz, len(first[1]))
+        yield from regroup(resample(mixed, rate_hz, self.sample_rate_hz), self.block_samples)
+
+    def _mix(
+        self, decoded: Iterable[tuple[int, Audio]], rate_hz: int, num_channels: int
+    ) -> Iterator[Audio]:
+        num_samples = 0
+        for block_rate_hz, block in decoded:
+            place = f"{num_samples / rate_hz:.2f} s"
+            if block_rate_hz != rate_hz:
+                raise AudioError(
+                    f"'{self.path.name}' changes its sample rate from {rate_hz} to "
+                    f"{block_rate_hz} Hz at {place}. Save it at one rate."
+                )
+            if not np.isfinite(block).all():
+                raise AudioError(
+                    f"'{self.path.name}' has NaN or infinite samples after {place}. "
+                    "Repair or remove it."
+                )
+            num_samples += block.shape[1]
+            try:
+                gains = mixing_matrix(len(block), self.num_channels)
+            except ValueError as error:
+                raise AudioError(f"'{self.path.name}': {error}") from error
+            yield block if len(block) == self.num_channels else gains @ block
+        self._source = AudioSource(rate_hz, num_channels, num_samples)
+
+
+def read_audio(path: Path, sample_rate_hz: int, num_channels: int) -> Audio:
+    """Return a whole file as audio (C, T).
+
+    Raises:
+        ValueError: If the rate or the number of channels is impossible.
+        AudioError: If the file cannot be used; see `AudioStream`.
+    """
+    return np.concatenate(list(AudioStream(path, sample_rate_hz, num_channels)), axis=1)
+
+
+class Quantizer:
+    """float32 → 16-bit samples, limited to full scale, with an account of what was limited.
+
+    Attributes:
+        peak: Largest magnitude met, 1.0 being full scale.
+        num_limited_samples: Samples that were beyond full scale.
+    """
+
+    def __init__(self) -> None:
+        self.peak = 0.0
+        self.num_limited_samples = 0
+
+    def __call__(self, audio: Audio) -> NDArray[np.int16]:
+        """Return audio (C, n) as little-endian 16-bit samples (n, C).
+
+        Samples read from a 16-bit file at its own rate come back bit for bit.
+        """
+        if audio.size:
+            magnitude = np.abs(audio)
+            self.peak = max(self.peak, float(magnitude.max()))
+            self.num_limited_samples += int(np.count_nonzero(magnitude > 1.0))
+        scaled = np.rint(audio.T * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1)
+        return np.ascontiguousarray(scaled, dtype="<i2")
+
+
+def fit_length(blocks: Iterable[Audio], num_samples: int) -> Iterator[Audio]:
+    """Yield exactly the first `num_samples` of the blocks; what is missing at the end is zeros."""
+    missing = num_samples
+    num_channels = 1
+    for block in blocks:
+        num_channels = len(block)
+        if missing:
+            yield block[:, :missing]
+        missing = max(missing - block.shape[1], 0)
+    while missing:
+        size = min(missing, BLOCK_SAMPLES)
+        yield np.zeros((num_channels, size), dtype=np.float32)
+        missing -= size
+
+
+def write_audio(
+    path: Path,
+    blocks: Iterable[Audio],
+    sample_rate_hz: int,
+    num_channels: int,
+    num_samples: int,
+) -> Quantizer:
+    """Write a 16-bit file, whole or not at all.
+
+    Args:
+        path: Ends in .wav or .flac. A WAV that would exceed 4 GiB is written as RF64.
+        blocks: (C, n) each, at `sample_rate_hz`.
+        sample_rate_hz: Rate of the blocks and of the file.
+        num_channels: C.
+        num_samples: Exact length wanted; the blocks are cut or zero-padded to it, because latent
+            frames cover whole hops, and resampling rounds.
+
+    Returns:
+        The peak, and the number of samples limited to full scale.
+
+    Raises:
+        ValueError: If the suffix is another, or the format has no such rate or channels.
+        OSError: If the file cannot be written (disk full, read-only).
+    """
+    formats = {".wav": "WAV", ".flac": "FLAC"}
+    name = formats.get(path.suffix.lower())
+    if name is None:
+        raise ValueError(f"'{path.name}' would be written as audio; name it .wav or .flac.")
+    if name == "WAV" and num_samples * num_channels * 2 > WAV_LIMIT_BYTES:
+        name = "RF64"
+    quantize = Quantizer()
+    with atomic_write(path) as temporary:
+        try:
+            file = soundfile.SoundFile(
+                temporary, "w", sample_rate_hz, num_channels, "PCM_16", format=name
+            )
+        except soundfile.LibsndfileError as error:
+            raise ValueError(
+                f"'{path.name}' cannot hold {num_channels} channels at {sample_rate_hz} Hz "
+                f"({error}). Write a .wav."
+            ) from error
+        try:
+            with file:
+                for block in fit_length(blocks, num_samples):
+                    file.write(quantize(block))
+        except soundfile.LibsndfileError as error:
+            # libsndfile does not say why; on a local disk it is nearly always this.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+    return quantize

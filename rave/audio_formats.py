@@ -1,0 +1,130 @@
+"""Which library decodes which audio file: libsndfile, else PyAV (ffmpeg).
+
+PyAV also reads mp3, whose length libsndfile guesses, and surround Ogg, whose channels it leaves in
+Vorbis order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from rave.batch import SkipFile
+
+Audio = NDArray[np.float32]
+
+_SUFFIXES = (
+    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf "
+    ".aac .m4a .m4b .mp4 .m4v .mov .mka .mkv .webm .wma .wv .ape .ac3 .eac3 .dts .amr .tta"
+)
+AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
+MPEG_SUFFIXES = frozenset({".mp2", ".mp3"})
+BLOCK_SAMPLES = 65536
+# Some programs write a header size that is off by the header itself.
+HEADER_SLACK_BYTES = 64
+# What a recorder or a pipe that does not know the length writes as data size, or more.
+UNKNOWN_SIZE_BYTES = 2**31 - 4096
+
+
+class AudioError(SkipFile):
+    """An audio file cannot be used; the message says which, why, and what to do."""
+
+
+def decode_blocks(path: Path) -> Iterator[tuple[int, Audio]]:
+    """Decode a file block by block.
+
+    Yields:
+        The file's rate in Hz, and samples (C, n) with its own channels, n > 0.
+
+    Raises:
+        AudioError: If the file is missing, empty, cut off, without audio, or cannot be decoded.
+    """
+    if not path.is_file():
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise AudioError(f"'{path.name}' {what}. Give an audio file.")
+    if path.stat().st_size == 0:
+        raise AudioError(f"'{path.name}' is empty (0 bytes). Replace or remove it.")
+    file = None if path.suffix.lower() in MPEG_SUFFIXES else _open_with_soundfile(path)
+    yield from _decode_with_av(path) if file is None else _decode_with_soundfile(path, file)
+
+
+def _open_with_soundfile(path: Path) -> soundfile.SoundFile | None:
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError, UnicodeError):
+        return None  # not a format of libsndfile's, or a name that it cannot open
+    if file.format == "OGG" and file.channels > 2:
+        file.close()
+        return None
+    return file
+
+
+def _cut_off(path: Path, found: str) -> AudioError:
+    return AudioError(f"'{path.name}' is cut off: {found}. Copy it again, or repair it.")
+
+
+def _undecodable(path: Path, cause: Exception) -> AudioError:
+    return AudioError(
+        f"'{path.name}' cannot be decoded ({cause}). Convert it to WAV or FLAC, or remove it."
+    )
+
+
+def _decode_with_soundfile(path: Path, file: soundfile.SoundFile) -> Iterator[tuple[int, Audio]]:
+    num_samples = 0
+    with file:
+        short = re.search(
+            r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE
+        )
+        if short:
+            declared, present = int(short[1]), int(short[2])
+            if present + HEADER_SLACK_BYTES < declared < UNKNOWN_SIZE_BYTES:
+                raise _cut_off(path, f"it holds {present} of {declared} bytes of audio")
+        while True:
+            try:
+                block = file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise _undecodable(path, error) from error
+            if not len(block):
+                break
+            num_samples += len(block)
+            yield file.samplerate, block.T
+        if num_samples < file.frames < 2**62:
+            raise _cut_off(path, f"it holds {num_samples} of {file.frames} samples")
+
+
+def _decode_with_av(path: Path) -> Iterator[tuple[int, Audio]]:
+    # An absolute path is never taken for a URL, and a playlist cannot fetch from the network.
+    options = {"protocol_whitelist": "file"}
+    num_packets = 0
+    try:
+        with av.open(str(path.resolve()), options=options, metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise AudioError(f"'{path.name}' has no audio stream. Remove it.")
+            stream = container.streams.audio[0]
+            for packet in container.demux(stream):
+                num_packets += packet.size > 0
+                for frame in packet.decode():
+                    if frame.samples:
+                        yield frame.sample_rate, _frame_samples(frame)
+            if num_packets < stream.frames:  # 0 where the container does not say
+                raise _cut_off(path, f"it holds {num_packets} of {stream.frames} packets")
+    except av.FFmpegError as error:
+        raise _undecodable(path, error) from error
+
+
+def _frame_samples(frame: Any) -> Audio:
+    array = frame.to_ndarray()
+    if not frame.format.is_planar:
+        array = array.reshape(frame.samples, -1).T
+    if array.dtype == np.uint8:
+        return (array.astype(np.float32) - 128) / 128
+    if np.issubdtype(array.dtype, np.integer):
+        return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
+    return array.astype(np.float32)

@@ -1,0 +1,1 @@
+"""The subcommands of `rave`, one file each: `parser()` and `run(options)`."""

@@ -1,0 +1,148 @@
+"""`rave preprocess`: audio files of any format → the prepared folder that training reads."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rave.command import Result, command_parser
+
+if TYPE_CHECKING:
+    from rave.batch import BatchReport
+    from rave.dataset import PreparedHeader
+
+JOURNAL_NAME = ".preprocess.jsonl"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = command_parser(
+        "rave preprocess",
+        "Decode, mix and resample a folder of audio into a folder that `rave train` reads.\n"
+        "The same command again continues, and takes in what was added or changed.",
+        "rave preprocess recordings prepared --sample-rate 48000 --channels 2",
+    )
+    parser.add_argument("audio_dir", type=Path, metavar="AUDIO_DIR", help="audio of any format")
+    parser.add_argument("prepared_dir", type=Path, metavar="PREPARED_DIR", help="folder to make")
+    parser.add_argument(
+        "--sample-rate", type=int, default=44100, metavar="HZ", help="in Hz (default 44100)"
+    )
+    parser.add_argument(
+        "--channels", type=int, default=1, metavar="N", help="1 mono, 2 stereo (default 1)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="make PREPARED_DIR anew if its settings differ"
+    )
+    return parser
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Prepare the audio and report what became of every file.
+
+    Raises:
+        ValueError: If the folders or settings cannot be used, or no file is usable.
+        OSError: If the prepared folder cannot be written; what was finished is kept.
+    """
+    from rave.audio import check_rate_and_channels, list_audio_files
+    from rave.batch import process_files
+    from rave.dataset import HEADER_NAME, PreparedFile, PreparedHeader
+    from rave.files import Journal, check_output_folder, remove_partials
+
+    folder: Path = options.prepared_dir
+    settings = {"sample_rate_hz": options.sample_rate, "num_channels": options.channels}
+    check_rate_and_channels(**settings)
+    sources = list_audio_files(options.audio_dir)
+    check_output_folder(folder, options.audio_dir)
+    journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
+    if options.force:  # a header must not outlive its samples
+        (folder / HEADER_NAME).unlink(missing_ok=True)
+    remove_partials(folder)
+
+    report = process_files(
+        sources,
+        lambda name, source: prepare_file(source, folder / samples_path(name), **settings),
+        lambda name: folder / samples_path(name),
+        journal,
+        "Preparing",
+    )
+    if not report.records:
+        reasons = report.summary("Prepared")
+        raise ValueError(f"No file of '{options.audio_dir}' can be used. {reasons}")
+    files = []
+    for name, record in report.records.items():
+        figures = {key: value for key, value in record.items() if key != "source_stamp"}
+        files.append(PreparedFile(name=name, path=samples_path(name), **figures))
+    header = PreparedHeader(**settings, files=files, skipped=report.skipped)
+    header.write(folder)
+    orphans = [folder / samples_path(name) for name in journal.names if name not in sources]
+    num_removed = sum(_remove(path) for path in orphans)
+    return _result(folder, header, report, num_removed)
+
+
+def samples_path(name: str) -> str:
+    """Return where the samples of an audio file go, relative to the prepared folder."""
+    return f"{name}.pcm"
+
+
+def prepare_file(
+    source: Path, path: Path, sample_rate_hz: int, num_channels: int
+) -> dict[str, Any]:
+    """Write the samples of one audio file, whole or not at all.
+
+    Returns:
+        `num_samples`, `peak` and `num_limited_samples`, as in `rave.dataset.PreparedFile`.
+
+    Raises:
+        AudioError: If the file cannot be used.
+        OSError: If `path` cannot be written.
+    """
+    from rave.audio import AudioStream, Quantizer
+    from rave.files import atomic_write
+
+    quantize = Quantizer()
+    num_samples = 0
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        for block in AudioStream(source, sample_rate_hz, num_channels):
+            file.write(quantize(block).tobytes())
+            num_samples += block.shape[1]
+    return {
+        "num_samples": num_samples,
+        "peak": quantize.peak,
+        "num_limited_samples": quantize.num_limited_samples,
+    }
+
+
+def _remove(path: Path) -> bool:
+    is_there = path.exists()
+    path.unlink(missing_ok=True)
+    return is_there
+
+
+def _result(folder: Path, header: PreparedHeader, report: BatchReport, num_removed: int) -> Result:
+    duration_s = sum(file.num_samples for file in header.files) / header.sample_rate_hz
+    limited = {f.name: f.num_limited_samples for f in header.files if f.num_limited_samples}
+    silent = [file.name for file in header.files if file.peak == 0]
+    lines = [report.summary("Prepared")]
+    lines += [
+        f"  limited {file.name}: {file.num_limited_samples} samples beyond full scale "
+        f"(peak {file.peak:.3g})"
+        for file in header.files
+        if file.num_limited_samples
+    ]
+    lines += [f"  silent {name}: used all the same" for name in silent]
+    if num_removed:
+        lines.append(f"  removed {num_removed} whose audio file is gone")
+    lines.append(
+        f"'{folder}' holds {len(header.files)} files, {duration_s / 60:.1f} minutes, "
+        f"{header.sample_rate_hz} Hz, {header.num_channels} channel(s)."
+    )
+    figures = {
+        **report.figures,
+        "num_files": len(header.files),
+        "duration_s": duration_s,
+        "num_limited_samples": limited,
+        "silent": silent,
+        "num_removed": num_removed,
+    }
+    return Result("\n".join(lines), figures, num_skipped=len(report.skipped))

@@ -1,0 +1,319 @@
+"""Datasets of audio: a folder of audio files, and the prepared folder that training reads.
+
+    PREPARED_DIR/
+      prepared.json               header: format version, rate, channels, files
+      a.wav.pcm, sub/b.mp3.pcm    16-bit little-endian samples, channels interleaved
+
+numpy alone can read it: `np.fromfile(path, "<i2").reshape(-1, num_channels)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rave.audio import FULL_SCALE, check_rate_and_channels, list_audio_files, read_audio
+from rave.files import read_json, write_json
+from rave.latents import split_names
+
+FORMAT, VERSION, HEADER_NAME = "rave-prepared-audio", 1, "prepared.json"
+SAMPLE_BYTES = 2
+
+
+class AudioFilesDataset(torch.utils.data.Dataset[Tensor]):
+    """The audio files under a folder, of any format, each decoded whole when it is asked for.
+
+    Args:
+        folder: Searched with its subfolders, see `rave.audio.list_audio_files`.
+        sample_rate_hz: Every file is resampled to this rate.
+        num_channels: Every file is mixed to this many channels.
+
+    Attributes:
+        files: Relative posix names, in the order of the items.
+
+    Raises:
+        ValueError: If the folder holds no audio, or the rate or channels are impossible.
+
+    Example:
+        >>> audio = AudioFilesDataset(Path("recordings"), 44100, 1)[0]   # (1, T)
+    """
+
+    def __init__(self, folder: Path, sample_rate_hz: int, num_channels: int = 1) -> None:
+        check_rate_and_channels(sample_rate_hz, num_channels)
+        paths = list_audio_files(folder)
+        self.files = list(paths)
+        self._paths = list(paths.values())
+        self.sample_rate_hz = sample_rate_hz
+        self.num_channels = num_channels
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return the audio of a file, (C, T).
+
+        Raises:
+            AudioError: If the file cannot be used.
+        """
+        audio = read_audio(self._paths[index], self.sample_rate_hz, self.num_channels)
+        return torch.from_numpy(audio)
+
+
+@dataclass(frozen=True)
+class PreparedFile:
+    """One file of a prepared folder.
+
+    Attributes:
+        name: The audio file it was made from, relative to the audio folder.
+        path: Its samples, relative to the prepared folder.
+        num_samples: Its length at the prepared rate.
+        peak: Largest magnitude before limiting; 1.0 is full scale, 0.0 is silence.
+        num_limited_samples: Samples limited to full scale.
+    """
+
+    name: str
+    path: str
+    num_samples: int
+    peak: float
+    num_limited_samples: int
+
+
+@dataclass(frozen=True)
+class PreparedHeader:
+    """What prepared.json says.
+
+    Attributes:
+        sample_rate_hz: Of all files.
+        num_channels: Of all files.
+        files: One entry per audio file.
+        skipped: Audio files that could not be used, and why.
+    """
+
+    sample_rate_hz: int
+    num_channels: int
+    files: list[PreparedFile]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write prepared.json into `folder`, whole or not at all."""
+        write_json(folder / HEADER_NAME, {"format": FORMAT, "version": VERSION, **asdict(self)})
+
+    @classmethod
+    def read(cls, folder: Path) -> PreparedHeader:
+        """Return the header of a prepared folder.
+
+        Raises:
+            ValueError: If the folder has no prepared.json, or one that this program cannot read.
+        """
+        content = read_json(folder / HEADER_NAME, "a prepared folder (see `rave preprocess`)")
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise ValueError(
+                f"'{folder / HEADER_NAME}' is not a header of prepared audio. Preprocess again."
+            )
+        version = content.pop("version", None)
+        if version != VERSION:
+            raise ValueError(
+                f"'{folder}' has prepared-audio format {version}; this program reads {VERSION}. "
+                "Preprocess again, or install the version of rave-diffwave that wrote it."
+            )
+        try:
+            files = [PreparedFile(**entry) for entry in content.pop("files")]
+            return cls(files=files, **content)
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"'{folder / HEADER_NAME}' is not a whole header of prepared audio ({error}). "
+                "Preprocess again."
+            ) from error
+
+
+@dataclass(frozen=True)
+class AudioRange:
+    """Samples `start` to `stop` of a prepared file."""
+
+    file: PreparedFile
+    start: int
+    stop: int
+
+    @property
+    def num_samples(self) -> int:
+        """Return the number of samples."""
+        return self.stop - self.start
+
+    @property
+    def name(self) -> str:
+        """Return the name of the file, with the samples where it is not the whole file."""
+        is_whole = self.num_samples == self.file.num_samples
+        return self.file.name + ("" if is_whole else f" [{self.start}:{self.stop}]")
+
+
+def split_prepared(
+    folder: Path, held_out_fraction: float
+) -> tuple[list[AudioRange], list[AudioRange]]:
+    """Divide prepared audio into training and held-out ranges.
+
+    Whole files are held out, chosen as `rave.latents.split_names` does. If there is one file only,
+    its last part is.
+
+    Args:
+        folder: A prepared folder.
+        held_out_fraction: Of the files, or of the one file; above 0 and below 1.
+
+    Returns:
+        Training ranges and held-out ranges.
+
+    Raises:
+        ValueError: If the folder is not a prepared folder, the fraction is out of range, or the
+            only file has one sample.
+    """
+    if not 0 < held_out_fraction < 1:
+        raise ValueError(f"A held-out fraction of {held_out_fraction} was given; 0 < f < 1.")
+    header = PreparedHeader.read(folder)
+    whole = {file.name: AudioRange(file, 0, file.num_samples) for file in header.files}
+    if len(whole) > 1:
+        training, held_out = split_names(whole, held_out_fraction)
+        return [whole[name] for name in training], [whole[name] for name in held_out]
+    (file,) = header.files
+    if file.num_samples < 2:
+        raise ValueError(f"'{file.name}' has 1 sample, too little to train on. Add audio.")
+    num_held_out = min(max(round(held_out_fraction * file.num_samples), 1), file.num_samples - 1)
+    start = file.num_samples - num_held_out
+    return [AudioRange(file, 0, start)], [AudioRange(file, start, file.num_samples)]
+
+
+class _PreparedAudio:
+    """The ranges of a prepared folder, and how to read a crop of one."""
+
+    def __init__(
+        self, folder: Path, crop_samples: int, ranges: Sequence[AudioRange] | None
+    ) -> None:
+        if crop_samples < 1:
+            raise ValueError(f"Crops of {crop_samples} samples were asked for; give at least 1.")
+        header = PreparedHeader.read(folder)
+        self.folder = folder
+        self.crop_samples = crop_samples
+        self.sample_rate_hz = header.sample_rate_hz
+        self.num_channels = header.num_channels
+        if ranges is None:
+            ranges = [AudioRange(file, 0, file.num_samples) for file in header.files]
+        if not ranges:
+            raise ValueError(f"No audio of '{folder}' was chosen. Preprocess some audio into it.")
+        self.ranges = list(ranges)
+        for file in {piece.file for piece in self.ranges}:
+            self._check_file(file)
+
+    def _check_file(self, file: PreparedFile) -> None:
+        path = self.folder / file.path
+        needed = file.num_samples * self.num_channels * SAMPLE_BYTES
+        found = path.stat().st_size if path.is_file() else None
+        if found != needed:
+            what = "does not exist" if found is None else f"has {found} bytes, not {needed}"
+            raise ValueError(
+                f"'{path}' {what}. Delete what is there and run `rave preprocess` again."
+            )
+
+    def _read_crop(self, piece: AudioRange, start: int) -> Tensor:
+        """Return (C, crop_samples) from sample `start` of a range, zero-padded at its end."""
+        num_samples = min(self.crop_samples, piece.num_samples - start)
+        samples = np.fromfile(
+            self.folder / piece.file.path,
+            dtype="<i2",
+            count=num_samples * self.num_channels,
+            offset=(piece.start + start) * self.num_channels * SAMPLE_BYTES,
+        )
+        crop = torch.zeros(self.num_channels, self.crop_samples)
+        crop[:, :num_samples] = torch.from_numpy(samples.reshape(-1, self.num_channels).T.copy())
+        return crop.div_(FULL_SCALE)
+
+
+class PreparedAudioDataset(_PreparedAudio, torch.utils.data.Dataset[Tensor]):
+    """Random crops of prepared audio; item i depends on the seed and i, and on nothing else.
+
+    A range is drawn with probability in proportion to its length, then a start, uniform over all
+    positions. A range shorter than a crop is used whole, with zeros after it.
+
+    Args:
+        folder: A prepared folder.
+        crop_samples: Length of every crop.
+        num_items: Number of crops in an epoch.
+        seed: Of the crops.
+        ranges: Draw from these only (see `split_prepared`).
+
+    Raises:
+        ValueError: If the folder is not a prepared folder, is incomplete, or holds no audio.
+
+    Example:
+        >>> crop = PreparedAudioDataset(Path("prepared"), 131072, 10_000, seed=0)[0]   # (C, 131072)
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        crop_samples: int,
+        num_items: int,
+        seed: int = 0,
+        ranges: Sequence[AudioRange] | None = None,
+    ) -> None:
+        super().__init__(folder, crop_samples, ranges)
+        self.seed = seed
+        self._num_items = num_items
+        self._range_ends = np.cumsum([piece.num_samples for piece in self.ranges])
+
+    def __len__(self) -> int:
+        return self._num_items
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return a crop, (C, crop_samples), in [-1, 1)."""
+        if not 0 <= index < self._num_items:
+            raise IndexError(f"item {index} of {self._num_items}")
+        generator = np.random.default_rng((self.seed, index))
+        position = generator.integers(self._range_ends[-1])
+        piece = self.ranges[int(np.searchsorted(self._range_ends, position, side="right"))]
+        start = int(generator.integers(max(piece.num_samples - self.crop_samples, 0) + 1))
+        return self._read_crop(piece, start)
+
+
+class PreparedCropsDataset(_PreparedAudio, torch.utils.data.Dataset[Tensor]):
+    """Consecutive crops that cover prepared audio, for validation; the last of a range is padded.
+
+    Args:
+        folder: A prepared folder.
+        crop_samples: Length of every crop.
+        ranges: Cover these only (see `split_prepared`).
+        max_crops: Keep at most this many, evenly spread over all of them.
+
+    Attributes:
+        crops: The range, and the start in it, of each item.
+
+    Raises:
+        ValueError: If the folder is not a prepared folder, is incomplete, or holds no audio.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        crop_samples: int,
+        ranges: Sequence[AudioRange] | None = None,
+        max_crops: int | None = None,
+    ) -> None:
+        super().__init__(folder, crop_samples, ranges)
+        crops = [
+            (piece, start)
+            for piece in self.ranges
+            for start in range(0, piece.num_samples, crop_samples)
+        ]
+        if max_crops is not None and max_crops < len(crops):
+            kept = np.linspace(0, len(crops) - 1, max_crops).round().astype(int)
+            crops = [crops[index] for index in kept]
+        self.crops = crops
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return a crop, (C, crop_samples), in [-1, 1)."""
+        return self._read_crop(*self.crops[index])
