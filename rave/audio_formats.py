@@ -14,11 +14,9 @@ from typing import Any
 import av
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
+from rave.audio_blocks import Audio
 from rave.batch import SkipFile
-
-Audio = NDArray[np.float32]
 
 _SUFFIXES = (
     ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf "
@@ -102,7 +100,7 @@ def _decode_with_soundfile(path: Path, file: soundfile.SoundFile) -> Iterator[tu
 def _decode_with_av(path: Path) -> Iterator[tuple[int, Audio]]:
     # An absolute path is never taken for a URL, and a playlist cannot fetch from the network.
     options = {"protocol_whitelist": "file"}
-    num_packets = 0
+    num_packets = num_frames = 0
     try:
         with av.open(str(path.resolve()), options=options, metadata_errors="ignore") as container:
             if not container.streams.audio:
@@ -112,8 +110,14 @@ def _decode_with_av(path: Path) -> Iterator[tuple[int, Audio]]:
                 num_packets += packet.size > 0
                 for frame in packet.decode():
                     if frame.samples:
+                        num_frames += 1
                         yield frame.sample_rate, _frame_samples(frame)
-            if num_packets < stream.frames:  # 0 where the container does not say
+            if num_frames == 0:
+                raise AudioError(
+                    f"'{path.name}' holds no samples that can be decoded. Replace or remove it."
+                )
+            # Of the formats that declare a count, only this family counts packets.
+            if "mp4" in container.format.name and num_packets < stream.frames:
                 raise _cut_off(path, f"it holds {num_packets} of {stream.frames} packets")
     except av.FFmpegError as error:
         raise _undecodable(path, error) from error

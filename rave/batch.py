@@ -62,7 +62,8 @@ def process_files(
     Args:
         sources: Name of each item (unique, relative, posix) and the file it is made from.
         work: Takes name and source, writes the output whole, returns a JSON-able record.
-            Raises `SkipFile` where the source cannot be used; anything else stops the batch.
+            Raises `SkipFile`, or an `OSError` that names the source, where the source cannot be
+            used; anything else stops the batch.
         output: The file that the work on a name leaves, which must still be there to count as done.
         journal: Where finished items are recorded.
         label: Verb for the progress bar.
@@ -78,15 +79,15 @@ def process_files(
             record = journal.get(name)
             try:
                 stamp = source_stamp(source)
-                if record and record["source_stamp"] == stamp and output(name).exists():
+                if record and record.get("source_stamp") == stamp and output(name).exists():
                     report.num_unchanged += 1
                 else:
                     record = {**work(name, source), "source_stamp": stamp}
                     journal.add(name, record)
                     report.num_done += 1
                 report.records[name] = record
-            except (SkipFile, FileNotFoundError, PermissionError) as error:
-                if isinstance(error, OSError) and error.filename != str(source):
+            except (SkipFile, OSError) as error:
+                if isinstance(error, OSError) and str(error.filename) != str(source):
                     raise
                 report.skipped[name] = str(error)
                 progress.write(f"skipped {name}: {error}", file=sys.stderr)

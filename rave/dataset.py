@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rave.audio import FULL_SCALE, check_rate_and_channels, list_audio_files, read_audio
+from rave.audio import check_rate_and_channels, list_audio_files, read_audio
+from rave.audio_blocks import FULL_SCALE
 from rave.files import read_json, write_json
 from rave.latents import split_names
 

@@ -116,12 +116,13 @@ class Journal:
             self._read(force)
 
     def _read(self, force: bool) -> None:
-        lines = self.path.read_text().splitlines()
-        entries = []
+        lines = self.path.read_text(errors="replace").splitlines()
+        entries: list[Any] = []
         for number, line in enumerate(lines):
             try:
-                entries.append(json.loads(line))
-            except json.JSONDecodeError as error:
+                entry = json.loads(line)
+                entries.append((entry["name"], entry["record"]) if number else entry["settings"])
+            except (ValueError, TypeError, KeyError) as error:
                 if number == len(lines) - 1:  # cut off by a kill: that item is done again
                     break
                 raise ValueError(
@@ -130,22 +131,22 @@ class Journal:
                 ) from error
         if not entries:
             return
-        found, needed = entries[0].get("settings"), self._settings
+        found, needed = entries[0], self._settings
         if found != needed:
             if force:
                 self._rewrite()
                 return
-            names = sorted(set(found or {}) | set(needed))
+            names = sorted(set(found) | set(needed))
             differing = [
-                f"{name} {(found or {}).get(name)!r}, now {needed.get(name)!r}"
+                f"{name} {found.get(name)!r}, now {needed.get(name)!r}"
                 for name in names
-                if (found or {}).get(name) != needed.get(name)
+                if found.get(name) != needed.get(name)
             ]
             raise ValueError(
                 f"'{self.path.parent}' was made with other settings ({'; '.join(differing)}). "
                 "Choose another output folder, or add --force to make this one anew."
             )
-        self._records = {entry["name"]: entry["record"] for entry in entries[1:]}
+        self._records = dict(entries[1:])
         self._rewrite()
 
     def _rewrite(self) -> None:

@@ -97,7 +97,8 @@ def prepare_file(
         AudioError: If the file cannot be used.
         OSError: If `path` cannot be written.
     """
-    from rave.audio import AudioStream, Quantizer
+    from rave.audio import AudioStream
+    from rave.audio_blocks import Quantizer
     from rave.files import atomic_write
 
     quantize = Quantizer()

@@ -1,0 +1,147 @@
+"""What happens to audio between file and array, block by block: mix, resample, regroup, quantize.
+
+A block is an array (C, n), float32, any n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+Audio = NDArray[np.float32]
+
+FULL_SCALE = 32768  # of 16-bit samples
+PADDING_SAMPLES = 65536  # zeros made at a time
+# Channel order by count (WAVE order): front L R, centre C, surround l r, back centre B, bass -.
+LAYOUTS = {3: "LRC", 4: "LRlr", 5: "LRClr", 6: "LRC-lr", 7: "LRC-Blr", 8: "LRC-lrlr"}
+_HALF_POWER = 0.5**0.5
+STEREO_GAINS = {
+    "L": (1.0, 0.0),
+    "R": (0.0, 1.0),
+    "C": (_HALF_POWER, _HALF_POWER),
+    "l": (_HALF_POWER, 0.0),
+    "r": (0.0, _HALF_POWER),
+    "B": (0.5, 0.5),
+    "-": (0.0, 0.0),
+}
+
+
+def mixing_matrix(num_from: int, num_to: int) -> Audio:
+    """Return the gains (num_to, num_from) that turn one number of channels into another.
+
+    To mono: the mean. From mono: copies. Surround of 3 to 8 channels to stereo: front, centre and
+    surround as in BS.775, bass left out. Any other number to stereo: the mean of channels 1, 3, 5…
+    and that of 2, 4, 6…. No mix exceeds the full scale of its source.
+
+    Raises:
+        ValueError: If there is no sensible mix.
+
+    Source: ITU-R BS.775-4, annex 4. Differs: scaled to a sum of 1, so that it cannot overload.
+    """
+    if num_from == num_to:
+        return np.eye(num_to, dtype=np.float32)
+    if num_from == 1:
+        return np.ones((num_to, 1), dtype=np.float32)
+    if num_to == 1:
+        gains = np.ones((1, num_from))
+    elif num_to == 2:
+        layout = LAYOUTS.get(num_from, ("LR" * num_from)[:num_from])
+        gains = np.array([STEREO_GAINS[position] for position in layout]).T
+    else:
+        raise ValueError(f"{num_from} channels cannot be mixed to {num_to}; only to 1 or 2.")
+    return (gains / gains.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def resample(blocks: Iterable[Audio], from_hz: int, to_hz: int) -> Iterator[Audio]:
+    """Yield blocks at another sample rate.
+
+    Args:
+        blocks: (C, n) each, any n, at `from_hz`.
+        from_hz: Rate of the blocks.
+        to_hz: Rate wanted.
+
+    Yields:
+        Blocks that together have T · to_hz / from_hz samples, rounded, and at least one if T > 0.
+        The sizes of the blocks given make no difference to the samples.
+    """
+    if from_hz == to_hz:
+        yield from blocks
+        return
+    stream, num_samples = None, 0
+    last = np.zeros((1, 0), dtype=np.float32)
+    for block in blocks:
+        if stream is None:
+            stream = soxr.ResampleStream(from_hz, to_hz, len(block), dtype="float32", quality="HQ")
+        last = block if block.shape[1] else last
+        resampled = stream.resample_chunk(np.ascontiguousarray(block.T)).T
+        num_samples += resampled.shape[1]
+        if resampled.shape[1]:
+            yield resampled
+    if stream is None:
+        return
+    rest = stream.resample_chunk(np.zeros((0, len(last)), dtype=np.float32), last=True).T
+    if rest.shape[1]:
+        yield rest
+    elif num_samples == 0:  # a few samples that would round to none
+        yield last[:, :1]
+
+
+def regroup(blocks: Iterable[Audio], block_samples: int) -> Iterator[Audio]:
+    """Yield the same samples in blocks of exactly `block_samples`; the last may be shorter."""
+    held: list[Audio] = []
+    num_held = 0
+    for block in blocks:
+        held.append(block)
+        num_held += block.shape[1]
+        if num_held < block_samples:
+            continue
+        joined = np.concatenate(held, axis=1)
+        num_whole = num_held - num_held % block_samples
+        for start in range(0, num_whole, block_samples):
+            yield joined[:, start : start + block_samples]
+        held, num_held = [joined[:, num_whole:]], num_held - num_whole
+    if num_held:
+        yield np.concatenate(held, axis=1)
+
+
+class Quantizer:
+    """float32 → 16-bit samples, limited to full scale, with an account of what was limited.
+
+    Attributes:
+        peak: Largest magnitude met, 1.0 being full scale.
+        num_limited_samples: Samples that were beyond full scale.
+    """
+
+    def __init__(self) -> None:
+        self.peak = 0.0
+        self.num_limited_samples = 0
+
+    def __call__(self, audio: Audio) -> NDArray[np.int16]:
+        """Return audio (C, n) as little-endian 16-bit samples (n, C).
+
+        Samples read from a 16-bit file at its own rate come back bit for bit.
+        """
+        if audio.size:
+            magnitude = np.abs(audio)
+            self.peak = max(self.peak, float(magnitude.max()))
+            self.num_limited_samples += int(np.count_nonzero(magnitude > 1.0))
+        scaled = np.rint(audio.T * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1)
+        return np.ascontiguousarray(scaled, dtype="<i2")
+
+
+def fit_length(blocks: Iterable[Audio], num_samples: int) -> Iterator[Audio]:
+    """Yield exactly the first `num_samples` of the blocks; what is missing at the end is zeros."""
+    missing = num_samples
+    num_channels = 1
+    for block in blocks:
+        num_channels = len(block)
+        if missing:
+            yield block[:, :missing]
+        missing = max(missing - block.shape[1], 0)
+    while missing:
+        size = min(missing, PADDING_SAMPLES)
+        yield np.zeros((num_channels, size), dtype=np.float32)
+        missing -= size
