@@ -1,8 +1,8 @@
 """One way to run a training: resume, checkpoints, Ctrl-C, progress, TensorBoard.
 
 A training is a stream of items, item i a pure function of (seed, i), read from the step that the
-last checkpoint reached. Nothing depends on global random state, so that a run that was stopped and begun
-again by the same command equals, bit for bit on the CPU, a run that was not.
+last checkpoint reached. Nothing depends on global random state, so that a run that was stopped and
+begun again by the same command equals, bit for bit on the CPU, a run that was not.
 
     run/checkpoints/last.ckpt   where the same command continues
     run/checkpoints/best.ckpt   lowest `monitor` so far
@@ -280,7 +280,8 @@ class _FiniteLoss(Callback):
         if self._loss is not None and not torch.isfinite(self._loss).all():
             raise ValueError(
                 f"The loss became {float(self._loss)} by step {trainer.global_step}, so training "
-                "stopped; the last checkpoint is from before. Start a new run with a lower LEARNING_RATE."
+                "stopped; the last checkpoint is from before. Start a new run with a lower "
+                "LEARNING_RATE."
             )
 
 

@@ -1,0 +1,186 @@
+"""The DiffWave network over latents: dilated convolutions with gates, read from the skips.
+
+B batch, K latent size, H hidden channels, N latent frames.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+EMBEDDING_SIZE = 128
+STEP_CHANNELS = 512
+KERNEL_SIZE = 3
+# The embedding's slowest wave turns once in about this many steps.
+LONGEST_PERIOD = 1e4
+
+
+def receptive_field(num_blocks: int, dilation_cycle: int) -> int:
+    """Return how many frames one output frame depends on."""
+    dilations = (2 ** (index % dilation_cycle) for index in range(num_blocks))
+    return 1 + (KERNEL_SIZE - 1) * sum(dilations)
+
+
+def fit_dilation_cycle(num_blocks: int, segment_frames: int) -> int:
+    """Return the longest dilation cycle with which the blocks do not look beyond a segment.
+
+    DiffWave's cycle of 10 spans 0.28 s of audio but minutes of latents, most of it padding.
+    """
+    cycles = [
+        cycle
+        for cycle in range(1, num_blocks + 1)
+        if receptive_field(num_blocks, cycle) <= segment_frames
+    ]
+    return max(cycles, default=1)
+
+
+class DiffWave(nn.Module):
+    """Predict the training target from noisy latents, their timestep and a condition.
+
+    Args:
+        latent_size: K, of what goes in and of what comes out.
+        num_blocks: Residual blocks.
+        hidden_channels: H.
+        segment_frames: Length of a training segment, which the dilation cycle is fitted to.
+        dilation_cycle: Blocks after which the dilation starts at 1 again; None to fit it.
+        condition_channels: Channels of the condition; 0 for a network without one.
+        out_channels: None, or K.
+
+    Attributes:
+        receptive_field_frames: Frames that one output frame depends on.
+
+    Raises:
+        ValueError: If `out_channels` differs from `latent_size`.
+
+    Source: Kong et al. 2020, arXiv:2009.09761, section 3 and figure 2. Differs: K channels in and
+    out instead of 1, the slow part of the step embedding's frequencies (timesteps run to 1000, not
+    50), cycle fitted to the latent rate.
+    """
+
+    def __init__(
+        self,
+        latent_size: int,
+        num_blocks: int,
+        hidden_channels: int,
+        segment_frames: int,
+        dilation_cycle: int | None = None,
+        condition_channels: int = 0,
+        out_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        if out_channels not in (None, latent_size):
+            raise ValueError(
+                f"The network reads {latent_size} channels but was asked to write {out_channels}; "
+                "both must be the latent size. A prediction of 1 channel is broadcast against "
+                "every channel of the noise, its best value is 0, and the loss stays at 0.8 (L1) "
+                "or 1.0 (MSE) whatever else is changed."
+            )
+        cycle = dilation_cycle or fit_dilation_cycle(num_blocks, segment_frames)
+        self.latent_size = latent_size
+        self.condition_channels = condition_channels
+        self.receptive_field_frames = receptive_field(num_blocks, cycle)
+        self.input = _kaiming(nn.Conv1d(latent_size, hidden_channels, 1))
+        self.step = nn.Sequential(
+            nn.Linear(EMBEDDING_SIZE, STEP_CHANNELS),
+            nn.SiLU(),
+            nn.Linear(STEP_CHANNELS, STEP_CHANNELS),
+            nn.SiLU(),
+        )
+        self.blocks = nn.ModuleList(
+            ResidualBlock(hidden_channels, 2 ** (index % cycle), condition_channels)
+            for index in range(num_blocks)
+        )
+        self.skip = _kaiming(nn.Conv1d(hidden_channels, hidden_channels, 1))
+        self.output = nn.Conv1d(hidden_channels, latent_size, 1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+
+    def forward(self, noisy: Tensor, step: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the prediction.
+
+        Args:
+            noisy: (B, K, N) noisy latents.
+            step: (B,) position in the schedule, 0 (no noise) to 1000 (all noise).
+            condition: (B, condition_channels, N), exactly if the network has a condition.
+
+        Returns:
+            (B, K, N).
+
+        Raises:
+            ValueError: If shapes differ from these, or a condition is missing or not wanted.
+        """
+        self._check(noisy, condition)
+        x = functional.relu(self.input(noisy))
+        embedding = self.step(embed_step(step))
+        skips = torch.zeros_like(x)
+        for block in self.blocks:
+            x, skip = block(x, embedding, condition)
+            skips = skips + skip
+        x = functional.relu(self.skip(skips / math.sqrt(len(self.blocks))))
+        prediction: Tensor = self.output(x)
+        return prediction
+
+    def _check(self, noisy: Tensor, condition: Tensor | None) -> None:
+        if noisy.ndim != 3 or noisy.shape[1] != self.latent_size:
+            raise ValueError(
+                f"Noisy latents of shape {tuple(noisy.shape)} were given; "
+                f"(batch, {self.latent_size}, frames) is needed."
+            )
+        needed = (noisy.shape[0], self.condition_channels, noisy.shape[2])
+        given = (noisy.shape[0], 0, noisy.shape[2]) if condition is None else condition.shape
+        if tuple(given) != needed:
+            raise ValueError(
+                f"A condition of shape {tuple(given)} was given; {needed} is needed (0 channels "
+                "stand for no condition)."
+            )
+
+
+class ResidualBlock(nn.Module):
+    """One dilated convolution with a gate; adds to the stream and to the skips.
+
+    Args:
+        channels: H.
+        dilation: Frames between the taps of the convolution.
+        condition_channels: Channels of the condition; 0 for none.
+    """
+
+    def __init__(self, channels: int, dilation: int, condition_channels: int) -> None:
+        super().__init__()
+        self.step = nn.Linear(STEP_CHANNELS, channels)
+        self.dilated = _kaiming(
+            nn.Conv1d(channels, 2 * channels, KERNEL_SIZE, padding=dilation, dilation=dilation)
+        )
+        self.condition = (
+            _kaiming(nn.Conv1d(condition_channels, 2 * channels, 1)) if condition_channels else None
+        )
+        self.output = _kaiming(nn.Conv1d(channels, 2 * channels, 1))
+
+    def forward(
+        self, x: Tensor, embedding: Tensor, condition: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the stream and this block's skip, each (B, H, N)."""
+        y = self.dilated(x + self.step(embedding)[:, :, None])
+        if self.condition is not None:
+            y = y + self.condition(condition)
+        content, gate = y.chunk(2, dim=1)
+        residual, skip = self.output(content.tanh() * gate.sigmoid()).chunk(2, dim=1)
+        return (x + residual) / math.sqrt(2.0), skip
+
+
+def embed_step(step: Tensor) -> Tensor:
+    """Return sines and cosines of a position: (B,) to (B, EMBEDDING_SIZE).
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
+    """
+    half = EMBEDDING_SIZE // 2
+    exponents = torch.arange(half, device=step.device, dtype=torch.float32) / (half - 1)
+    angles = step.float()[:, None] * LONGEST_PERIOD**-exponents
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def _kaiming(layer: nn.Conv1d) -> nn.Conv1d:
+    nn.init.kaiming_normal_(layer.weight)
+    return layer
