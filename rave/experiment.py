@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util  # gin reads `importlib.util` without importing it
 import re
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from rave.files import atomic_write, read_json, write_json
 RUN_VERSION = 1
 RECIPES = Path("configs") / "recipes"
 # A recipe names classes of these modules and no others: parsing one must not run foreign code.
-ALLOWED_IMPORTS = re.compile(r"__gin__|rave(\.|$)|diffwave(\.|$)")
+ALLOWED_IMPORTS = re.compile(r"(__gin__|rave|diffwave)(\.|$)")
+GIN_ERRORS = (ValueError, SyntaxError, TypeError, AttributeError, ImportError, NameError)
 
 
 @gin.configurable
@@ -75,7 +77,9 @@ def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> Non
     for setting in settings:
         if not re.fullmatch(r"[\w./]+\s*=.*", setting.strip(), re.DOTALL):
             raise ValueError(f"'{setting}' is not NAME=VALUE. Write --set LATENT_SIZE=16, say.")
-    _parse(package, "\n".join([f"include '{path.resolve()}'", *settings]), f"recipe '{recipe}'")
+    configs = _package_folder(package) / "configs"
+    lines = [*_expanded(path, configs), *settings]
+    _parse(lines, f"recipe '{recipe}'")
     defined = set(re.findall(r"^([A-Z][A-Z0-9_]*) = ", gin.config_str(), re.MULTILINE))
     used = set(re.findall(r"%([A-Z][A-Z0-9_]*)", gin.config_str()))
     if defined - used:
@@ -85,31 +89,38 @@ def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> Non
         )
 
 
-def _parse(package: str, text: str, what: str) -> None:
-    _refuse_foreign_imports(text, what, _package_folder(package))
+def _expanded(path: Path, configs: Path) -> list[str]:
+    """Return the lines of a gin file with the files that it includes in their places."""
+    lines: list[str] = []
+    for line in path.read_text().splitlines():
+        included = re.match(r"include\s+['\"](.+)['\"]", line)
+        if not included:
+            lines.append(line)
+            continue
+        found = [p for p in (configs / included[1], path.parent / included[1]) if p.is_file()]
+        if not found:
+            raise ValueError(f"'{path}' includes '{included[1]}', which does not exist.")
+        lines += _expanded(found[0], configs)
+    return lines
+
+
+def _parse(lines: Sequence[str], what: str) -> None:
+    """Parse and lock gin lines, imports first; refuse imports of foreign code."""
+    imports = [line for line in lines if re.match(r"\s*(from|import)\s", line)]
+    for line in imports:
+        found = re.match(r"\s*(?:from|import)\s+(\S+)", line)
+        if found and not ALLOWED_IMPORTS.match(found[1]):
+            raise ValueError(
+                f"Refused {what}: it imports '{found[1]}'. "
+                "A recipe may import only from rave and diffwave."
+            )
+    text = "\n".join([*dict.fromkeys(imports), *(line for line in lines if line not in imports)])
     gin.clear_config()
-    folder = str(_package_folder(package) / "configs")
-    gin.add_config_file_search_path(folder)
     try:
         gin.parse_config(text)
         gin.finalize()
-    except (ValueError, SyntaxError, TypeError, AttributeError, ImportError, OSError) as error:
+    except (*GIN_ERRORS, tokenize.TokenError) as error:
         raise ValueError(f"Cannot read {what}: {' '.join(str(error).split())}") from error
-
-
-def _refuse_foreign_imports(text: str, what: str, package_folder: Path) -> None:
-    for line in text.splitlines():
-        found = re.match(r"\s*(?:from\s+(\S+)\s+)?import\s+(\S+)", line)
-        if found and not ALLOWED_IMPORTS.match(found[1] or found[2]):
-            raise ValueError(
-                f"Refused {what}: it imports '{found[1] or found[2]}'. "
-                "A recipe may import only from rave and diffwave."
-            )
-        included = re.match(r"\s*include\s+['\"](.+)['\"]", line)
-        if included:
-            for path in (Path(included[1]), package_folder / "configs" / included[1]):
-                if path.is_file():
-                    _refuse_foreign_imports(path.read_text(), f"'{path}'", package_folder)
 
 
 def resolved_config() -> str:
@@ -184,5 +195,5 @@ def rebuild_model(folder: Path, kind: str) -> Any:
     path = folder / "model.gin"
     if not path.is_file():
         raise ValueError(f"'{path}' is missing, so '{folder}' cannot be opened. Train again.")
-    _parse(kind, path.read_text(), f"'{path}'")
+    _parse(path.read_text().splitlines(), f"'{path}'")
     return build_model()

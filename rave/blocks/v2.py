@@ -1,0 +1,145 @@
+"""Encoder and decoder of RAVE v2: dilated residual units between strided convolutions.
+
+B batch, M bands, C audio channels, D latent size, N latent frames, T/M band steps.
+Layer order and names follow acids-rave 2.3.1 (`net.<index>`), so that its weights fit.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rave.blocks.noise import NoiseGenerator
+from rave.convolution import LEAKY_SLOPE, Conv1d, ConvTranspose1d, normalised
+
+
+class Residual(nn.Module):
+    """x + net(x)."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the input's shape."""
+        return x + self.net(x)
+
+
+def _activation() -> nn.Module:
+    return nn.LeakyReLU(LEAKY_SLOPE)
+
+
+def _dilated_unit(channels: int, kernel_size: int, dilation: int, is_causal: bool) -> nn.Module:
+    wide = Conv1d(channels, channels, kernel_size, dilation=dilation, is_causal=is_causal)
+    return Residual(
+        nn.Sequential(
+            _activation(),
+            normalised(wide),
+            _activation(),
+            normalised(Conv1d(channels, channels, 1)),
+        )
+    )
+
+
+class EncoderV2(nn.Module):
+    """Bands → parameters of the posterior.
+
+    Args:
+        num_bands: M.
+        num_channels: C; the input has C·M rows.
+        capacity: Channels after the first convolution; doubled by each ratio.
+        ratios: Strides, in order of application.
+        latent_size: D. The output has 2·D rows: mean, then the scale that softplus turns to std.
+        kernel_size: Of the dilated units; the first convolution has 2·kernel_size + 1 taps.
+        dilations: Dilations of the units before each stride.
+        is_causal: See no later input.
+    """
+
+    def __init__(
+        self,
+        num_bands: int,
+        num_channels: int,
+        capacity: int,
+        ratios: Sequence[int],
+        latent_size: int,
+        kernel_size: int,
+        dilations: Sequence[Sequence[int]],
+        is_causal: bool = False,
+    ) -> None:
+        super().__init__()
+        channels = capacity
+        in_channels = num_bands * num_channels
+        net = [normalised(Conv1d(in_channels, channels, 2 * kernel_size + 1, is_causal=is_causal))]
+        for ratio, unit_dilations in zip(ratios, dilations, strict=True):
+            net += [_dilated_unit(channels, kernel_size, d, is_causal) for d in unit_dilations]
+            down = Conv1d(channels, 2 * channels, 2 * ratio, stride=ratio, is_causal=is_causal)
+            net += [_activation(), normalised(down)]
+            channels *= 2
+        last = Conv1d(channels, 2 * latent_size, kernel_size, is_causal=is_causal)
+        self.net = nn.Sequential(*net, _activation(), normalised(last))
+
+    def forward(self, bands: Tensor) -> Tensor:
+        """Return (B, 2·D, N) for (B, C·M, T/M)."""
+        out: Tensor = self.net(bands)
+        return out
+
+
+class DecoderV2(nn.Module):
+    """Latents → bands: wave × sigmoid(amplitude), plus optional noise, through tanh.
+
+    Args:
+        num_bands: M.
+        num_channels: C; the output has C·M rows.
+        capacity: Channels before the last convolution.
+        ratios: The encoder's, in the encoder's order.
+        latent_size: D.
+        kernel_size: As in the encoder.
+        dilations: The encoder's, in the encoder's order.
+        noise: Generator of shaped noise, or None.
+        is_causal: See no later latents, apart from the transposed convolutions' own reach.
+    """
+
+    def __init__(
+        self,
+        num_bands: int,
+        num_channels: int,
+        capacity: int,
+        ratios: Sequence[int],
+        latent_size: int,
+        kernel_size: int,
+        dilations: Sequence[Sequence[int]],
+        noise: NoiseGenerator | None = None,
+        is_causal: bool = False,
+    ) -> None:
+        super().__init__()
+        channels = capacity * 2 ** len(ratios)
+        net = [normalised(Conv1d(latent_size, channels, kernel_size, is_causal=is_causal))]
+        pairs = zip(reversed(ratios), reversed(dilations), strict=True)
+        for ratio, unit_dilations in pairs:
+            up = ConvTranspose1d(channels, channels // 2, ratio)
+            net += [_activation(), normalised(up)]
+            channels //= 2
+            net += [_dilated_unit(channels, kernel_size, d, is_causal) for d in unit_dilations]
+        self.net = nn.Sequential(*net, _activation())
+        rows = 2 * num_bands * num_channels
+        wave = Conv1d(channels, rows, 2 * kernel_size + 1, is_causal=is_causal)
+        self.wave = normalised(wave)
+        self.noise = noise
+
+    def forward(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return the bands of latents.
+
+        Args:
+            latents: (B, D, N).
+            noise: (B, C·M, T/M) uniform in [-1, 1), for decoders with a noise generator; drawn
+                if None.
+
+        Returns:
+            (B, C·M, T/M) in [-1, 1].
+        """
+        hidden = self.net(latents)
+        wave, amplitude = self.wave(hidden).chunk(2, dim=1)
+        bands = wave * torch.sigmoid(amplitude)
+        if self.noise is not None:
+            bands = bands + self.noise(hidden, noise)
+        return torch.tanh(bands)

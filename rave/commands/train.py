@@ -1,0 +1,119 @@
+"""`rave train`: train an autoencoder on prepared audio."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rave.command import Result, add_device, add_seed, add_settings, command_parser
+
+if TYPE_CHECKING:
+    from rave.trainer import Loaders
+    from rave.training import RaveSystem, RaveTraining
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `rave train`."""
+    parser = command_parser(
+        "rave train",
+        "Train an autoencoder. The same command again resumes where the last checkpoint stopped.",
+        "rave train tiny --data prepared --out runs/piano --set MAX_STEPS=7000",
+    )
+    parser.add_argument("recipe", help="v2, v2_small, tiny, or a .gin file")
+    parser.add_argument("--data", type=Path, required=True, help="prepared audio")
+    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    add_settings(parser)
+    add_device(parser)
+    add_seed(parser)
+    return parser
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Build, save the resolved recipe, train, and report the last validation."""
+    import torch
+
+    from rave import experiment
+    from rave.dataset import PreparedHeader
+    from rave.device import choose_device
+    from rave.trainer import finished_steps, fit
+    from rave.training import RaveSystem
+
+    header = PreparedHeader.read(options.data)
+    choose_device(options.device)
+    settings = _with_data_format(options.settings, header.sample_rate_hz, header.num_channels)
+    torch.manual_seed(options.seed)  # the initial weights
+    experiment.parse_recipe("rave", options.recipe, settings)
+    model = experiment.build_model()
+    model_config = experiment.resolved_config()
+    training: RaveTraining = experiment.build_training()
+    config = experiment.resolved_config()
+    if options.dry_run:
+        return Result(config.rstrip(), {"config": config})
+    config += f"\nSEED = {options.seed}\n"
+    experiment.save_run(options.out, "rave", model_config, config)
+    resumed_from = finished_steps(options.out)
+    system = RaveSystem(model, training, options.seed)
+    fit(
+        system,
+        lambda start_step: _loaders(options.data, training, options.seed, start_step),
+        options.out,
+        training.max_steps,
+        training.validate_every_steps,
+        device=options.device,
+        log_every_steps=training.log_every_steps,
+    )
+    return _result(system, options.out, resumed_from)
+
+
+def _with_data_format(settings: list[str], sample_rate_hz: int, num_channels: int) -> list[str]:
+    """Add the prepared audio's format to the settings; refuse settings that contradict it."""
+    known = {"SAMPLE_RATE_HZ": sample_rate_hz, "NUM_CHANNELS": num_channels}
+    for setting in settings:
+        name, _, value = (part.strip() for part in setting.partition("="))
+        if name in known and value != str(known[name]):
+            raise ValueError(
+                f"--set {setting} contradicts the prepared audio, whose {name} is {known[name]}. "
+                "Leave the setting out, or prepare the audio again."
+            )
+    return [*settings, *(f"{name}={value}" for name, value in known.items())]
+
+
+def _loaders(data: Path, training: RaveTraining, seed: int, start_step: int) -> Loaders:
+    from torch.utils.data import DataLoader
+
+    from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_prepared
+    from rave.trainer import Loaders, StepBatches
+
+    train_ranges, held_out_ranges = split_prepared(data, training.held_out_fraction)
+    print("held out:", ", ".join(piece.name for piece in held_out_ranges[:8]), file=sys.stderr)
+    num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
+    crops = PreparedAudioDataset(data, training.crop_samples, num_items, seed, train_ranges)
+    held_out = PreparedCropsDataset(
+        data, training.crop_samples, held_out_ranges, training.max_held_out_crops
+    )
+    return Loaders(
+        train=DataLoader(crops, batch_sampler=StepBatches(training.batch_size, start_step)),
+        held_out=DataLoader(held_out, batch_size=training.batch_size),
+    )
+
+
+def _result(system: RaveSystem, out: Path, resumed_from: int) -> Result:
+    """Return the figures of the last validation."""
+    steps = system.training_recipe.max_steps
+    figures: dict[str, Any] = {"run": str(out), "steps": steps, "resumed_from": resumed_from}
+    if resumed_from >= steps:
+        return Result(f"All {steps} steps of '{out}' were done before.", figures)
+    metrics = {name: float(value) for name, value in system.trainer.callback_metrics.items()}
+    figures |= {name: v for name, v in metrics.items() if name.startswith(("held_out", "latents"))}
+    text = f"{steps} steps done in '{out}'."
+    if "held_out/log_spectral_distance_db" in figures:
+        text += (
+            f" Held-out reconstruction: log-spectral distance "
+            f"{figures['held_out/log_spectral_distance_db']:.2f} dB, level "
+            f"{figures['held_out/level_db']:+.1f} dB; "
+            f"{figures['latents/dimensions_95']:.0f} of {system.model.latent_size} latent "
+            f"dimensions carry 95 %, {figures['latents/dimensions_99']:.0f} carry 99 %."
+        )
+    return Result(text, figures)

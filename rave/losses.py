@@ -1,0 +1,130 @@
+"""Losses of both phases. B batch, C channels or bands, T samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+# Added to the target's mean power, so that a silent crop does not divide by zero.
+POWER_FLOOR = 1e-8
+
+
+class SpectralDistance(nn.Module):
+    """Multi-scale distance of magnitude spectrograms: relative power of the difference + log ratio.
+
+    Args:
+        scales: STFT sizes in samples; hop a quarter of each.
+        log_epsilon: Added to magnitudes inside the logarithm.
+        num_scales_per_step: Draw that many of the scales for each call with a generator; the sum is
+            weighted so that its expectation is that of all scales. None: all of them.
+
+    Source: Caillon & Esling 2021, arXiv:2111.05011, eq. 5; Engel et al. 2020, arXiv:2001.04643.
+    """
+
+    def __init__(
+        self,
+        scales: Sequence[int],
+        log_epsilon: float,
+        num_scales_per_step: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.scales = list(scales)
+        self.log_epsilon = log_epsilon
+        self.num_scales_per_step = num_scales_per_step or len(self.scales)
+        for scale in self.scales:
+            self.register_buffer(f"window_{scale}", torch.hann_window(scale), persistent=False)
+
+    def forward(
+        self, target: Tensor, audio: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return the distance, a scalar ≥ 0.
+
+        Args:
+            target: (B, C, T), the real audio or bands; every row is a signal of its own.
+            audio: (B, C, T), the reconstruction.
+            generator: Draws the scales of this step; None: all scales.
+        """
+        scales = self.scales
+        if generator is not None and self.num_scales_per_step < len(scales):
+            order = torch.randperm(len(scales), generator=generator)
+            scales = [scales[int(i)] for i in order[: self.num_scales_per_step]]
+        distances = [self._distance(target, audio, scale) for scale in scales]
+        return torch.stack(distances).mean() * len(self.scales)
+
+    def _distance(self, target: Tensor, audio: Tensor, scale: int) -> Tensor:
+        x, y = (self._magnitude(signal.flatten(0, 1), scale) for signal in (target, audio))
+        relative = (x - y).square().mean() / (x.square().mean() + POWER_FLOOR)
+        return (
+            relative
+            + (torch.log(x + self.log_epsilon) - torch.log(y + self.log_epsilon)).abs().mean()
+        )
+
+    def _magnitude(self, signals: Tensor, scale: int) -> Tensor:
+        window: Tensor = getattr(self, f"window_{scale}")
+        spectrum = torch.stft(
+            signals, scale, scale // 4, window=window, pad_mode="reflect", return_complex=True
+        )
+        return spectrum.abs()
+
+
+def discriminator_hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Return mean(relu(1 − real) + relu(1 + fake)) of logits (Lim & Ye 2017, arXiv:1705.02894)."""
+    return (torch.relu(1.0 - real) + torch.relu(1.0 + fake)).mean()
+
+
+def feature_matching(
+    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], num_skipped: int
+) -> Tensor:
+    """Return the mean relative L1 distance of discriminator features.
+
+    Args:
+        real: For each sub-discriminator its feature tensors, logits last.
+        fake: The same for the reconstruction.
+        num_skipped: First features of each sub-discriminator to leave out.
+
+    Source: Kumar et al. 2019, arXiv:1910.06711, eq. 3; relative as in acids-rave.
+    """
+    distances = [
+        torch.stack(
+            [
+                (x - y).abs().mean() / (x.abs().mean() + POWER_FLOOR)
+                for x, y in zip(
+                    real_features[num_skipped:], fake_features[num_skipped:], strict=True
+                )
+            ]
+        ).mean()
+        for real_features, fake_features in zip(real, fake, strict=True)
+    ]
+    return torch.stack(distances).mean()
+
+
+MEASURE_SCALES, MEASURE_FLOOR_DB = (2048, 1024, 512, 256), -60.0
+
+
+def log_spectral_distance_db(target: Tensor, audio: Tensor) -> Tensor:
+    """Return the mean log-spectral distance of each item in dB, (B); a measure, not a loss.
+
+    Over STFTs of four sizes with 75 % overlap: the root mean square over frequency of the
+    difference in dB, then the mean over frames. Both are floored at −60 dB of the target's loudest
+    bin, so that the figure of a crop is above that of the whole piece.
+
+    Args:
+        target: (B, C, T).
+        audio: (B, C, T).
+    """
+    distances = []
+    for scale in MEASURE_SCALES:
+        window = torch.hann_window(scale, device=target.device)
+        x, y = (
+            torch.stft(s.flatten(0, 1), scale, scale // 4, window=window, return_complex=True)
+            .abs()
+            .unflatten(0, target.shape[:2])
+            for s in (target, audio)
+        )
+        floor = x.amax(dim=(1, 2, 3), keepdim=True) * 10 ** (MEASURE_FLOOR_DB / 20)
+        floor = floor.clamp_min(torch.finfo(x.dtype).tiny)
+        difference = 20 * (torch.log10(x.maximum(floor)) - torch.log10(y.maximum(floor)))
+        distances.append(difference.square().mean(dim=2).sqrt().mean(dim=(1, 2)))
+    return torch.stack(distances).mean(dim=0)

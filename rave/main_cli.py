@@ -1,0 +1,42 @@
+"""The `rave` command: one verb for each step of the path."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from rave.command import EXIT_ERROR, execute
+
+AVAILABLE_SCRIPTS = {
+    "preprocess": "turn a folder of audio into prepared audio for training",
+    "train": "train an autoencoder on prepared audio",
+    "encode": "turn a folder of audio into latents",
+    "decode": "turn a folder of latents into audio",
+    "interpolate": "blend recordings in the latent space",
+    "export": "write a trained autoencoder as one TorchScript file",
+}
+HELP = "usage: rave COMMAND …    (rave COMMAND --help tells more)\n\n" + "\n".join(
+    f"  {name:12} {what}" for name, what in AVAILABLE_SCRIPTS.items()
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names, and return its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP)
+        return 0 if arguments else EXIT_ERROR
+    if arguments[0] not in AVAILABLE_SCRIPTS:
+        print(
+            f"rave: error: there is no command '{arguments[0]}'. "
+            f"Choose one of: {', '.join(AVAILABLE_SCRIPTS)}.",
+            file=sys.stderr,
+        )
+        return EXIT_ERROR
+    module = importlib.import_module(f"rave.commands.{arguments[0]}")
+    return execute(module.parser(), module.run, arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

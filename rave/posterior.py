@@ -1,0 +1,40 @@
+"""The posterior over latents. B batch, D latent size, N latent frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """A normal distribution of independent latents.
+
+    Attributes:
+        mean: (B, D, N).
+        std: (B, D, N), above 0.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Return one draw, (B, D, N)."""
+        noise = torch.randn(
+            self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
+        )
+        return self.mean + self.std * noise
+
+    def kl(self) -> Tensor:
+        """Return the KL divergence from N(0, 1) of every latent, (B, D, N), in nats.
+
+        Source: Kingma & Welling 2014, arXiv:1312.6114, appendix B.
+        Differs: acids-rave leaves out the factor 1/2, so its beta means twice ours.
+        """
+        return 0.5 * (self.mean.square() + self.std.square() - 1.0) - self.std.log()
+
+    def detach(self) -> DiagonalGaussian:
+        """Return the same distribution without gradient, for a frozen encoder."""
+        return DiagonalGaussian(self.mean.detach(), self.std.detach())

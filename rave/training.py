@@ -1,0 +1,292 @@
+"""Training of RAVE in two phases: spectral distance, then adversarial with a frozen encoder.
+
+B batch, C channels, T samples, D latent size, N latent frames.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from rave.losses import (
+    SpectralDistance,
+    discriminator_hinge_loss,
+    feature_matching,
+    log_spectral_distance_db,
+)
+from rave.model import RAVE
+from rave.posterior import DiagonalGaussian
+
+FIDELITIES = (0.80, 0.90, 0.95, 0.99)
+NUM_LOGGED_CROPS = 4
+
+
+@dataclass(frozen=True)
+class RaveTraining:
+    """What a recipe says about training.
+
+    Attributes:
+        discriminator: Of phase 2.
+        audio_distance: On the full band.
+        band_distance: On the bands, or None to leave it out.
+        max_steps: Of both phases.
+        phase_1_steps: Steps before the adversarial phase.
+        batch_size: Crops per step.
+        crop_samples: Length of a crop.
+        learning_rate: Highest rate of encoder and decoder.
+        warmup_steps: From 0 to that rate.
+        final_rate_factor: Share of it that is left at the end of phase 1, along a half cosine.
+        discriminator_learning_rate: Constant.
+        beta_initial: Weight of the KL divergence at the first step.
+        beta: Weight after `beta_warmup_steps`, reached along a straight line in the logarithm.
+        beta_warmup_steps: See `beta`.
+        feature_matching_weight: Phase 2.
+        adversarial_weight: Phase 2.
+        num_skipped_features: First features of each sub-discriminator not to match.
+        discriminator_every_steps: In phase 2, every so many steps train the discriminator.
+        gradient_clip_norm: Of encoder and decoder together.
+        held_out_fraction: Of the files.
+        max_held_out_crops: Crops of a validation, spread over the held-out files.
+        validate_every_steps: Steps between validations.
+        log_every_steps: Steps between points of the curves.
+    """
+
+    discriminator: nn.Module
+    audio_distance: SpectralDistance
+    band_distance: SpectralDistance | None
+    max_steps: int
+    phase_1_steps: int
+    batch_size: int
+    crop_samples: int
+    learning_rate: float
+    warmup_steps: int
+    final_rate_factor: float
+    discriminator_learning_rate: float
+    beta_initial: float
+    beta: float
+    beta_warmup_steps: int
+    feature_matching_weight: float
+    adversarial_weight: float
+    num_skipped_features: int
+    discriminator_every_steps: int
+    gradient_clip_norm: float
+    held_out_fraction: float
+    max_held_out_crops: int
+    validate_every_steps: int
+    log_every_steps: int
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Return the share of `learning_rate` at a step: warm-up, half cosine, then constant."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        span = max(self.phase_1_steps - self.warmup_steps, 1)
+        progress = min((step - self.warmup_steps) / span, 1.0)
+        cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
+        return self.final_rate_factor + (1.0 - self.final_rate_factor) * cosine
+
+    def beta_at(self, step: int) -> float:
+        """Return the weight of the KL divergence at a step."""
+        progress = min((step + 1) / max(self.beta_warmup_steps, 1), 1.0)
+        first, last = math.log(self.beta_initial), math.log(self.beta)
+        return math.exp(first + progress * (last - first))
+
+
+class RaveSystem(LightningModule):
+    """The model with its losses and optimizers.
+
+    Every step draws from a generator seeded by (seed, step), so that a resumed run continues exactly.
+
+    Args:
+        model: To train.
+        training: The recipe.
+        seed: Of the latents' noise and of the scales drawn.
+
+    Source: Caillon & Esling 2021, arXiv:2111.05011, section 3.
+    Differs: the multiband distance is not restricted to samples whose receptive field lies inside
+        the crop; a crop's edge is heard as the edge of a file is.
+    """
+
+    def __init__(self, model: RAVE, training: RaveTraining, seed: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model, self.training_recipe, self.seed = model, training, seed
+        self.discriminator = training.discriminator
+        self.audio_distance, self.band_distance = training.audio_distance, training.band_distance
+        self._posteriors: list[DiagonalGaussian] = []
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return Adam for encoder and decoder, and Adam for the discriminator."""
+        recipe = self.training_recipe
+        return [
+            torch.optim.Adam(self.model.parameters(), lr=recipe.learning_rate, betas=(0.5, 0.9)),
+            torch.optim.Adam(
+                self.discriminator.parameters(),
+                lr=recipe.discriminator_learning_rate,
+                betas=(0.5, 0.9),
+            ),
+        ]
+
+    @property
+    def is_adversarial(self) -> bool:
+        """Return whether training is in phase 2."""
+        return self.global_step >= self.training_recipe.phase_1_steps
+
+    def training_step(self, audio: Tensor, batch_idx: int) -> Tensor:
+        """Make one optimizer step on (B, C, T) audio and return its loss."""
+        recipe = self.training_recipe
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+        signs = torch.randint(0, 2, (len(audio), 1, 1), generator=generator) * 2 - 1
+        audio = audio * signs.to(audio)  # the ear does not tell polarity; the network should not
+        generator_optimizer, discriminator_optimizer = self.optimizers()
+        is_discriminator_step = (
+            self.is_adversarial and self.global_step % recipe.discriminator_every_steps == 0
+        )
+        if is_discriminator_step:
+            loss, optimizer = self._discriminator_loss(audio, generator), discriminator_optimizer
+        else:
+            loss, optimizer = self._generator_loss(audio, generator), generator_optimizer
+        for group in generator_optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * recipe.learning_rate_factor(self.global_step)
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        if not is_discriminator_step:
+            self.clip_gradients(optimizer, recipe.gradient_clip_norm, "norm")
+        optimizer.step()
+        return loss.detach()
+
+    def _posterior(self, audio: Tensor) -> DiagonalGaussian:
+        if not self.is_adversarial:
+            return self.model.encode(audio)
+        with torch.no_grad():  # frozen: the latents that are learnt in phase 1 stay
+            return self.model.encode(audio)
+
+    def _sampled(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+        return posterior.mean + posterior.std * noise
+
+    def _discriminator_loss(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        with torch.no_grad():
+            reconstruction = self._reconstruct(
+                self._sampled(self._posterior(audio), generator), audio
+            )
+        real, fake = self.discriminator(audio, reconstruction)
+        loss = sum(
+            (discriminator_hinge_loss(r[-1], f[-1]) for r, f in zip(real, fake, strict=True)),
+            start=torch.zeros((), device=self.device),
+        )
+        self.log("train/discriminator_loss", loss.detach())
+        return loss
+
+    def _reconstruct(self, latents: Tensor, audio: Tensor) -> Tensor:
+        return self.model.decode(latents)[..., : audio.shape[-1]]
+
+    def _generator_loss(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        recipe = self.training_recipe
+        posterior = self._posterior(audio)
+        bands = self.model.decode_bands(self._sampled(posterior, generator))
+        reconstruction = self.model.pqmf.synthesis(bands)[..., : audio.shape[-1]]
+        distance = self.audio_distance(audio, reconstruction, generator)
+        values = {"spectral_distance": distance}
+        if self.band_distance is not None:
+            target = self.model.pqmf.analysis(audio)
+            values["band_spectral_distance"] = self.band_distance(target, bands, generator)
+        beta = recipe.beta_at(self.global_step)
+        kl = posterior.kl().sum(dim=1).mean()
+        loss = torch.stack(list(values.values())).sum()
+        if self.is_adversarial:
+            self.discriminator.requires_grad_(False)
+            real, fake = self.discriminator(audio, reconstruction)
+            self.discriminator.requires_grad_(True)
+            values["feature_matching"] = feature_matching(real, fake, recipe.num_skipped_features)
+            values["adversarial"] = -torch.stack([f[-1].mean() for f in fake]).sum()
+            loss = loss + recipe.feature_matching_weight * values["feature_matching"]
+            loss = loss + recipe.adversarial_weight * values["adversarial"]
+        else:
+            loss = loss + beta * kl
+        values |= {"kl": kl, "beta": torch.tensor(beta), "loss": loss}
+        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()})
+        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the posteriors of the last validation."""
+        self._posteriors.clear()
+
+    def validation_step(self, audio: Tensor, batch_idx: int) -> None:
+        """Measure the reconstruction of held-out audio (B, C, T) from the posterior mean."""
+        posterior = self.model.encode(audio)
+        reconstruction = self._reconstruct(posterior.mean, audio)
+        self._posteriors.append(posterior)
+        decibels = log_spectral_distance_db(audio, reconstruction).mean()
+        level = 20 * torch.log10(_rms(reconstruction) / _rms(audio))
+        figures = {
+            "held_out/spectral_distance": self.audio_distance(audio, reconstruction),
+            "held_out/log_spectral_distance_db": decibels,
+            "held_out/level_db": level,
+        }
+        self.log_dict(figures, batch_size=len(audio))
+        self.log(
+            "held_out_loss",
+            figures["held_out/spectral_distance"],
+            batch_size=len(audio),
+            logger=False,
+        )
+        if batch_idx == 0:
+            self._log_audio(audio[:NUM_LOGGED_CROPS], reconstruction[:NUM_LOGGED_CROPS])
+
+    def on_validation_epoch_end(self) -> None:
+        """Fit the principal axes of the posterior means, and log what the latents carry."""
+        mean = torch.cat([p.mean.transpose(1, 2).flatten(0, 1) for p in self._posteriors])
+        kl = torch.cat([p.kl().transpose(1, 2).flatten(0, 1) for p in self._posteriors]).mean(0)
+        update_latent_axes(self.model, mean)
+        for fidelity in FIDELITIES:
+            name = f"latents/dimensions_{round(100 * fidelity)}"
+            self.log(name, float(num_dimensions(self.model.fidelity, fidelity)))
+        self.log("latents/kl", kl.sum())
+        board = self._board()
+        if board is not None:
+            step = self.global_step
+            board.add_histogram("latents/latent_mean", self.model.latent_mean, step)
+            board.add_histogram("latents/fidelity", self.model.fidelity, step)
+            board.add_histogram("latents/kl_of_dimension", kl, step)
+        self._posteriors.clear()
+
+    def _log_audio(self, audio: Tensor, reconstruction: Tensor) -> None:
+        board = self._board()
+        if board is None:
+            return
+        for name, batch in (("original", audio), ("reconstruction", reconstruction)):
+            joined = batch.mean(dim=1).flatten().clamp(-1, 1).cpu()
+            board.add_audio(
+                f"held_out/{name}", joined[None], self.global_step, self.model.sample_rate_hz
+            )
+
+    def _board(self) -> Any:
+        return self.logger.experiment if self.logger is not None else None
+
+
+def _rms(audio: Tensor) -> Tensor:
+    return audio.square().mean().sqrt().clamp_min(1e-8)
+
+
+@torch.no_grad()
+def update_latent_axes(model: RAVE, rows: Tensor) -> None:
+    """Set `latent_mean`, `latent_pca` and `fidelity` of a model from posterior means, (rows, D)."""
+    mean = rows.mean(dim=0)
+    covariance = (rows - mean).T.double() @ (rows - mean).double() / max(len(rows) - 1, 1)
+    variances, axes = torch.linalg.eigh(covariance)
+    variances, axes = variances.flip(0).clamp_min(0), axes.flip(1).T
+    signs = torch.where(axes.sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
+    model.latent_mean.copy_(mean)
+    model.latent_pca.copy_(axes * signs)
+    model.fidelity.copy_(variances.cumsum(0) / variances.sum().clamp_min(1e-20))
+
+
+def num_dimensions(fidelity: Tensor, share: float) -> int:
+    """Return how many principal axes carry `share` of the variance; `fidelity` is cumulative, (D)."""
+    return min(int((fidelity < share).sum()) + 1, len(fidelity))
