@@ -1,5 +1,6 @@
 import errno
 import os
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -13,12 +14,12 @@ from rave.audio_blocks import Quantizer, fit_length, mixing_matrix, regroup, res
 from rave.audio_formats import AudioError
 
 
-def strongest_hz(audio, sample_rate_hz):
-    """Frequency and amplitude of the strongest sine of audio (T,), away from its ends."""
+def frequency_and_gain(audio, sample_rate_hz):
+    """Frequency and amplitude of the sine in audio (T,), away from its ends."""
     middle = audio[len(audio) // 10 : -len(audio) // 10]
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
     index = int(spectrum.argmax())
-    return index * sample_rate_hz / len(middle), 4 * spectrum[index] / len(middle)
+    return index * sample_rate_hz / len(middle), np.sqrt(2 * np.mean(np.square(middle)))
 
 
 # Listing
@@ -97,7 +98,7 @@ def test_what_libsndfile_cannot_read_is_read_with_av(tmp_path, name, codec):
     read = np.concatenate(list(stream), axis=1)
     assert stream.source.num_samples == read.shape[1]
     assert abs(read.shape[1] - 48000) < 3072
-    frequency_hz, gain = strongest_hz(read[0], 48000)
+    frequency_hz, gain = frequency_and_gain(read[0], 48000)
     assert abs(frequency_hz - 440) < 2
     assert abs(gain - 0.5) < 0.02
 
@@ -107,7 +108,7 @@ def test_resampling_keeps_frequency_level_and_duration(tmp_path, from_hz, to_hz)
     path = write(tmp_path / "a.wav", sine(1000, from_hz, 2.0), from_hz, subtype="FLOAT")
     read = read_audio(path, to_hz, 1)
     assert read.shape == (1, 2 * to_hz)
-    frequency_hz, gain = strongest_hz(read[0], to_hz)
+    frequency_hz, gain = frequency_and_gain(read[0], to_hz)
     assert abs(frequency_hz - 1000) < 1
     assert abs(gain - 0.5) < 0.001
     expected = sine(1000, to_hz, 2.0)
@@ -121,6 +122,19 @@ def test_stream_equals_whole_for_every_block_size(tmp_path):
         blocks = list(AudioStream(path, 44100, 1, block_samples))
         assert all(block.shape[1] == block_samples for block in blocks[:-1])
         assert np.array_equal(np.concatenate(blocks, axis=1), whole)
+
+
+def test_a_long_file_needs_no_more_memory_than_a_short_one(tmp_path):
+    peaks = []
+    for num_samples in (300_000, 3_000_000):
+        path = write(tmp_path / "a.wav", np.zeros((1, num_samples), np.float32))
+        tracemalloc.start()
+        for _ in AudioStream(path, 48000, 1):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+    assert peaks[1] < 8 * 65536 * 4
 
 
 def test_stream_counts_the_samples_of_its_source(tmp_path):
