@@ -1,0 +1,218 @@
+"""What a training loss is worth: the losses of three predictors that know no music.
+
+    zero      predicts nothing
+    white     takes the data for independent N(0, 1) numbers
+    gaussian  the best linear denoiser: knows the covariance over channels and time
+
+All follow from the latents alone, before any training. A model has learnt something that is musical
+only below `gaussian`, which `skill` says in one number. K latent size, N frames of a segment, F
+temporal frequencies, T timesteps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffwave.denoiser import LossKind, Prediction
+from diffwave.schedule import NoiseSchedule
+
+Array = NDArray[np.float64]
+# Tried when the covariance is estimated; the best on training segments left out is taken.
+SHRINKAGES = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+SMOOTHINGS = (0, 1, 2, 4, 8)
+# Neighbouring segments overlap: the halves of a cross-validation are made of runs of this many.
+RUN_OF_SEGMENTS = 8
+
+
+@dataclass(frozen=True)
+class ReferenceLosses:
+    """The losses of the three predictors, for one schedule, prediction and kind of loss."""
+
+    zero: float
+    white: float
+    gaussian: float
+
+    def skill(self, loss: float) -> float:
+        """Return how far a loss lies below `gaussian`: 0 is no better, 1 would be no error."""
+        return 1.0 - loss / self.gaussian
+
+
+class SpectralDensity:
+    """Power over channels at each temporal frequency, summed over segments.
+
+    Args:
+        latent_size: K.
+        num_frames: N.
+    """
+
+    def __init__(self, latent_size: int, num_frames: int) -> None:
+        num_frequencies = num_frames // 2 + 1
+        self.num_frames = num_frames
+        self.num_valid_frames = 0.0
+        self._sum = np.zeros((num_frequencies, latent_size, latent_size), dtype=np.complex128)
+
+    def add(self, segment: NDArray[np.floating], num_valid_frames: float) -> None:
+        """Count a segment (K, N), zero where it is padding."""
+        spectrum = np.fft.rfft(segment.astype(np.float64), axis=1).T
+        self._sum += spectrum[:, :, None] * spectrum[:, None, :].conj()
+        self.num_valid_frames += num_valid_frames
+
+    def __add__(self, other: SpectralDensity) -> SpectralDensity:
+        both = SpectralDensity(self._sum.shape[1], self.num_frames)
+        both._sum = self._sum + other._sum
+        both.num_valid_frames = self.num_valid_frames + other.num_valid_frames
+        return both
+
+    @property
+    def density(self) -> NDArray[np.complex128]:
+        """Return the cross-spectral density (F, K, K); the identity for white data of power 1."""
+        return self._sum / max(self.num_valid_frames, 1.0)
+
+    @property
+    def weights(self) -> Array:
+        """Return each frequency's share of all frequencies, negative ones included: (F,), sum 1."""
+        weights = np.full(len(self._sum), 2.0)
+        weights[0] = 1.0
+        if self.num_frames % 2 == 0:
+            weights[-1] = 1.0
+        return weights / self.num_frames
+
+
+@dataclass(frozen=True)
+class GaussianModel:
+    """Data as a stationary Gaussian process: a variance in each of K modes at each frequency.
+
+    Attributes:
+        variance: (F, K).
+        modes: (F, K, K) unitary, modes in columns.
+    """
+
+    variance: Array
+    modes: NDArray[np.complex128]
+
+    def power_in_modes(self, data: SpectralDensity) -> Array:
+        """Return the power that some data have in these modes, (F, K)."""
+        conjugate = self.modes.conj()
+        return np.einsum("fkj,fkl,flj->fj", conjugate, data.density, self.modes).real
+
+
+def fit_gaussian(segments: Iterable[tuple[NDArray[np.floating], float]]) -> GaussianModel:
+    """Return the Gaussian model of training segments.
+
+    The density is smoothed over frequency and drawn towards white data, by as much as predicts one
+    half of the segments best from the other.
+
+    Args:
+        segments: Each (K, N) array with its number of frames that are not padding; one at least.
+    """
+    halves: list[SpectralDensity] = []
+    for index, (segment, num_valid_frames) in enumerate(segments):
+        if not halves:
+            halves = [SpectralDensity(*segment.shape), SpectralDensity(*segment.shape)]
+        halves[index // RUN_OF_SEGMENTS % 2].add(segment, num_valid_frames)
+    first, second = halves
+    if second.num_valid_frames == 0:  # too little to estimate anything
+        return _gaussian(first, 0, 1.0)
+
+    def left_out_error(smoothing: int, shrinkage: float) -> float:
+        alpha_bar = np.linspace(0.05, 0.95, 10)
+        model = _gaussian(first, smoothing, shrinkage)
+        power = model.power_in_modes(second)
+        return float(_mean_error("v", alpha_bar, model.variance, power, first.weights).mean())
+
+    smoothing = min(SMOOTHINGS, key=lambda s: left_out_error(s, 0.03))
+    shrinkage = min(SHRINKAGES, key=lambda s: left_out_error(smoothing, s))
+    return _gaussian(first + second, smoothing, shrinkage)
+
+
+def _gaussian(data: SpectralDensity, smoothing: int, shrinkage: float) -> GaussianModel:
+    density = data.density
+    if smoothing:
+        width = min(smoothing, len(density) - 1)
+        window = np.bartlett(2 * width + 3)[1:-1]
+        # Beyond the ends lie the negative frequencies: conjugates, in reverse order.
+        below, above = density[1 : width + 1][::-1].conj(), density[-width - 1 : -1][::-1].conj()
+        padded = np.concatenate([below, density, above])
+        count = len(density)
+        density = sum(w * padded[i : i + count] for i, w in enumerate(window / window.sum()))
+    density = (1.0 - shrinkage) * density + shrinkage * np.eye(density.shape[1])
+    variance, modes = np.linalg.eigh(density)
+    return GaussianModel(np.maximum(variance, 0.0), modes)
+
+
+def mode_error(
+    prediction: Prediction, alpha_bar: Array, assumed: Array | float, actual: Array | float
+) -> Array:
+    """Return the mean squared error of a linear denoiser in one mode.
+
+    Args:
+        prediction: What is predicted.
+        alpha_bar: Signal power, in [0, 1).
+        assumed: Variance of the data that the denoiser is made for.
+        actual: Power that the data have. Where both are equal no denoiser of Gaussian data is
+            better, and the error is that of Wiener's filter.
+    """
+    noise_power = 1.0 - alpha_bar
+    v_error = (noise_power * actual + alpha_bar * np.square(assumed)) / np.square(
+        alpha_bar * assumed + noise_power
+    )
+    if prediction == "v":
+        return np.asarray(v_error)
+    return np.asarray(v_error * (alpha_bar if prediction == "epsilon" else noise_power))
+
+
+def _mean_error(
+    prediction: Prediction, alpha_bar: Array, assumed: Array, actual: Array, weights: Array
+) -> Array:
+    """Return the error at each alpha_bar, averaged over modes: (T,)."""
+    return np.array(
+        [
+            (weights * mode_error(prediction, a, assumed, actual).mean(axis=1)).sum()
+            for a in alpha_bar
+        ]
+    )
+
+
+def reference_losses(
+    gaussian: GaussianModel,
+    held_out: SpectralDensity,
+    schedule: NoiseSchedule,
+    prediction: Prediction,
+    loss: LossKind,
+) -> ReferenceLosses:
+    """Return the three losses on held-out data, averaged over the timesteps of a schedule.
+
+    The mean squared errors are exact for the linear denoisers named, whatever the law of the data.
+    The L1 losses are sqrt(2/pi) times the root of the mean squared error at each timestep, as if
+    all residuals were Gaussian and of one size.
+
+    Args:
+        gaussian: Fitted to training segments.
+        held_out: Of segments that were not used to fit it.
+        schedule: Of the training.
+        prediction: Of the training.
+        loss: Of the training.
+    """
+    alpha_bar = schedule.alpha_bar.numpy()
+    weights = held_out.weights
+    power = float((weights * np.einsum("fkk->fk", held_out.density).real.mean(axis=1)).sum())
+    nothing = {
+        "epsilon": np.ones_like(alpha_bar),
+        "v": alpha_bar + (1.0 - alpha_bar) * power,
+        "x0": np.full_like(alpha_bar, power),
+    }[prediction]
+    white = mode_error(prediction, alpha_bar, 1.0, power)
+    in_modes = gaussian.power_in_modes(held_out)
+    linear = _mean_error(prediction, alpha_bar, gaussian.variance, in_modes, weights)
+    return ReferenceLosses(*(_loss(errors, loss) for errors in (nothing, white, linear)))
+
+
+def _loss(mean_squared_errors: Array, loss: LossKind) -> float:
+    if loss == "mse":
+        return float(mean_squared_errors.mean())
+    return float(math.sqrt(2.0 / math.pi) * np.sqrt(mean_squared_errors).mean())

@@ -1,0 +1,70 @@
+"""The settings of a training, as a recipe gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diffwave.denoiser import check_loss
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; what is trained is in `model.LatentDiffusion`.
+
+    Attributes:
+        seed: Of weights, segments, noise and timesteps.
+        max_steps: Optimizer steps of the whole run.
+        batch_size: Segments per step.
+        segment_frames: Latent frames of a segment.
+        fidelity: Share of the latents' variance to model.
+        held_out_fraction: Share of the files kept for validation.
+        held_out_segments: Segments of a validation.
+        validate_every_steps: Steps between validations.
+        log_every_steps: Steps between points of the training curve.
+        learning_rate: Of AdamW, at its highest.
+        warmup_steps: Over which the learning rate rises; then it falls as a cosine.
+        weight_decay: Of AdamW.
+        gradient_clip_norm: Largest norm of a gradient.
+        ema_decay: Of the averaged weights, which are the ones sampled from.
+        condition_dropout: How often an item is trained without its condition.
+        loss: mse or l1.
+        precision: Of Lightning's trainer, such as 32-true or bf16-mixed.
+    """
+
+    seed: int
+    max_steps: int
+    batch_size: int
+    segment_frames: int
+    fidelity: float
+    held_out_fraction: float
+    held_out_segments: int
+    validate_every_steps: int
+    log_every_steps: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    gradient_clip_norm: float
+    ema_decay: float
+    condition_dropout: float
+    loss: str
+    precision: str
+
+    def __post_init__(self) -> None:
+        check_loss(self.loss)
+        for name in (
+            "max_steps",
+            "batch_size",
+            "segment_frames",
+            "held_out_segments",
+            "validate_every_steps",
+            "log_every_steps",
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name.upper()} is {value!r}; a whole number from 1 is needed.")
+        for name in ("held_out_fraction", "ema_decay", "condition_dropout"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"{name.upper()} is {value!r}; a number in [0, 1) is needed.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"LEARNING_RATE is {self.learning_rate!r}; it must be above 0.")

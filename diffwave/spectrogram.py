@@ -1,0 +1,214 @@
+"""Log-mel spectrograms aligned to latent frames, and the folder that holds them.
+
+    SPECTROGRAMS_DIR/
+      spectrograms.json     header: format version, codec, rate, hops, mel bands, files
+      a.npy, sub/b.npy      float32 (M, N·R) in [0, 1], beside each (D, N) of the latent folder
+
+Latent frame n covers the audio from n·hop to (n + 1)·hop; its R mel frames are centred in R equal
+parts of that stretch. M mel bands, R = hop / mel hop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffwave.conditioner import whole_ratio
+from rave.files import read_json, write_json
+from rave.latents import LatentHeader
+
+FORMAT, VERSION, HEADER_NAME = "rave-spectrograms", 1, "spectrograms.json"
+# Kong et al. 2020 (arXiv:2009.09761) and its public implementation.
+WINDOW_SAMPLES = 1024
+LOWEST_HZ = 20.0
+SMALLEST_MAGNITUDE = 1e-5
+REFERENCE_DB, RANGE_DB = 20.0, 100.0
+BLOCK_FRAMES = 512
+
+
+@dataclass(frozen=True)
+class SpectrogramHeader:
+    """What spectrograms.json says.
+
+    Attributes:
+        codec: Fingerprint of the codec of the latents.
+        sample_rate_hz: Of the codec.
+        hop_samples: Audio samples per latent frame.
+        mel_hop_samples: Audio samples per mel frame.
+        num_mels: M.
+        files: Each array's path with its number of latent frames.
+        skipped: Files that could not be used, and why.
+    """
+
+    codec: str
+    sample_rate_hz: int
+    hop_samples: int
+    mel_hop_samples: int
+    num_mels: int
+    files: dict[str, int]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> int:
+        """Return mel frames per latent frame."""
+        return whole_ratio(self.hop_samples, self.mel_hop_samples)
+
+    def write(self, folder: Path) -> None:
+        """Write spectrograms.json into `folder`, whole or not at all."""
+        write_json(folder / HEADER_NAME, {"format": FORMAT, "version": VERSION, **asdict(self)})
+
+    @classmethod
+    def read(cls, folder: Path) -> SpectrogramHeader:
+        """Return the header of a spectrogram folder.
+
+        Raises:
+            ValueError: If the folder has none, or one that this program cannot read.
+        """
+        content: Any = read_json(folder / HEADER_NAME, "a spectrogram folder")
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise ValueError(f"'{folder / HEADER_NAME}' is not a spectrogram header.")
+        version = content.pop("version", None)
+        if version != VERSION:
+            raise ValueError(
+                f"'{folder}' has spectrogram format {version}; this program reads {VERSION}. "
+                "Make the spectrograms again with python -m diffwave.preprocess."
+            )
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise ValueError(f"'{folder / HEADER_NAME}' is not whole ({error}).") from error
+
+    def check_matches(self, latents: LatentHeader, this: str, that: str) -> None:
+        """Check that the spectrograms were made for these latents.
+
+        Args:
+            latents: Header of the latents.
+            this: What to call the spectrograms in the message.
+            that: What to call the latents.
+
+        Raises:
+            ValueError: If codec, rate or hop differ, or files are missing or of another length.
+        """
+        found = (self.codec, self.sample_rate_hz, self.hop_samples)
+        needed = (latents.codec, latents.sample_rate_hz, latents.hop_samples)
+        again = "Make the spectrograms again with python -m diffwave.preprocess."
+        if found != needed:
+            raise ValueError(
+                "{} was made for codec {} at {} Hz, hop {}; ".format(this, *found)
+                + "{} is of codec {} at {} Hz, hop {}. ".format(that, *needed)
+                + again
+            )
+        other = [
+            file.path for file in latents.files if self.files.get(file.path) != file.num_frames
+        ]
+        if other:
+            raise ValueError(
+                f"{len(other)} of {len(latents.files)} clips of {that} have no spectrogram of "
+                f"their length in {this} (first: '{other[0]}'). {again}"
+            )
+
+
+def read_spectrogram(path: Path, header: SpectrogramHeader, num_frames: int) -> NDArray[np.float32]:
+    """Return one array of a spectrogram folder, memory-mapped, (M, num_frames·R).
+
+    Raises:
+        ValueError: If the file is missing or has another shape than its header says.
+    """
+    return open_spectrogram(path, header.num_mels, num_frames * header.ratio)
+
+
+def open_spectrogram(path: Path, num_mels: int, num_mel_frames: int | None) -> NDArray[np.float32]:
+    """Return a spectrogram file, memory-mapped, (num_mels, num_mel_frames or any number)."""
+    try:
+        array: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"Cannot read spectrogram '{path}' ({error}).") from error
+    frames = array.shape[-1] if num_mel_frames is None else num_mel_frames
+    if array.ndim != 2 or array.shape != (num_mels, frames) or array.dtype != np.float32:
+        raise ValueError(
+            f"'{path}' holds {array.dtype} {array.shape}; float32 {(num_mels, frames)} is needed. "
+            "Make the spectrograms again with python -m diffwave.preprocess."
+        )
+    return array
+
+
+class LogMel:
+    """The transform, in blocks of bounded memory that add up to the whole.
+
+    Args:
+        sample_rate_hz: Of the audio.
+        mel_hop_samples: Between frames.
+        num_mels: M.
+
+    Raises:
+        ValueError: If the rate is too low to hold the lowest mel band.
+
+    Source: the public implementation of Kong et al. 2020. Differs: mel frame i is centred on sample
+    (i + 1/2)·hop instead of i·hop, and the audio continues as silence beyond its ends.
+    """
+
+    def __init__(self, sample_rate_hz: int, mel_hop_samples: int, num_mels: int) -> None:
+        import librosa
+
+        if sample_rate_hz <= 2 * LOWEST_HZ:
+            raise ValueError(f"A spectrogram needs more than {2 * LOWEST_HZ} Hz sample rate.")
+        self.mel_hop_samples = mel_hop_samples
+        self.num_mels = num_mels
+        self._filters: NDArray[np.float32] = librosa.filters.mel(
+            sr=sample_rate_hz,
+            n_fft=WINDOW_SAMPLES,
+            n_mels=num_mels,
+            fmin=LOWEST_HZ,
+            fmax=sample_rate_hz / 2,
+            htk=True,
+            norm=None,
+        )
+        window = np.hanning(WINDOW_SAMPLES + 1)[:-1]
+        self._window = window / np.sqrt(np.square(window).sum())
+
+    def blocks(
+        self, audio: Iterable[NDArray[np.float32]], num_mel_frames: int
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the spectrogram of a stream of audio, block after block.
+
+        Args:
+            audio: Blocks of mono samples, (n,) each.
+            num_mel_frames: In total; the audio is cut, or continued as silence, to fit.
+
+        Yields:
+            (M, frames) in [0, 1]; the frames add up to `num_mel_frames`.
+        """
+        hop = self.mel_hop_samples
+        before = WINDOW_SAMPLES // 2 - hop // 2
+        # Frame i reads samples i·hop - before to i·hop - before + window; `held` starts there.
+        held = np.zeros(max(before, 0), dtype=np.float32)
+        num_to_drop = max(-before, 0)
+        source = iter(audio)
+        done = 0
+        while done < num_mel_frames:
+            count = min(BLOCK_FRAMES, num_mel_frames - done)
+            needed = (count - 1) * hop + WINDOW_SAMPLES
+            parts, num_held = [held], len(held)
+            while num_held < needed + num_to_drop:
+                part = next(source, None)
+                part = np.zeros(needed + num_to_drop, np.float32) if part is None else part
+                parts.append(part)
+                num_held += len(part)
+            held = np.concatenate(parts)[num_to_drop:]
+            num_to_drop = 0
+            frames = np.lib.stride_tricks.sliding_window_view(held[:needed], WINDOW_SAMPLES)[::hop]
+            yield self._log_mel(frames)
+            num_to_drop = max(count * hop - len(held), 0)
+            held = held[count * hop :]
+            done += count
+
+    def _log_mel(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        magnitude = np.abs(np.fft.rfft(frames * self._window, axis=1))
+        mel = self._filters @ magnitude.T
+        level_db = 20.0 * np.log10(np.maximum(mel, SMALLEST_MAGNITUDE)) - REFERENCE_DB
+        return np.clip((level_db + RANGE_DB) / RANGE_DB, 0.0, 1.0).astype(np.float32)

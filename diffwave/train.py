@@ -1,0 +1,201 @@
+"""`python -m diffwave.train`: train a diffusion model on a folder of latents."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rave.command import Result, add_device, add_seed, add_settings, command_parser, execute
+
+if TYPE_CHECKING:
+    from diffwave.dataset import Clip, ClipReader
+    from diffwave.settings import TrainingSettings
+    from rave.latents import LatentHeader
+
+# Values of the recipe that follow from the data and the command line.
+GIVEN = ("SEED", "RAW_SIZE", "LATENT_SIZE", "NUM_MELS", "HOP_SAMPLES", "MEL_HOP_SAMPLES")
+# Segments from which the covariance of the training latents is estimated, at most.
+REFERENCE_SEGMENTS = 4096
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    options = command_parser(
+        "python -m diffwave.train",
+        "Train a diffusion model on the latents that `rave encode` wrote. The same command again "
+        "resumes.",
+        "python -m diffwave.train latents --out runs/piano --set MAX_STEPS=5000",
+    )
+    options.add_argument("latents", type=Path, metavar="LATENTS_DIR", help="what rave encode wrote")
+    options.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
+    options.add_argument(
+        "--config", default="default", metavar="RECIPE", help="name or .gin file (default default)"
+    )
+    options.add_argument(
+        "--spectrograms",
+        type=Path,
+        metavar="DIR",
+        help="what diffwave.preprocess wrote, for a model that follows a spectrogram",
+    )
+    add_settings(options)
+    add_seed(options)
+    add_device(options)
+    return options
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Train, and say what was learnt."""
+    from dataclasses import asdict
+
+    import torch
+    from torch.utils.data import DataLoader
+
+    from diffwave.dataset import ClipReader, FixedSegments, SegmentDataset, split_clips
+    from diffwave.run import KIND, open_run, save_header
+    from diffwave.training import (
+        DiffusionSystem,
+        averaged_weights,
+        held_out_errors,
+        measure_references,
+        what_was_learnt,
+    )
+    from rave.device import choose_device
+    from rave.experiment import build_model, build_training, resolved_config, save_run
+    from rave.latents import LatentHeader
+    from rave.trainer import Loaders, StepBatches, fit
+
+    choose_device(options.device)
+    header = LatentHeader.read(options.latents)
+    _check_contents(header, options.latents)
+    reader = ClipReader.open(options.latents, header, options.spectrograms)
+    settings = _settings(options)
+    training_clips, held_out_clips = split_clips(header.files, settings.held_out_fraction)
+    fitted = _fit_model_input(options, settings, header, reader, training_clips)
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)  # of the first weights
+        model = build_model()
+    model_config = resolved_config()
+    settings = build_training()
+    config = resolved_config()
+    if options.dry_run:
+        return Result(config, {"config": config})
+    model.standardizer.load_state_dict(fitted.state_dict())
+    if model.conditioner is not None:
+        model.conditioner.fit(reader.spectrogram(clip) for clip in training_clips)
+
+    save_run(options.out, KIND, model_config, config)
+    save_header(options.out, header)
+    num_frames = settings.segment_frames
+    held_out = FixedSegments(reader, held_out_clips, num_frames, settings.held_out_segments)
+    known = FixedSegments(reader, training_clips, num_frames, REFERENCE_SEGMENTS)
+    references = measure_references(model, known, held_out, settings.loss)
+    segments = SegmentDataset(reader, training_clips, num_frames, settings.seed)
+    held_out_batches: Any = DataLoader(held_out, batch_size=settings.batch_size)
+
+    def data_for(start_step: int) -> Loaders:
+        batches = StepBatches(settings.batch_size, start_step)
+        return Loaders(DataLoader(segments, batch_sampler=batches), held_out_batches)
+
+    fit(
+        DiffusionSystem(model, settings, references, len(held_out)),
+        data_for,
+        options.out,
+        settings.max_steps,
+        settings.validate_every_steps,
+        device=options.device,
+        precision=settings.precision,
+        log_every_steps=settings.log_every_steps,
+        gradient_clip_norm=settings.gradient_clip_norm,
+        callbacks=[averaged_weights(settings.ema_decay)],
+    )
+    trained = open_run(options.out)
+    errors = [
+        held_out_errors(trained.model, batch, settings.loss, len(held_out))
+        for batch in held_out_batches
+    ]
+    loss = float(torch.cat(errors).mean())
+    figures = {
+        "run": str(options.out),
+        "num_steps": settings.max_steps,
+        "best_step": trained.num_steps,
+        "latent_size": model.standardizer.latent_size,
+        "raw_size": model.standardizer.raw_size,
+        "fidelity": float(trained.model.standardizer.fidelity),
+        "prediction": model.prediction,
+        "loss": settings.loss,
+        "held_out_loss": loss,
+        **asdict(references),
+        "skill": references.skill(loss),
+    }
+    return Result(what_was_learnt(loss, references), figures)
+
+
+def _check_contents(header: LatentHeader, folder: Path) -> None:
+    from rave.latents import GENERATED, POSTERIOR_SAMPLE
+
+    if header.contents == POSTERIOR_SAMPLE:
+        print(
+            f"warning: '{folder}' holds samples of the posterior. Dimensions that carry nothing are "
+            "white noise in it, which no model can learn; encode the posterior mean instead.",
+            file=sys.stderr,
+        )
+    if header.contents == GENERATED:
+        print(f"warning: '{folder}' holds generated latents, not music.", file=sys.stderr)
+
+
+def _settings(options: argparse.Namespace) -> TrainingSettings:
+    """Return the training settings of the recipe, before anything is known of the data."""
+    from rave.experiment import build_training, parse_recipe
+
+    for setting in options.settings:
+        name = setting.partition("=")[0].strip()
+        if name in GIVEN:
+            raise ValueError(
+                f"{name} cannot be set: it follows from the latents and the other options. "
+                "The number of dimensions follows from FIDELITY, the seed from --seed."
+            )
+    parse_recipe("diffwave", options.config, [*options.settings, f"SEED={options.seed}"])
+    settings: TrainingSettings = build_training()
+    return settings
+
+
+def _fit_model_input(
+    options: argparse.Namespace,
+    settings: TrainingSettings,
+    header: LatentHeader,
+    reader: ClipReader,
+    clips: Sequence[Clip],
+) -> Any:
+    """Fit the standardizer, and parse the recipe again with the sizes that follow from the data."""
+    from diffwave.standardizer import Standardizer
+    from rave.experiment import parse_recipe
+
+    standardizer = Standardizer.fit((reader.raw(clip) for clip in clips), settings.fidelity)
+    given = [
+        f"SEED={options.seed}",
+        f"RAW_SIZE={header.latent_size}",
+        f"LATENT_SIZE={standardizer.latent_size}",
+    ]
+    if reader.spectrograms is not None:
+        _, spectrograms = reader.spectrograms
+        given += [
+            "model.LatentDiffusion.conditioner=@conditioner.SpectrogramConditioner()",
+            "network.DiffWave.condition_channels=%CONDITION_CHANNELS",
+            f"NUM_MELS={spectrograms.num_mels}",
+            f"HOP_SAMPLES={spectrograms.hop_samples}",
+            f"MEL_HOP_SAMPLES={spectrograms.mel_hop_samples}",
+        ]
+    parse_recipe("diffwave", options.config, [*options.settings, *given])
+    return standardizer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return execute(parser(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
