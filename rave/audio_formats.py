@@ -111,7 +111,7 @@ def _decode_with_av(path: Path) -> Iterator[tuple[int, Audio]]:
                 for frame in packet.decode():
                     if frame.samples:
                         num_frames += 1
-                        yield frame.sample_rate, _frame_samples(frame)
+                        yield frame.sample_rate, _frame_samples(path, frame)
             if num_frames == 0:
                 raise AudioError(
                     f"'{path.name}' holds no samples that can be decoded. Replace or remove it."
@@ -123,8 +123,11 @@ def _decode_with_av(path: Path) -> Iterator[tuple[int, Audio]]:
         raise _undecodable(path, error) from error
 
 
-def _frame_samples(frame: Any) -> Audio:
-    array = frame.to_ndarray()
+def _frame_samples(path: Path, frame: Any) -> Audio:
+    try:
+        array = frame.to_ndarray()
+    except ValueError as error:  # 64-bit integers
+        raise _undecodable(path, error) from error
     if not frame.format.is_planar:
         array = array.reshape(frame.samples, -1).T
     if array.dtype == np.uint8:

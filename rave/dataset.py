@@ -226,9 +226,10 @@ class _PreparedAudio:
             count=num_samples * self.num_channels,
             offset=(piece.start + start) * self.num_channels * SAMPLE_BYTES,
         )
-        crop = torch.zeros(self.num_channels, self.crop_samples)
-        crop[:, :num_samples] = torch.from_numpy(samples.reshape(-1, self.num_channels).T.copy())
-        return crop.div_(FULL_SCALE)
+        crop = np.zeros((self.num_channels, self.crop_samples), dtype=np.float32)
+        crop[:, :num_samples] = samples.reshape(-1, self.num_channels).T
+        crop /= FULL_SCALE
+        return torch.from_numpy(crop)
 
 
 class PreparedAudioDataset(_PreparedAudio, torch.utils.data.Dataset[Tensor]):
