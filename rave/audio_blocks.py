@@ -52,7 +52,7 @@ def mixing_matrix(num_from: int, num_to: int) -> Audio:
         gains = np.array([STEREO_GAINS[position] for position in layout]).T
     else:
         raise ValueError(f"{num_from} channels cannot be mixed to {num_to}; only to 1 or 2.")
-    return (gains / gains.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(gains / gains.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def resample(blocks: Iterable[Audio], from_hz: int, to_hz: int) -> Iterator[Audio]:

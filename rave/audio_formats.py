@@ -68,7 +68,8 @@ def _cut_off(path: Path, found: str) -> AudioError:
     return AudioError(f"'{path.name}' is cut off: {found}. Copy it again, or repair it.")
 
 
-def _undecodable(path: Path, cause: Exception) -> AudioError:
+def _undecodable(path: Path, error: Exception) -> AudioError:
+    cause = getattr(error, "strerror", error)
     return AudioError(
         f"'{path.name}' cannot be decoded ({cause}). Convert it to WAV or FLAC, or remove it."
     )
@@ -131,7 +132,7 @@ def _frame_samples(path: Path, frame: Any) -> Audio:
     if not frame.format.is_planar:
         array = array.reshape(frame.samples, -1).T
     if array.dtype == np.uint8:
-        return (array.astype(np.float32) - 128) / 128
-    if np.issubdtype(array.dtype, np.integer):
-        return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
-    return array.astype(np.float32)
+        array = array / 128 - 1.0
+    elif np.issubdtype(array.dtype, np.integer):
+        array = array / -float(np.iinfo(array.dtype).min)
+    return np.asarray(array, dtype=np.float32)
