@@ -1,1 +1,1 @@
-"""RAVE: an audio autoencoder with about 21 latent frames a second (Caillon & Esling 2021, arXiv:2111.05011)."""
+"""RAVE: audio ⇄ about 21 latent frames a second (Caillon & Esling 2021, arXiv:2111.05011)."""

@@ -132,6 +132,25 @@ class Quantizer:
         return np.ascontiguousarray(scaled, dtype="<i2")
 
 
+class LevelMeter:
+    """Measures audio that passes through it."""
+
+    def __init__(self) -> None:
+        self._power, self._num_samples = 0.0, 0
+
+    def __call__(self, blocks: Iterable[Audio]) -> Iterator[Audio]:
+        """Yield the blocks as they are."""
+        for block in blocks:
+            self._power += float(np.square(block, dtype=np.float64).sum())
+            self._num_samples += block.size
+            yield block
+
+    @property
+    def level_dbfs(self) -> float:
+        """Return the level so far, RMS in dB of full scale, -200 at least."""
+        return float(10 * np.log10(max(self._power / max(self._num_samples, 1), 1e-20)))
+
+
 def fit_length(blocks: Iterable[Audio], num_samples: int) -> Iterator[Audio]:
     """Yield exactly the first `num_samples` of the blocks; what is missing at the end is zeros."""
     missing = num_samples

@@ -7,6 +7,7 @@ half-written; 130 interrupted, the same command continues.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import traceback
@@ -33,7 +34,7 @@ class Result:
 
 
 def command_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that all commands share and a help that ends with an example."""
+    """Return a parser with the options that all commands share; its help ends with an example."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description=description,
@@ -79,6 +80,9 @@ def execute(
 
     A `ValueError` or `OSError` from the work is the user's to mend: one sentence on stderr, exit 2.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name may be no text at all
+            stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
     try:
         result = work(options)

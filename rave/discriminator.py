@@ -6,6 +6,7 @@ Each sub-discriminator returns its feature tensors, logits last.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class ConvNet(nn.Module):
         kernel, stride = (kernel_size, *(1 for _ in only_time)), (STRIDE, *(1 for _ in only_time))
         sizes = [in_channels, *(capacity * 2**i for i in range(NUM_LAYERS))]
         layers: list[nn.Module] = []
-        for size, next_size in zip(sizes, sizes[1:], strict=False):
+        for size, next_size in pairwise(sizes):
             layer = conv(size, next_size, kernel, stride, (kernel_size // 2, *only_time))
             layers += [normalised(layer), nn.LeakyReLU(LEAKY_SLOPE)]
         self.net = nn.Sequential(*layers, conv(sizes[-1], 1, 1))

@@ -1,7 +1,7 @@
 """Recipes and run folders: parse gin, lock it, build objects, save what was built, build it again.
 
-The only module that imports gin. A recipe is a `.gin` file under `configs/recipes/`; all of it, with
-the user's settings, is parsed in one call and locked. A run folder holds
+The only module that imports gin. A recipe is a `.gin` file under `configs/recipes/`; all of it,
+with the user's settings, is parsed in one call and locked. A run folder holds
 
     run.json      format version, kind ("rave" or "diffwave")
     model.gin     the resolved values the model was built from; rebuilds the same model
@@ -124,7 +124,7 @@ def _parse(lines: Sequence[str], what: str) -> None:
 
 
 def resolved_config() -> str:
-    """Return the values used by what was built since the last parse, as gin text that builds it again."""
+    """Return the values that everything built since the last parse used, as gin."""
     text: str = gin.operative_config_str()
     lines = text.splitlines()
     imports = [line for line in lines if re.match(r"from \S+ import (\w+)$", line)]

@@ -9,11 +9,12 @@ numpy alone can read it. D is the latent size, N a number of frames.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -249,10 +250,37 @@ def read_latents(
     return array
 
 
-def write_latents(path: Path, latents: NDArray[np.float32]) -> None:
-    """Write one array (D, N), whole or not at all."""
-    with atomic_write(path) as temporary:
-        np.save(temporary, np.ascontiguousarray(latents, dtype=np.float32))
+def write_latents(path: Path, blocks: Iterable[NDArray[np.float32]], latent_size: int) -> int:
+    """Write one array (D, N) from blocks (D, n), whole or not at all; return N.
+
+    Frames are contiguous on disk (Fortran order), so that any number of them is written and read
+    without holding the others.
+    """
+    num_frames = 0
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        _write_header(file, latent_size, 0)  # room for the last one
+        for block in blocks:
+            file.write(np.ascontiguousarray(block.T, dtype="<f4").tobytes())
+            num_frames += block.shape[1]
+        file.seek(0)
+        _write_header(file, latent_size, num_frames)
+    return num_frames
+
+
+def _write_header(file: IO[bytes], latent_size: int, num_frames: int) -> None:
+    """Write a .npy header; numpy leaves room in it for any number of frames."""
+    header = {"descr": "<f4", "fortran_order": True, "shape": (latent_size, num_frames)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def latent_paths(names: Iterable[str]) -> dict[str, str]:
+    """Return where the latents of each audio file go: a.npy, or a.wav.npy beside an a.flac.npy."""
+    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
+    counts = Counter(stem.casefold() for stem in stems.values())
+    return {
+        name: (stem if counts[stem.casefold()] == 1 else name) + ".npy"
+        for name, stem in stems.items()
+    }
 
 
 class LatentDataset(torch.utils.data.Dataset[Tensor]):

@@ -51,6 +51,7 @@ class RAVE(nn.Module):
         self.pqmf, self.encoder, self.decoder = pqmf, encoder, decoder
         self.latent_size, self.num_channels = latent_size, num_channels
         self.sample_rate_hz = sample_rate_hz
+        self.std_floor = STD_FLOOR  # TorchScript reads attributes, but no globals
         self.hop_samples = pqmf.num_bands * math.prod(ratios)
         self.register_buffer("latent_mean", torch.zeros(latent_size))
         self.register_buffer("latent_pca", torch.eye(latent_size))
@@ -79,7 +80,7 @@ class RAVE(nn.Module):
         """Return mean and std of `encode` as two tensors, for TorchScript."""
         audio = functional.pad(audio, (0, -audio.shape[-1] % self.hop_samples))
         mean, scale = self.encoder(self.pqmf.analysis(audio)).chunk(2, dim=1)
-        return mean, functional.softplus(scale) + STD_FLOOR
+        return mean, functional.softplus(scale) + self.std_floor
 
     def decode(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the audio of latents.

@@ -30,10 +30,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
+from rave.checkpoint import BEST, CHECKPOINTS, LAST, finished_steps, last_checkpoint
 from rave.device import choose_device
 from rave.files import atomic_write
 
-CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 SAVE_EVERY_S = 180.0
 
 
@@ -69,35 +69,6 @@ class Loaders:
 
     train: Any
     held_out: Any
-
-
-def last_checkpoint(run_folder: Path) -> Path:
-    """Return where the resumable state of a run is kept."""
-    return run_folder / CHECKPOINTS / LAST
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint, on the CPU; no code in it is run.
-
-    Raises:
-        ValueError: If the file is missing or damaged.
-    """
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"'{path}' does not exist. Train the run first.") from None
-    except Exception as error:  # torch raises many types for a damaged file
-        raise ValueError(
-            f"Cannot read checkpoint '{path}' ({str(error).splitlines()[0]}). "
-            "Delete it to begin the run again."
-        ) from error
-    return content
-
-
-def finished_steps(run_folder: Path) -> int:
-    """Return how many steps the last checkpoint of a run has behind it; 0 for a new run."""
-    path = last_checkpoint(run_folder)
-    return int(read_checkpoint(path)["global_step"]) if path.exists() else 0
 
 
 def fit(

@@ -99,7 +99,7 @@ class RaveTraining:
 class RaveSystem(LightningModule):
     """The model with its losses and optimizers.
 
-    Every step draws from a generator seeded by (seed, step), so that a resumed run continues exactly.
+    Every step draws from a generator seeded by (seed, step): a resumed run continues exactly.
 
     Args:
         model: To train.
@@ -288,5 +288,5 @@ def update_latent_axes(model: RAVE, rows: Tensor) -> None:
 
 
 def num_dimensions(fidelity: Tensor, share: float) -> int:
-    """Return how many principal axes carry `share` of the variance; `fidelity` is cumulative, (D)."""
+    """Return how many axes carry `share` of the variance; `fidelity` is cumulative, (D)."""
     return min(int((fidelity < share).sum()) + 1, len(fidelity))

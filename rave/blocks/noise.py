@@ -44,10 +44,13 @@ class NoiseGenerator(nn.Module):
         self.out_channels = out_channels = num_bands * num_channels
         sizes = [in_channels, *[hidden_channels] * (len(ratios) - 1), out_channels * num_bins]
         layers: list[nn.Module] = []
-        for size, next_size, ratio in zip(sizes, sizes[1:], ratios, strict=False):
+        for size, next_size, ratio in zip(sizes[:-1], sizes[1:], ratios, strict=True):
             layers += [Conv1d(size, next_size, 2 * ratio, stride=ratio), nn.LeakyReLU(LEAKY_SLOPE)]
         self.net = nn.Sequential(*layers[:-1])
         self.num_bins = num_bins
+        # TorchScript reads attributes, but no globals.
+        self.bias, self.exponent = AMPLITUDE_BIAS, AMPLITUDE_EXPONENT
+        self.floor = AMPLITUDE_FLOOR
         self.block_steps = math.prod(ratios)
         self.response_steps = 2 * num_bins - 2
 
@@ -63,8 +66,8 @@ class NoiseGenerator(nn.Module):
         """
         batch, steps = hidden.shape[0], hidden.shape[2]
         num_blocks, size = steps // self.block_steps, self.block_steps + self.response_steps
-        raw = torch.sigmoid(self.net(hidden) + AMPLITUDE_BIAS)
-        amplitudes = 2.0 * raw.pow(AMPLITUDE_EXPONENT) + AMPLITUDE_FLOOR
+        raw = torch.sigmoid(self.net(hidden) + self.bias)
+        amplitudes = 2.0 * raw.pow(self.exponent) + self.floor
         amplitudes = amplitudes.reshape(batch * self.out_channels, self.num_bins, num_blocks)
         response = torch.fft.irfft(amplitudes.transpose(1, 2), n=self.response_steps)
         window = torch.hann_window(self.response_steps, device=hidden.device)

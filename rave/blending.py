@@ -1,0 +1,63 @@
+"""Blends of latents: between two clips, and the mean of several. D latent size, N latent frames.
+
+A mean of N(0, 1) vectors is shorter than they are, and the decoder has seen no such vectors: that is
+why the mean of several encodings sounds thin. Spherical blends keep the length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+PARALLEL = 1e-4  # radians; nearer directions are blended along a line
+
+
+def lerp(a: Array, b: Array, weight: float) -> Array:
+    """Return the blend along a straight line: a at weight 0, b at weight 1. All (D, N)."""
+    return (1.0 - weight) * a + weight * b
+
+
+def slerp(a: Array, b: Array, weight: float) -> Array:
+    """Return the blend along a great circle, frame by frame, of lengths blended along a line.
+
+    Args:
+        a: (D, N), blended from.
+        b: (D, N), blended to.
+        weight: 0 gives a, 1 gives b.
+
+    Returns:
+        (D, N). Where the directions are equal or opposite, or one of them is 0, the line's blend
+        brought to the blended length.
+
+    Source: Shoemake 1985, "Animating rotation with quaternion curves", section 3.3.
+    """
+    length_a, length_b = (np.linalg.norm(v, axis=0, keepdims=True) for v in (a, b))
+    unit_a, unit_b = a / np.maximum(length_a, 1e-12), b / np.maximum(length_b, 1e-12)
+    cosine = np.sum(unit_a * unit_b, axis=0, keepdims=True, dtype=np.float64)
+    angle = np.arccos(np.clip(cosine, -1.0, 1.0))
+    sine = np.sin(angle)
+    is_line = sine < PARALLEL
+    safe = np.where(is_line, 1.0, sine)
+    weight_a = np.where(is_line, 1.0 - weight, np.sin((1.0 - weight) * angle) / safe)
+    weight_b = np.where(is_line, weight, np.sin(weight * angle) / safe)
+    return _with_length(weight_a * unit_a + weight_b * unit_b, lerp(length_a, length_b, weight))
+
+
+def mean(clips: Sequence[Array]) -> Array:
+    """Return the mean of clips (D, N)."""
+    total: Array = np.mean(clips, axis=0, dtype=np.float64).astype(np.float32)
+    return total
+
+
+def mean_of_length(clips: Sequence[Array]) -> Array:
+    """Return the mean of clips (D, N), each frame brought to the mean length of theirs."""
+    lengths = np.mean([np.linalg.norm(clip, axis=0, keepdims=True) for clip in clips], axis=0)
+    return _with_length(mean(clips), lengths)
+
+
+def _with_length(vectors: NDArray[np.floating], length: NDArray[np.floating]) -> Array:
+    norm = np.linalg.norm(vectors, axis=0, keepdims=True)
+    return (vectors * (length / np.maximum(norm, 1e-12))).astype(np.float32)

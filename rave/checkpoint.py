@@ -1,0 +1,43 @@
+"""The checkpoints of a run folder, read without the training library.
+
+run/checkpoints/last.ckpt   where the same command continues
+run/checkpoints/best.ckpt   lowest held-out loss so far
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
+
+
+def last_checkpoint(run_folder: Path) -> Path:
+    """Return where the resumable state of a run is kept."""
+    return run_folder / CHECKPOINTS / LAST
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint, on the CPU; no code in it is run.
+
+    Raises:
+        ValueError: If the file is missing or damaged.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"'{path}' does not exist. Train the run first.") from None
+    except Exception as error:  # torch raises many types for a damaged file
+        raise ValueError(
+            f"Cannot read checkpoint '{path}' ({str(error).splitlines()[0]}). "
+            "Delete it to begin the run again."
+        ) from error
+    return content
+
+
+def finished_steps(run_folder: Path) -> int:
+    """Return how many steps the last checkpoint of a run has behind it; 0 for a new run."""
+    path = last_checkpoint(run_folder)
+    return int(read_checkpoint(path)["global_step"]) if path.exists() else 0

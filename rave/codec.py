@@ -1,0 +1,333 @@
+"""The codec: a trained autoencoder as everything downstream sees it, audio ⇄ latents in any length.
+
+B batch, C audio channels, T samples, D latent size, N latent frames, M bands.
+
+A long file is worked on in windows. Each window is widened by as many frames as the network sees,
+and what they touch is cut away again, so that the windows join to what one pass would give:
+
+    audio    |———————————————————————————————|
+    window 2          [seen|  kept  |seen]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from rave import experiment
+from rave.checkpoint import last_checkpoint, read_checkpoint
+from rave.convolution import fold_weight_norm
+from rave.latents import LatentHeader, LatentStatistics, check_codec
+from rave.model import RAVE
+from rave.positional_noise import PositionalNoise
+
+Array = NDArray[np.float32]
+WINDOW_FRAMES = 128
+TORCHSCRIPT_HEADER = "codec.json"
+TORCHSCRIPT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CodecFormat:
+    """What a codec reads and writes.
+
+    Attributes:
+        fingerprint: Of the weights; latents of one codec mean nothing to another.
+        sample_rate_hz: Of the audio.
+        num_channels: C.
+        hop_samples: Audio samples per latent frame.
+        latent_size: D.
+        encoder_reach_frames: Frames left and right of a frame that the encoder sees.
+        decoder_reach_frames: Frames left and right of a frame that the decoder sees.
+        noise_rows: Rows of the decoder's noise input, C·M; 0 if it takes none.
+        noise_steps_per_frame: Steps of that input per latent frame, hop / M.
+    """
+
+    fingerprint: str
+    sample_rate_hz: int
+    num_channels: int
+    hop_samples: int
+    latent_size: int
+    encoder_reach_frames: tuple[int, int]
+    decoder_reach_frames: tuple[int, int]
+    noise_rows: int
+    noise_steps_per_frame: int
+
+    @classmethod
+    def of(cls, model: RAVE) -> CodecFormat:
+        """Return the format of a model. Call before its weight norm is folded."""
+        bands = model.pqmf.num_bands
+        has_noise = getattr(model.decoder, "noise", None) is not None
+        return cls(
+            fingerprint=_fingerprint(model),
+            sample_rate_hz=model.sample_rate_hz,
+            num_channels=model.num_channels,
+            hop_samples=model.hop_samples,
+            latent_size=model.latent_size,
+            encoder_reach_frames=model.encoder_reach_frames(),
+            decoder_reach_frames=model.decoder_reach_frames(),
+            noise_rows=bands * model.num_channels if has_noise else 0,
+            noise_steps_per_frame=model.hop_samples // bands,
+        )
+
+    def to_json(self) -> str:
+        """Return the header of an exported codec."""
+        return json.dumps({"version": TORCHSCRIPT_VERSION, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> CodecFormat:
+        """Return the format that an exported codec states.
+
+        Raises:
+            ValueError: If it states none, or one of another version.
+        """
+        try:
+            content: dict[str, Any] = json.loads(text)
+            version = content.pop("version")
+            for name in ("encoder_reach_frames", "decoder_reach_frames"):
+                content[name] = tuple(content[name])
+            if version == TORCHSCRIPT_VERSION:
+                return cls(**content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"'{path}' is TorchScript, but not a codec that `rave export` wrote."
+            ) from error
+        raise ValueError(
+            f"'{path}' has codec format {version}; this program reads {TORCHSCRIPT_VERSION}. "
+            "Export the run again."
+        )
+
+
+def _fingerprint(model: RAVE) -> str:
+    digest = sha256()
+    for part in (model.pqmf, model.encoder, model.decoder):
+        for name, value in sorted(part.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class Codec:
+    """A trained autoencoder, its weights folded, ready to encode and decode.
+
+    Args:
+        network: Offers `posterior_parameters(audio)` and `decode(latents, noise)` as `RAVE` does.
+        format: What it reads and writes.
+        path: Where it was loaded from; only to tell the user.
+        device: To compute on.
+    """
+
+    def __init__(
+        self, network: nn.Module, format: CodecFormat, path: Path, device: torch.device
+    ) -> None:
+        self.network = network.to(device).eval()
+        self.format, self.path, self.device = format, path, device
+
+    def check_latents(self, header: LatentHeader, folder: Path) -> None:
+        """Check that a latent folder was encoded by this codec.
+
+        Raises:
+            ValueError: If it was not; the message names both sides.
+        """
+        f = self.format
+        check_codec(
+            header,
+            f.fingerprint,
+            f.sample_rate_hz,
+            f.hop_samples,
+            f.latent_size,
+            f"'{folder}'",
+            f"the codec '{self.path}'",
+        )
+
+    def encode(self, audio: Array) -> tuple[Array, Array]:
+        """Return mean and std of the posterior of audio (C, T), each (D, ceil(T / hop_samples))."""
+        pieces = list(self.encode_blocks([audio]))
+        mean, std = (np.concatenate([piece[i] for piece in pieces], axis=1) for i in (0, 1))
+        return mean, std
+
+    def encode_blocks(
+        self, blocks: Iterable[Array], window_frames: int = WINDOW_FRAMES
+    ) -> Iterator[tuple[Array, Array]]:
+        """Yield mean and std of the posterior, each (D, n), of audio in blocks (C, t).
+
+        The whole of the blocks is one file. Memory is that of a window, whatever its length.
+        """
+        left, right = self.format.encoder_reach_frames
+        hop = self.format.hop_samples
+        for audio, start, count in audio_windows(blocks, hop, window_frames, left, right):
+            mean, std = self._posterior(audio)
+            yield mean[:, start : start + count], std[:, start : start + count]
+
+    @torch.inference_mode()
+    def _posterior(self, audio: Array) -> tuple[Array, Array]:
+        batch = torch.from_numpy(audio).to(self.device)[None]
+        batch = functional.pad(batch, (0, -batch.shape[-1] % self.format.hop_samples))
+        mean, std = self.network.posterior_parameters(batch)  # type: ignore[operator]
+        return mean[0].cpu().numpy(), std[0].cpu().numpy()
+
+    def decode(self, latents: Array, noise: DecoderNoise) -> Array:
+        """Return the audio (C, N·hop_samples) of raw latents (D, N)."""
+        return np.concatenate(list(self.decode_blocks(latents, noise)), axis=1)
+
+    def decode_blocks(
+        self, latents: Array, noise: DecoderNoise, window_frames: int = WINDOW_FRAMES
+    ) -> Iterator[Array]:
+        """Yield the audio of raw latents in blocks (C, t).
+
+        Args:
+            latents: (D, N), may be memory-mapped.
+            noise: What the decoder hears where latents say nothing.
+            window_frames: Frames decoded at a time.
+        """
+        left, right = self.format.decoder_reach_frames
+        hop, num_frames = self.format.hop_samples, latents.shape[1]
+        for first in range(0, num_frames, window_frames):
+            last = min(first + window_frames, num_frames)
+            start, stop = max(first - left, 0), min(last + right, num_frames)
+            audio = self._audio(np.array(latents[:, start:stop]), noise, start)
+            yield audio[:, (first - start) * hop : (last - start) * hop]
+
+    @torch.inference_mode()
+    def _audio(self, latents: Array, noise: DecoderNoise, start: int) -> Array:
+        filled = torch.from_numpy(noise.fill(latents, start)).to(self.device)[None]
+        band_noise = noise.bands(start, latents.shape[1])
+        if band_noise is not None:
+            band_noise = band_noise.to(self.device)
+        audio = self.network.decode(filled, band_noise)  # type: ignore[operator]
+        return audio[0].cpu().numpy()  # type: ignore[no-any-return]
+
+
+class DecoderNoise:
+    """The noise of one file's decoding: for uninformative latents, and for noisy decoders.
+
+    In training the decoder saw N(0, 1) in every dimension whose posterior is the prior; the
+    posterior mean is 0 there, which it never saw.
+
+    Args:
+        format: Of the codec.
+        statistics: Tell which dimensions are informative.
+        seed: Of the command.
+        name: Of the file.
+    """
+
+    def __init__(
+        self, format: CodecFormat, statistics: LatentStatistics, seed: int, name: str
+    ) -> None:
+        self._is_noise = ~statistics.is_informative
+        self._latent_noise = PositionalNoise(seed, f"latents {name}", format.latent_size)
+        self._steps = format.noise_steps_per_frame
+        self._band_noise = PositionalNoise(seed, f"bands {name}", format.noise_rows)
+
+    def fill(self, latents: Array, start: int) -> Array:
+        """Return latents (D, n), beginning at frame `start`, with noise where they are empty."""
+        if not self._is_noise.any():
+            return latents
+        rows = self._latent_noise.normal(start, start + latents.shape[1]).T
+        return np.where(self._is_noise[:, None], rows, latents)
+
+    def bands(self, start: int, num_frames: int) -> torch.Tensor | None:
+        """Return the decoder's noise input, (1, C·M, n·hop/M) in [-1, 1), or None."""
+        if not self._band_noise.width:
+            return None
+        first, last = start * self._steps, (start + num_frames) * self._steps
+        rows = 2.0 * self._band_noise.uniform(first, last) - 1.0
+        return torch.from_numpy(rows.T.astype(np.float32))[None]
+
+
+def audio_windows(
+    blocks: Iterable[Array], hop_samples: int, window_frames: int, left: int, right: int
+) -> Iterator[tuple[Array, int, int]]:
+    """Cut one file's audio into overlapping windows of whole frames.
+
+    Args:
+        blocks: (C, t) each.
+        hop_samples: Samples of a frame.
+        window_frames: Frames kept of a window.
+        left: Frames of context before them, where there are any.
+        right: Frames of context after them, where there are any.
+
+    Yields:
+        Audio (C, t) of a window, its first kept frame, and the number of frames kept.
+    """
+    held: Array | None = None
+    held_from = first = 0  # frames
+    for block in chain(blocks, [None]):  # None: the end of the file
+        if block is not None:
+            held = block if held is None else np.concatenate([held, block], axis=1)
+        while held is not None:
+            stop = (first + window_frames + right - held_from) * hop_samples
+            num_left = held_from + -(-held.shape[1] // hop_samples) - first
+            if (block is not None and held.shape[1] < stop) or num_left < 1:
+                break
+            count = min(window_frames, num_left)
+            yield held[:, :stop], first - held_from, count
+            first += count
+            kept_from = max(first - left, held_from)
+            held = held[:, (kept_from - held_from) * hop_samples :]
+            held_from = kept_from
+
+
+def load_codec(path: Path, device: torch.device) -> Codec:
+    """Open a codec: a run folder of `rave train`, or a .ts file of `rave export`.
+
+    A .ts file is a program: open only those whose origin you trust.
+
+    Raises:
+        ValueError: If it is neither, or is damaged.
+    """
+    if path.suffix == ".ts":
+        return _load_torchscript(path, device)
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise ValueError(
+            f"The codec '{path}' {what}. Give a run folder of `rave train` or a .ts file."
+        )
+    model = load_model(path)
+    format = CodecFormat.of(model)
+    fold_weight_norm(model)
+    return Codec(model, format, path, device)
+
+
+def load_model(run: Path) -> RAVE:
+    """Return the model of a run with the weights of its last checkpoint.
+
+    Raises:
+        ValueError: If the folder is not a RAVE run, or has no readable checkpoint.
+    """
+    model: RAVE = experiment.rebuild_model(run, "rave")
+    state = read_checkpoint(last_checkpoint(run))["state_dict"]
+    prefix = "model."
+    weights = {name[len(prefix) :]: v for name, v in state.items() if name.startswith(prefix)}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"The checkpoint of '{run}' does not fit its model.gin "
+            f"({str(error).splitlines()[1].strip()})."
+        ) from error
+    return model.eval()
+
+
+def _load_torchscript(path: Path, device: torch.device) -> Codec:
+    if not path.is_file():
+        raise ValueError(f"The codec '{path}' does not exist.")
+    extra = {TORCHSCRIPT_HEADER: ""}
+    try:
+        network = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Cannot read the codec '{path}' ({str(error).splitlines()[0]}). Export it again."
+        ) from error
+    return Codec(network, CodecFormat.from_json(extra[TORCHSCRIPT_HEADER], path), path, device)

@@ -1,0 +1,180 @@
+"""`rave encode`: a folder of audio → a folder of latents."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rave.command import Result, add_device, add_seed, command_parser
+
+if TYPE_CHECKING:
+    from rave.codec import Array, Codec
+    from rave.latents import LatentHeader
+
+JOURNAL_NAME = ".encode.jsonl"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `rave encode`."""
+    parser = command_parser(
+        "rave encode",
+        "Write the latents of every audio file: one .npy each, and latents.json. "
+        "Files that are done and unchanged are not encoded again.",
+        "rave encode runs/piano recordings latents",
+    )
+    parser.add_argument("codec", type=Path, help="run folder of `rave train`, or a .ts file")
+    parser.add_argument("audio_dir", type=Path, help="folder of audio files")
+    parser.add_argument("latents_dir", type=Path, help="folder to write")
+    parser.add_argument(
+        "--sample",
+        action="store_true",
+        help="draw from the posterior instead of writing its mean (not for training a diffusion "
+        "model: collapsed dimensions turn to white noise)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace latents of other settings")
+    add_device(parser)
+    add_seed(parser)
+    return parser
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Encode, and report what the latents hold.
+
+    Raises:
+        ValueError: If codec or folders cannot be used, or no file is usable.
+        OSError: If the latent folder cannot be written; what was finished is kept.
+    """
+    from rave.audio import list_audio_files
+    from rave.batch import process_files
+    from rave.codec import load_codec
+    from rave.device import choose_device
+    from rave.files import Journal, check_output_folder, remove_partials
+    from rave.latents import POSTERIOR_MEAN, POSTERIOR_SAMPLE, latent_paths
+
+    folder: Path = options.latents_dir
+    sources = list_audio_files(options.audio_dir)
+    check_output_folder(folder, options.audio_dir)
+    codec = load_codec(options.codec, choose_device(options.device))
+    contents = POSTERIOR_SAMPLE if options.sample else POSTERIOR_MEAN
+    seed = options.seed if options.sample else None
+    settings = {"codec": codec.format.fingerprint, "contents": contents, "seed": seed}
+    journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
+    remove_partials(folder)
+    paths = latent_paths(sources)
+    report = process_files(
+        sources,
+        lambda name, source: {
+            "path": paths[name],
+            **encode_file(codec, source, folder / paths[name], seed, name),
+        },
+        lambda name: folder / paths[name],
+        journal,
+        "Encoding",
+    )
+    if not report.records:
+        raise ValueError(
+            f"No file of '{options.audio_dir}' can be used. {report.summary('Encoded')}"
+        )
+    header = _header(codec, contents, seed, report.records, report.skipped)
+    header.write(folder)
+    for name in journal.names:
+        if name not in report.records:
+            (folder / latent_paths([name])[name]).unlink(missing_ok=True)
+    return _result(folder, header, report.summary("Encoded"), report.figures)
+
+
+def encode_file(
+    codec: Codec, source: Path, path: Path, seed: int | None, name: str
+) -> dict[str, Any]:
+    """Write the latents of one audio file, whole or not at all.
+
+    Args:
+        codec: Encodes.
+        source: Audio file.
+        path: The .npy to write.
+        seed: Draw from the posterior with this seed; None: write its mean.
+        name: Of the file; files draw different noise.
+
+    Returns:
+        Frames, source rate and length, and sums for the statistics.
+
+    Raises:
+        AudioError: If the file cannot be used.
+        OSError: If `path` cannot be written.
+    """
+    from rave.audio import AudioStream
+    from rave.latents import StatisticsAccumulator, write_latents
+    from rave.positional_noise import PositionalNoise
+
+    stream = AudioStream(source, codec.format.sample_rate_hz, codec.format.num_channels)
+    size = codec.format.latent_size
+    sums = StatisticsAccumulator(size)
+
+    def blocks() -> Iterator[Array]:
+        position = 0
+        for mean, std in codec.encode_blocks(stream):
+            sums.add(mean, std)
+            if seed is None:
+                yield mean
+            else:
+                noise = PositionalNoise(seed, name, size)
+                yield mean + std * noise.normal(position, position + mean.shape[1]).T
+            position += mean.shape[1]
+
+    num_frames = write_latents(path, blocks(), size)
+    return {
+        "num_frames": num_frames,
+        "source_sample_rate_hz": stream.source.sample_rate_hz,
+        "source_num_samples": stream.source.num_samples,
+        "sums": sums.record(),
+    }
+
+
+def _header(
+    codec: Codec,
+    contents: str,
+    seed: int | None,
+    records: dict[str, dict[str, Any]],
+    skipped: dict[str, str],
+) -> LatentHeader:
+    from rave.latents import LatentFile, LatentHeader, StatisticsAccumulator
+
+    sums = StatisticsAccumulator(codec.format.latent_size)
+    files = []
+    for name, record in records.items():
+        sums.merge(record["sums"])
+        fields = ("path", "num_frames", "source_sample_rate_hz", "source_num_samples")
+        files.append(LatentFile(source=name, **{field: record[field] for field in fields}))
+    return LatentHeader(
+        codec=codec.format.fingerprint,
+        codec_path=str(codec.path),
+        sample_rate_hz=codec.format.sample_rate_hz,
+        hop_samples=codec.format.hop_samples,
+        latent_size=codec.format.latent_size,
+        contents=contents,
+        statistics=sums.statistics(),
+        files=files,
+        seed=seed,
+        skipped=skipped,
+    )
+
+
+def _result(folder: Path, header: LatentHeader, summary: str, counts: dict[str, Any]) -> Result:
+    statistics = header.statistics
+    num_informative = int(statistics.is_informative.sum())
+    figures = {
+        **counts,
+        "num_frames": statistics.num_frames,
+        "frame_rate_hz": header.frame_rate_hz,
+        "latent_size": header.latent_size,
+        "num_informative": num_informative,
+        "kl_nats_per_frame": sum(statistics.kl),
+    }
+    text = (
+        f"{summary}\n'{folder}' holds {statistics.num_frames} frames of {header.latent_size} "
+        f"dimensions at {header.frame_rate_hz:.2f} Hz; {num_informative} dimensions are "
+        f"informative, {sum(statistics.kl):.1f} nats a frame."
+    )
+    return Result(text, figures, num_skipped=len(header.skipped))
