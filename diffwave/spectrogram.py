@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffwave.conditioner import whole_ratio
-from rave.files import read_json, write_json
+from rave.files import atomic_write, read_json, write_json
 from rave.latents import LatentHeader
 
 FORMAT, VERSION, HEADER_NAME = "rave-spectrograms", 1, "spectrograms.json"
@@ -212,3 +212,44 @@ class LogMel:
         mel = self._filters @ magnitude.T
         level_db = 20.0 * np.log10(np.maximum(mel, SMALLEST_MAGNITUDE)) - REFERENCE_DB
         return np.clip((level_db + RANGE_DB) / RANGE_DB, 0.0, 1.0).astype(np.float32)
+
+
+def audio_to_spectrogram(
+    path: Path, sample_rate_hz: int, mel_hop_samples: int, num_mels: int, hop_samples: int
+) -> NDArray[np.float32]:
+    """Return the spectrogram of an audio file, (M, N·R), N = ceil(samples / hop).
+
+    Raises:
+        AudioError: If the file cannot be read.
+    """
+    from rave.audio import AudioStream
+
+    audio = [block[0] for block in AudioStream(path, sample_rate_hz, 1)]
+    num_frames = -(-sum(len(block) for block in audio) // hop_samples)
+    num_mel_frames = num_frames * whole_ratio(hop_samples, mel_hop_samples)
+    transform = LogMel(sample_rate_hz, mel_hop_samples, num_mels)
+    return np.concatenate(list(transform.blocks(audio, num_mel_frames)), axis=1)
+
+
+def write_spectrogram(
+    path: Path, source: Path, transform: LogMel, sample_rate_hz: int, num_mel_frames: int
+) -> None:
+    """Write the spectrogram of an audio file, whole or not at all, in bounded memory.
+
+    Raises:
+        AudioError: If the audio cannot be read, to its end.
+        OSError: If `path` cannot be written.
+    """
+    from rave.audio import AudioStream
+
+    audio = (block[0] for block in AudioStream(source, sample_rate_hz, 1))
+    with atomic_write(path) as temporary:
+        shape = (transform.num_mels, num_mel_frames)
+        array = np.lib.format.open_memmap(
+            temporary, mode="w+", dtype=np.float32, shape=shape, fortran_order=True
+        )
+        start = 0
+        for block in transform.blocks(audio, num_mel_frames):
+            array[:, start : start + block.shape[1]] = block
+            start += block.shape[1]
+        array.flush()

@@ -138,8 +138,8 @@ def _check_contents(header: LatentHeader, folder: Path) -> None:
 
     if header.contents == POSTERIOR_SAMPLE:
         print(
-            f"warning: '{folder}' holds samples of the posterior. Dimensions that carry nothing are "
-            "white noise in it, which no model can learn; encode the posterior mean instead.",
+            f"warning: '{folder}' holds samples of the posterior. Dimensions that carry nothing "
+            "are white noise in it, which no model can learn; encode the posterior mean instead.",
             file=sys.stderr,
         )
     if header.contents == GENERATED:

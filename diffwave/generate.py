@@ -1,0 +1,176 @@
+"""From noise to latents: diffusers' samplers over a trained model, or over any denoiser.
+
+B batch, K latent size, N latent frames, T timesteps of the schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from diffwave.schedule import NoiseSchedule
+
+if TYPE_CHECKING:
+    from diffwave.model import LatentDiffusion
+
+# Takes noisy latents (B, K, N) and timesteps (B,), returns latents without noise (B, K, N).
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+DPM_SOLVER, DDIM, DDPM = "dpm-solver++", "ddim", "ddpm"
+SAMPLERS = (DPM_SOLVER, DDIM, DDPM)
+# DPM-Solver works with log(alpha_bar), so a terminal signal of zero is taken for this, as small as
+# diffusers itself takes it: noise 4096 times the data.
+SMALLEST_ALPHA_BAR = 2.0**-24
+
+
+def item_generator(seed: int, index: int) -> torch.Generator:
+    """Return the random numbers of one item, the same ones in any batch and on any device."""
+    return torch.Generator().manual_seed(seed + index)
+
+
+def build_sampler(name: str, schedule: NoiseSchedule, num_steps: int) -> Any:
+    """Return a diffusers scheduler with a schedule of ours, ready to make `num_steps` steps.
+
+    Nothing is clamped: latents have no range. Timesteps are spaced from the last one down, so that
+    sampling begins where the schedule ends.
+
+    Args:
+        name: One of `SAMPLERS`.
+        schedule: The one the model was trained with.
+        num_steps: At most T.
+
+    Raises:
+        ValueError: If there is no such sampler, or the steps are too many or too few.
+    """
+    import diffusers
+
+    if name not in SAMPLERS:
+        raise ValueError(f"There is no sampler '{name}'. Choose one of: {', '.join(SAMPLERS)}.")
+    if not 1 <= num_steps <= len(schedule):
+        raise ValueError(
+            f"{num_steps} sampling steps were asked for; the run's schedule allows 1 to "
+            f"{len(schedule)}."
+        )
+    shared = {
+        "num_train_timesteps": len(schedule),
+        "trained_betas": schedule.betas.tolist(),
+        "prediction_type": "sample",  # the denoiser answers in latents, whatever it predicts
+        "timestep_spacing": "trailing",
+    }
+    sampler: Any
+    alpha_bar = schedule.alpha_bar
+    if name == DDPM:
+        sampler = diffusers.DDPMScheduler(**shared, clip_sample=False)
+    else:
+        # DDIM is DPM-Solver of order 1 (Lu et al. 2022, arXiv:2206.00927, section 4.1). diffusers'
+        # DDIMScheduler itself leaves noise behind where the steps do not divide T (0.42).
+        sampler = diffusers.DPMSolverMultistepScheduler(
+            **shared,
+            algorithm_type="dpmsolver++",
+            solver_order=1 if name == DDIM else 2,
+            final_sigmas_type="zero",
+        )
+        alpha_bar = alpha_bar.clamp(min=SMALLEST_ALPHA_BAR)
+    # Exactly ours: a product of betas in float32 would differ by rounding.
+    sampler.alphas_cumprod = alpha_bar.float()
+    sampler.set_timesteps(num_steps)
+    return sampler
+
+
+def sample(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    noise: Tensor,
+    name: str,
+    num_steps: int,
+    generators: Sequence[torch.Generator],
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Return what a sampler makes of noise, (B, K, N).
+
+    Args:
+        denoiser: Of the latents.
+        schedule: The one the denoiser knows.
+        noise: (B, K, N) from N(0, 1).
+        name: One of `SAMPLERS`.
+        num_steps: Sampling steps, at most T.
+        generators: One per item, for the samplers that draw more noise.
+        progress: Called with the number of each finished step, from 1.
+    """
+    sampler = build_sampler(name, schedule, num_steps)
+    noisy = noise * sampler.init_noise_sigma
+    for number, timestep in enumerate(sampler.timesteps, start=1):
+        batch = torch.full((len(noisy),), int(timestep), dtype=torch.int64)
+        denoised = denoiser(noisy, batch)
+        noisy = sampler.step(denoised, timestep, noisy, generator=list(generators)).prev_sample
+        if progress is not None:
+            progress(number)
+    return noisy
+
+
+@torch.no_grad()
+def generate(
+    model: LatentDiffusion,
+    num_frames: int,
+    indices: Sequence[int],
+    seed: int,
+    *,
+    sampler: str = DPM_SOLVER,
+    num_steps: int = 50,
+    spectrogram: Tensor | None = None,
+    guidance_scale: float = 1.0,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Return raw latents (B, D, N), one item per index; an item does not depend on the others.
+
+    Args:
+        model: Trained.
+        num_frames: N.
+        indices: Of the items; each has its own random numbers, from `seed` + index.
+        seed: Of the first item.
+        sampler: One of `SAMPLERS`.
+        num_steps: Sampling steps.
+        spectrogram: (M, N·R) condition of all items, for a model that takes one.
+        guidance_scale: See `LatentDiffusion.denoise`.
+        progress: Called with the number of each finished step.
+
+    Raises:
+        ValueError: If the condition does not fit the model.
+    """
+    device = model.standardizer.mean.device
+    generators = [item_generator(seed, index) for index in indices]
+    shape = (model.standardizer.latent_size, num_frames)
+    noise = torch.stack([torch.randn(shape, generator=each) for each in generators]).to(device)
+    condition = _condition(model, spectrogram, len(indices), num_frames)
+
+    def denoiser(noisy: Tensor, timestep: Tensor) -> Tensor:
+        return model.denoise(noisy, timestep, condition, guidance_scale)
+
+    latents = sample(denoiser, model.schedule, noise, sampler, num_steps, generators, progress)
+    return model.standardizer.unstandardize(latents)
+
+
+def _condition(
+    model: LatentDiffusion, spectrogram: Tensor | None, batch_size: int, num_frames: int
+) -> Tensor | None:
+    if model.conditioner is None:
+        if spectrogram is not None:
+            raise ValueError(
+                "The run was trained without spectrograms, so it cannot follow one. "
+                "Leave the condition out, or train with --spectrograms."
+            )
+        return None
+    if spectrogram is None:
+        return model.conditioner.absent(batch_size, num_frames)
+    needed = num_frames * model.conditioner.ratio
+    if spectrogram.shape[-1] < needed:
+        raise ValueError(
+            f"The spectrogram has {spectrogram.shape[-1]} mel frames, but {num_frames} latent "
+            f"frames need {needed}. Ask for fewer --seconds."
+        )
+    device = model.standardizer.mean.device
+    condition: Tensor = model.conditioner(spectrogram[None, :, :needed].to(device))
+    return condition.expand(batch_size, -1, -1)
