@@ -1,7 +1,7 @@
 """Blends of latents: between two clips, and the mean of several. D latent size, N latent frames.
 
-A mean of N(0, 1) vectors is shorter than they are, and the decoder has seen no such vectors: that is
-why the mean of several encodings sounds thin. Spherical blends keep the length.
+A mean of N(0, 1) vectors is shorter than they are, and the decoder has seen no such vectors: the
+diary's "bad mashup". Spherical blends keep the length.
 """
 
 from __future__ import annotations

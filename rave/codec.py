@@ -212,8 +212,8 @@ class Codec:
 class DecoderNoise:
     """The noise of one file's decoding: for uninformative latents, and for noisy decoders.
 
-    In training the decoder saw N(0, 1) in every dimension whose posterior is the prior; the
-    posterior mean is 0 there, which it never saw.
+    In training the decoder saw the posterior's noise in every dimension: N(0, 1) where a dimension
+    has collapsed onto the prior. The posterior mean alone is a constant there, which it never saw.
 
     Args:
         format: Of the codec.
@@ -226,6 +226,10 @@ class DecoderNoise:
         self, format: CodecFormat, statistics: LatentStatistics, seed: int, name: str
     ) -> None:
         self._is_noise = ~statistics.is_informative
+        self._mean, self._std = (
+            np.asarray(v, dtype=np.float32)[:, None]
+            for v in (statistics.mean, statistics.posterior_std)
+        )
         self._latent_noise = PositionalNoise(seed, f"latents {name}", format.latent_size)
         self._steps = format.noise_steps_per_frame
         self._band_noise = PositionalNoise(seed, f"bands {name}", format.noise_rows)
@@ -235,7 +239,7 @@ class DecoderNoise:
         if not self._is_noise.any():
             return latents
         rows = self._latent_noise.normal(start, start + latents.shape[1]).T
-        return np.where(self._is_noise[:, None], rows, latents)
+        return np.where(self._is_noise[:, None], self._mean + self._std * rows, latents)
 
     def bands(self, start: int, num_frames: int) -> torch.Tensor | None:
         """Return the decoder's noise input, (1, C·M, n·hop/M) in [-1, 1), or None."""

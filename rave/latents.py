@@ -25,8 +25,8 @@ from rave.files import atomic_write, read_json, write_json
 
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
 POSTERIOR_MEAN, POSTERIOR_SAMPLE, GENERATED = "posterior mean", "posterior sample", "generated"
-# Below this, a dimension's posterior is the prior: it carries no information (nats per frame).
-INFORMATIVE_KL = 0.05
+# A dimension that carries less says nothing that its posterior's own noise does not drown.
+INFORMATIVE_NATS = 0.05
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,20 @@ class LatentStatistics:
     num_frames: int
 
     @property
+    def information(self) -> NDArray[np.float64]:
+        """Return (D,) nats per frame that each dimension carries, if it were a Gaussian channel.
+
+        ½·ln(1 + std² / posterior_std²). The KL is no measure of it: a posterior that is narrower
+        than the prior, yet the same for every sound, has a KL and says nothing.
+        """
+        std, noise = np.asarray(self.std), np.maximum(self.posterior_std, 1e-12)
+        information: NDArray[np.float64] = 0.5 * np.log1p(np.square(std / noise))
+        return information
+
+    @property
     def is_informative(self) -> NDArray[np.bool_]:
         """Return (D,) whether each dimension carries information."""
-        return np.asarray(self.kl) > INFORMATIVE_KL
+        return self.information > INFORMATIVE_NATS
 
 
 class StatisticsAccumulator:

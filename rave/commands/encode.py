@@ -170,11 +170,12 @@ def _result(folder: Path, header: LatentHeader, summary: str, counts: dict[str, 
         "frame_rate_hz": header.frame_rate_hz,
         "latent_size": header.latent_size,
         "num_informative": num_informative,
+        "information_nats_per_frame": float(statistics.information.sum()),
         "kl_nats_per_frame": sum(statistics.kl),
     }
     text = (
         f"{summary}\n'{folder}' holds {statistics.num_frames} frames of {header.latent_size} "
         f"dimensions at {header.frame_rate_hz:.2f} Hz; {num_informative} dimensions are "
-        f"informative, {sum(statistics.kl):.1f} nats a frame."
+        f"informative, {statistics.information.sum():.1f} nats a frame."
     )
     return Result(text, figures, num_skipped=len(header.skipped))

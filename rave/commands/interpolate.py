@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "rave interpolate",
         "Blend recordings in the latent space. Two: N steps along a line (lerp) and along a great "
-        "circle (slerp). Two or more: their mean, as it is and brought back to the latents' length. "
+        "circle (slerp). Two or more: their mean, as it is and at the latents' own length. "
         "Recordings are cut to the shortest.",
         "rave interpolate runs/piano a.wav b.wav blends --steps 5",
     )
