@@ -5,6 +5,7 @@ B batch, K latent size, N latent frames, T timesteps of the schedule.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,10 @@ def build_sampler(name: str, schedule: NoiseSchedule, num_steps: int) -> Any:
         alpha_bar = alpha_bar.clamp(min=SMALLEST_ALPHA_BAR)
     # Exactly ours: a product of betas in float32 would differ by rounding.
     sampler.alphas_cumprod = alpha_bar.float()
-    sampler.set_timesteps(num_steps)
+    with warnings.catch_warnings():
+        # diffusers 0.42 gives a torch 2.13 tensor to numpy 2.4, which asks for a newer protocol.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        sampler.set_timesteps(num_steps)
     return sampler
 
 

@@ -60,7 +60,7 @@ def open_run(folder: Path) -> DiffusionRun:
     Raises:
         ValueError: If the folder is not a run of this kind, or has no checkpoint.
     """
-    from rave.trainer import BEST, CHECKPOINTS, last_checkpoint, read_checkpoint
+    from rave.checkpoint import BEST, CHECKPOINTS, last_checkpoint, read_checkpoint
 
     check_run(folder, KIND)
     header = LatentHeader.read(folder)

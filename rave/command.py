@@ -102,4 +102,5 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f" ('{error.filename}')" if error.filename else ""
         return f"{error.strerror}{place}. What was finished before is kept."
-    return str(error)
+    # Where a value of a recipe is refused, gin adds the path of its call to the message.
+    return str(error).partition("\n  In call to configurable")[0]
