@@ -66,14 +66,11 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Generate, write a latent folder, and compare it with the training latents."""
-    from dataclasses import replace
-
     from tqdm import tqdm
 
     from diffwave.generate import build_sampler, generate
     from diffwave.run import open_run
     from rave.device import choose_device
-    from rave.latents import GENERATED, LatentFile, write_latents
 
     device = choose_device(options.device)
     if options.count < 1:
@@ -86,7 +83,7 @@ def run(options: argparse.Namespace) -> Result:
     num_frames = _num_frames(options.seconds, spectrogram, trained)
     model = trained.model.to(device)
 
-    files, items = [], []
+    clips: list[NDArray[Any]] = []
     num_batches = -(-options.count // BATCH_SIZE)
     with tqdm(total=num_batches * options.steps, desc="generate", file=sys.stderr) as bar:
         for start in range(0, options.count, BATCH_SIZE):
@@ -102,20 +99,17 @@ def run(options: argparse.Namespace) -> Result:
                 guidance_scale=options.guidance,
                 progress=lambda _: bar.update(),
             )
-            for index, raw in zip(indices, batch.cpu().numpy(), strict=True):
-                name = f"generated_{index:03d}.npy"
-                write_latents(options.out / name, [raw], header.latent_size)
-                num_samples = num_frames * header.hop_samples
-                files.append(LatentFile(name, num_frames, None, header.sample_rate_hz, num_samples))
-                items.append({"file": name, **compare(raw, header)})
-    replace(header, contents=GENERATED, files=files, seed=options.seed).write(options.out)
+            clips.extend(batch.cpu().numpy())
+    names = [f"generated_{index:03d}.npy" for index in range(len(clips))]
+    items = [{"file": name, **compare(raw, header)} for name, raw in zip(names, clips, strict=True)]
+    _write(options.out, dict(zip(names, clips, strict=True)), header, options.seed)
 
     warnings = [f"{item['file']}: {item['warning']}" for item in items if item["warning"]]
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     duration_s = num_frames / header.frame_rate_hz
     lines = [
-        f"Generated {len(files)} clips of {duration_s:.2f} s in '{options.out}'.",
+        f"Generated {len(items)} clips of {duration_s:.2f} s in '{options.out}'.",
         *(
             f"  {item['file']}: level {item['level']:.2f} of the training latents', "
             f"largest shift of a mean {item['largest_shift']:.2f} std"
@@ -174,11 +168,33 @@ def compare(raw: NDArray[Any], header: LatentHeader) -> dict[str, Any]:
     }
 
 
+def _write(folder: Path, clips: dict[str, NDArray[Any]], header: LatentHeader, seed: int) -> None:
+    """Write a latent folder in place of what an earlier command generated there."""
+    from dataclasses import replace
+
+    from rave.latents import GENERATED, HEADER_NAME, LatentFile, write_latents
+
+    (folder / HEADER_NAME).unlink(missing_ok=True)  # a header must not outlive its latents
+    for path in folder.glob("generated_*.npy"):
+        path.unlink()
+    files = []
+    for name, raw in clips.items():
+        num_frames = write_latents(folder / name, [raw], header.latent_size)
+        num_samples = num_frames * header.hop_samples
+        files.append(LatentFile(name, num_frames, None, header.sample_rate_hz, num_samples))
+    replace(header, contents=GENERATED, files=files, seed=seed).write(folder)
+
+
 def _check_output(folder: Path, force: bool) -> None:
-    from rave.latents import HEADER_NAME
+    from rave.latents import GENERATED, HEADER_NAME, LatentHeader
 
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"'{folder}' is a file; a folder is needed for the latents.")
+    if (folder / HEADER_NAME).exists() and LatentHeader.read(folder).contents != GENERATED:
+        raise ValueError(
+            f"'{folder}' holds latents of real audio, which are never overwritten. "
+            "Choose another folder."
+        )
     if force or not folder.exists():
         return
     other = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))

@@ -53,7 +53,7 @@ class DiffWave(nn.Module):
         receptive_field_frames: Frames that one output frame depends on.
 
     Raises:
-        ValueError: If `out_channels` differs from `latent_size`.
+        ValueError: If `out_channels` differs from `latent_size`, or a number is not positive.
 
     Source: Kong et al. 2020, arXiv:2009.09761, section 3 and figure 2. Differs: K channels in and
     out instead of 1, the slow part of the step embedding's frequencies (timesteps run to 1000, not
@@ -78,6 +78,15 @@ class DiffWave(nn.Module):
                 "every channel of the noise, its best value is 0, and the loss stays at 0.8 (L1) "
                 "or 1.0 (MSE) whatever else is changed."
             )
+        sizes = {
+            "num_blocks": num_blocks,
+            "hidden_channels": hidden_channels,
+            "segment_frames": segment_frames,
+            "dilation_cycle": 1 if dilation_cycle is None else dilation_cycle,
+        }
+        for name, size in sizes.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} is {size!r}; a whole number from 1 is needed.")
         cycle = dilation_cycle or fit_dilation_cycle(num_blocks, segment_frames)
         self.latent_size = latent_size
         self.condition_channels = condition_channels

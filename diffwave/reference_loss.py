@@ -5,8 +5,8 @@
     gaussian  the best linear denoiser: knows the covariance over channels and time
 
 All follow from the latents alone, before any training. A model has learnt something that is musical
-only below `gaussian`, which `skill` says in one number. K latent size, N frames of a segment, F
-temporal frequencies, T timesteps.
+only below `gaussian`, which `skill` says in one number. S segments, K latent size, N frames of
+a segment, F temporal frequencies, T timesteps.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ Array = NDArray[np.float64]
 # Tried when the covariance is estimated; the best on training segments left out is taken.
 SHRINKAGES = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SMOOTHINGS = (0, 1, 2, 4, 8)
-# Neighbouring segments overlap: the halves of a cross-validation are made of runs of this many.
-RUN_OF_SEGMENTS = 8
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,10 @@ class SpectralDensity:
         self.num_valid_frames = 0.0
         self._sum = np.zeros((num_frequencies, latent_size, latent_size), dtype=np.complex128)
 
-    def add(self, segment: NDArray[np.floating], num_valid_frames: float) -> None:
-        """Count a segment (K, N), zero where it is padding."""
-        spectrum = np.fft.rfft(segment.astype(np.float64), axis=1).T
-        self._sum += spectrum[:, :, None] * spectrum[:, None, :].conj()
+    def add(self, segments: NDArray[np.floating], num_valid_frames: float) -> None:
+        """Count segments (S, K, N), zero where they are padding."""
+        spectrum = np.fft.rfft(segments.astype(np.float64), axis=2).transpose(2, 1, 0)
+        self._sum += spectrum @ spectrum.conj().transpose(0, 2, 1)
         self.num_valid_frames += num_valid_frames
 
     def __add__(self, other: SpectralDensity) -> SpectralDensity:
@@ -101,20 +99,21 @@ class GaussianModel:
         return np.einsum("fkj,fkl,flj->fj", conjugate, data.density, self.modes).real
 
 
-def fit_gaussian(segments: Iterable[tuple[NDArray[np.floating], float]]) -> GaussianModel:
+def fit_gaussian(runs: Iterable[tuple[NDArray[np.floating], float]]) -> GaussianModel:
     """Return the Gaussian model of training segments.
 
     The density is smoothed over frequency and drawn towards white data, by as much as predicts one
     half of the segments best from the other.
 
     Args:
-        segments: Each (K, N) array with its number of frames that are not padding; one at least.
+        runs: Some neighbouring segments (S, K, N), with their number of frames that are not
+            padding. Every other run belongs to the same half. One run at least.
     """
     halves: list[SpectralDensity] = []
-    for index, (segment, num_valid_frames) in enumerate(segments):
+    for index, (segments, num_valid_frames) in enumerate(runs):
         if not halves:
-            halves = [SpectralDensity(*segment.shape), SpectralDensity(*segment.shape)]
-        halves[index // RUN_OF_SEGMENTS % 2].add(segment, num_valid_frames)
+            halves = [SpectralDensity(*segments.shape[1:]) for _ in range(2)]
+        halves[index % 2].add(segments, num_valid_frames)
     first, second = halves
     if second.num_valid_frames == 0:  # too little to estimate anything
         return _gaussian(first, 0, 1.0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from diffwave.denoiser import check_loss
 
@@ -50,7 +51,16 @@ class TrainingSettings:
     precision: str
 
     def __post_init__(self) -> None:
+        kinds: dict[Any, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, kinds[field.type]) or isinstance(value, bool):
+                raise ValueError(
+                    f"{field.name} is {value!r}; a value of type {field.type} is needed."
+                )
         check_loss(self.loss)
+        if self.seed < 0:
+            raise ValueError(f"The seed is {self.seed}; a whole number from 0 is needed.")
         for name in (
             "max_steps",
             "batch_size",
@@ -60,11 +70,11 @@ class TrainingSettings:
             "log_every_steps",
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name.upper()} is {value!r}; a whole number from 1 is needed.")
+            if value < 1:
+                raise ValueError(f"{name} is {value}; a whole number from 1 is needed.")
         for name in ("held_out_fraction", "ema_decay", "condition_dropout"):
             value = getattr(self, name)
             if not 0 <= value < 1:
-                raise ValueError(f"{name.upper()} is {value!r}; a number in [0, 1) is needed.")
+                raise ValueError(f"{name} is {value}; a number in [0, 1) is needed.")
         if not self.learning_rate > 0:
-            raise ValueError(f"LEARNING_RATE is {self.learning_rate!r}; it must be above 0.")
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0.")

@@ -12,11 +12,14 @@ from rave.command import Result, add_device, add_seed, add_settings, command_par
 
 if TYPE_CHECKING:
     from diffwave.dataset import Clip, ClipReader
+    from diffwave.reference_loss import ReferenceLosses
     from diffwave.settings import TrainingSettings
     from rave.latents import LatentHeader
 
 # Values of the recipe that follow from the data and the command line.
 GIVEN = ("SEED", "RAW_SIZE", "LATENT_SIZE", "NUM_MELS", "HOP_SAMPLES", "MEL_HOP_SAMPLES")
+# Told to look like white noise: best linear denoiser above this share of the loss of `white`.
+WHITE_SHARE = 0.99
 # Segments from which the covariance of the training latents is estimated, at most.
 REFERENCE_SEGMENTS = 4096
 
@@ -64,10 +67,12 @@ def run(options: argparse.Namespace) -> Result:
     )
     from rave.device import choose_device
     from rave.experiment import build_model, build_training, resolved_config, save_run
+    from rave.files import check_output_folder
     from rave.latents import LatentHeader
     from rave.trainer import Loaders, StepBatches, fit
 
     choose_device(options.device)
+    check_output_folder(options.out, options.latents)
     header = LatentHeader.read(options.latents)
     _check_contents(header, options.latents)
     reader = ClipReader.open(options.latents, header, options.spectrograms)
@@ -92,6 +97,7 @@ def run(options: argparse.Namespace) -> Result:
     held_out = FixedSegments(reader, held_out_clips, num_frames, settings.held_out_segments)
     known = FixedSegments(reader, training_clips, num_frames, REFERENCE_SEGMENTS)
     references = measure_references(model, known, held_out, settings.loss)
+    _warn_of_white_noise(references, options.latents)
     segments = SegmentDataset(reader, training_clips, num_frames, settings.seed)
     held_out_batches: Any = DataLoader(held_out, batch_size=settings.batch_size)
 
@@ -144,6 +150,16 @@ def _check_contents(header: LatentHeader, folder: Path) -> None:
         )
     if header.contents == GENERATED:
         print(f"warning: '{folder}' holds generated latents, not music.", file=sys.stderr)
+
+
+def _warn_of_white_noise(references: ReferenceLosses, folder: Path) -> None:
+    if references.gaussian > WHITE_SHARE * references.white:
+        print(
+            f"warning: the latents of '{folder}' look like white noise: knowing their covariance "
+            f"lowers the loss from {references.white:.3f} to {references.gaussian:.3f} only. "
+            "A codec trained longer, or a lower FIDELITY, leaves more to learn.",
+            file=sys.stderr,
+        )
 
 
 def _settings(options: argparse.Namespace) -> TrainingSettings:

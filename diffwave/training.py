@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from diffwave.dataset import FixedSegments, Segment
 from diffwave.denoiser import add_noise, check_loss, error, stratified_timesteps, target
@@ -28,6 +29,8 @@ from diffwave.settings import TrainingSettings
 NOISE_STREAM, HELD_OUT_STREAM = 1, 2
 # Of the cosine's end, relative to LEARNING_RATE.
 LAST_LEARNING_RATE = 0.05
+# Neighbouring segments overlap, so they must not be divided among halves of a cross-validation.
+RUN_OF_SEGMENTS = 8
 # Below this the skill is within the error of the reference.
 SMALLEST_SKILL = 0.01
 
@@ -191,8 +194,8 @@ def measure_references(
 ) -> ReferenceLosses:
     """Return the reference losses of held-out segments, from the latents alone."""
     data = SpectralDensity(model.standardizer.latent_size, held_out.num_frames)
-    for segment, num_valid_frames in _standardized(model, held_out):
-        data.add(segment, num_valid_frames)
+    for segments, num_valid_frames in _standardized(model, held_out):
+        data.add(segments, num_valid_frames)
     gaussian = fit_gaussian(_standardized(model, training))
     return reference_losses(gaussian, data, model.schedule, model.prediction, check_loss(loss))
 
@@ -200,9 +203,10 @@ def measure_references(
 def _standardized(
     model: LatentDiffusion, segments: FixedSegments
 ) -> Iterable[tuple[np.ndarray[Any, Any], float]]:
-    for item in segments:
-        latents = model.standardizer.standardize(item["raw"]) * item["mask"]
-        yield latents.numpy(), float(item["mask"].sum())
+    for start in range(0, len(segments), RUN_OF_SEGMENTS):
+        items = [segments[i] for i in range(start, min(start + RUN_OF_SEGMENTS, len(segments)))]
+        latents, mask = _latents(model, default_collate(items))
+        yield latents.numpy(), float(mask.sum())
 
 
 def what_was_learnt(loss: float, references: ReferenceLosses) -> str:

@@ -155,6 +155,9 @@ def test_unconditional_run_generates_and_refuses_a_condition(
         code = inference.main([str(run), str(out), *few, *more])
         assert words in refusal(capsys, code)
     assert inference.main([str(run), str(out), *few, "--force"]) == 0
+    code = inference.main([str(run), str(latents), *few, "--force"])
+    assert "holds latents of real audio, which are never overwritten" in refusal(capsys, code)
+    assert train_tiny(latents, latents) == 2
 
     capsys.readouterr()
     code = train_tiny(latents, run, "--set", "LEARNING_RATE=0.1")
@@ -175,7 +178,10 @@ def test_unconditional_run_generates_and_refuses_a_condition(
         ("LERNING_RATE=1", "uses LERNING_RATE"),
         ("LATENT_SIZE=3", "LATENT_SIZE cannot be set"),
         ("FIDELITY=2", "FIDELITY is 2; it must be above 0 and at most 1"),
-        ("BATCH_SIZE=0", "BATCH_SIZE is 0; a whole number from 1 is needed"),
+        ("BATCH_SIZE=0", "batch_size is 0; a whole number from 1 is needed"),
+        ("LEARNING_RATE='fast'", "learning_rate is 'fast'; a value of type float is needed"),
+        ("NUM_BLOCKS=0", "num_blocks is 0; a whole number from 1 is needed"),
+        ("DILATION_CYCLE=0", "dilation_cycle is 0"),
         ("network.DiffWave.out_channels=1", "both must be the latent size"),
     ],
 )
@@ -190,7 +196,7 @@ def test_training_refuses_a_bad_setting(
 def test_training_refuses_what_is_no_latent_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = train_tiny(tmp_path, tmp_path / "run")
+    code = train_tiny(tmp_path / "empty", tmp_path / "run")
     assert "is not a latent folder" in refusal(capsys, code)
 
 
@@ -206,6 +212,13 @@ def test_training_warns_of_sampled_posteriors(
     write_latent_folder(tmp_path / "z", arrays, contents=POSTERIOR_SAMPLE)
     assert train_tiny(tmp_path / "z", tmp_path / "run", "--dry-run") == 0
     assert "white noise in it" in capsys.readouterr().err
+
+
+def test_training_warns_of_white_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = {f"{n}.npy": autoregression(2, 400, 0.0, seed) for seed, n in enumerate("abc")}
+    write_latent_folder(tmp_path / "z", noise)
+    assert train_tiny(tmp_path / "z", tmp_path / "run") == 0
+    assert "look like white noise" in capsys.readouterr().err
 
 
 def test_training_stops_at_a_loss_that_is_not_finite(

@@ -56,7 +56,7 @@ def test_samplers_converge_to_the_variance_of_a_gaussian(
     ]
     assert misses == sorted(misses, reverse=True)
     assert misses[-1] < misses[0] / 5
-    assert misses[-1] < (0.02 if sampler == "dpm-solver++" else 0.15)
+    assert misses[-1] < (0.05 if sampler == "dpm-solver++" else 0.15)
 
 
 def test_second_order_sampler_beats_first_order() -> None:

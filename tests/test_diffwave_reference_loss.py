@@ -21,14 +21,16 @@ PREDICTIONS: list[Prediction] = ["epsilon", "v", "x0"]
 
 
 def segments_of(values: np.ndarray, num_frames: int) -> list[tuple[np.ndarray, float]]:
+    """Return runs of one segment, (1, K, N), with their number of frames."""
     count = values.shape[1] // num_frames
     return [
-        (part, float(num_frames)) for part in np.split(values[:, : count * num_frames], count, 1)
+        (part[None], float(num_frames))
+        for part in np.split(values[:, : count * num_frames], count, 1)
     ]
 
 
 def density_of(segments: list[tuple[np.ndarray, float]]) -> SpectralDensity:
-    data = SpectralDensity(*segments[0][0].shape)
+    data = SpectralDensity(*segments[0][0].shape[1:])
     for segment, num_valid_frames in segments:
         data.add(segment, num_valid_frames)
     return data
@@ -121,5 +123,5 @@ def test_skill_of_the_gaussian_is_zero() -> None:
 
 
 def test_too_few_segments_fall_back_to_white() -> None:
-    few = segments_of(autoregression(4, 64 * 2, 0.9, seed=1), 64)
+    few = segments_of(autoregression(4, 64, 0.9, seed=1), 64)
     np.testing.assert_allclose(fit_gaussian(few).variance, 1.0)
