@@ -105,7 +105,7 @@ def sample(
         progress: Called with the number of each finished step, from 1.
     """
     sampler = build_sampler(name, schedule, num_steps)
-    noisy = noise * sampler.init_noise_sigma
+    noisy: Tensor = noise * sampler.init_noise_sigma
     for number, timestep in enumerate(sampler.timesteps, start=1):
         batch = torch.full((len(noisy),), int(timestep), dtype=torch.int64)
         denoised = denoiser(noisy, batch)

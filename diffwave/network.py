@@ -20,7 +20,7 @@ LONGEST_PERIOD = 1e4
 
 def receptive_field(num_blocks: int, dilation_cycle: int) -> int:
     """Return how many frames one output frame depends on."""
-    dilations = (2 ** (index % dilation_cycle) for index in range(num_blocks))
+    dilations = (1 << (index % dilation_cycle) for index in range(num_blocks))
     return 1 + (KERNEL_SIZE - 1) * sum(dilations)
 
 

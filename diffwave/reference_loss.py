@@ -96,7 +96,8 @@ class GaussianModel:
     def power_in_modes(self, data: SpectralDensity) -> Array:
         """Return the power that some data have in these modes, (F, K)."""
         conjugate = self.modes.conj()
-        return np.einsum("fkj,fkl,flj->fj", conjugate, data.density, self.modes).real
+        power: Array = np.einsum("fkj,fkj->fj", conjugate, data.density @ self.modes).real
+        return power
 
 
 def fit_gaussian(runs: Iterable[tuple[NDArray[np.floating], float]]) -> GaussianModel:
