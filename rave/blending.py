@@ -17,7 +17,7 @@ PARALLEL = 1e-4  # radians; nearer directions are blended along a line
 
 def lerp(a: Array, b: Array, weight: float) -> Array:
     """Return the blend along a straight line: a at weight 0, b at weight 1. All (D, N)."""
-    return (1.0 - weight) * a + weight * b
+    return np.asarray((1.0 - weight) * a + weight * b, dtype=np.float32)
 
 
 def slerp(a: Array, b: Array, weight: float) -> Array:
@@ -34,7 +34,7 @@ def slerp(a: Array, b: Array, weight: float) -> Array:
 
     Source: Shoemake 1985, "Animating rotation with quaternion curves", section 3.3.
     """
-    length_a, length_b = (np.linalg.norm(v, axis=0, keepdims=True) for v in (a, b))
+    length_a, length_b = (_length(vectors) for vectors in (a, b))
     unit_a, unit_b = a / np.maximum(length_a, 1e-12), b / np.maximum(length_b, 1e-12)
     cosine = np.sum(unit_a * unit_b, axis=0, keepdims=True, dtype=np.float64)
     angle = np.arccos(np.clip(cosine, -1.0, 1.0))
@@ -54,10 +54,13 @@ def mean(clips: Sequence[Array]) -> Array:
 
 def mean_of_length(clips: Sequence[Array]) -> Array:
     """Return the mean of clips (D, N), each frame brought to the mean length of theirs."""
-    lengths = np.mean([np.linalg.norm(clip, axis=0, keepdims=True) for clip in clips], axis=0)
-    return _with_length(mean(clips), lengths)
+    return _with_length(mean(clips), mean([_length(clip) for clip in clips]))
+
+
+def _length(vectors: Array) -> Array:
+    return np.linalg.norm(vectors, axis=0, keepdims=True)
 
 
 def _with_length(vectors: NDArray[np.floating], length: NDArray[np.floating]) -> Array:
     norm = np.linalg.norm(vectors, axis=0, keepdims=True)
-    return (vectors * (length / np.maximum(norm, 1e-12))).astype(np.float32)
+    return np.asarray(vectors * (length / np.maximum(norm, 1e-12)), dtype=np.float32)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +27,15 @@ class ConvNet(nn.Module):
 
     def __init__(self, in_channels: int, capacity: int, kernel_size: int, num_dims: int) -> None:
         super().__init__()
-        conv = nn.Conv1d if num_dims == 1 else nn.Conv2d
-        only_time = (0,) * (num_dims - 1)  # the second axis of a period grid is left alone
-        kernel, stride = (kernel_size, *(1 for _ in only_time)), (STRIDE, *(1 for _ in only_time))
+        conv: Any = nn.Conv1d if num_dims == 1 else nn.Conv2d
+        ones = (1,) * (num_dims - 1)  # the second axis of a period grid is left alone
+        kernel, stride = (kernel_size, *ones), (STRIDE, *ones)
+        padding = (kernel_size // 2, *(0 for _ in ones))
         sizes = [in_channels, *(capacity * 2**i for i in range(NUM_LAYERS))]
         layers: list[nn.Module] = []
         for size, next_size in pairwise(sizes):
-            layer = conv(size, next_size, kernel, stride, (kernel_size // 2, *only_time))
-            layers += [normalised(layer), nn.LeakyReLU(LEAKY_SLOPE)]
+            layers.append(normalised(conv(size, next_size, kernel, stride, padding)))
+            layers.append(nn.LeakyReLU(LEAKY_SLOPE))
         self.net = nn.Sequential(*layers, conv(sizes[-1], 1, 1))
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -142,7 +142,7 @@ class RaveSystem(LightningModule):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
         signs = torch.randint(0, 2, (len(audio), 1, 1), generator=generator) * 2 - 1
         audio = audio * signs.to(audio)  # the ear does not tell polarity; the network should not
-        generator_optimizer, discriminator_optimizer = self.optimizers()
+        generator_optimizer, discriminator_optimizer = cast(list[Any], self.optimizers())
         is_discriminator_step = (
             self.is_adversarial and self.global_step % recipe.discriminator_every_steps == 0
         )
@@ -267,7 +267,7 @@ class RaveSystem(LightningModule):
             )
 
     def _board(self) -> Any:
-        return self.logger.experiment if self.logger is not None else None
+        return None if self.logger is None else cast(Any, self.logger).experiment
 
 
 def _rms(audio: Tensor) -> Tensor:

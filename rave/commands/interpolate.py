@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> Result:
         for name, blend in (("lerp", blending.lerp), ("slerp", blending.slerp)):
             for step in range(options.steps):
                 weight = step / (options.steps - 1)
-                blends[f"{name}_{step:02d}_{weight:.2f}"] = blend(*clips, weight)
+                blends[f"{name}_{step:02d}_{weight:.2f}"] = blend(clips[0], clips[1], weight)
     blends["mean"] = blending.mean(clips)
     blends["mean_of_length"] = blending.mean_of_length(clips)
     figures: dict[str, Any] = {"cut_s": cut, "blends": {}}

@@ -35,9 +35,10 @@ def run(options: argparse.Namespace) -> Result:
     import torch
 
     from rave import experiment
+    from rave.checkpoint import finished_steps
     from rave.dataset import PreparedHeader
     from rave.device import choose_device
-    from rave.trainer import finished_steps, fit
+    from rave.trainer import fit
     from rave.training import RaveSystem
 
     header = PreparedHeader.read(options.data)
