@@ -48,8 +48,7 @@ def slerp(a: Array, b: Array, weight: float) -> Array:
 
 def mean(clips: Sequence[Array]) -> Array:
     """Return the mean of clips (D, N)."""
-    total: Array = np.mean(clips, axis=0, dtype=np.float64).astype(np.float32)
-    return total
+    return np.asarray(np.mean(np.stack(clips), axis=0, dtype=np.float64), dtype=np.float32)
 
 
 def mean_of_length(clips: Sequence[Array]) -> Array:

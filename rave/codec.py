@@ -131,7 +131,7 @@ class Codec:
     def __init__(
         self, network: nn.Module, format: CodecFormat, path: Path, device: torch.device
     ) -> None:
-        self.network = network.to(device).eval()
+        self.network: Any = network.to(device).eval()
         self.format, self.path, self.device = format, path, device
 
     def check_latents(self, header: LatentHeader, folder: Path) -> None:
@@ -174,7 +174,7 @@ class Codec:
     def _posterior(self, audio: Array) -> tuple[Array, Array]:
         batch = torch.from_numpy(audio).to(self.device)[None]
         batch = functional.pad(batch, (0, -batch.shape[-1] % self.format.hop_samples))
-        mean, std = self.network.posterior_parameters(batch)  # type: ignore[operator]
+        mean, std = self.network.posterior_parameters(batch)
         return mean[0].cpu().numpy(), std[0].cpu().numpy()
 
     def decode(self, latents: Array, noise: DecoderNoise) -> Array:
@@ -205,8 +205,8 @@ class Codec:
         band_noise = noise.bands(start, latents.shape[1])
         if band_noise is not None:
             band_noise = band_noise.to(self.device)
-        audio = self.network.decode(filled, band_noise)  # type: ignore[operator]
-        return audio[0].cpu().numpy()  # type: ignore[no-any-return]
+        audio = self.network.decode(filled, band_noise)
+        return audio[0].cpu().numpy()
 
 
 class DecoderNoise:
