@@ -136,7 +136,10 @@ def run(options: argparse.Namespace) -> Result:
         **asdict(references),
         "skill": references.skill(loss),
     }
-    return Result(what_was_learnt(loss, references), figures)
+    verdict = what_was_learnt(loss, references)
+    if model.conditioner is not None:
+        verdict += " (The references do not see the spectrogram, the model does.)"
+    return Result(verdict, figures)
 
 
 def _check_contents(header: LatentHeader, folder: Path) -> None:
