@@ -12,6 +12,7 @@ and what they touch is cut away again, so that the windows join to what one pass
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -328,10 +329,13 @@ def _load_torchscript(path: Path, device: torch.device) -> Codec:
     if not path.is_file():
         raise ValueError(f"The codec '{path}' does not exist.")
     extra = {TORCHSCRIPT_HEADER: ""}
-    try:
-        network = torch.jit.load(str(path), map_location=device, _extra_files=extra)
-    except RuntimeError as error:
-        raise ValueError(
-            f"Cannot read the codec '{path}' ({str(error).splitlines()[0]}). Export it again."
-        ) from error
+    with warnings.catch_warnings():
+        # 2026-11: torch.jit is deprecated in favour of torch.export, which nn~ cannot load.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            network = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+        except RuntimeError as error:
+            raise ValueError(
+                f"Cannot read the codec '{path}' ({str(error).splitlines()[0]}). Export it again."
+            ) from error
     return Codec(network, CodecFormat.from_json(extra[TORCHSCRIPT_HEADER], path), path, device)

@@ -110,8 +110,10 @@ class RAVE(nn.Module):
     def decoder_reach_frames(self) -> tuple[int, int]:
         """Return the latent frames left and right of a frame that the decoder sees."""
         left, right = reach(self.decoder.modules(), self.hop_samples)
-        return self._frames(left, self.pqmf.synthesis_reach[0]), self._frames(
-            right, self.pqmf.synthesis_reach[1]
+        noise = getattr(self.decoder, "noise", None)
+        response = 0 if noise is None else noise.reach_steps * self.pqmf.num_bands
+        return self._frames(left + response, self.pqmf.synthesis_reach[0]), self._frames(
+            right + response, self.pqmf.synthesis_reach[1]
         )
 
     def _frames(self, network_samples: int, filter_bank_samples: int) -> int:

@@ -53,6 +53,8 @@ class NoiseGenerator(nn.Module):
         self.floor = AMPLITUDE_FLOOR
         self.block_steps = math.prod(ratios)
         self.response_steps = 2 * num_bins - 2
+        # A step is in a block and in half a response; what the layers see comes on top.
+        self.reach_steps = self.block_steps + self.response_steps // 2
 
     def forward(self, hidden: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return shaped noise.

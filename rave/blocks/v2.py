@@ -4,6 +4,7 @@ B batch, M bands, C audio channels, D latent size, N latent frames, T/M band ste
 Layer order and names follow acids-rave 2.3.1 (`net.<index>`), so that its weights fit.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -97,6 +98,9 @@ class DecoderV2(nn.Module):
         dilations: The encoder's, in the encoder's order.
         noise: Generator of shaped noise, or None.
         is_causal: See no later latents, apart from the transposed convolutions' own reach.
+
+    Raises:
+        ValueError: If a latent frame is no whole number of the noise generator's blocks.
     """
 
     def __init__(
@@ -112,6 +116,11 @@ class DecoderV2(nn.Module):
         is_causal: bool = False,
     ) -> None:
         super().__init__()
+        if noise is not None and math.prod(ratios) % noise.block_steps:
+            raise ValueError(
+                f"Ratios {list(ratios)} give {math.prod(ratios)} band steps a latent frame; the "
+                f"noise generator needs a multiple of its {noise.block_steps}. Change either's."
+            )
         channels = capacity * 2 ** len(ratios)
         net = [normalised(Conv1d(latent_size, channels, kernel_size, is_causal=is_causal))]
         pairs = zip(reversed(ratios), reversed(dilations), strict=True)

@@ -1,0 +1,55 @@
+"""Small models, codecs and run folders for tests, built from the shipped recipes."""
+
+from pathlib import Path
+
+import torch
+
+from rave import experiment
+from rave.checkpoint import last_checkpoint
+from rave.codec import Codec, CodecFormat
+from rave.convolution import fold_weight_norm
+from rave.files import atomic_write
+from rave.model import RAVE
+
+# Two channels after the first convolution: enough for every law, and quick.
+SMALL = ("CAPACITY=2", "LATENT_SIZE=4")
+SHORT = ("RATIOS=[2, 2]", "DILATIONS=[[1, 3], [1]]")  # with v2's 16 bands, a hop of 64
+
+
+def build_model(recipe: str = "v2", *settings: str, seed: int = 0) -> RAVE:
+    """Return a model with random weights, for inference."""
+    torch.manual_seed(seed)
+    experiment.parse_recipe("rave", recipe, settings)
+    model: RAVE = experiment.build_model()
+    return model.eval().requires_grad_(False)
+
+
+def small_model(recipe: str = "v2", *settings: str, seed: int = 0) -> RAVE:
+    """Return a model of very few channels."""
+    return build_model(recipe, *SMALL, *settings, seed=seed)
+
+
+def band_noise(model: RAVE, num_frames: int, seed: int = 0) -> torch.Tensor:
+    """Return what a noisy decoder draws, (1, C·M, N·hop/M)."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = model.pqmf.num_bands * model.num_channels
+    steps = num_frames * model.hop_samples // model.pqmf.num_bands
+    return 2 * torch.rand(1, rows, steps, generator=generator) - 1
+
+
+def codec_of(model: RAVE) -> Codec:
+    """Return the codec of a model that is in no run folder; its weight norm is folded."""
+    codec_format = CodecFormat.of(model)
+    fold_weight_norm(model)
+    return Codec(model, codec_format, Path("none"), torch.device("cpu"))
+
+
+def write_run(folder: Path, recipe: str = "v2", *settings: str, seed: int = 0) -> Path:
+    """Write the run folder of a small model that was not trained, and return it."""
+    model = small_model(recipe, *settings, seed=seed)
+    config = experiment.resolved_config()
+    experiment.save_run(folder, "rave", config, config)
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    with atomic_write(last_checkpoint(folder)) as temporary:
+        torch.save({"state_dict": weights, "global_step": 0}, temporary)
+    return folder
