@@ -1,0 +1,225 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from audio_files import sine, write
+from rave_models import write_run
+from rave_runs import checkpoint, prepare, train
+
+from rave.checkpoint import last_checkpoint
+from rave.main_cli import AVAILABLE_SCRIPTS, main
+from rave.training import RaveSystem
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("prepared"))
+
+
+def error_of(capsys):
+    """Return the one line of an error, without the program's name."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("rave train: error: ")
+    return lines[0]
+
+
+# Settings
+
+
+def test_dry_run_prints_the_resolved_recipe_and_writes_nothing(prepared, tmp_path, capsys):
+    assert train(prepared, tmp_path / "run", options=("--dry-run",)) == 0
+    text = capsys.readouterr().out
+    assert "CAPACITY = 2\n" in text
+    assert "SAMPLE_RATE_HZ = 22050\n" in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("CAPACITYY=3", "Nothing in recipe 'v2' uses CAPACITYY. It uses: .*CAPACITY"),
+        ("v2.EncoderV2.depth=3", "Cannot read recipe 'v2': .*depth"),
+        ("CAPACITY", "'CAPACITY' is not NAME=VALUE"),
+        ("CAPACITY=[", "Cannot read recipe 'v2'"),
+        ("RATIOS=[3, 2]", "ratio 3 is odd; use even"),
+    ],
+)
+def test_a_setting_that_is_not_understood_is_refused(prepared, tmp_path, capsys, setting, message):
+    assert train(prepared, tmp_path / "run", setting) == 2
+    assert re.search(message, error_of(capsys))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("SAMPLE_RATE_HZ=44100", "contradicts the prepared audio, whose SAMPLE_RATE_HZ is 22050"),
+        ("NUM_CHANNELS=2", "contradicts the prepared audio, whose NUM_CHANNELS is 1"),
+    ],
+)
+def test_a_setting_that_contradicts_the_audio_is_refused(
+    prepared, tmp_path, capsys, setting, message
+):
+    assert train(prepared, tmp_path / "run", setting) == 2
+    assert message in error_of(capsys)
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are(prepared, tmp_path, capsys):
+    where = ["--data", str(prepared), "--out", str(tmp_path / "run")]
+    assert main(["train", "v9", *where]) == 2
+    assert "no recipe 'v9'. Give a .gin file or one of: tiny, v2, v2_small." in error_of(capsys)
+
+
+def test_a_recipe_that_imports_foreign_code_is_refused(prepared, tmp_path, capsys):
+    (tmp_path / "foreign.gin").write_text("import os\nos.system.command = 'true'\n")
+    where = ["--data", str(prepared), "--out", str(tmp_path / "run")]
+    assert main(["train", str(tmp_path / "foreign.gin"), *where]) == 2
+    assert "it imports 'os'" in error_of(capsys)
+
+
+def test_a_folder_that_is_not_prepared_audio_is_refused(tmp_path, capsys):
+    assert train(tmp_path / "none", tmp_path / "run") == 2
+    assert "is not a prepared folder (see `rave preprocess`)" in error_of(capsys)
+
+
+def test_another_setting_into_the_same_run_is_refused_with_both_values(prepared, tmp_path, capsys):
+    assert train(prepared, tmp_path / "run", "MAX_STEPS=1") == 0
+    before = last_checkpoint(tmp_path / "run").read_bytes()
+    capsys.readouterr()
+    assert train(prepared, tmp_path / "run", "MAX_STEPS=1", "CAPACITY=3") == 2
+    assert "other settings (CAPACITY 2, now 3)" in error_of(capsys)
+    assert train(prepared, tmp_path / "run", "MAX_STEPS=1", options=("--seed", "4")) == 2
+    assert "other settings (SEED 0, now 4)" in error_of(capsys)
+    assert last_checkpoint(tmp_path / "run").read_bytes() == before
+
+
+# Runs
+
+
+def test_a_stereo_run_trains_through_both_phases(tmp_path, capsys):
+    assert train(prepare(tmp_path, 2), tmp_path / "run", options=("--json",)) == 0
+    output = capsys.readouterr().out
+    figures = json.loads(output[output.index("{") :])
+    assert figures["steps"] == 8
+    assert figures["latents/dimensions_99"] >= 1
+    assert "NUM_CHANNELS = 2" in (tmp_path / "run" / "model.gin").read_text()
+
+
+def test_a_run_leaves_checkpoints_curves_and_its_recipe_and_no_partial_file(prepared, tmp_path):
+    assert train(prepared, tmp_path / "run", "MAX_STEPS=4") == 0
+    names = {p.relative_to(tmp_path / "run").as_posix() for p in (tmp_path / "run").rglob("*.*")}
+    curves = {name for name in names if name.startswith("tensorboard/events.out.tfevents.")}
+    assert len(curves) == 1
+    checkpoints = {"checkpoints/last.ckpt", "checkpoints/best.ckpt"}
+    assert names - curves - checkpoints - {"tensorboard/hparams.yaml"} == {
+        "run.json",
+        "model.gin",
+        "config.gin",
+    }
+
+
+def test_the_seed_makes_the_run(prepared, tmp_path):
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        assert train(prepared, tmp_path / name, "MAX_STEPS=2", options=("--seed", seed)) == 0
+    first, again, other = (checkpoint(tmp_path / name)["state_dict"] for name in "abc")
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not all(torch.equal(first[k], other[k]) for k in first)
+
+
+# What ends a run
+
+
+def test_an_impossible_learning_rate_ends_with_one_sentence(prepared, tmp_path, capsys):
+    assert train(prepared, tmp_path / "run", "LEARNING_RATE=1e10") == 2
+    assert re.search(
+        r"The loss became (nan|inf) by step \d+, .*lower LEARNING_RATE\.$", error_of(capsys)
+    )
+    assert not last_checkpoint(tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
+    prepared, tmp_path, capsys, monkeypatch
+):
+    loss_of = RaveSystem._generator_loss
+
+    def poisoned(self, audio, generator):
+        return loss_of(self, audio, generator) * (float("nan") if self.global_step >= 5 else 1.0)
+
+    monkeypatch.setattr(RaveSystem, "_generator_loss", poisoned)
+    assert train(prepared, tmp_path / "run") == 2
+    assert "the last checkpoint is from before" in error_of(capsys)
+    state = checkpoint(tmp_path / "run")
+    assert state["global_step"] == 4
+    assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
+    monkeypatch.undo()
+    assert train(prepared, tmp_path / "run") == 0
+
+
+def test_a_damaged_checkpoint_is_named(prepared, tmp_path, capsys):
+    assert train(prepared, tmp_path / "run", "MAX_STEPS=1") == 0
+    path = last_checkpoint(tmp_path / "run")
+    path.write_bytes(path.read_bytes()[:500])
+    capsys.readouterr()
+    assert train(prepared, tmp_path / "run", "MAX_STEPS=1") == 2
+    assert f"Cannot read checkpoint '{path}'" in error_of(capsys)
+
+
+def test_a_disk_that_is_full_ends_with_one_sentence_and_no_partial_file(
+    prepared, tmp_path, capsys, monkeypatch
+):
+    from pytorch_lightning import Trainer
+
+    def full(self, path, *args, **options):
+        path.write_bytes(b"some")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", full)
+    assert train(prepared, tmp_path / "run", "MAX_STEPS=1") == 2
+    assert "No space left on device" in error_of(capsys)
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+# What is imported
+
+HELP = """
+import contextlib, io, sys
+from rave.main_cli import main
+for name in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main([name, "--help"])
+heavy = {"torch", "numpy", "scipy", "pytorch_lightning", "gin", "librosa"} & set(sys.modules)
+assert not heavy, heavy
+"""
+CODEC = """
+import sys
+from rave.main_cli import main
+run, audio, latents, decoded = sys.argv[1:]
+assert main(["encode", run, audio, latents, "--device", "cpu"]) == 0
+assert main(["decode", run, latents, decoded, "--device", "cpu"]) == 0
+heavy = {"pytorch_lightning", "lightning", "tensorboard", "librosa"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def run_python(program, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_imports_nothing_heavy():
+    run_python(HELP, *AVAILABLE_SCRIPTS)
+
+
+def test_encode_and_decode_do_not_import_the_training_library(tmp_path):
+    run = write_run(tmp_path / "run", "v2_small")
+    write(tmp_path / "audio" / "a.wav", sine(440, 44100, 0.2))
+    run_python(CODEC, run, tmp_path / "audio", tmp_path / "latents", tmp_path / "decoded")
