@@ -229,7 +229,7 @@ class _Keeper(Callback):
 
 
 class _FiniteLoss(Callback):
-    """Stop before a loss that is not finite reaches a checkpoint."""
+    """Stop before a loss or a weight that is not finite reaches a checkpoint."""
 
     def __init__(self, check_every_steps: int) -> None:
         self._check_every_steps = check_every_steps
@@ -246,14 +246,25 @@ class _FiniteLoss(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._check(trainer)
+        self._check_weights(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_weights(trainer, pl_module)
+
+    def _check_weights(self, trainer: Trainer, system: LightningModule) -> None:
+        if not all(torch.isfinite(weight).all() for weight in system.parameters()):
+            raise _not_finite("A weight became NaN or infinite", trainer)  # its gradient did
 
     def _check(self, trainer: Trainer) -> None:
         if self._loss is not None and not torch.isfinite(self._loss).all():
-            raise ValueError(
-                f"The loss became {float(self._loss)} by step {trainer.global_step}, so training "
-                "stopped; the last checkpoint is from before. Start a new run with a lower "
-                "LEARNING_RATE."
-            )
+            raise _not_finite(f"The loss became {float(self._loss)}", trainer)
+
+
+def _not_finite(what: str, trainer: Trainer) -> ValueError:
+    return ValueError(
+        f"{what} by step {trainer.global_step}, so training stopped; the last checkpoint is from "
+        "before. Start a new run with a lower LEARNING_RATE."
+    )
 
 
 class _Progress(Callback):

@@ -159,6 +159,24 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
     assert train(prepared, tmp_path / "run") == 0
 
 
+def test_a_finite_loss_of_an_infinite_gradient_keeps_the_last_checkpoint(
+    prepared, tmp_path, capsys, monkeypatch
+):
+    loss_of = RaveSystem._generator_loss
+
+    def steep(self, audio, generator):
+        loss = loss_of(self, audio, generator)
+        weight = next(self.model.decoder.parameters())
+        return loss + (0 * weight.sum()).sqrt() if self.global_step == 7 else loss
+
+    monkeypatch.setattr(RaveSystem, "_generator_loss", steep)
+    assert train(prepared, tmp_path / "run") == 2
+    assert "A weight became NaN or infinite by step 8" in error_of(capsys)
+    state = checkpoint(tmp_path / "run")
+    assert state["global_step"] == 4
+    assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
+
+
 def test_a_damaged_checkpoint_is_named(prepared, tmp_path, capsys):
     assert train(prepared, tmp_path / "run", "MAX_STEPS=1") == 0
     path = last_checkpoint(tmp_path / "run")
