@@ -1,6 +1,6 @@
 """Compare two folders of audio: levels and spectra, and, file by file, the log-spectral distance.
 
-example:
+Example:
     python scripts/compare_audio.py recordings reconstructions --sample-rate 22050
 """
 
@@ -73,9 +73,9 @@ def run(options: argparse.Namespace) -> Result:
     )
     names = ("level_dbfs", "peak", "centroid_hz", "flatness")
     figures: dict[str, Any] = {}
-    for side, files in (("reference", reference), ("audio", other)):
-        figures[side] = {n: float(np.mean([f[n] for f in files.values()])) for n in names}
-        figures[side]["num_files"] = len(files)
+    for side, group in (("reference", reference), ("audio", other)):
+        figures[side] = {n: float(np.mean([f[n] for f in group.values()])) for n in names}
+        figures[side]["num_files"] = len(group)
     spectra = [np.mean([f["mel_db"] for f in s.values()], axis=0) for s in (reference, other)]
     figures["mean_spectrum_difference_db"] = float(np.abs(spectra[0] - spectra[1]).mean())
     pairs = {}

@@ -1,0 +1,354 @@
+"""Make report.html of a demo folder: one page with everything in it, readable without a network.
+
+python scripts/report.py demo-output
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from compare_audio import spectrum_statistics
+from numpy.typing import NDArray
+from report_html import card, clip, grid, plot_figure, section
+from report_plots import (
+    SPECTROGRAM_RANGE_DB,
+    colour_ramp,
+    latent_histogram,
+    latent_profile,
+    loss_curve,
+)
+
+from rave.command import Result, command_parser, execute
+from rave.files import atomic_write, read_json
+from rave.latents import LatentDataset
+
+# What the demo did, written by demo.py: seed, held_out, followed, commands.
+JOURNAL = "demo.json"
+REPORT = "report.html"
+# TensorBoard tags.
+RAVE_TRAIN, RAVE_HELD_OUT = "train/spectral_distance", "held_out/spectral_distance"
+RAVE_DECIBELS = "held_out/log_spectral_distance_db"
+DIFFWAVE_TRAIN, DIFFWAVE_HELD_OUT, SKILL = "train_loss", "held_out_loss", "skill"
+REFERENCES = ("zero", "white", "gaussian")
+MAX_PAIRS = 4
+
+INTRODUCTION = (
+    "A RAVE autoencoder learned to turn these recordings into latents and back; a DiffWave "
+    "diffusion model learned what such latents look like and made new ones out of noise; the "
+    "autoencoder made them audible. All of it was computed here, by the commands at the end."
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Audio of one kind, for the table: its name, its folder, and the folder of its latents."""
+
+    name: str
+    audio: str
+    latents: str | None
+
+
+GROUPS = (
+    Group("recordings", "audio", "latents"),
+    Group("reconstructions", "reconstructions", None),
+    Group("generated", "generated_audio", "generated"),
+    Group("generated, following", "generated_conditioned_audio", "generated_conditioned"),
+)
+
+
+def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the scalars of a run's TensorBoard files: tag to (step, value) pairs.
+
+    Raises:
+        ValueError: If the run has none.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    if not tags:
+        raise ValueError(f"'{run / 'tensorboard'}' holds no curves. Run the demo again.")
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+def read_all_latents(folder: Path) -> NDArray[Any]:
+    """Return all clips of a latent folder joined, (D, N)."""
+    dataset = LatentDataset(folder)
+    return np.concatenate([dataset.array(index) for index in range(len(dataset))], axis=1)
+
+
+def listening(folder: Path, journal: dict[str, Any]) -> str:
+    """Return the sections with players."""
+    pairs = [
+        card(
+            clip(folder / "audio" / name, "recording"),
+            clip(folder / "reconstructions" / name, "reconstruction"),
+            title=Path(name).stem,
+        )
+        for name in journal["held_out"][:MAX_PAIRS]
+    ]
+    generated = _numbered(folder / "generated_audio", "Out of noise")
+    followed = card(clip(folder / "audio" / journal["followed"], "The recording to follow"))
+    following = _numbered(folder / "generated_conditioned_audio", "After it")
+    blends = [
+        grid(
+            (card(clip(path, blend_title(path.stem))) for path in paths),
+            "small grid",
+        )
+        for pattern in ("lerp*", "slerp*", "mean*")
+        if (paths := sorted((folder / "interpolation").glob(f"{pattern}.wav")))
+    ]
+    low, high = (f"{_signed(value, 0)} dB" for value in SPECTROGRAM_RANGE_DB)
+    scale = (
+        f'<div class="scale"><span>{low}</span><b style="background: {colour_ramp()}"></b>'
+        f"<span>{high}</span><span>Low to high on the mel scale; a full-scale sine has 0 dB. "
+        "Click in a picture to listen from there.</span></div>"
+    )
+    return "".join(
+        [
+            section(
+                "Reconstructions",
+                "Recordings that training never saw, and what comes back from their latents. "
+                "Whatever is missing here, nothing generated can have.",
+                scale,
+                grid(pairs, "pairs"),
+            ),
+            section(
+                "Generated",
+                "New music: latents that the diffusion model made out of noise, decoded.",
+                grid(generated),
+            ),
+            section(
+                "Generated after a recording",
+                "The same model, following the spectrogram of a recording that it has not seen.",
+                grid([followed, *following]),
+            ),
+            section(
+                "Blends",
+                "Two recordings mixed as latents, by the share of the second: along a line (lerp), "
+                "along a great circle (slerp), and their mean, as it is and stretched to the latents' "
+                "own length.",
+                *blends,
+            ),
+        ]
+    )
+
+
+def _signed(value: float, num_decimals: int = 3) -> str:
+    return f"{value:.{num_decimals}f}".replace("-", "−")
+
+
+def _numbered(folder: Path, caption: str) -> list[str]:
+    paths = sorted(folder.glob("*.wav"))
+    return [card(clip(path, f"{caption}, {number}")) for number, path in enumerate(paths, 1)]
+
+
+def blend_title(stem: str) -> str:
+    """Return what a blend is: `lerp_01_0.25` is "lerp, 25 %"."""
+    kind, *rest = stem.split("_")
+    if kind in ("lerp", "slerp") and len(rest) == 2:
+        return f"{kind}, {100 * float(rest[1]):.0f} %"
+    return stem.replace("_", " ")
+
+
+def training(rave: dict[str, Any], diffwave: dict[str, Any]) -> str:
+    """Return the section with the training curves."""
+    references = {name: diffwave[f"reference/{name}"][-1][1] for name in REFERENCES}
+    skill = diffwave[SKILL][-1][1]
+    rave_plot = loss_curve(
+        rave.get(RAVE_TRAIN, []),
+        rave[RAVE_HELD_OUT],
+        {},
+        "spectral distance",
+        "Training curve of the autoencoder: spectral distance over steps",
+    )
+    diffwave_plot = loss_curve(
+        diffwave.get(DIFFWAVE_TRAIN, []),
+        diffwave[DIFFWAVE_HELD_OUT],
+        references,
+        "loss",
+        "Training curve of the diffusion model, with its reference losses",
+    )
+    plots = plot_figure(
+        rave_plot,
+        f"RAVE. Held-out log-spectral distance at the end: {rave[RAVE_DECIBELS][-1][1]:.2f} dB.",
+    ) + plot_figure(
+        diffwave_plot,
+        f"DiffWave. Skill {_signed(skill)}: the share of the gaussian loss that is gone; 0 is no "
+        "better than the best linear denoiser, 1 is perfect, below 0 is worse.",
+    )
+    return section(
+        "Training",
+        "A loss alone says little. Zero is the loss of predicting nothing, white that of the best "
+        "guess if latents were white noise, gaussian that of the best linear denoiser.",
+        grid([plots], "plots"),
+    )
+
+
+def latents(folder: Path) -> str:
+    """Return the section with the statistics of latents and audio."""
+    real = read_all_latents(folder / "latents")
+    generated = read_all_latents(folder / "generated")
+    statistics = LatentDataset(folder / "latents").header.statistics
+    order = np.argsort(-statistics.information, kind="stable")
+    is_informative = statistics.is_informative
+    kept = is_informative if is_informative.any() else np.ones_like(is_informative)
+    centre = real.mean(axis=1, keepdims=True)
+    spread = np.maximum(real.std(axis=1, keepdims=True), 1e-9)
+    standard_real, standard_generated = (
+        ((raw - centre) / spread)[kept] for raw in (real, generated)
+    )
+    profile = latent_profile(
+        real, generated, order, "Mean, spread and extremes of each latent dimension"
+    )
+    histogram = latent_histogram(
+        standard_real, standard_generated, "Histogram of standardized latents"
+    )
+    plots = plot_figure(
+        profile, "Each dimension's mean and std, and how far its most extreme frame lies."
+    ) + plot_figure(
+        histogram,
+        f"{int(kept.sum())} of {len(kept)} dimensions, each standardized by the real ones.",
+    )
+    return section(
+        "Latents",
+        f"The recordings' latents carry {statistics.information.sum():.1f} nats a frame in "
+        f"{int(is_informative.sum())} informative dimensions of {len(is_informative)}, at "
+        f"{LatentDataset(folder / 'latents').header.frame_rate_hz:.1f} frames a second.",
+        grid([plots], "plots"),
+        table(folder, centre, spread, kept),
+    )
+
+
+def table(folder: Path, centre: NDArray[Any], spread: NDArray[Any], kept: NDArray[Any]) -> str:
+    """Return a table that compares real and generated audio and latents."""
+    heads = (
+        "clips",
+        "level dBFS",
+        "centroid Hz",
+        "flatness",
+        "latents' mean",
+        "latents' std",
+        "largest",
+    )
+    rows = []
+    for group in GROUPS:
+        paths = sorted((folder / group.audio).rglob("*.wav"))
+        figures = []
+        for path in paths:
+            audio, sample_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+            figures.append(spectrum_statistics(audio.mean(axis=1), sample_rate_hz))
+        means = {
+            n: np.mean([f[n] for f in figures]) for n in ("level_dbfs", "centroid_hz", "flatness")
+        }
+        cells = [
+            f"{len(paths)}",
+            _signed(means["level_dbfs"], 1),
+            f"{means['centroid_hz']:.0f}",
+            f"{means['flatness']:.3f}",
+        ]
+        if group.latents is None:
+            cells += ["–"] * 3
+        else:
+            values = ((read_all_latents(folder / group.latents) - centre) / spread)[kept]
+            numbers = (np.abs(values.mean(axis=1)).mean(), values.std(), np.abs(values).max())
+            cells += [f"{number:.2f}" for number in numbers]
+        row = "".join(f"<td>{cell}</td>" for cell in cells)
+        rows.append(f'<tr><th scope="row">{escape(group.name)}</th>{row}</tr>')
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table of statistics"><table>'
+        "<caption>Means over files. Latents in std of the recordings': how far the dimensions' "
+        "means lie from theirs, the spread, and the largest value.</caption>"
+        f'<thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
+        "</table></div>"
+    )
+
+
+def commands(journal: dict[str, Any]) -> str:
+    """Return the section with the commands, their times and what they said."""
+    items = [
+        f"<li><details><summary><span>{escape(entry['title'])}<code>{escape(entry['command'])}"
+        f"</code></span><span>{entry['seconds']:.0f} s</span></summary>"
+        f"<pre>{escape(entry['output'].strip())}</pre></details></li>"
+        for entry in journal["commands"]
+    ]
+    return section(
+        "Commands",
+        f"Typed in this report's folder, seed {journal['seed']}. Open one to see what it said.",
+        f'<ol class="steps">{"".join(items)}</ol>',
+    )
+
+
+def key_figures(folder: Path, journal: dict[str, Any], rave: Any, diffwave: Any) -> str:
+    """Return the figures at the top of the page."""
+    durations = [soundfile.info(path).duration for path in (folder / "audio").rglob("*.wav")]
+    header = LatentDataset(folder / "latents").header
+    informative = int(header.statistics.is_informative.sum())
+    seconds = sum(entry["seconds"] for entry in journal["commands"])
+    figures = {
+        "recordings": f"{len(durations)}, {sum(durations) / 60:.1f} min",
+        "everything took": f"{seconds / 60:.1f} min",
+        "latents, of use": f"{header.latent_size}, {informative}",
+        "reconstruction": f"{rave[RAVE_DECIBELS][-1][1]:.1f} dB off",
+        "diffusion skill": _signed(diffwave[SKILL][-1][1]),
+        "seed": f"{journal['seed']}",
+    }
+    items = "".join(
+        f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in figures.items()
+    )
+    return f'<dl class="figures">{items}</dl>'
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.html into a demo folder and return its path.
+
+    Raises:
+        ValueError: If the folder is not a finished demo.
+    """
+    journal = read_json(folder / JOURNAL, "a demo folder")
+    rave, diffwave = (read_curves(folder / "runs" / name) for name in ("rave", "diffwave"))
+    style, script = (Path(__file__).with_name(f"report.{x}").read_text() for x in ("css", "js"))
+    title = "New music from a latent space"
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f'<header><h1>{title}</h1><p class="lead">{escape(INTRODUCTION)}</p>'
+        f"{key_figures(folder, journal, rave, diffwave)}</header>\n<main>\n"
+        f"{listening(folder, journal)}\n{training(rave, diffwave)}\n{latents(folder)}\n"
+        f"{commands(journal)}\n</main>\n<footer>Made by rave-diffwave.</footer>\n"
+        f"<script>\n{script}</script>\n</body>\n</html>\n"
+    )
+    with atomic_write(folder / REPORT) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return folder / REPORT
+
+
+def _run(options: argparse.Namespace) -> Result:
+    report = write_report(options.demo_dir)
+    return Result(f"{report}", {"report": str(report)})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    parser = command_parser(
+        "report.py",
+        "Make report.html of what demo.py left.",
+        "python scripts/report.py demo-output",
+    )
+    parser.add_argument("demo_dir", type=Path, help="folder of demo.py")
+    return execute(parser, _run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
