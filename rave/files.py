@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +164,21 @@ class Journal:
         """Return the names of the finished items."""
         return list(self._records)
 
+    @property
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Return the records of the finished items."""
+        return dict(self._records)
+
     def get(self, name: str) -> dict[str, Any] | None:
         """Return the record of a finished item, or None."""
         return self._records.get(name)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Take back that some items are finished."""
+        names = set(names)
+        if names & set(self._records):
+            self._records = {k: v for k, v in self._records.items() if k not in names}
+            self._rewrite()
 
     def add(self, name: str, record: dict[str, Any]) -> None:
         """Record that item `name` is finished; on disk before the call returns."""

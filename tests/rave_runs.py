@@ -59,3 +59,15 @@ def tiny_parts(*settings: str, seed: int = 0) -> tuple[RAVE, RaveTraining]:
     torch.manual_seed(seed)
     experiment.parse_recipe("rave", "v2", [*TINY, f"SAMPLE_RATE_HZ={RATE_HZ}", *settings])
     return experiment.build_model(), experiment.build_training()
+
+
+def make_informative(run: Path, gain: float = 1000.0) -> None:
+    """Raise the last layers of a run, so that its latents and its audio are those of a long one."""
+    state = checkpoint(run)
+    weights = state["state_dict"]
+    layers = [name for name in weights if name.startswith("model.encoder.net.")]
+    last = max(int(name.split(".")[3]) for name in layers)
+    half = len(weights["model.latent_mean"])
+    weights[f"model.encoder.net.{last}.parametrizations.weight.original0"][:half] *= gain
+    weights["model.decoder.wave.parametrizations.weight.original0"] *= gain / 300
+    torch.save(state, last_checkpoint(run))

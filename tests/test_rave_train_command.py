@@ -10,7 +10,7 @@ from rave_models import write_run
 from rave_runs import checkpoint, prepare, train
 
 from rave.checkpoint import last_checkpoint
-from rave.main_cli import AVAILABLE_SCRIPTS, main
+from rave.main_cli import main
 from rave.training import RaveSystem
 
 
@@ -203,15 +203,6 @@ def test_a_disk_that_is_full_ends_with_one_sentence_and_no_partial_file(
 
 # What is imported
 
-HELP = """
-import contextlib, io, sys
-from rave.main_cli import main
-for name in sys.argv[1:]:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-        main([name, "--help"])
-heavy = {"torch", "numpy", "scipy", "pytorch_lightning", "gin", "librosa"} & set(sys.modules)
-assert not heavy, heavy
-"""
 CODEC = """
 import sys
 from rave.main_cli import main
@@ -223,21 +214,10 @@ assert not heavy, heavy
 """
 
 
-def run_python(program, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_help_imports_nothing_heavy():
-    run_python(HELP, *AVAILABLE_SCRIPTS)
-
-
 def test_encode_and_decode_do_not_import_the_training_library(tmp_path):
     run = write_run(tmp_path / "run", "v2_small")
     write(tmp_path / "audio" / "a.wav", sine(440, 44100, 0.2))
-    run_python(CODEC, run, tmp_path / "audio", tmp_path / "latents", tmp_path / "decoded")
+    paths = [run, *(tmp_path / name for name in ("audio", "latents", "decoded"))]
+    command = [sys.executable, "-c", CODEC, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -63,6 +63,9 @@ def run(options: argparse.Namespace) -> Result:
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
     remove_partials(folder)
     paths = latent_paths(sources)
+    # The path of an array depends on the files beside its source, so it moves as they come and go.
+    former = {name: record["path"] for name, record in journal.records.items()}
+    journal.forget(name for name, path in former.items() if path != paths.get(name))
     report = process_files(
         sources,
         lambda name, source: {
@@ -79,9 +82,8 @@ def run(options: argparse.Namespace) -> Result:
         )
     header = _header(codec, contents, seed, report.records, report.skipped)
     header.write(folder)
-    for name in journal.names:
-        if name not in report.records:
-            (folder / latent_paths([name])[name]).unlink(missing_ok=True)
+    for path in set(former.values()) - {record["path"] for record in report.records.values()}:
+        (folder / path).unlink(missing_ok=True)
     return _result(folder, header, report.summary("Encoded"), report.figures)
 
 
