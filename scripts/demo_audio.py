@@ -183,6 +183,12 @@ def ring(
     return audio
 
 
+def damped(audio: Audio, sample_rate_hz: int, fade_s: float = 0.2) -> Audio:
+    """Return audio (T,) that falls to 0 over its last `fade_s`, so that its end does not click."""
+    remaining_s = np.arange(len(audio))[::-1] / sample_rate_hz
+    return audio * np.minimum(remaining_s / fade_s, 1.0)
+
+
 def string(pitch: int, sample_rate_hz: int, duration_s: float = 2.5) -> Audio:
     """Return a plucked string, (T,): the partials that the Karplus-Strong loop would leave.
 
@@ -197,7 +203,8 @@ def string(pitch: int, sample_rate_hz: int, duration_s: float = 2.5) -> Audio:
     decays_s = -1 / (frequency_hz * np.log(gain_per_period))
     amplitudes = np.sin(np.pi * partial * pluck_position) / partial
     num_samples = int(duration_s * sample_rate_hz)
-    return ring(partial * frequency_hz, amplitudes, decays_s, num_samples, sample_rate_hz)
+    audio = ring(partial * frequency_hz, amplitudes, decays_s, num_samples, sample_rate_hz)
+    return damped(audio, sample_rate_hz)
 
 
 def bell(pitch: int, sample_rate_hz: int, duration_s: float = 2.5) -> Audio:
@@ -206,7 +213,8 @@ def bell(pitch: int, sample_rate_hz: int, duration_s: float = 2.5) -> Audio:
     ratios, amplitudes = np.array(BELL_PARTIALS).T
     num_samples = int(duration_s * sample_rate_hz)
     decays_s = 0.9 / ratios**0.8
-    return ring(ratios * frequency_hz, amplitudes, decays_s, num_samples, sample_rate_hz)
+    audio = ring(ratios * frequency_hz, amplitudes, decays_s, num_samples, sample_rate_hz)
+    return damped(audio, sample_rate_hz)
 
 
 def drum(voice: str, sample_rate_hz: int, rng: np.random.Generator) -> Audio:
@@ -239,8 +247,7 @@ def play(phrase: Phrase, duration_s: float, sample_rate_hz: int, rng: np.random.
         start = round(note.start_s * sample_rate_hz)
         part = audio[start : start + len(sound)]
         part += note.gain * sound[: len(part)]
-    fade = np.minimum(np.arange(num_samples)[::-1] / (0.2 * sample_rate_hz), 1.0)
-    audio *= fade
+    audio = damped(audio, sample_rate_hz)
     gain = 10 ** (rng.uniform(*LEVEL_DBFS) / 20) / np.sqrt(np.mean(np.square(audio)))
     return limit(gain * audio)
 

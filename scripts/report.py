@@ -135,8 +135,8 @@ def listening(folder: Path, journal: dict[str, Any]) -> str:
             section(
                 "Blends",
                 "Two recordings mixed as latents, by the share of the second: along a line (lerp), "
-                "along a great circle (slerp), and their mean, as it is and stretched to the latents' "
-                "own length.",
+                "along a great circle (slerp), and their mean, as it is and stretched to the "
+                "length that latents have.",
                 *blends,
             ),
         ]

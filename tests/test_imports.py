@@ -1,0 +1,55 @@
+"""Help is instant because it imports nothing heavy; that, and not the time, is tested."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = [
+    "torch",
+    "pytorch_lightning",
+    "librosa",
+    "scipy",
+    "numba",
+    "diffusers",
+    "matplotlib",
+    "gin",
+]
+SUBCOMMANDS = ["preprocess", "train", "encode", "decode", "interpolate", "export"]
+DIFFWAVE_COMMANDS = ["diffwave.preprocess", "diffwave.train", "diffwave.inference"]
+
+
+def heavy_after(code):
+    """The heavy modules that a fresh interpreter holds after `code`, and what it printed."""
+    script = (
+        "import sys\n"
+        f"try:\n    {code}\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        f"print('HEAVY', [name for name in {HEAVY} if name in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    output, _, heavy = run.stdout.rpartition("HEAVY ")
+    return heavy.strip(), output
+
+
+@pytest.mark.parametrize("package", ["rave", "diffwave"])
+def test_importing_a_package_imports_nothing_heavy(package):
+    assert heavy_after(f"import {package}")[0] == "[]"
+
+
+@pytest.mark.parametrize("command", [None, *SUBCOMMANDS])
+def test_help_of_rave_imports_nothing_heavy_and_ends_with_an_example(command):
+    arguments = [command, "--help"] if command else ["--help"]
+    heavy, output = heavy_after(f"from rave.main_cli import main; sys.exit(main({arguments}))")
+    assert heavy == "[]"
+    assert "usage: rave" in output
+    if command:
+        assert output.strip().splitlines()[-1].strip().startswith(f"rave {command} ")
+
+
+@pytest.mark.parametrize("module", DIFFWAVE_COMMANDS)
+def test_help_of_diffwave_imports_nothing_heavy_and_ends_with_an_example(module):
+    heavy, output = heavy_after(f"from {module} import main; sys.exit(main(['--help']))")
+    assert heavy == "[]"
+    assert output.strip().splitlines()[-1].strip().startswith(f"python -m {module} ")
