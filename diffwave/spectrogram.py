@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffwave.conditioner import whole_ratio
-from rave.files import atomic_write, read_json, write_json
-from rave.latents import LatentHeader
+from rave.files import read_json, write_json
+from rave.latents import LatentHeader, write_latents
 
 FORMAT, VERSION, HEADER_NAME = "rave-spectrograms", 1, "spectrograms.json"
 # Kong et al. 2020 (arXiv:2009.09761) and its public implementation.
@@ -243,13 +243,4 @@ def write_spectrogram(
     from rave.audio import AudioStream
 
     audio = (block[0] for block in AudioStream(source, sample_rate_hz, 1))
-    with atomic_write(path) as temporary:
-        shape = (transform.num_mels, num_mel_frames)
-        array = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.float32, shape=shape, fortran_order=True
-        )
-        start = 0
-        for block in transform.blocks(audio, num_mel_frames):
-            array[:, start : start + block.shape[1]] = block
-            start += block.shape[1]
-        array.flush()
+    write_latents(path, transform.blocks(audio, num_mel_frames), transform.num_mels)

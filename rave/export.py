@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
 
+import io
 import warnings
 from pathlib import Path
 
@@ -59,5 +60,8 @@ def export_torchscript(model: RAVE, path: Path) -> CodecFormat:
         scripted = torch.jit.script(ScriptedRAVE(model.eval()))
         with atomic_write(path) as temporary:
             extra = {TORCHSCRIPT_HEADER: codec_format.to_json()}
-            torch.jit.save(scripted, str(temporary), _extra_files=extra)
+            # By way of memory: on a full disk torch's own writer would end the program.
+            content = io.BytesIO()
+            torch.jit.save(scripted, content, _extra_files=extra)
+            temporary.write_bytes(content.getbuffer())
     return codec_format

@@ -12,6 +12,7 @@ begun again by the same command equals, bit for bit on the CPU, a run that was n
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import signal
@@ -27,6 +28,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
@@ -136,6 +138,7 @@ def fit(
                 _Progress(max_steps, log_every_steps),
                 keeper,
             ],
+            plugins=[_WholeFiles()],
             use_distributed_sampler=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -154,6 +157,18 @@ def fit(
                 )
         except (_Stopped, SystemExit) as error:  # SystemExit: Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from error
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Checkpoints that appear by rename. Lightning's own pass through the system's temp folder."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with atomic_write(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())
 
 
 class _Stopped(Exception):
@@ -221,8 +236,7 @@ class _Keeper(Callback):
         self._save(trainer, LAST)
 
     def _save(self, trainer: Trainer, name: str) -> None:
-        with atomic_write(self._folder / name) as temporary:
-            trainer.save_checkpoint(temporary)
+        trainer.save_checkpoint(self._folder / name)
         self._saved_at = time.monotonic()
         if self.is_stopped and name == LAST:
             raise _Stopped  # `trainer.should_stop` would begin a validation first

@@ -31,6 +31,7 @@ class RaveTraining:
     """What a recipe says about training.
 
     Attributes:
+        seed: Of the first weights, the crops, the latents' noise and the scales drawn.
         discriminator: Of phase 2.
         audio_distance: On the full band.
         band_distance: On the bands, or None to leave it out.
@@ -56,6 +57,7 @@ class RaveTraining:
         log_every_steps: Steps between points of the curves.
     """
 
+    seed: int
     discriminator: nn.Module
     audio_distance: SpectralDistance
     band_distance: SpectralDistance | None
@@ -104,17 +106,16 @@ class RaveSystem(LightningModule):
     Args:
         model: To train.
         training: The recipe.
-        seed: Of the latents' noise and of the scales drawn.
 
     Source: Caillon & Esling 2021, arXiv:2111.05011, section 3.
     Differs: the multiband distance is not restricted to samples whose receptive field lies inside
         the crop; a crop's edge is heard as the edge of a file is.
     """
 
-    def __init__(self, model: RAVE, training: RaveTraining, seed: int) -> None:
+    def __init__(self, model: RAVE, training: RaveTraining) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model, self.training_recipe, self.seed = model, training, seed
+        self.model, self.training_recipe = model, training
         self.discriminator = training.discriminator
         self.audio_distance, self.band_distance = training.audio_distance, training.band_distance
         self._posteriors: list[DiagonalGaussian] = []
@@ -139,7 +140,7 @@ class RaveSystem(LightningModule):
     def training_step(self, audio: Tensor, batch_idx: int) -> Tensor:
         """Make one optimizer step on (B, C, T) audio and return its loss."""
         recipe = self.training_recipe
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.global_step)
         signs = torch.randint(0, 2, (len(audio), 1, 1), generator=generator) * 2 - 1
         audio = audio * signs.to(audio)  # the ear does not tell polarity; the network should not
         generator_optimizer, discriminator_optimizer = cast(list[Any], self.optimizers())

@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -189,13 +190,12 @@ def test_a_damaged_checkpoint_is_named(prepared, tmp_path, capsys):
 def test_a_disk_that_is_full_ends_with_one_sentence_and_no_partial_file(
     prepared, tmp_path, capsys, monkeypatch
 ):
-    from pytorch_lightning import Trainer
+    def full(self, content):
+        with self.open("wb") as file:
+            file.write(b"some")
+        raise OSError(28, "No space left on device", str(self))
 
-    def full(self, path, *args, **options):
-        path.write_bytes(b"some")
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr(Trainer, "save_checkpoint", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     assert train(prepared, tmp_path / "run", "MAX_STEPS=1") == 2
     assert "No space left on device" in error_of(capsys)
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []

@@ -60,7 +60,7 @@ def recorded(folder, max_steps, *settings):
     crop = sum(torch.sin(2 * torch.pi * f * times) for f in (220, 553, 1710)) * 0.2
     audio = (crop * torch.exp(-3 * times)).expand(2, 1, -1).contiguous()
     recorder = Recorder()
-    system = RaveSystem(model, training, seed=0)
+    system = RaveSystem(model, training)
     loaders = Loaders(
         train=DataLoader([audio] * max_steps, batch_size=None),
         held_out=DataLoader([audio], batch_size=None),

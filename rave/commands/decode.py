@@ -68,17 +68,24 @@ def run(options: argparse.Namespace) -> Result:
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
     remove_partials(folder)
     entries = {entry.path: entry for entry in header.files}
+    # More audio in the folder may show a dimension to be informative that was noise before.
+    informative = [int(dimension) for dimension in header.statistics.is_informative.nonzero()[0]]
+    former = journal.records
+    journal.forget(path for path, record in former.items() if record["informative"] != informative)
     report = process_files(
         {path: options.latents_dir / path for path in entries},
-        lambda path, source: decode_file(
-            codec,
-            header,
-            entries[path],
-            source,
-            folder / audio_path(path),
-            options.seed,
-            is_codec_rate=options.codec_rate,
-        ),
+        lambda path, source: {
+            "informative": informative,
+            **decode_file(
+                codec,
+                header,
+                entries[path],
+                source,
+                folder / audio_path(path),
+                options.seed,
+                is_codec_rate=options.codec_rate,
+            ),
+        },
         lambda path: folder / audio_path(path),
         journal,
         "Decoding",
@@ -87,6 +94,8 @@ def run(options: argparse.Namespace) -> Result:
         raise ValueError(
             f"No file of '{options.latents_dir}' can be used. {report.summary('Decoded')}"
         )
+    for path in set(former) - set(entries):
+        (folder / audio_path(path)).unlink(missing_ok=True)
     warnings = {path: r["warnings"] for path, r in report.records.items() if r["warnings"]}
     for path, texts in warnings.items():
         for text in texts:

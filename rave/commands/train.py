@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> Result:
     header = PreparedHeader.read(options.data)
     choose_device(options.device)
     settings = _with_data_format(options.settings, header.sample_rate_hz, header.num_channels)
+    settings.append(f"SEED={options.seed}")
     torch.manual_seed(options.seed)  # the initial weights
     experiment.parse_recipe("rave", options.recipe, settings)
     model = experiment.build_model()
@@ -52,13 +53,12 @@ def run(options: argparse.Namespace) -> Result:
     config = experiment.resolved_config()
     if options.dry_run:
         return Result(config.rstrip(), {"config": config})
-    config += f"\nSEED = {options.seed}\n"
     experiment.save_run(options.out, "rave", model_config, config)
     resumed_from = finished_steps(options.out)
-    system = RaveSystem(model, training, options.seed)
+    system = RaveSystem(model, training)
     fit(
         system,
-        lambda start_step: _loaders(options.data, training, options.seed, start_step),
+        lambda start_step: _loaders(options.data, training, start_step),
         options.out,
         training.max_steps,
         training.validate_every_steps,
@@ -81,7 +81,7 @@ def _with_data_format(settings: list[str], sample_rate_hz: int, num_channels: in
     return [*settings, *(f"{name}={value}" for name, value in known.items())]
 
 
-def _loaders(data: Path, training: RaveTraining, seed: int, start_step: int) -> Loaders:
+def _loaders(data: Path, training: RaveTraining, start_step: int) -> Loaders:
     from torch.utils.data import DataLoader
 
     from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_prepared
@@ -90,7 +90,9 @@ def _loaders(data: Path, training: RaveTraining, seed: int, start_step: int) -> 
     train_ranges, held_out_ranges = split_prepared(data, training.held_out_fraction)
     print("held out:", ", ".join(piece.name for piece in held_out_ranges[:8]), file=sys.stderr)
     num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
-    crops = PreparedAudioDataset(data, training.crop_samples, num_items, seed, train_ranges)
+    crops = PreparedAudioDataset(
+        data, training.crop_samples, num_items, training.seed, train_ranges
+    )
     held_out = PreparedCropsDataset(
         data, training.crop_samples, held_out_ranges, training.max_held_out_crops
     )
