@@ -78,7 +78,8 @@ class StatisticsAccumulator:
         mean, std = mean.astype(np.float64), std.astype(np.float64)
         variance = np.square(std)
         kl = 0.5 * (np.square(mean) + variance - 1.0) - np.log(std)
-        for name, value in zip(self.NAMES, (mean, np.square(mean), variance, kl), strict=True):
+        values: Sequence[NDArray[np.float64]] = (mean, np.square(mean), variance, kl)
+        for name, value in zip(self.NAMES, values, strict=True):
             self._sums[name] += value.sum(axis=1)
         self._num_frames += mean.shape[1]
 
