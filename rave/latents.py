@@ -75,10 +75,10 @@ class StatisticsAccumulator:
 
     def add(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
         """Count frames. `mean` and `std` of the posterior, each (D, N)."""
-        mean, std = mean.astype(np.float64), std.astype(np.float64)
-        variance = np.square(std)
-        kl = 0.5 * (np.square(mean) + variance - 1.0) - np.log(std)
-        values: Sequence[NDArray[np.float64]] = (mean, np.square(mean), variance, kl)
+        centre, variance = mean.astype(np.float64), np.square(std.astype(np.float64))
+        power = np.square(centre)
+        kl = 0.5 * (power + variance - 1.0 - np.log(variance))
+        values: Sequence[NDArray[np.float64]] = (centre, power, variance, kl)
         for name, value in zip(self.NAMES, values, strict=True):
             self._sums[name] += value.sum(axis=1)
         self._num_frames += mean.shape[1]
