@@ -184,7 +184,8 @@ def training(rave: dict[str, Any], diffwave: dict[str, Any]) -> str:
     ) + plot_figure(
         diffwave_plot,
         f"DiffWave. Skill {_signed(skill)}: the share of the gaussian loss that is gone; 0 is no "
-        "better than the best linear denoiser, 1 is perfect, below 0 is worse.",
+        "better than the best linear denoiser, 1 is perfect, below 0 is worse. "
+        "The model sees the spectrogram, the references do not.",
     )
     return section(
         "Training",
@@ -298,7 +299,7 @@ def key_figures(folder: Path, journal: dict[str, Any], rave: Any, diffwave: Any)
     figures = {
         "recordings": f"{len(durations)}, {sum(durations) / 60:.1f} min",
         "everything took": f"{seconds / 60:.1f} min",
-        "latents, of use": f"{header.latent_size}, {informative}",
+        "informative dimensions": f"{informative} of {header.latent_size}",
         "reconstruction": f"{rave[RAVE_DECIBELS][-1][1]:.1f} dB off",
         "diffusion skill": _signed(diffwave[SKILL][-1][1]),
         "seed": f"{journal['seed']}",

@@ -79,9 +79,7 @@ def loss_curve(
 
     def draw(axes: Axes) -> None:
         if train:
-            axes.plot(
-                *zip(*train, strict=True), color=REAL, linewidth=1, alpha=0.7, label="training"
-            )
+            axes.plot(*zip(*train, strict=True), color=REAL, linewidth=1.4, label="training")
         axes.plot(
             *zip(*held_out, strict=True),
             color=GENERATED,
