@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 Audio = NDArray[np.float64]
 
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
+# C major and A minor: the same seven pitch classes, since minutes of training learn few pitches.
+TONICS = {"major": 0, "minor": 9}
 PITCH_NAMES = ("c", "c#", "d", "eb", "e", "f", "f#", "g", "ab", "a", "bb", "b")
 # One chord a bar, as degrees of the scale counted from 0.
 PROGRESSIONS = {
@@ -93,9 +95,9 @@ class Phrase:
 
 
 def compose(rng: np.random.Generator, ensemble: Sequence[str], duration_s: float) -> Phrase:
-    """Return a phrase for an ensemble, in a random key, tempo and chord progression."""
+    """Return a phrase for an ensemble, in a random mode, tempo and chord progression."""
     mode = str(rng.choice(list(SCALES)))
-    phrase = Phrase(int(rng.integers(12)), mode, float(rng.integers(84, 125)), ())
+    phrase = Phrase(TONICS[mode], mode, float(rng.integers(84, 125)), ())
     beat_s = 60.0 / phrase.tempo_bpm
     num_bars = int(np.ceil(duration_s / (beat_s * BEATS_PER_BAR)))
     progression = PROGRESSIONS[mode][rng.integers(len(PROGRESSIONS[mode]))]
