@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffwave.conditioner import whole_ratio
-from rave.files import read_json, write_json
+from rave.files import read_header, write_json
 from rave.latents import LatentHeader, write_latents
 
 FORMAT, VERSION, HEADER_NAME = "rave-spectrograms", 1, "spectrograms.json"
@@ -69,19 +68,14 @@ class SpectrogramHeader:
         Raises:
             ValueError: If the folder has none, or one that this program cannot read.
         """
-        content: Any = read_json(folder / HEADER_NAME, "a spectrogram folder")
-        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise ValueError(f"'{folder / HEADER_NAME}' is not a spectrogram header.")
-        version = content.pop("version", None)
-        if version != VERSION:
-            raise ValueError(
-                f"'{folder}' has spectrogram format {version}; this program reads {VERSION}. "
-                "Make the spectrograms again with python -m diffwave.preprocess."
-            )
-        try:
-            return cls(**content)
-        except TypeError as error:
-            raise ValueError(f"'{folder / HEADER_NAME}' is not whole ({error}).") from error
+        return read_header(
+            folder / HEADER_NAME,
+            "a spectrogram folder",
+            lambda content: cls(**content),
+            "Run python -m diffwave.preprocess again.",
+            format=FORMAT,
+            version=VERSION,
+        )
 
     def check_matches(self, latents: LatentHeader, this: str, that: str) -> None:
         """Check that the spectrograms were made for these latents.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from rave.audio import check_rate_and_channels, list_audio_files, read_audio
 from rave.audio_blocks import FULL_SCALE
-from rave.files import read_json, write_json
+from rave.files import read_header, write_json
 from rave.latents import split_names
 
 FORMAT, VERSION, HEADER_NAME = "rave-prepared-audio", 1, "prepared.json"
@@ -111,25 +112,19 @@ class PreparedHeader:
         Raises:
             ValueError: If the folder has no prepared.json, or one that this program cannot read.
         """
-        content = read_json(folder / HEADER_NAME, "a prepared folder (see `rave preprocess`)")
-        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise ValueError(
-                f"'{folder / HEADER_NAME}' is not a header of prepared audio. Preprocess again."
-            )
-        version = content.pop("version", None)
-        if version != VERSION:
-            raise ValueError(
-                f"'{folder}' has prepared-audio format {version}; this program reads {VERSION}. "
-                "Preprocess again, or install the version of rave-diffwave that wrote it."
-            )
-        try:
+
+        def build(content: dict[str, Any]) -> PreparedHeader:
             files = [PreparedFile(**entry) for entry in content.pop("files")]
             return cls(files=files, **content)
-        except (TypeError, KeyError) as error:
-            raise ValueError(
-                f"'{folder / HEADER_NAME}' is not a whole header of prepared audio ({error}). "
-                "Preprocess again."
-            ) from error
+
+        return read_header(
+            folder / HEADER_NAME,
+            "a folder that `rave preprocess` wrote",
+            build,
+            "Run it again.",
+            format=FORMAT,
+            version=VERSION,
+        )
 
 
 @dataclass(frozen=True)

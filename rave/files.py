@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 PARTIAL_PREFIX = ".partial-"
 
@@ -84,6 +86,39 @@ def read_json(path: Path, what: str) -> Any:
         raise ValueError(f"'{path}' does not exist, so '{path.parent}' is not {what}.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"'{path}' is not valid JSON ({error}), so it is not {what}.") from error
+
+
+def read_header(
+    path: Path, what: str, build: Callable[[dict[str, Any]], T], remedy: str, **tag: Any
+) -> T:
+    """Return what `build` makes of the header of a folder.
+
+    Args:
+        path: The JSON file.
+        what: What its folder is, e.g. "a latent folder".
+        build: Takes the content without the tag; a `TypeError` or `KeyError` means that it lacks
+            something.
+        remedy: What the user should do, e.g. "Encode again."
+        tag: `format` and `version` that the header must have.
+
+    Raises:
+        ValueError: If the file is missing, is another format or version, or is not whole.
+    """
+    content = read_json(path, what)
+    if not isinstance(content, dict) or content.pop("format", None) != tag["format"]:
+        raise ValueError(f"'{path}' is not the header of {what}. {remedy}")
+    version = content.pop("version", None)
+    if version != tag["version"]:
+        raise ValueError(
+            f"'{path.parent}' is {what} of format {version}; this program reads {tag['version']}. "
+            f"{remedy} Or install the version of rave-diffwave that wrote it."
+        )
+    try:
+        return build(content)
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            f"'{path}' is not the whole header of {what} ({error}). {remedy}"
+        ) from error
 
 
 def source_stamp(path: Path) -> dict[str, int]:

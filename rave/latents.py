@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rave.files import atomic_write, read_json, write_json
+from rave.files import atomic_write, read_header, write_json
 
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
 POSTERIOR_MEAN, POSTERIOR_SAMPLE, GENERATED = "posterior mean", "posterior sample", "generated"
@@ -172,23 +172,20 @@ class LatentHeader:
         Raises:
             ValueError: If the folder has no latents.json, or one that this program cannot read.
         """
-        content = read_json(folder / HEADER_NAME, "a latent folder")
-        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise ValueError(f"'{folder / HEADER_NAME}' is not a latent header. Encode again.")
-        version = content.pop("version", None)
-        if version != VERSION:
-            raise ValueError(
-                f"'{folder}' has latent format {version}; this program reads {VERSION}. "
-                "Encode again, or install the version of rave-diffwave that wrote it."
-            )
-        try:
+
+        def build(content: dict[str, Any]) -> LatentHeader:
             statistics = LatentStatistics(**content.pop("statistics"))
             files = [LatentFile(**entry) for entry in content.pop("files")]
             return cls(statistics=statistics, files=files, **content)
-        except (TypeError, KeyError) as error:
-            raise ValueError(
-                f"'{folder / HEADER_NAME}' is not a whole latent header ({error}). Encode again."
-            ) from error
+
+        return read_header(
+            folder / HEADER_NAME,
+            "a latent folder",
+            build,
+            "Encode again.",
+            format=FORMAT,
+            version=VERSION,
+        )
 
     def check_matches(self, other: LatentHeader, this: str, that: str) -> None:
         """Check that two sets of latents come from one codec.

@@ -125,11 +125,11 @@ def test_a_header_that_cannot_be_read_is_refused(run, latents, tmp_path, rave):
         return err
 
     edit_header(latents, version=99)
-    assert "latent format 99; this program reads 1" in error()
+    assert "a latent folder of format 99; this program reads 1" in error()
     edit_header(latents, version=1, files=[{"path": "a.npy"}])
-    assert "is not a whole latent header" in error()
+    assert "is not the whole header of a latent folder" in error()
     edit_header(latents, format="else")
-    assert "is not a latent header" in error()
+    assert "is not the header of a latent folder" in error()
     (latents / "latents.json").write_text("{")
     assert "is not valid JSON" in error()
     (latents / "latents.json").unlink()

@@ -66,10 +66,13 @@ def test_header_reads_what_it_wrote(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "other"}, "is not a header of prepared audio"),
-        ({"version": 2}, "has prepared-audio format 2; this program reads 1"),
-        ({"files": [{}]}, "is not a whole header"),
-        ({"more": 1}, "is not a whole header"),
+        ({"format": "other"}, "is not the header of a folder that `rave preprocess` wrote"),
+        (
+            {"version": 2},
+            "wrote of format 2; this program reads 1",
+        ),
+        ({"files": [{}]}, "is not the whole header"),
+        ({"more": 1}, "is not the whole header"),
     ],
 )
 def test_foreign_header_is_refused_with_the_reason(tmp_path, change, message):
@@ -80,7 +83,7 @@ def test_foreign_header_is_refused_with_the_reason(tmp_path, change, message):
 
 
 def test_a_folder_that_is_not_prepared_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"is not a prepared folder \(see `rave preprocess`\)"):
+    with pytest.raises(ValueError, match="is not a folder that `rave preprocess` wrote"):
         PreparedAudioDataset(tmp_path, 10, 1)
 
 
