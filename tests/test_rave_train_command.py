@@ -84,7 +84,7 @@ def test_a_recipe_that_imports_foreign_code_is_refused(prepared, tmp_path, capsy
 
 def test_a_folder_that_is_not_prepared_audio_is_refused(tmp_path, capsys):
     assert train(tmp_path / "none", tmp_path / "run") == 2
-    assert "is not a prepared folder (see `rave preprocess`)" in error_of(capsys)
+    assert "is not a folder that `rave preprocess` wrote" in error_of(capsys)
 
 
 def test_another_setting_into_the_same_run_is_refused_with_both_values(prepared, tmp_path, capsys):
