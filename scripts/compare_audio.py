@@ -36,7 +36,26 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("audio_dir", type=Path, help="folder to compare with it")
     parser.add_argument("--sample-rate", type=int, default=44100, help="in Hz (default 44100)")
     parser.add_argument("--only", nargs="*", help="names without suffix; others are left out")
+    parser.add_argument(
+        "--follows", type=Path, help="recording whose loudness and chroma each file should follow"
+    )
     return parser
+
+
+def followed(audio: NDArray[np.float32], source: NDArray[np.float32], rate_hz: int) -> list[float]:
+    """Return the correlations of loudness and chroma of two recordings (T,), from their starts."""
+    curves = []
+    for signal in (audio, source):
+        magnitude = np.abs(librosa.stft(signal, n_fft=4096, hop_length=1024))
+        loudness_db = librosa.amplitude_to_db(librosa.feature.rms(S=magnitude, frame_length=4096))
+        chroma = librosa.feature.chroma_stft(S=np.square(magnitude), sr=rate_hz)
+        curves.append((loudness_db, chroma))
+    num_frames = min(loudness.shape[1] for loudness, _ in curves)
+    pairs = zip(*curves, strict=True)
+    return [
+        float(np.corrcoef(a[:, :num_frames].ravel(), b[:, :num_frames].ravel())[0, 1])
+        for a, b in pairs
+    ]
 
 
 def spectrum_statistics(audio: NDArray[np.float32], sample_rate_hz: int) -> dict[str, Any]:
@@ -61,15 +80,15 @@ def spectrum_statistics(audio: NDArray[np.float32], sample_rate_hz: int) -> dict
 
 def run(options: argparse.Namespace) -> Result:
     """Compare, and report a table."""
-    folders = {}
+    folders = []
     for folder in (options.reference_dir, options.audio_dir):
         files = {str(Path(name).with_suffix("")): p for name, p in list_audio_files(folder).items()}
         if options.only:
             files = {name: path for name, path in files.items() if name in options.only}
-        folders[folder] = {n: read_audio(p, options.sample_rate, 1)[0] for n, p in files.items()}
+        folders.append({n: read_audio(p, options.sample_rate, 1)[0] for n, p in files.items()})
     reference, other = (
         {name: spectrum_statistics(a, options.sample_rate) for name, a in folder.items()}
-        for folder in folders.values()
+        for folder in folders
     )
     names = ("level_dbfs", "peak", "centroid_hz", "flatness")
     figures: dict[str, Any] = {}
@@ -79,7 +98,7 @@ def run(options: argparse.Namespace) -> Result:
     spectra = [np.mean([f["mel_db"] for f in s.values()], axis=0) for s in (reference, other)]
     figures["mean_spectrum_difference_db"] = float(np.abs(spectra[0] - spectra[1]).mean())
     pairs = {}
-    audio_of_reference, audio_of_other = folders.values()
+    audio_of_reference, audio_of_other = folders
     for name in sorted(set(audio_of_reference) & set(audio_of_other)):
         x, y = (torch.from_numpy(a[name])[None, None] for a in (audio_of_reference, audio_of_other))
         if x.shape == y.shape:
@@ -97,6 +116,19 @@ def run(options: argparse.Namespace) -> Result:
             f"{name}: {pair['log_spectral_distance_db']:.2f} dB apart (silence "
             f"{pair['silence_would_score_db']:.2f}), level {pair['level_difference_db']:+.1f} dB"
         )
+    if options.follows:
+        source = read_audio(options.follows, options.sample_rate, 1)[0]
+        figures["follows"] = {
+            name: dict(
+                zip(("loudness", "chroma"), followed(a, source, options.sample_rate), strict=True)
+            )
+            for name, a in audio_of_other.items()
+        }
+        lines += [
+            f"{name}: correlation with {options.follows.name}: loudness {f['loudness']:.2f}, "
+            f"chroma {f['chroma']:.2f}"
+            for name, f in figures["follows"].items()
+        ]
     if pairs:
         mean = np.mean([p["log_spectral_distance_db"] for p in pairs.values()])
         figures["log_spectral_distance_db"] = float(mean)
