@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any
 
 EXIT_SKIPPED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
@@ -84,6 +85,12 @@ def execute(
         if isinstance(stream, io.TextIOWrapper):  # a file name may be no text at all
             stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
+    for name in installed_upstream():
+        print(
+            f"{parser.prog}: warning: the package '{name}' is installed here too, under the same "
+            "import name. Give it, or rave-diffwave, an environment of its own.",
+            file=sys.stderr,
+        )
     try:
         result = work(options)
     except KeyboardInterrupt:
@@ -96,6 +103,12 @@ def execute(
         return EXIT_ERROR
     print(json.dumps(result.figures, indent=1) if options.json else result.summary)
     return EXIT_SKIPPED if result.num_skipped else 0
+
+
+def installed_upstream() -> list[str]:
+    """Return the packages of this environment that bring the import names `rave` and `diffwave`."""
+    names = {(found.metadata["Name"] or "").lower() for found in metadata.distributions()}
+    return sorted(names & {"acids-rave", "diffwave"})
 
 
 def _sentence(error: Exception) -> str:
