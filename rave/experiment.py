@@ -27,6 +27,7 @@ RUN_VERSION = 1
 RECIPES = Path("configs") / "recipes"
 # A recipe names classes of these modules and no others: parsing one must not run foreign code.
 ALLOWED_IMPORTS = re.compile(r"(__gin__|rave|diffwave)(\.|$)")
+LENGTHS = ("MAX_STEPS", "PHASE_1_STEPS")  # settings that a run may outgrow
 GIN_ERRORS = (ValueError, SyntaxError, TypeError, AttributeError, ImportError, NameError)
 
 
@@ -140,15 +141,19 @@ def resolved_config() -> str:
 def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
     """Begin a run folder, or check that a folder is a run with these very settings.
 
+    A run is continued beyond its end by a higher MAX_STEPS or PHASE_1_STEPS.
+
     Raises:
         ValueError: If the folder holds a run with other settings; the message names the lines.
     """
     path = folder / "config.gin"
     if path.exists():
         found, needed = (_bindings(text) for text in (path.read_text(), config))
-        if found != needed:
-            lines = sorted(set(found.items()) ^ set(needed.items()))
-            names = sorted({name for name, _ in lines})
+        names = sorted({name for name, _ in set(found.items()) ^ set(needed.items())})
+        if names and all(_is_raised(name, found, needed) for name in names):
+            with atomic_write(path) as temporary:
+                temporary.write_text(config)
+        elif names:
             told = "; ".join(f"{n} {found.get(n)}, now {needed.get(n)}" for n in names[:4])
             raise ValueError(
                 f"'{folder}' holds a run with other settings ({told}). "
@@ -161,6 +166,12 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
     for name, content in (("model.gin", model_config), ("config.gin", config)):
         with atomic_write(folder / name) as temporary:
             temporary.write_text(content)
+
+
+def _is_raised(name: str, found: dict[str, str], needed: dict[str, str]) -> bool:
+    if name not in LENGTHS or name not in found or name not in needed:
+        return False
+    return float(needed[name]) > float(found[name])
 
 
 def _bindings(text: str) -> dict[str, str]:

@@ -233,3 +233,11 @@ def test_generators_of_different_numbers_differ() -> None:
 )
 def test_verdict_says_what_the_loss_means(loss: float, words: str) -> None:
     assert words in what_was_learnt(loss, ReferenceLosses(1.0, 1.0, 0.9))
+
+
+def test_a_higher_max_steps_continues_a_finished_run(latents: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for num_steps in (5, 8):
+        few = settings(f"MAX_STEPS={num_steps}")
+        assert train.main([str(latents), "--out", str(run), "--config", "tiny", *few]) == 0
+        assert finished_steps(run) == num_steps

@@ -87,6 +87,15 @@ def test_a_folder_that_is_not_prepared_audio_is_refused(tmp_path, capsys):
     assert "is not a folder that `rave preprocess` wrote" in error_of(capsys)
 
 
+def test_a_higher_max_steps_continues_a_finished_run(prepared, tmp_path):
+    out = tmp_path / "run"
+    assert train(prepared, out, "MAX_STEPS=2", "PHASE_1_STEPS=2") == 0
+    assert train(prepared, out, "MAX_STEPS=5", "PHASE_1_STEPS=3") == 0
+    assert checkpoint(out)["global_step"] == 5
+    assert "MAX_STEPS = 5" in (out / "config.gin").read_text()
+    assert train(prepared, out, "MAX_STEPS=4", "PHASE_1_STEPS=3") == 2
+
+
 def test_another_setting_into_the_same_run_is_refused_with_both_values(prepared, tmp_path, capsys):
     assert train(prepared, tmp_path / "run", "MAX_STEPS=1") == 0
     before = last_checkpoint(tmp_path / "run").read_bytes()
