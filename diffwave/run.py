@@ -60,19 +60,19 @@ def open_run(folder: Path) -> DiffusionRun:
     Raises:
         ValueError: If the folder is not a run of this kind, or has no checkpoint.
     """
-    from rave.checkpoint import BEST, CHECKPOINTS, last_checkpoint, read_checkpoint
+    from rave.checkpoint import (
+        BEST,
+        CHECKPOINTS,
+        last_checkpoint,
+        model_weights,
+        read_checkpoint,
+    )
 
     check_run(folder, KIND)
     header = LatentHeader.read(folder)
     model: LatentDiffusion = rebuild_model(folder, KIND)
     best = folder / CHECKPOINTS / BEST
     checkpoint = read_checkpoint(best if best.exists() else last_checkpoint(folder))
-    prefix = "model."
-    weights = {
-        name.removeprefix(prefix): value
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith(prefix)
-    }
-    model.load_state_dict(weights)
+    model.load_state_dict(model_weights(checkpoint))
     model.eval().requires_grad_(False)
     return DiffusionRun(folder, model, header, int(checkpoint["global_step"]))

@@ -41,3 +41,10 @@ def finished_steps(run_folder: Path) -> int:
     """Return how many steps the last checkpoint of a run has behind it; 0 for a new run."""
     path = last_checkpoint(run_folder)
     return int(read_checkpoint(path)["global_step"]) if path.exists() else 0
+
+
+def model_weights(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of the model inside a checkpoint of the system that trained it."""
+    prefix = "model."
+    state = checkpoint["state_dict"]
+    return {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}

@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn import functional
 
 from rave import experiment
-from rave.checkpoint import last_checkpoint, read_checkpoint
+from rave.checkpoint import last_checkpoint, model_weights, read_checkpoint
 from rave.convolution import fold_weight_norm
 from rave.latents import LatentHeader, LatentStatistics, check_codec
 from rave.model import RAVE
@@ -312,9 +312,7 @@ def load_model(run: Path) -> RAVE:
         ValueError: If the folder is not a RAVE run, or has no readable checkpoint.
     """
     model: RAVE = experiment.rebuild_model(run, "rave")
-    state = read_checkpoint(last_checkpoint(run))["state_dict"]
-    prefix = "model."
-    weights = {name[len(prefix) :]: v for name, v in state.items() if name.startswith(prefix)}
+    weights = model_weights(read_checkpoint(last_checkpoint(run)))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

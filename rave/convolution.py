@@ -5,7 +5,6 @@ B batch, C channels, T time steps.
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
@@ -114,9 +113,3 @@ def reach(layers: Iterable[nn.Module], samples_per_step: int) -> tuple[int, int]
             right += samples_per_step
             samples_per_step //= layer.stride
     return left, right
-
-
-@torch.no_grad()
-def num_parameters(module: nn.Module) -> int:
-    """Return the number of trainable values."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -21,10 +21,9 @@ class DiagonalGaussian:
     std: Tensor
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Return one draw, (B, D, N)."""
-        noise = torch.randn(
-            self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
-        )
+        """Return one draw, (B, D, N); a CPU generator draws the same on every device."""
+        device = self.mean.device if generator is None else generator.device
+        noise = torch.randn(self.mean.shape, generator=generator, device=device).to(self.mean)
         return self.mean + self.std * noise
 
     def kl(self) -> Tensor:
@@ -34,7 +33,3 @@ class DiagonalGaussian:
         Differs: acids-rave leaves out the factor 1/2, so its beta means twice ours.
         """
         return 0.5 * (self.mean.square() + self.std.square() - 1.0) - self.std.log()
-
-    def detach(self) -> DiagonalGaussian:
-        """Return the same distribution without gradient, for a frozen encoder."""
-        return DiagonalGaussian(self.mean.detach(), self.std.detach())

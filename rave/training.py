@@ -166,15 +166,9 @@ class RaveSystem(LightningModule):
         with torch.no_grad():  # frozen: the latents that are learnt in phase 1 stay
             return self.model.encode(audio)
 
-    def _sampled(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
-        return posterior.mean + posterior.std * noise
-
     def _discriminator_loss(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         with torch.no_grad():
-            reconstruction = self._reconstruct(
-                self._sampled(self._posterior(audio), generator), audio
-            )
+            reconstruction = self._reconstruct(self._posterior(audio).sample(generator), audio)
         real, fake = self.discriminator(audio, reconstruction)
         loss = sum(
             (discriminator_hinge_loss(r[-1], f[-1]) for r, f in zip(real, fake, strict=True)),
@@ -189,7 +183,7 @@ class RaveSystem(LightningModule):
     def _generator_loss(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         recipe = self.training_recipe
         posterior = self._posterior(audio)
-        bands = self.model.decode_bands(self._sampled(posterior, generator))
+        bands = self.model.decode_bands(posterior.sample(generator))
         reconstruction = self.model.pqmf.synthesis(bands)[..., : audio.shape[-1]]
         distance = self.audio_distance(audio, reconstruction, generator)
         values = {"spectral_distance": distance}
