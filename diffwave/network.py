@@ -50,6 +50,7 @@ class DiffWave(nn.Module):
         out_channels: None, or K.
 
     Attributes:
+        dilation_cycle: As given or fitted.
         receptive_field_frames: Frames that one output frame depends on.
 
     Raises:
@@ -90,6 +91,7 @@ class DiffWave(nn.Module):
         cycle = dilation_cycle or fit_dilation_cycle(num_blocks, segment_frames)
         self.latent_size = latent_size
         self.condition_channels = condition_channels
+        self.dilation_cycle = cycle
         self.receptive_field_frames = receptive_field(num_blocks, cycle)
         self.input = _kaiming(nn.Conv1d(latent_size, hidden_channels, 1))
         self.step = nn.Sequential(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from diffwave.lmnt import is_lmnt_run, read_lmnt_run
 from diffwave.model import LatentDiffusion
 from rave.experiment import check_run, rebuild_model
 from rave.latents import HEADER_NAME, LatentHeader
@@ -57,6 +58,8 @@ def save_header(folder: Path, header: LatentHeader) -> None:
 def open_run(folder: Path) -> DiffusionRun:
     """Return the trained model of a run: the best checkpoint on held-out latents, or the last.
 
+    A folder of the patched lmnt diffwave is a run too; see diffwave.lmnt.
+
     Raises:
         ValueError: If the folder is not a run of this kind, or has no checkpoint.
     """
@@ -68,9 +71,12 @@ def open_run(folder: Path) -> DiffusionRun:
         read_checkpoint,
     )
 
+    if is_lmnt_run(folder):
+        model, header, num_steps = read_lmnt_run(folder)
+        return DiffusionRun(folder, model.eval().requires_grad_(False), header, num_steps)
     check_run(folder, KIND)
     header = LatentHeader.read(folder)
-    model: LatentDiffusion = rebuild_model(folder, KIND)
+    model = rebuild_model(folder, KIND)
     best = folder / CHECKPOINTS / BEST
     checkpoint = read_checkpoint(best if best.exists() else last_checkpoint(folder))
     model.load_state_dict(model_weights(checkpoint))

@@ -7,6 +7,7 @@ run/checkpoints/best.ckpt   lowest held-out loss so far
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,8 +20,14 @@ def last_checkpoint(run_folder: Path) -> Path:
     return run_folder / CHECKPOINTS / LAST
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, remedy: str = "Delete it to begin the run again."
+) -> dict[str, Any]:
     """Return the content of a checkpoint, on the CPU; no code in it is run.
+
+    Args:
+        path: The file.
+        remedy: What the user should do if it is damaged.
 
     Raises:
         ValueError: If the file is missing or damaged.
@@ -30,10 +37,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"'{path}' does not exist. Train the run first.") from None
     except Exception as error:  # torch raises many types for a damaged file
-        raise ValueError(
-            f"Cannot read checkpoint '{path}' ({str(error).splitlines()[0]}). "
-            "Delete it to begin the run again."
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"Cannot read checkpoint '{path}' ({reason}). {remedy}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"'{path}' holds no checkpoint but a {type(content).__name__}. {remedy}")
     return content
 
 

@@ -16,7 +16,7 @@ HEAVY = [
     "gin",
 ]
 SUBCOMMANDS = ["preprocess", "train", "encode", "decode", "interpolate", "export"]
-DIFFWAVE_COMMANDS = ["diffwave.preprocess", "diffwave.train", "diffwave.inference"]
+DIFFWAVE_COMMANDS = [f"diffwave.{name}" for name in ("preprocess", "train", "inference", "export")]
 
 
 def heavy_after(code):

@@ -1,0 +1,318 @@
+"""Latent runs of the patched lmnt diffwave: their checkpoint to our model, and ours to theirs.
+
+    RUN/
+      weights.pt      step, params, model, ema: plain tensors and builtins
+      latents.json    header of the training latents, as in our own runs
+
+Network, conditioner and standardizer are the same functions as ours under other names, but for
+two things. Their residual block has the sigmoid in the first half of its channels, ours in the
+second. And their network always has a condition: a run without spectrograms has a constant one,
+which is here a part of the bias that it is added to.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffwave.conditioner import SpectrogramConditioner
+from diffwave.model import LatentDiffusion
+from diffwave.network import DiffWave
+from diffwave.schedule import NoiseSchedule, alpha_bar_from_betas
+from diffwave.standardizer import Standardizer
+from rave.checkpoint import read_checkpoint
+from rave.files import atomic_write
+from rave.latents import HEADER_NAME, LatentHeader
+
+WEIGHTS = "weights.pt"
+CONDITIONER, NULL_CONDITION = "spectrogram_upsampler", "spectrogram_upsampler.null_condition"
+# Our name of a part, theirs.
+NAMES = {
+    r"network\.input": "input_projection",
+    r"network\.step\.0": "diffusion_embedding.projection1",
+    r"network\.step\.2": "diffusion_embedding.projection2",
+    r"network\.blocks\.(\d+)\.step": r"residual_layers.\1.diffusion_projection",
+    r"network\.blocks\.(\d+)\.dilated": r"residual_layers.\1.dilated_conv",
+    r"network\.blocks\.(\d+)\.condition": r"residual_layers.\1.conditioner_projection",
+    r"network\.blocks\.(\d+)\.output": r"residual_layers.\1.output_projection",
+    r"network\.skip": "skip_projection",
+    r"network\.output": "output_projection",
+    r"conditioner": CONDITIONER,
+    r"standardizer": "standardizer",
+}
+GATED = re.compile(r".*\.(dilated_conv|conditioner_projection)\.(weight|bias)")
+# What their command needs to know beside the model. It trains on by these, from fresh moments.
+TRAINING_PARAMS = {
+    "batch_size": 16,
+    "learning_rate": 5e-4,
+    "max_grad_norm": 1.0,
+    "condition_dropout": 0.1,
+    "crop_frames": 128,
+}
+
+
+def is_lmnt_run(path: Path) -> bool:
+    """Return whether `path` is a folder of the patched lmnt diffwave, or its weights file."""
+    if path.is_dir():
+        return (path / WEIGHTS).exists() and not (path / "run.json").exists()
+    return path.suffix == ".pt" and path.exists()
+
+
+def read_lmnt_run(path: Path) -> tuple[LatentDiffusion, LatentHeader, int]:
+    """Return model, header of the training latents, and number of training steps.
+
+    Args:
+        path: Where `is_lmnt_run`.
+
+    Raises:
+        ValueError: If it cannot be read or is no latent run; see `model_from_checkpoint`.
+    """
+    weights_path = path / WEIGHTS if path.is_dir() else path
+    what = f"'{weights_path}'"
+    checkpoint = read_checkpoint(weights_path, "Give a run folder of diffwave.train.")
+    model = model_from_checkpoint(checkpoint, what)
+    if not (weights_path.parent / HEADER_NAME).exists():
+        raise ValueError(
+            f"{what} has no {HEADER_NAME} beside it, which names the codec of its latents. "
+            "Copy the one of the latents it was trained on."
+        )
+    header = LatentHeader.read(weights_path.parent)
+    params = checkpoint["params"]
+    found = (params["raw_size"], params["hop_samples_latent"])
+    if found != (header.latent_size, header.hop_samples):
+        raise ValueError(
+            "{} is a model of latents of {} dimensions, hop {}; ".format(what, *found)
+            + f"the {HEADER_NAME} beside it says {header.latent_size} dimensions, hop "
+            f"{header.hop_samples}. Copy the one of the latents it was trained on."
+        )
+    num_steps = checkpoint.get("step")
+    return model, header, num_steps if isinstance(num_steps, int) else 0
+
+
+def write_lmnt_run(
+    folder: Path, model: LatentDiffusion, header: LatentHeader, num_steps: int
+) -> None:
+    """Write weights.pt and latents.json; see `checkpoint_from_model`.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    content = io.BytesIO()  # on a full disk torch's own writer would end the program
+    torch.save(checkpoint_from_model(model, header, num_steps), content)
+    with atomic_write(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(content.getbuffer())
+        (folder / HEADER_NAME).unlink(missing_ok=True)  # it must not outlive its weights
+    replace(header, files=[], skipped={}).write(folder)
+
+
+def model_from_checkpoint(checkpoint: dict[str, Any], what: str) -> LatentDiffusion:
+    """Return the model of a checkpoint of theirs, with its averaged weights if there are any.
+
+    Args:
+        checkpoint: What weights.pt holds.
+        what: What to call it in a message.
+
+    Raises:
+        ValueError: If it models audio instead of latents, or if a value or a weight is missing,
+            unknown or of another size; the message names it.
+    """
+    params = checkpoint.get("params")
+    weights = checkpoint.get("ema") or checkpoint.get("model")
+    if not isinstance(params, dict) or not isinstance(weights, dict):
+        raise ValueError(
+            f"{what} is no checkpoint of lmnt diffwave: it lacks params or model. "
+            "Give a run folder of diffwave.train."
+        )
+    if "latent_size" not in params:
+        raise ValueError(
+            f"{what} is a model of audio, not of latents (params has no latent_size), which this "
+            "command cannot use. Train the patched lmnt diffwave on a latent folder."
+        )
+    values = _Params(params, what)
+    is_conditional = bool(params.get("spectrogram_mels"))
+    if not is_conditional:
+        weights = _without_condition(weights, values)
+    schedule = values.schedule()
+    with torch.device("meta"):  # sizes only, until they are known to be those of the weights
+        conditioner = _conditioner(values) if is_conditional else None
+        network = DiffWave(
+            latent_size=values.size("latent_size"),
+            num_blocks=values.size("residual_layers"),
+            hidden_channels=values.size("residual_channels"),
+            segment_frames=1,  # the cycle is given, so nothing is fitted to it
+            dilation_cycle=values.size("dilation_cycle_length"),
+            condition_channels=values.size("n_mels") if is_conditional else 0,
+        )
+        standardizer = Standardizer(values.size("raw_size"), network.latent_size)
+    model = LatentDiffusion(standardizer, network, schedule, values.text("prediction"), conditioner)
+    _load(model, weights, what)
+    return model
+
+
+def _conditioner(values: _Params) -> SpectrogramConditioner:
+    return SpectrogramConditioner(
+        values.size("spectrogram_mels"),
+        values.size("n_mels"),
+        values.size("hop_samples_latent"),
+        values.size("mel_hop_samples"),
+    )
+
+
+class _Params:
+    """The values of `params`, each checked when it is read."""
+
+    def __init__(self, params: dict[str, Any], what: str) -> None:
+        self._params = params
+        self.what = what
+
+    def _value(self, name: str) -> Any:
+        if self._params.get(name) is None:
+            raise ValueError(
+                f"{self.what} lacks '{name}' in its params, so its model cannot be built. "
+                "Train it again with the patches of this version."
+            )
+        return self._params[name]
+
+    def _refusal(self, name: str, needed: str) -> ValueError:
+        found = repr(self._params[name])
+        found = found if len(found) < 40 else found[:36] + " ..."
+        return ValueError(f"{self.what} has {name} = {found} in its params; {needed} is needed.")
+
+    def size(self, name: str) -> int:
+        value = self._value(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self._refusal(name, "a whole number from 1")
+        return value
+
+    def text(self, name: str) -> str:
+        value = self._value(name)
+        if not isinstance(value, str):
+            raise self._refusal(name, "a name")
+        return value
+
+    def schedule(self) -> NoiseSchedule:
+        name = "noise_schedule"
+        betas = self._value(name)
+        is_list = isinstance(betas, list) and all(isinstance(beta, float | int) for beta in betas)
+        if not is_list or not betas or min(betas) < 0 or max(betas) > 1 or betas[0] == 0:
+            raise self._refusal(name, "a list of betas from 0 to 1, the first above 0,")
+        return NoiseSchedule(alpha_bar_from_betas(torch.tensor(betas, dtype=torch.float64)))
+
+
+def checkpoint_from_model(
+    model: LatentDiffusion, header: LatentHeader, num_steps: int
+) -> dict[str, Any]:
+    """Return what weights.pt holds of a model of ours.
+
+    It has no optimizer: a training continued from it begins with fresh moments.
+
+    Args:
+        model: Trained.
+        header: Of the latents it was trained on.
+        num_steps: Training steps behind the weights.
+    """
+    network, conditioner = model.network, model.conditioner
+    params: dict[str, Any] = {
+        **TRAINING_PARAMS,
+        "sample_rate": header.sample_rate_hz,
+        "latent_size": network.latent_size,
+        "raw_size": model.standardizer.raw_size,
+        "hop_samples_latent": header.hop_samples,
+        "n_mels": max(network.condition_channels, 1),
+        "prediction": model.prediction,
+        "noise_schedule": model.schedule.betas.tolist(),
+        "residual_layers": len(network.blocks),
+        "residual_channels": network.input.out_channels,
+        "dilation_cycle_length": network.dilation_cycle,
+    }
+    if conditioner is not None:
+        params["spectrogram_mels"] = conditioner.num_mels
+        params["mel_hop_samples"] = conditioner.mel_hop_samples
+    weights = {
+        lmnt_name(name): _with_halves_swapped(lmnt_name(name), tensor).cpu().clone()
+        for name, tensor in _named_weights(model).items()
+    }
+    if conditioner is None:
+        weights |= _zero_condition(network)
+    return {"step": num_steps, "params": params, "model": weights, "ema": weights}
+
+
+def lmnt_name(name: str) -> str:
+    """Return their name of a weight of `LatentDiffusion`."""
+    for ours, theirs in NAMES.items():
+        renamed, count = re.subn(rf"^{ours}(?=\.)", theirs, name)
+        if count:
+            return renamed
+    raise AssertionError(f"no name for {name}")
+
+
+def _named_weights(model: LatentDiffusion) -> dict[str, Tensor]:
+    """Return parameters and buffers, without the schedule, which they keep among the params."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _with_halves_swapped(name: str, tensor: Tensor) -> Tensor:
+    """Return a weight of theirs as ours or ours as theirs: content and gate change places."""
+    return torch.cat(tensor.chunk(2)[::-1]) if GATED.fullmatch(name) else tensor
+
+
+def _load(model: LatentDiffusion, weights: dict[str, Any], what: str) -> None:
+    """Give a model the weights that stand under their names."""
+    unknown = sorted(set(weights) - {lmnt_name(name) for name in _named_weights(model)})
+    if unknown:
+        raise ValueError(
+            f"{what} holds {len(unknown)} weights that its params do not account for "
+            f"(first: '{unknown[0]}')."
+        )
+    state: dict[str, Any] = model.state_dict()  # with the schedule
+    for name, tensor in _named_weights(model).items():
+        theirs = lmnt_name(name)
+        found = _weight(weights, theirs, tensor.shape, what).float()
+        state[name] = _with_halves_swapped(theirs, found)
+    model.load_state_dict(state, assign=True)
+
+
+def _weight(weights: dict[str, Any], name: str, shape: torch.Size, what: str) -> Tensor:
+    found = weights.get(name)
+    if not isinstance(found, Tensor) or found.shape != shape or not found.is_floating_point():
+        given = f"is {tuple(found.shape)}" if isinstance(found, Tensor) else "is missing"
+        raise ValueError(f"{what}: weight '{name}' {given}; {tuple(shape)} is needed.")
+    return found
+
+
+def _without_condition(weights: dict[str, Any], values: _Params) -> dict[str, Any]:
+    """Return weights of a network without a condition that is the same function."""
+    channels, hidden = values.size("n_mels"), values.size("residual_channels")
+    null = _weight(weights, NULL_CONDITION, torch.Size([channels, 1]), values.what)
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith(CONDITIONER)}
+    for index in range(values.size("residual_layers")):
+        projection = f"residual_layers.{index}.conditioner_projection"
+        bias_name = f"residual_layers.{index}.dilated_conv.bias"
+        weight = _weight(
+            kept, f"{projection}.weight", torch.Size([2 * hidden, channels, 1]), values.what
+        )
+        size = torch.Size([2 * hidden])
+        own, more = (
+            _weight(kept, name, size, values.what) for name in (bias_name, f"{projection}.bias")
+        )
+        constant = weight[:, :, 0].double() @ null[:, 0].double() + more.double()
+        kept[bias_name] = (own.double() + constant).float()
+        del kept[f"{projection}.weight"], kept[f"{projection}.bias"]
+    return kept
+
+
+def _zero_condition(network: DiffWave) -> dict[str, Tensor]:
+    """Return weights of a condition of one channel that adds nothing."""
+    size = 2 * network.input.out_channels
+    zeros = {NULL_CONDITION: torch.zeros(1, 1)}
+    for index in range(len(network.blocks)):
+        projection = f"residual_layers.{index}.conditioner_projection"
+        zeros[f"{projection}.weight"] = torch.zeros(size, 1, 1)
+        zeros[f"{projection}.bias"] = torch.zeros(size)
+    return zeros
