@@ -83,8 +83,8 @@ def read_lmnt_run(path: Path) -> tuple[LatentDiffusion, LatentHeader, int]:
             "Copy the one of the latents it was trained on."
         )
     header = LatentHeader.read(weights_path.parent)
-    params = checkpoint["params"]
-    found = (params["raw_size"], params["hop_samples_latent"])
+    values = _Params(checkpoint["params"], what)
+    found = (values.size("raw_size"), values.size("hop_samples_latent"))
     if found != (header.latent_size, header.hop_samples):
         raise ValueError(
             "{} is a model of latents of {} dimensions, hop {}; ".format(what, *found)

@@ -248,6 +248,9 @@ def test_inference_refuses_what_is_no_latent_run_of_theirs(
     assert "is no checkpoint of lmnt diffwave" in refused(run)
     run = write_run(tmp_path / "list", [1], header)
     assert "holds no checkpoint but a list" in refused(run)
+    old = make_checkpoint(False, hop_samples_latent=None)
+    run = write_run(tmp_path / "old", old, header)
+    assert "lacks 'hop_samples_latent' in its params" in refused(run)
     run = write_run(tmp_path / "hop", make_checkpoint(True), replace(header, hop_samples=2048))
     assert "4 dimensions, hop 1024; the latents.json beside it says 4 dimensions, hop 2048" in (
         refused(run)
