@@ -47,7 +47,7 @@ def checkpoint_of(weights: dict[str, torch.Tensor]) -> dict[str, object]:
 def write_upstream_run(
     folder: Path, config: str = CONFIG, weights: dict[str, torch.Tensor] | None = None
 ) -> Path:
-    """Write a run folder of acids-rave, the reference one if nothing else is told, and return it."""
+    """Write a run folder of acids-rave, by default the reference one, and return it."""
     (folder / CHECKPOINT).parent.mkdir(parents=True)
     (folder / "config.gin").write_text(config)
     content = checkpoint_of(golden_weights() if weights is None else weights)
@@ -55,9 +55,9 @@ def write_upstream_run(
     return folder
 
 
-def write_whole_run(folder: Path, *settings: str, step: int = 0) -> Path:
+def write_whole_run(folder: Path, *settings: str, step: int = 0, whole_v2: bool = False) -> Path:
     """Write a run of ours with its discriminators, as `rave train v2` does before it trains."""
-    settings = (*SMALL, *SHORT, *settings)
+    settings = settings if whole_v2 else (*SMALL, *SHORT, *settings)
     model = build_model("v2", *settings)
     discriminator = experiment.build_training().discriminator
     config = experiment.resolved_config()
