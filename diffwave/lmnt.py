@@ -228,7 +228,7 @@ def checkpoint_from_model(
         "dilation_cycle_length": network.dilation_cycle,
     }
     weights = {
-        lmnt_name(name): _with_halves_swapped(lmnt_name(name), tensor).cpu().clone()
+        lmnt_name(name): _with_halves_swapped(lmnt_name(name), tensor.detach()).cpu().clone()
         for name, tensor in _named_weights(model).items()
     }
     if conditioner is None:
