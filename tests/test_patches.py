@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,16 @@ def test_patched_tree_is_what_base_says_and_says_what_to_run_next(tree, apply):
         assert path not in before or after[path][1] == before[path][1]
     assert "pip install" in out
     assert "patched" in apply(tree, "--list")[1].splitlines()[0]
+
+
+def test_the_commands_to_run_next_have_these_options(tree, apply):
+    commands = [line.split() for line in apply(tree)[1].splitlines() if " --" in line]
+    for words in commands:
+        name = words[1] if words[0] == "rave" else words[2].split(".")[1]
+        text = "".join(path.read_text("utf-8") for path in tree.rglob(f"{name}.py"))
+        for option in (word[2:] for word in words if word.startswith("--")):
+            assert re.search(rf"['\"](--)?{option}['\"]", text), (name, option)
+    assert commands
 
 
 def test_reverse_restores_every_byte_and_mode(tree, apply):
