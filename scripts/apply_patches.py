@@ -30,7 +30,7 @@ VERSION = r"^\s*(?:__)?version(?:__)?\s*=\s*['\"]([^'\"]+)"
 NEXT = {
     "acids-rave": """\
 rave preprocess --input_path AUDIO --output_path DATASET
-rave train --name NAME --db_path DATASET --channels 1
+rave train --name NAME --db_path DATASET
 rave encode --model runs/NAME_… --input AUDIO --out_path LATENTS --spectrograms SPECTROGRAMS
 rave decode --model runs/NAME_… --input LATENTS --out_path DECODED""",
     "diffwave": """\
