@@ -165,7 +165,7 @@ def loop(
     run(
         *("rave", "train", "--name", "piano", "--config", "v2", "--db_path", "db"),
         *overrides,
-        *("--n_signal", "65536", "--batch", "4"),
+        *("--n_signal", "65536", "--batch", "2"),
         *("--max_steps", str(rave_steps), "--val_every", "100", "--save_every", "100"),
         *("--workers", "1", "--gpu", "-1"),
         shown=1,
