@@ -60,14 +60,19 @@ class Transcript:
         self.write("```")
 
     def run(
-        self, *command: str | Path, environment: Path | None = None, shown: int = SHOWN_LINES
-    ) -> str:
+        self,
+        *command: str | Path,
+        environment: Path | None = None,
+        shown: int = SHOWN_LINES,
+        only: str = r"\S",
+    ) -> None:
         """Run a command in the folder and show the end of its output.
 
         Args:
             command: With arguments.
             environment: Virtual environment whose programs it names; None for this one.
             shown: How many lines of the output.
+            only: Regex; show lines that match it.
 
         Raises:
             SystemExit: If it fails, after showing all of its output.
@@ -84,20 +89,17 @@ class Transcript:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             check=False,
         )
         # A progress bar writes its states between carriage returns; the last one is shown.
-        lines = [line.split("\r")[-1].rstrip() for line in done.stdout.split("\n")]
-        lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in lines]
-        kept = [line for line in lines if line]
+        output = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout.decode(errors="replace"))
+        lines = [line.rstrip().split("\r")[-1] for line in output.split("\n")]
+        kept = [line for line in lines if re.search(only, line) or (done.returncode and line)]
         if done.returncode:
             self.write("\n".join(kept))
             raise SystemExit(f"'{words[0]} {words[1]}' ended with exit code {done.returncode}.")
         seconds = f"# {time.monotonic() - start:.0f} s\n"
         self.write("\n".join([*(kept[-shown:] if shown else []), seconds]))
-        return done.stdout
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -127,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with told.section("Theirs in ours"):
         theirs_in_ours(told, audio)
     with told.section("Ours in theirs"):
-        ours_in_theirs(told, environment, audio)
+        our_codec_in_theirs(told, environment, audio)
+        our_diffusion_in_theirs(told, environment)
 
 
 def patch(told: Transcript, tree: Path, name: str) -> None:
@@ -153,8 +156,8 @@ def loop(
 ) -> None:
     """Walk from recordings to generated audio with the patched commands alone."""
 
-    def run(*command: str | Path, shown: int = SHOWN_LINES) -> None:
-        told.run(*command, environment=environment, shown=shown)
+    def run(*command: str | Path, shown: int = SHOWN_LINES, only: str = r"\S") -> None:
+        told.run(*command, environment=environment, shown=shown, only=only)
 
     run(
         *("rave", "preprocess", "--input_path", audio, "--output_path", "db"),
@@ -168,7 +171,7 @@ def loop(
         *("--n_signal", "65536", "--batch", "2"),
         *("--max_steps", str(rave_steps), "--val_every", "100", "--save_every", "100"),
         *("--workers", "1", "--gpu", "-1"),
-        shown=1,
+        only=r"^(train|val) set:|^Compression|^Receptive field|stopped:",
     )
     their_run = next((told.folder / "runs").glob("piano_*"))
     run(
@@ -210,8 +213,8 @@ def theirs_in_ours(told: Transcript, audio: Path) -> None:
     told.write(compare_latents(told.folder / "generated", told.folder / "generated-ours"))
 
 
-def ours_in_theirs(told: Transcript, environment: Path, audio: Path) -> None:
-    """Train ours on the same recordings, and open run, latents and diffusion run with theirs."""
+def our_codec_in_theirs(told: Transcript, environment: Path, audio: Path) -> None:
+    """Train our codec on the same recordings, and open its run and latents with theirs."""
     told.run("rave", "preprocess", audio, "prepared", "--sample-rate", "22050")
     told.run(
         *("rave", "train", "tiny", "--data", "prepared", "--out", "our-rave"),
@@ -232,6 +235,10 @@ def ours_in_theirs(told: Transcript, environment: Path, audio: Path) -> None:
         environment=environment,
     )
     told.write(compare_audio(told.folder / "our-audio", told.folder / "our-audio-theirs"))
+
+
+def our_diffusion_in_theirs(told: Transcript, environment: Path) -> None:
+    """Train our diffusion model on those latents, and generate with theirs."""
     told.run(
         *("python", "-m", "diffwave.train", "our-latents", "--config", "tiny"),
         *("--out", "our-diffusion", "--set", "MAX_STEPS=100"),
