@@ -192,8 +192,14 @@ def loop(
         *("rave", "decode", "--model", their_run, "--input", "generated"),
         *("--out_path", "generated-audio"),
     )
-    for path in sorted((told.folder / "generated-audio").rglob("*.wav")):
-        told.write(describe(path))
+    run(
+        *("rave", "decode", "--model", their_run, "--input", "latents"),
+        *("--out_path", "reconstructions"),
+    )
+    told.write("# Levels of the recordings, of their reconstructions, and of what was generated:")
+    for folder in (audio, told.folder / "reconstructions", told.folder / "generated-audio"):
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in (".flac", ".wav")):
+            told.write(describe(path))
 
 
 def theirs_in_ours(told: Transcript, audio: Path) -> None:
@@ -263,7 +269,8 @@ def describe(path: Path) -> str:
 
     audio, sample_rate_hz = soundfile.read(path, dtype="float32")
     level_db = 10 * np.log10(max(float(np.square(audio).mean()), 1e-20))
-    return f"# {path.name}: {len(audio) / sample_rate_hz:.2f} s, {level_db:.1f} dBFS"
+    name = f"{path.parent.name}/{path.name}"
+    return f"# {name}: {len(audio) / sample_rate_hz:.2f} s, {level_db:.1f} dBFS"
 
 
 def compare_latents(folder: Path, other: Path) -> str:
