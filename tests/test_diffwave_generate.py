@@ -44,7 +44,7 @@ def sampled_variance(
     return (latents.var() / noise.var()).item()
 
 
-@pytest.mark.parametrize("name", ["cosine", "audioldm"])
+@pytest.mark.parametrize("name", ["cosine", "audioldm", "flow"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("variance", [4.0, 0.25])
 def test_samplers_converge_to_the_variance_of_a_gaussian(

@@ -17,7 +17,7 @@ from diffwave.reference_loss import (
 )
 from diffwave.schedule import linear_schedule, named_schedule
 
-PREDICTIONS: list[Prediction] = ["epsilon", "v", "x0"]
+PREDICTIONS: list[Prediction] = ["epsilon", "v", "x0", "flow"]
 
 
 def segments_of(values: np.ndarray, num_frames: int) -> list[tuple[np.ndarray, float]]:
@@ -64,12 +64,15 @@ def test_losses_of_two_schedules_differ_on_the_same_data(name: str, white: float
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_mode_error_is_the_table_where_the_model_is_right(prediction: Prediction) -> None:
     alpha_bar = np.linspace(0.0, 0.999, 50)
+    a, s = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+    tau = s / (a + s)
     for variance in (0.01, 1.0, 30.0):
         below = alpha_bar * variance + 1 - alpha_bar
         table = {
             "epsilon": alpha_bar * variance / below,
             "v": variance / below,
             "x0": variance * (1 - alpha_bar) / below,
+            "flow": variance / ((1 - tau) ** 2 * variance + tau**2),
         }[prediction]
         found = mode_error(prediction, alpha_bar, variance, variance)
         np.testing.assert_allclose(found, table, rtol=1e-9, atol=1e-12)

@@ -16,7 +16,7 @@ from pytorch_lightning import Callback, Trainer
 import rave.trainer
 from diffwave import train
 from diffwave.dataset import Clip, ClipReader, FixedSegments, SegmentDataset, split_clips
-from diffwave.reference_loss import ReferenceLosses
+from diffwave.reference_loss import LossCurve, ReferenceLosses
 from diffwave.run import open_run
 from diffwave.training import (
     DiffusionSystem,
@@ -201,7 +201,9 @@ def test_loss_of_one_step_is_golden(latents: Path, tmp_path: Path) -> None:
     from rave.experiment import build_training
 
     references = ReferenceLosses(1.0, 1.0, 1.0)
-    system = DiffusionSystem(run.model, build_settings(run.folder, build_training), references, 4)
+    levels = LossCurve(*np.ones((4, 4)) * 0.5)
+    training = build_settings(run.folder, build_training)
+    system = DiffusionSystem(run.model, training, references, levels)
     system.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     loss = system.training_step(batch, 0).item()
     assert loss == pytest.approx(GOLDEN_LOSS, abs=2e-4)
