@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,8 @@ SAMPLERS = (DPM_SOLVER, DDIM, DDPM)
 # DPM-Solver works with log(alpha_bar), so a terminal signal of zero is taken for this, as small as
 # diffusers itself takes it: noise 4096 times the data.
 SMALLEST_ALPHA_BAR = 2.0**-24
+# Below this log-SNR DPM-Solver takes its first step in one: noise 150 times the data.
+LOWEST_LOG_SNR = -10.0
 
 
 def item_generator(seed: int, index: int) -> torch.Generator:
@@ -32,11 +35,31 @@ def item_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed + index)
 
 
+def even_timesteps(schedule: NoiseSchedule, num_steps: int) -> list[int]:
+    """Return timesteps at even distances of log-SNR, from the last one down to the first.
+
+    A latent space has slow modes of many times the power of a frame, which form where noise is
+    strong, and fast ones of little power, which form where it is weak. Even steps of log-SNR treat
+    all alike; even timesteps leave both ends to a step or two.
+
+    Source: Lu et al. 2022, arXiv:2206.00927, section 3.3. Differs: begins at pure noise.
+    """
+    log_snr = schedule.log_snr.clamp(min=LOWEST_LOG_SNR).numpy()
+    last = len(schedule) - 1
+    wanted = np.linspace(log_snr[-1], log_snr[0], num_steps)
+    places = np.rint(np.interp(wanted, log_snr[::-1], np.arange(last, -1, -1))).astype(int)
+    timesteps = [last]
+    for number, place in enumerate(places[1:], start=2):
+        # Each timestep once, and enough of them left for the steps that follow.
+        timesteps.append(min(max(int(place), num_steps - number), timesteps[-1] - 1))
+    return timesteps
+
+
 def build_sampler(name: str, schedule: NoiseSchedule, num_steps: int) -> Any:
     """Return a diffusers scheduler with a schedule of ours, ready to make `num_steps` steps.
 
     Nothing is clamped: latents have no range. Timesteps are spaced from the last one down, so that
-    sampling begins where the schedule ends.
+    sampling begins where the schedule ends: evenly, but for DPM-Solver (see `even_timesteps`).
 
     Args:
         name: One of `SAMPLERS`.
@@ -80,7 +103,10 @@ def build_sampler(name: str, schedule: NoiseSchedule, num_steps: int) -> Any:
     with warnings.catch_warnings():
         # diffusers 0.42 gives a torch 2.13 tensor to numpy 2.4, which asks for a newer protocol.
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        sampler.set_timesteps(num_steps)
+        if name == DPM_SOLVER:
+            sampler.set_timesteps(timesteps=even_timesteps(schedule, num_steps))
+        else:
+            sampler.set_timesteps(num_steps)
     return sampler
 
 

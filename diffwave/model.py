@@ -22,7 +22,7 @@ class LatentDiffusion(nn.Module):
         standardizer: Raw latents to latents.
         network: Over the standardizer's K dimensions.
         schedule: Saved with the weights, since a model can only be sampled with its own.
-        prediction: epsilon, v or x0.
+        prediction: epsilon, v, x0 or flow.
         conditioner: None for a model without conditions.
 
     Raises:

@@ -5,20 +5,29 @@
     gaussian  the best linear denoiser: knows the covariance over channels and time
 
 All follow from the latents alone, before any training. A model has learnt something that is musical
-only below `gaussian`, which `skill` says in one number. S segments, K latent size, N frames of
-a segment, F temporal frequencies, T timesteps.
+only below `gaussian`, which `skill` says in one number. At one noise level the skill of squared
+errors is the same whatever is predicted and however noise levels are weighted; skills of whole
+trainings are averages of it with different weights. S segments, K latent size, N frames of a
+segment, F temporal frequencies, T timesteps or other noise levels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from diffwave.denoiser import LossKind, Prediction
+from diffwave.denoiser import (
+    LossKind,
+    Prediction,
+    Weighting,
+    error_weight,
+    squared_error_weight,
+)
 from diffwave.schedule import NoiseSchedule
 
 Array = NDArray[np.float64]
@@ -38,6 +47,45 @@ class ReferenceLosses:
     def skill(self, loss: float) -> float:
         """Return how far a loss lies below `gaussian`: 0 is no better, 1 would be no error."""
         return 1.0 - loss / self.gaussian
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """The losses of the three predictors at each of some noise levels, each (T,).
+
+    Attributes:
+        alpha_bar: Signal power at each level.
+        zero: Loss of predicting nothing.
+        white: Loss of taking the data for white noise.
+        gaussian: Loss of the best linear denoiser.
+    """
+
+    alpha_bar: Array
+    zero: Array
+    white: Array
+    gaussian: Array
+
+    @property
+    def log_snr(self) -> Array:
+        """Return the log signal-to-noise ratio of each level, -inf for pure noise."""
+        log_snr: Array = torch.logit(torch.from_numpy(self.alpha_bar)).numpy()
+        return log_snr
+
+    def skill(self, loss: Array) -> Array:
+        """Return the skill at each level of losses (T,)."""
+        return 1.0 - loss / self.gaussian
+
+    @classmethod
+    def concatenate(cls, curves: Sequence[LossCurve]) -> LossCurve:
+        """Return the levels of some curves as one curve."""
+        parts = [(each.alpha_bar, each.zero, each.white, each.gaussian) for each in curves]
+        return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def mean(self) -> ReferenceLosses:
+        """Return the losses averaged over the levels."""
+        return ReferenceLosses(
+            float(self.zero.mean()), float(self.white.mean()), float(self.gaussian.mean())
+        )
 
 
 class SpectralDensity:
@@ -123,7 +171,8 @@ def fit_gaussian(runs: Iterable[tuple[NDArray[np.floating], float]]) -> Gaussian
         alpha_bar = np.linspace(0.05, 0.95, 10)
         model = _gaussian(first, smoothing, shrinkage)
         power = model.power_in_modes(second)
-        return float(_mean_error("v", alpha_bar, model.variance, power, first.weights).mean())
+        errors = mode_error("v", alpha_bar[:, None, None], model.variance, power)
+        return float((first.weights * errors.mean(axis=2)).sum(axis=1).mean())
 
     smoothing = min(SMOOTHINGS, key=lambda s: left_out_error(s, 0.03))
     shrinkage = min(SHRINKAGES, key=lambda s: left_out_error(smoothing, s))
@@ -163,19 +212,58 @@ def mode_error(
     )
     if prediction == "v":
         return np.asarray(v_error)
+    if prediction == "flow":
+        return np.asarray(v_error * np.square(np.sqrt(alpha_bar) + np.sqrt(noise_power)))
     return np.asarray(v_error * (alpha_bar if prediction == "epsilon" else noise_power))
 
 
-def _mean_error(
-    prediction: Prediction, alpha_bar: Array, assumed: Array, actual: Array, weights: Array
-) -> Array:
-    """Return the error at each alpha_bar, averaged over modes: (T,)."""
-    return np.array(
+def loss_curve(
+    gaussian: GaussianModel,
+    held_out: SpectralDensity,
+    alpha_bar: Array,
+    prediction: Prediction,
+    loss: LossKind,
+    weighting: Weighting = "none",
+) -> LossCurve:
+    """Return the three losses on held-out data at some noise levels.
+
+    The mean squared errors are exact for the linear denoisers named, whatever the law of the data.
+    The L1 losses are sqrt(2/pi) times the root of the mean squared error, averaged over channels:
+    exact where a channel's residual is Gaussian and of one size throughout.
+
+    Args:
+        gaussian: Fitted to training segments.
+        held_out: Of segments that were not used to fit it.
+        alpha_bar: (T,) signal power of the levels.
+        prediction: Of the training.
+        loss: Of the training.
+        weighting: Of the training.
+    """
+    weights = held_out.weights
+    power = (weights @ np.einsum("fkk->fk", held_out.density).real)[None]
+    column = alpha_bar[:, None]
+    a, s = np.sqrt(column), np.sqrt(1.0 - column)
+    nothing = {
+        "epsilon": np.ones_like(column * power),
+        "v": np.square(a) + np.square(s) * power,
+        "x0": np.ones_like(column) * power,
+        "flow": np.ones_like(column) + power,
+    }[prediction]
+    white = mode_error(prediction, column, 1.0, power)
+    in_modes = gaussian.power_in_modes(held_out)
+    # What each mode adds to each channel, (F, K, K).
+    share = weights[:, None, None] * np.square(np.abs(gaussian.modes))
+    linear = np.stack(
         [
-            (weights * mode_error(prediction, a, assumed, actual).mean(axis=1)).sum()
-            for a in alpha_bar
+            np.einsum(
+                "fkj,fj->k", share, mode_error(prediction, level, gaussian.variance, in_modes)
+            )
+            for level in alpha_bar
         ]
     )
+    squared_weight = squared_error_weight(weighting, prediction, torch.from_numpy(alpha_bar))
+    weight = error_weight(loss, squared_weight).numpy()
+    return LossCurve(alpha_bar, *(weight * _loss(each, loss) for each in (nothing, white, linear)))
 
 
 def reference_losses(
@@ -184,12 +272,9 @@ def reference_losses(
     schedule: NoiseSchedule,
     prediction: Prediction,
     loss: LossKind,
+    weighting: Weighting = "none",
 ) -> ReferenceLosses:
     """Return the three losses on held-out data, averaged over the timesteps of a schedule.
-
-    The mean squared errors are exact for the linear denoisers named, whatever the law of the data.
-    The L1 losses are sqrt(2/pi) times the root of the mean squared error at each timestep, as if
-    all residuals were Gaussian and of one size.
 
     Args:
         gaussian: Fitted to training segments.
@@ -197,22 +282,14 @@ def reference_losses(
         schedule: Of the training.
         prediction: Of the training.
         loss: Of the training.
+        weighting: Of the training.
     """
     alpha_bar = schedule.alpha_bar.numpy()
-    weights = held_out.weights
-    power = float((weights * np.einsum("fkk->fk", held_out.density).real.mean(axis=1)).sum())
-    nothing = {
-        "epsilon": np.ones_like(alpha_bar),
-        "v": alpha_bar + (1.0 - alpha_bar) * power,
-        "x0": np.full_like(alpha_bar, power),
-    }[prediction]
-    white = mode_error(prediction, alpha_bar, 1.0, power)
-    in_modes = gaussian.power_in_modes(held_out)
-    linear = _mean_error(prediction, alpha_bar, gaussian.variance, in_modes, weights)
-    return ReferenceLosses(*(_loss(errors, loss) for errors in (nothing, white, linear)))
+    return loss_curve(gaussian, held_out, alpha_bar, prediction, loss, weighting).mean()
 
 
-def _loss(mean_squared_errors: Array, loss: LossKind) -> float:
+def _loss(mean_squared_errors: Array, loss: LossKind) -> Array:
+    """Return the loss (T,) of mean squared errors (T, K)."""
     if loss == "mse":
-        return float(mean_squared_errors.mean())
-    return float(math.sqrt(2.0 / math.pi) * np.sqrt(mean_squared_errors).mean())
+        return np.asarray(mean_squared_errors.mean(axis=1))
+    return np.asarray(math.sqrt(2.0 / math.pi) * np.sqrt(mean_squared_errors).mean(axis=1))

@@ -21,7 +21,8 @@ LINEAR_SCHEDULES = {
     "linear-low-0.0195": (1e-5, 0.0195, NUM_TIMESTEPS),
 }
 COSINE = "cosine"
-SCHEDULES = (COSINE, *LINEAR_SCHEDULES)
+FLOW = "flow"
+SCHEDULES = (COSINE, FLOW, *LINEAR_SCHEDULES)
 
 
 class NoiseSchedule:
@@ -123,6 +124,18 @@ def cosine_schedule(num_timesteps: int, offset: float = 0.008) -> NoiseSchedule:
     return NoiseSchedule(alpha_bar)
 
 
+def flow_schedule(num_timesteps: int) -> NoiseSchedule:
+    """Return the schedule of flow matching: equal steps along the straight path to pure noise.
+
+    On the path (1 - tau)·latents + tau·noise, tau rises evenly to 1. The signal power is that
+    of the path scaled to power 1.
+
+    Source: Liu et al. 2023, arXiv:2209.03003, section 2.1.
+    """
+    tau = torch.arange(1, num_timesteps + 1, dtype=torch.float64) / num_timesteps
+    return NoiseSchedule((1 - tau).square() / ((1 - tau).square() + tau.square()))
+
+
 def named_schedule(name: str) -> NoiseSchedule:
     """Return a schedule by name.
 
@@ -131,6 +144,8 @@ def named_schedule(name: str) -> NoiseSchedule:
     """
     if name == COSINE:
         return cosine_schedule(NUM_TIMESTEPS)
+    if name == FLOW:
+        return flow_schedule(NUM_TIMESTEPS)
     if name not in LINEAR_SCHEDULES:
         raise ValueError(f"There is no schedule '{name}'. Choose one of: {', '.join(SCHEDULES)}.")
     return linear_schedule(*LINEAR_SCHEDULES[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from diffwave.denoiser import check_loss
+from diffwave.denoiser import check_loss, check_weighting
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class TrainingSettings:
         ema_decay: Of the averaged weights, which are the ones sampled from.
         condition_dropout: How often an item is trained without its condition.
         loss: mse or l1.
+        weighting: Of the loss over noise levels, none or min-snr.
         precision: Of Lightning's trainer, such as 32-true or bf16-mixed.
     """
 
@@ -48,6 +49,7 @@ class TrainingSettings:
     ema_decay: float
     condition_dropout: float
     loss: str
+    weighting: str
     precision: str
 
     def __post_init__(self) -> None:
@@ -59,6 +61,7 @@ class TrainingSettings:
                     f"{field.name} is {value!r}; a value of type {field.type} is needed."
                 )
         check_loss(self.loss)
+        check_weighting(self.weighting)
         if self.seed < 0:
             raise ValueError(f"The seed is {self.seed}; a whole number from 0 is needed.")
         for name in (

@@ -51,13 +51,12 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Train, and say what was learnt."""
-    from dataclasses import asdict
-
     import torch
     from torch.utils.data import DataLoader
 
     from diffwave.dataset import ClipReader, FixedSegments, SegmentDataset, split_clips
     from diffwave.run import KIND, open_run, save_header
+    from diffwave.skill import save_skill, skill_bins
     from diffwave.training import (
         DiffusionSystem,
         averaged_weights,
@@ -96,7 +95,7 @@ def run(options: argparse.Namespace) -> Result:
     num_frames = settings.segment_frames
     held_out = FixedSegments(reader, held_out_clips, num_frames, settings.held_out_segments)
     known = FixedSegments(reader, training_clips, num_frames, REFERENCE_SEGMENTS)
-    references = measure_references(model, known, held_out, settings.loss)
+    references, levels = measure_references(model, known, held_out, settings)
     _warn_of_white_noise(references, options.latents)
     segments = SegmentDataset(reader, training_clips, num_frames, settings.seed)
     held_out_batches: Any = DataLoader(held_out, batch_size=settings.batch_size)
@@ -106,7 +105,7 @@ def run(options: argparse.Namespace) -> Result:
         return Loaders(DataLoader(segments, batch_sampler=batches), held_out_batches)
 
     fit(
-        DiffusionSystem(model, settings, references, len(held_out)),
+        DiffusionSystem(model, settings, references, levels),
         data_for,
         options.out,
         settings.max_steps,
@@ -119,10 +118,17 @@ def run(options: argparse.Namespace) -> Result:
     )
     trained = open_run(options.out)
     errors = [
-        held_out_errors(trained.model, batch, settings.loss, len(held_out))
-        for batch in held_out_batches
+        held_out_errors(trained.model, batch, settings, len(held_out)) for batch in held_out_batches
     ]
-    loss = float(torch.cat(errors).mean())
+    losses = torch.cat(errors).double().numpy()
+    loss = float(losses.mean())
+    objective = {
+        "prediction": model.prediction,
+        "loss": settings.loss,
+        "weighting": settings.weighting,
+    }
+    bins = skill_bins(losses, levels)
+    skill = save_skill(options.out, trained.num_steps, objective, loss, references, bins)
     figures = {
         "run": str(options.out),
         "num_steps": settings.max_steps,
@@ -130,11 +136,7 @@ def run(options: argparse.Namespace) -> Result:
         "latent_size": model.standardizer.latent_size,
         "raw_size": model.standardizer.raw_size,
         "fidelity": float(trained.model.standardizer.fidelity),
-        "prediction": model.prediction,
-        "loss": settings.loss,
-        "held_out_loss": loss,
-        **asdict(references),
-        "skill": references.skill(loss),
+        **skill,
     }
     verdict = what_was_learnt(loss, references)
     if model.conditioner is not None:

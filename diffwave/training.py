@@ -15,15 +15,27 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from diffwave.dataset import FixedSegments, Segment
-from diffwave.denoiser import add_noise, check_loss, error, stratified_timesteps, target
+from diffwave.denoiser import (
+    add_noise,
+    check_loss,
+    check_weighting,
+    error,
+    error_weight,
+    squared_error_weight,
+    stratified_timesteps,
+    target,
+)
 from diffwave.model import LatentDiffusion
 from diffwave.reference_loss import (
+    LossCurve,
     ReferenceLosses,
     SpectralDensity,
     fit_gaussian,
+    loss_curve,
     reference_losses,
 )
 from diffwave.settings import TrainingSettings
+from diffwave.skill import skill_bins
 
 # Added to the seed of each purpose, so that no two draw the same numbers.
 NOISE_STREAM, HELD_OUT_STREAM = 1, 2
@@ -67,30 +79,38 @@ def learning_rate_factor(warmup_steps: int, max_steps: int) -> Callable[[int], f
     return factor
 
 
-def held_out_errors(model: LatentDiffusion, batch: Segment, loss: str, num_segments: int) -> Tensor:
+def held_out_timesteps(num_segments: int, num_timesteps: int) -> Tensor:
+    """Return the timestep of each held-out segment, (S,) int64.
+
+    Each is the middle of one of `num_segments` equal parts of the schedule, in random order.
+    """
+    order = torch.randperm(num_segments, generator=generator_for(HELD_OUT_STREAM))
+    return ((order.double() + 0.5) / num_segments * num_timesteps).long()
+
+
+def held_out_errors(
+    model: LatentDiffusion, batch: Segment, settings: TrainingSettings, num_segments: int
+) -> Tensor:
     """Return the error of each held-out segment, (B,), comparable over time and between models.
 
-    Segment i always meets the same noise; its timestep is the middle of one of `num_segments` equal
-    parts of the schedule.
+    Segment i always meets the same noise at the same one of `held_out_timesteps`.
 
     Args:
         model: To measure.
         batch: Of `FixedSegments`.
-        loss: mse or l1.
+        settings: Of the training: its loss and weighting.
         num_segments: Of all held-out segments.
     """
     latents, mask = _latents(model, batch)
-    order = torch.randperm(num_segments, generator=generator_for(HELD_OUT_STREAM))
     index = batch["index"].cpu()
-    position = (order[index].double() + 0.5) / num_segments
-    timestep = (position * len(model.schedule)).long()
+    timestep = held_out_timesteps(num_segments, len(model.schedule))[index]
     noise = torch.stack(
         [
             torch.randn(latents.shape[1:], generator=generator_for(HELD_OUT_STREAM, int(i)))
             for i in index
         ]
     )
-    return _errors(model, batch, latents, mask, noise, timestep, loss, is_absent=None)
+    return _errors(model, batch, latents, mask, noise, timestep, settings, is_absent=None)
 
 
 def _latents(model: LatentDiffusion, batch: Segment) -> tuple[Tensor, Tensor]:
@@ -105,7 +125,7 @@ def _errors(
     mask: Tensor,
     noise: Tensor,
     timestep: Tensor,
-    loss: str,
+    settings: TrainingSettings,
     is_absent: Tensor | None,
 ) -> Tensor:
     noise = noise.to(latents.device)
@@ -117,7 +137,11 @@ def _errors(
         condition = model.conditioner(batch["spectrogram"], is_absent)
     output = model(noisy, timestep, condition)
     wanted = target(model.prediction, latents, noise, alpha_bar)
-    return error(check_loss(loss), output.float(), wanted, mask)
+    kind = check_loss(settings.loss)
+    weighting = check_weighting(settings.weighting)
+    weight = squared_error_weight(weighting, model.prediction, alpha_bar)
+    weight = error_weight(kind, weight).to(dtype=latents.dtype, device=latents.device)
+    return weight * error(kind, output.float(), wanted, mask)
 
 
 class DiffusionSystem(LightningModule):
@@ -127,7 +151,7 @@ class DiffusionSystem(LightningModule):
         model: To train.
         settings: Of the training.
         references: Losses to compare with.
-        num_held_out: Segments of a validation.
+        levels: The same for each held-out segment at its own noise level.
     """
 
     def __init__(
@@ -135,13 +159,14 @@ class DiffusionSystem(LightningModule):
         model: LatentDiffusion,
         settings: TrainingSettings,
         references: ReferenceLosses,
-        num_held_out: int,
+        levels: LossCurve,
     ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
         self.references = references
-        self.num_held_out = num_held_out
+        self.levels = levels
+        self._errors: list[Tensor] = []
 
     def training_step(self, batch: Segment, batch_idx: int) -> Tensor:
         """Return the loss of one batch; all its randomness follows from (seed, step)."""
@@ -158,7 +183,7 @@ class DiffusionSystem(LightningModule):
             mask,
             noise,
             timestep,
-            self.settings.loss,
+            self.settings,
             is_absent=drop.to(latents.device),
         ).mean()
         self.log("train_loss", loss, prog_bar=True)
@@ -166,11 +191,17 @@ class DiffusionSystem(LightningModule):
 
     def validation_step(self, batch: Segment, batch_idx: int) -> None:
         """Add a batch to the held-out loss."""
-        errors = held_out_errors(self.model, batch, self.settings.loss, self.num_held_out)
+        errors = held_out_errors(self.model, batch, self.settings, len(self.levels.alpha_bar))
+        self._errors.append(errors.cpu())
         self.log("held_out_loss", errors.mean(), batch_size=len(errors), prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the references beside the held-out loss."""
+        """Log the references beside the held-out loss, and both over log-SNR."""
+        errors = torch.cat(self._errors).double().numpy()
+        self._errors.clear()
+        for each in skill_bins(errors, self.levels):
+            self.log(f"held_out_loss_at_log_snr/{each.log_snr:+d}", each.loss)
+            self.log(f"skill_at_log_snr/{each.log_snr:+d}", each.skill)
         loss = float(self.trainer.callback_metrics["held_out_loss"])
         self.log_dict({f"reference/{k}": v for k, v in asdict(self.references).items()})
         self.log("skill", self.references.skill(loss), prog_bar=True)
@@ -190,22 +221,39 @@ class DiffusionSystem(LightningModule):
 
 
 def measure_references(
-    model: LatentDiffusion, training: FixedSegments, held_out: FixedSegments, loss: str
-) -> ReferenceLosses:
-    """Return the reference losses of held-out segments, from the latents alone."""
-    data = SpectralDensity(model.standardizer.latent_size, held_out.num_frames)
-    for segments, num_valid_frames in _standardized(model, held_out):
-        data.add(segments, num_valid_frames)
+    model: LatentDiffusion,
+    training: FixedSegments,
+    held_out: FixedSegments,
+    settings: TrainingSettings,
+) -> tuple[ReferenceLosses, LossCurve]:
+    """Return the reference losses of held-out segments, from the latents alone.
+
+    Returns:
+        Of all segments over the whole schedule; and of each segment, from its own spectrum, at the
+        timestep that `held_out_errors` gives it.
+    """
+    objective = model.prediction, check_loss(settings.loss), check_weighting(settings.weighting)
     gaussian = fit_gaussian(_standardized(model, training))
-    return reference_losses(gaussian, data, model.schedule, model.prediction, check_loss(loss))
+    timesteps = held_out_timesteps(len(held_out), len(model.schedule))
+    everything = SpectralDensity(model.standardizer.latent_size, held_out.num_frames)
+    levels = []
+    segments = _standardized(model, held_out, run_of_segments=1)
+    for (segment, num_valid_frames), timestep in zip(segments, timesteps, strict=True):
+        data = SpectralDensity(*segment.shape[1:])
+        data.add(segment, num_valid_frames)
+        everything += data
+        alpha_bar = model.schedule.alpha_bar[timestep][None].numpy()
+        levels.append(loss_curve(gaussian, data, alpha_bar, *objective))
+    references = reference_losses(gaussian, everything, model.schedule, *objective)
+    return references, LossCurve.concatenate(levels)
 
 
 def _standardized(
-    model: LatentDiffusion, segments: FixedSegments
+    model: LatentDiffusion, segments: FixedSegments, run_of_segments: int = RUN_OF_SEGMENTS
 ) -> Iterable[tuple[np.ndarray[Any, Any], float]]:
-    for start in range(0, len(segments), RUN_OF_SEGMENTS):
-        items = [segments[i] for i in range(start, min(start + RUN_OF_SEGMENTS, len(segments)))]
-        latents, mask = _latents(model, default_collate(items))
+    for start in range(0, len(segments), run_of_segments):
+        stop = min(start + run_of_segments, len(segments))
+        latents, mask = _latents(model, default_collate([segments[i] for i in range(start, stop)]))
         yield latents.numpy(), float(mask.sum())
 
 

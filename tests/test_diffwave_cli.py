@@ -90,7 +90,8 @@ def test_conditional_path_from_audio_to_latents(
     figures = json.loads(capsys.readouterr().out)
     assert {"zero", "white", "gaussian", "held_out_loss", "skill"} <= set(figures)
     assert sorted(p.name for p in run.iterdir()) == [
-        "checkpoints", "config.gin", "latents.json", "model.gin", "run.json", "tensorboard",
+        "checkpoints", "config.gin", "latents.json", "model.gin", "run.json", "skill.json",
+        "tensorboard",
     ]  # fmt: skip
 
     few = ["--steps", "3", "--count", "2", "--json"]
@@ -175,6 +176,7 @@ def test_unconditional_run_generates_and_refuses_a_condition(
         ("SCHEDULE='sine'", "There is no schedule 'sine'. Choose one of: cosine"),
         ("PREDICTION='epsilon'", "Choose PREDICTION='v'"),
         ("LOSS='l2'", "There is no loss 'l2'"),
+        ("WEIGHTING='snr'", "There is no weighting 'snr'. Choose one of: none, min-snr"),
         ("LERNING_RATE=1", "uses LERNING_RATE"),
         ("LATENT_SIZE=3", "LATENT_SIZE cannot be set"),
         ("FIDELITY=2", "FIDELITY is 2; it must be above 0 and at most 1"),

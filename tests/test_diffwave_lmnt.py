@@ -178,7 +178,7 @@ def test_every_weight_has_a_name_of_its_own_there() -> None:
     [
         ({"raw_size": None}, "lacks 'raw_size' in its params"),
         ({"prediction": None}, "lacks 'prediction'"),
-        ({"prediction": "flow"}, "There is no prediction 'flow'"),
+        ({"prediction": "score"}, "There is no prediction 'score'"),
         ({"prediction": "epsilon"}, "ends in pure noise"),
         ({"residual_layers": 2.5}, "residual_layers = 2.5 in its params; a whole number"),
         ({"dilation_cycle_length": 0}, "dilation_cycle_length = 0"),

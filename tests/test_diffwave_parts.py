@@ -13,9 +13,11 @@ from diffwave.denoiser import (
     Prediction,
     add_noise,
     check_prediction,
+    check_weighting,
     denoised_from,
     error,
     noise_from,
+    squared_error_weight,
     stratified_timesteps,
     target,
 )
@@ -46,8 +48,64 @@ def test_conversions_of_a_schedule_invert(name: str) -> None:
         torch.testing.assert_close(back, schedule.alpha_bar, rtol=1e-9, atol=1e-15)
 
 
-def test_only_the_cosine_schedule_ends_in_pure_noise() -> None:
-    assert [name for name in SCHEDULES if named_schedule(name).is_zero_terminal] == ["cosine"]
+def test_only_cosine_and_flow_end_in_pure_noise() -> None:
+    ends = [name for name in SCHEDULES if named_schedule(name).is_zero_terminal]
+    assert ends == ["cosine", "flow"]
+
+
+def test_flow_schedule_takes_even_steps_of_the_straight_path() -> None:
+    alpha_bar = named_schedule("flow").alpha_bar
+    a, s = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    torch.testing.assert_close(s / (a + s), torch.arange(1, 1001).double() / 1000)
+
+
+def test_flow_is_the_slope_of_the_straight_path() -> None:
+    latents, noise = random(1, 3, 7, seed=1), random(1, 3, 7, seed=2)
+
+    def path(alpha_bar: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        a, s = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        return s / (a + s), add_noise(latents, noise, alpha_bar) / (a + s)[:, None, None]
+
+    (tau, here), (later, there) = (path(torch.tensor([p]).double()) for p in (0.6, 0.3))
+    slope = (there - here) / (later - tau)
+    torch.testing.assert_close(
+        slope.float(), target("flow", latents, noise, tau), rtol=1e-4, atol=1e-5
+    )
+
+
+def weight_of(weighting: str, prediction: Prediction, alpha_bar: torch.Tensor) -> torch.Tensor:
+    return squared_error_weight(check_weighting(weighting), prediction, alpha_bar)
+
+
+@pytest.mark.parametrize("prediction", get_args(Prediction))
+def test_min_snr_weighs_an_error_of_the_latents_alike_whatever_is_predicted(
+    prediction: Prediction,
+) -> None:
+    alpha_bar = torch.tensor([0.999, 0.9, 0.5, 0.1, 0.01], dtype=torch.float64)
+    snr = alpha_bar / (1 - alpha_bar)
+    latents, noise = random(5, 3, 7, seed=1).double(), random(5, 3, 7, seed=2).double()
+    noisy = add_noise(latents, noise, alpha_bar)
+    wanted = target(prediction, latents, noise, alpha_bar)
+    output = wanted + random(5, 3, 7, seed=3)
+    wrong = denoised_from(prediction, output, noisy, alpha_bar) - latents
+    counted = weight_of("min-snr", prediction, alpha_bar) * (output - wanted).square().mean((1, 2))
+    torch.testing.assert_close(counted, snr.clamp(max=5) * wrong.square().mean((1, 2)))
+
+
+def test_min_snr_is_that_of_the_paper() -> None:
+    alpha_bar = torch.tensor([0.99, 0.5, 0.1], dtype=torch.float64)
+    snr = alpha_bar / (1 - alpha_bar)
+    least = snr.clamp(max=5)
+    torch.testing.assert_close(weight_of("min-snr", "epsilon", alpha_bar), least / snr)
+    torch.testing.assert_close(weight_of("min-snr", "v", alpha_bar), least / (snr + 1))
+    torch.testing.assert_close(weight_of("min-snr", "x0", alpha_bar), least)
+    assert weight_of("none", "v", alpha_bar).tolist() == [1, 1, 1]
+    assert weight_of("min-snr", "flow", torch.zeros(1).double()).tolist() == [0]
+
+
+def test_unknown_weighting_lists_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"no weighting 'snr'. Choose one of: none, min-snr"):
+        check_weighting("snr")
 
 
 def test_terminal_signal_of_the_diary_is_what_it_says() -> None:
@@ -55,7 +113,7 @@ def test_terminal_signal_of_the_diary_is_what_it_says() -> None:
 
 
 def test_unknown_schedule_lists_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"no schedule 'sine'. Choose one of: cosine, diffwave"):
+    with pytest.raises(ValueError, match=r"no schedule 'sine'. Choose one of: cosine, flow"):
         named_schedule("sine")
 
 

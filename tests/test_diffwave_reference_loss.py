@@ -7,17 +7,33 @@ import pytest
 import torch
 from diffwave_data import autoregression
 
-from diffwave.denoiser import Prediction, add_noise, denoised_from, target
+from diffwave.denoiser import (
+    LossKind,
+    Prediction,
+    Weighting,
+    add_noise,
+    check_loss,
+    check_weighting,
+    denoised_from,
+    error,
+    error_weight,
+    squared_error_weight,
+    target,
+)
 from diffwave.reference_loss import (
+    LossCurve,
     ReferenceLosses,
     SpectralDensity,
     fit_gaussian,
+    loss_curve,
     mode_error,
     reference_losses,
 )
 from diffwave.schedule import linear_schedule, named_schedule
+from diffwave.skill import skill_bins
 
-PREDICTIONS: list[Prediction] = ["epsilon", "v", "x0"]
+PREDICTIONS: list[Prediction] = ["epsilon", "v", "x0", "flow"]
+WEIGHTINGS: list[Weighting] = ["none", "min-snr"]
 
 
 def segments_of(values: np.ndarray, num_frames: int) -> list[tuple[np.ndarray, float]]:
@@ -36,11 +52,14 @@ def density_of(segments: list[tuple[np.ndarray, float]]) -> SpectralDensity:
     return data
 
 
-def references(memory: float, name: str, prediction: Prediction, loss: str) -> ReferenceLosses:
+def references(
+    memory: float, name: str, prediction: Prediction, loss: str, weighting: str = "none"
+) -> ReferenceLosses:
     training = segments_of(autoregression(4, 64 * 200, memory, seed=1), 64)
     held_out = segments_of(autoregression(4, 64 * 60, memory, seed=2), 64)
+    objective = prediction, check_loss(loss), check_weighting(weighting)
     return reference_losses(
-        fit_gaussian(training), density_of(held_out), named_schedule(name), prediction, loss
+        fit_gaussian(training), density_of(held_out), named_schedule(name), *objective
     )
 
 
@@ -64,12 +83,15 @@ def test_losses_of_two_schedules_differ_on_the_same_data(name: str, white: float
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_mode_error_is_the_table_where_the_model_is_right(prediction: Prediction) -> None:
     alpha_bar = np.linspace(0.0, 0.999, 50)
+    a, s = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+    tau = s / (a + s)
     for variance in (0.01, 1.0, 30.0):
         below = alpha_bar * variance + 1 - alpha_bar
         table = {
             "epsilon": alpha_bar * variance / below,
             "v": variance / below,
             "x0": variance * (1 - alpha_bar) / below,
+            "flow": variance / ((1 - tau) ** 2 * variance + tau**2),
         }[prediction]
         found = mode_error(prediction, alpha_bar, variance, variance)
         np.testing.assert_allclose(found, table, rtol=1e-9, atol=1e-12)
@@ -125,3 +147,80 @@ def test_skill_of_the_gaussian_is_zero() -> None:
 def test_too_few_segments_fall_back_to_white() -> None:
     few = segments_of(autoregression(4, 64, 0.9, seed=1), 64)
     np.testing.assert_allclose(fit_gaussian(few).variance, 1.0)
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1"])
+@pytest.mark.parametrize("weighting", ["none", "min-snr"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_zero_and_white_are_what_draws_score(
+    prediction: Prediction, weighting: Weighting, loss: LossKind
+) -> None:
+    alpha_bar = torch.tensor([0.02, 0.4, 0.97], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.tensor([1.0, 2.0])[:, None]
+    latents = sizes * torch.randn(3, 2, 200_000, generator=generator)
+    noise = torch.randn(latents.shape, generator=generator)
+    noisy = add_noise(latents, noise, alpha_bar)
+    a, s = (part[:, None, None].float() for part in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
+    denoised = a * noisy  # Wiener's filter for variance 1
+    guess = target(prediction, denoised, (noisy - a * denoised) / s, alpha_bar)
+    wanted = target(prediction, latents, noise, alpha_bar)
+    weight = error_weight(loss, squared_error_weight(weighting, prediction, alpha_bar))
+    scores = [
+        weight * error(loss, output, wanted, torch.ones(3, 200_000))
+        for output in (torch.zeros_like(wanted), guess)
+    ]
+    data = density_of(segments_of(latents.numpy()[0], 64))
+    gaussian = fit_gaussian(segments_of(latents.numpy()[1], 64))
+    curve = loss_curve(gaussian, data, alpha_bar.numpy(), prediction, loss, weighting)
+    np.testing.assert_allclose(curve.zero, scores[0], rtol=0.02)
+    np.testing.assert_allclose(curve.white, scores[1], rtol=0.02)
+    assert (curve.gaussian < curve.white).all()
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1"])
+def test_min_snr_makes_one_loss_of_all_predictions(loss: str) -> None:
+    found = [references(0.9, "audioldm", each, loss, "min-snr") for each in PREDICTIONS]
+    for each in found[1:]:
+        assert each.white == pytest.approx(found[0].white)
+        assert each.gaussian == pytest.approx(found[0].gaussian)
+
+
+def test_skill_at_one_noise_level_is_the_same_for_every_objective() -> None:
+    training = segments_of(autoregression(3, 64 * 100, 0.9, seed=1), 64)
+    data = density_of(segments_of(autoregression(3, 64 * 30, 0.9, seed=2), 64))
+    gaussian, alpha_bar = fit_gaussian(training), np.linspace(0.01, 0.99, 9)
+    losses = [
+        loss_curve(gaussian, data, alpha_bar, prediction, "mse", weighting)
+        for prediction in PREDICTIONS
+        for weighting in WEIGHTINGS
+    ]
+    for each in losses[1:]:
+        np.testing.assert_allclose(each.skill(each.white), losses[0].skill(losses[0].white))
+
+
+def test_references_are_the_mean_of_their_curve_over_the_schedule() -> None:
+    schedule = named_schedule("cosine")
+    data = density_of(segments_of(autoregression(3, 640, 0.9, seed=2), 64))
+    gaussian = fit_gaussian(segments_of(autoregression(3, 6400, 0.9, seed=1), 64))
+    curve = loss_curve(gaussian, data, schedule.alpha_bar.numpy(), "v", "mse")
+    assert reference_losses(gaussian, data, schedule, "v", "mse") == curve.mean()
+    assert curve.log_snr[-1] == -np.inf
+    parts = [LossCurve(*(np.array([v]) for v in level)) for level in levels_of(curve)]
+    assert LossCurve.concatenate(parts).mean() == curve.mean()
+
+
+def levels_of(curve: LossCurve) -> list[tuple[float, ...]]:
+    return list(zip(curve.alpha_bar, curve.zero, curve.white, curve.gaussian, strict=True))
+
+
+def test_bins_of_log_snr_hold_each_segment_once_and_its_own_references() -> None:
+    log_snr = np.array([-np.inf, -7.5, -1.5, 0.0, 0.9, 40.0])
+    alpha_bar = 1 / (1 + np.exp(-log_snr))
+    gaussian = np.array([0.0, 1.0, 1.0, 0.5, 1.5, 1.0])
+    levels = LossCurve(alpha_bar, np.full(6, 3.0), np.full(6, 2.0), gaussian)
+    bins = skill_bins(np.array([0.0, 0.5, 1.0, 0.6, 1.0, 0.9]), levels)
+    assert [each.log_snr for each in bins] == [-8, -2, 0, 8]
+    assert [each.num_segments for each in bins] == [2, 1, 2, 1]
+    assert [each.skill for each in bins] == pytest.approx([0.5, 0.0, 0.2, 0.1])
+    assert {(each.zero, each.white) for each in bins} == {(3.0, 2.0)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -16,7 +17,7 @@ from pytorch_lightning import Callback, Trainer
 import rave.trainer
 from diffwave import train
 from diffwave.dataset import Clip, ClipReader, FixedSegments, SegmentDataset, split_clips
-from diffwave.reference_loss import ReferenceLosses
+from diffwave.reference_loss import LossCurve, ReferenceLosses
 from diffwave.run import open_run
 from diffwave.training import (
     DiffusionSystem,
@@ -201,7 +202,9 @@ def test_loss_of_one_step_is_golden(latents: Path, tmp_path: Path) -> None:
     from rave.experiment import build_training
 
     references = ReferenceLosses(1.0, 1.0, 1.0)
-    system = DiffusionSystem(run.model, build_settings(run.folder, build_training), references, 4)
+    levels = LossCurve(*np.ones((4, 4)) * 0.5)
+    training = build_settings(run.folder, build_training)
+    system = DiffusionSystem(run.model, training, references, levels)
     system.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     loss = system.training_step(batch, 0).item()
     assert loss == pytest.approx(GOLDEN_LOSS, abs=2e-4)
@@ -241,3 +244,23 @@ def test_a_higher_max_steps_continues_a_finished_run(latents: Path, tmp_path: Pa
         few = settings(f"MAX_STEPS={num_steps}")
         assert train.main([str(latents), "--out", str(run), "--config", "tiny", *few]) == 0
         assert finished_steps(run) == num_steps
+
+
+@pytest.mark.parametrize("weighting", ["none", "min-snr"])
+def test_skill_over_noise_levels_is_saved_with_the_run(
+    latents: Path, tmp_path: Path, weighting: str
+) -> None:
+    run = tmp_path / "run"
+    options = settings(f"WEIGHTING='{weighting}'", "HELD_OUT_SEGMENTS=8")
+    assert train.main([str(latents), "--out", str(run), "--config", "tiny", *options]) == 0
+    found = json.loads((run / "skill.json").read_text())
+    assert (found["prediction"], found["loss"], found["weighting"]) == ("v", "mse", weighting)
+    assert found["step"] == open_run(run).num_steps
+    assert found["skill"] == pytest.approx(1 - found["held_out_loss"] / found["gaussian"])
+    bins = found["by_log_snr"]
+    num_segments = sum(each["num_segments"] for each in bins)
+    total = sum(each["loss"] * each["num_segments"] for each in bins)
+    assert total / num_segments == pytest.approx(found["held_out_loss"])
+    for each in bins:
+        assert each["skill"] == pytest.approx(1 - each["loss"] / each["gaussian"])
+        assert each["zero"] >= each["gaussian"] * 0.5

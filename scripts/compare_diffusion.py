@@ -1,0 +1,155 @@
+"""Compare diffusion runs and samplers by what they denoise and by what they generate.
+
+    python scripts/compare_diffusion.py latents runs/v runs/flow --out comparison.json
+    python scripts/compare_diffusion.py latents runs/v --samplers dpm-solver++:20 ddpm:250 \
+        --out samplers.json
+
+Losses of different objectives cannot be compared, since each counts noise levels its own way. The
+error of the denoised latents at one noise level can. It is measured on one grid of log-SNR, on the
+same held-out segments with the same noise, relative to the best linear denoiser at that level.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffwave.dataset import ClipReader, FixedSegments, split_clips
+from diffwave.denoiser import add_noise
+from diffwave.generate import generate
+from diffwave.model import LatentDiffusion
+from diffwave.reference_loss import SpectralDensity, fit_gaussian, loss_curve
+from diffwave.run import open_run
+from diffwave.sample_statistics import Array, compare
+from diffwave.schedule import alpha_bar_from_log_snr
+from rave.files import write_json
+from rave.latents import LatentHeader
+
+LOG_SNR = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
+BATCH_SIZE = 16
+NUM_FRAMES = 128
+# Neighbouring segments overlap, so they must not be divided among halves of a cross-validation.
+RUN_OF_SEGMENTS = 8
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the program's options."""
+    assert __doc__ is not None
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("latents", type=Path, help="what the runs were trained on")
+    options.add_argument("runs", type=Path, nargs="+", help="without conditions")
+    options.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    options.add_argument("--held-out-fraction", type=float, default=0.2, help="of the trainings")
+    options.add_argument("--samplers", nargs="*", default=["dpm-solver++:20"], help="name:steps …")
+    options.add_argument("--count", type=int, default=64, help="segments to generate (default 64)")
+    options.add_argument("--seeds", type=int, default=1, help="sets to generate (default 1)")
+    return options
+
+
+def segments_of(reader: ClipReader, clips: Any) -> torch.Tensor:
+    """Return raw segments of 128 frames, half overlapping, none of them padded: (S, D, N)."""
+    items = list(FixedSegments(reader, clips, NUM_FRAMES, 4096))
+    return torch.stack([item["raw"] for item in items if bool(item["mask"].all())])
+
+
+@torch.no_grad()
+def denoising_error(model: LatentDiffusion, latents: torch.Tensor, log_snr: float) -> float:
+    """Return the mean squared error of the denoised latents (S, K, N) at the level nearest."""
+    timestep = int((model.schedule.log_snr - log_snr).abs().argmin())
+    generator = torch.Generator().manual_seed(round(100 + log_snr))
+    noise = torch.randn(latents.shape, generator=generator)
+    total = 0.0
+    for part, its_noise in zip(latents.split(BATCH_SIZE), noise.split(BATCH_SIZE), strict=True):
+        timesteps = torch.full((len(part),), timestep)
+        # Exactly at the level asked for; the model is told the timestep nearest to it.
+        level = alpha_bar_from_log_snr(torch.full((len(part),), log_snr, dtype=torch.float64))
+        noisy = add_noise(part, its_noise, level)
+        total += float((model.denoise(noisy, timesteps) - part).square().mean(dim=(1, 2)).sum())
+    return total / len(latents)
+
+
+def denoising(
+    model: LatentDiffusion, training: torch.Tensor, held_out: torch.Tensor
+) -> dict[str, Any]:
+    """Return errors and skills at each level, and their means."""
+    gaussian = fit_gaussian(
+        (run.numpy(), float(run.shape[0] * run.shape[2])) for run in training.split(RUN_OF_SEGMENTS)
+    )
+    data = SpectralDensity(*held_out.shape[1:])
+    data.add(held_out.numpy(), float(held_out.shape[0] * held_out.shape[2]))
+    levels = alpha_bar_from_log_snr(torch.tensor(LOG_SNR, dtype=torch.float64)).numpy()
+    curve = loss_curve(gaussian, data, levels, "x0", "mse")
+    errors = np.array([denoising_error(model, held_out, log_snr) for log_snr in LOG_SNR])
+    return {
+        "log_snr": list(LOG_SNR),
+        "error": errors.tolist(),
+        "gaussian": curve.gaussian.tolist(),
+        "skill": curve.skill(errors).tolist(),
+        "mean_skill": float(curve.skill(errors).mean()),
+    }
+
+
+def generated(model: LatentDiffusion, sampler: str, count: int, seed: int) -> tuple[Array, float]:
+    """Return standardized latents (count, K, N), and the seconds of CPU they took."""
+    name, _, steps = sampler.partition(":")
+    start = time.process_time()
+    raw = [
+        generate(
+            model,
+            NUM_FRAMES,
+            range(first, min(first + BATCH_SIZE, count)),
+            seed * count,
+            sampler=name,
+            num_steps=int(steps),
+        )
+        for first in range(0, count, BATCH_SIZE)
+    ]
+    latents = model.standardizer.standardize(torch.cat(raw))
+    return latents.double().numpy(), time.process_time() - start
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write JSON, after each run, so that nothing measured is lost."""
+    options = parser().parse_args(arguments)
+    header = LatentHeader.read(options.latents)
+    reader = ClipReader.open(options.latents, header, None)
+    clips = split_clips(header.files, options.held_out_fraction)
+    raw_training, raw_held_out = (segments_of(reader, each) for each in clips)
+    results: dict[str, Any] = {}
+    for folder in options.runs:
+        run = open_run(folder)
+        standardize = run.model.standardizer.standardize
+        training, held_out = standardize(raw_training), standardize(raw_held_out)
+        real = held_out.double().numpy()
+        # What is right anyhow: how far other pieces of the same music lie from these.
+        samples: dict[str, Any] = {"training pieces": asdict(compare(training.numpy(), real))}
+        for sampler in options.samplers:
+            sets = [
+                generated(run.model, sampler, options.count, seed) for seed in range(options.seeds)
+            ]
+            each = [asdict(compare(latents, real)) for latents, _ in sets]
+            samples[sampler] = {
+                "cpu_s": [seconds for _, seconds in sets],
+                **{name: [one[name] for one in each] for name in each[0]},
+            }
+        results[folder.name] = {
+            "step": run.num_steps,
+            "prediction": run.model.prediction,
+            "denoising": denoising(run.model, training, held_out),
+            "samples": samples,
+        }
+        write_json(options.out, results)
+        print(f"{folder.name}: {results[folder.name]}")
+
+
+if __name__ == "__main__":
+    main()
