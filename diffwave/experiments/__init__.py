@@ -1,1 +1,1 @@
-"""The diary's experiments, each once with its faulty model and once with ours. The product needs none of it."""
+"""The diary's experiments, with its faulty model and with ours. The product needs none of it."""

@@ -109,6 +109,7 @@ def perform(
     """
     import time
 
+    from diffwave.experiments.catalogue import catalogue
     from diffwave.experiments.data import read_data
     from diffwave.experiments.laboratory import Laboratory
     from diffwave.experiments.page import write_pages
@@ -126,7 +127,7 @@ def perform(
 
     laboratory = Laboratory(out, read_data(latents, spectrograms, scale.max_clips), scale, tell)
     laboratory.work(experiments)
-    page = write_pages(out)
+    page = write_pages(out, [each.texts for each in catalogue(scale)])
     results: list[dict[str, Any]] = [
         read_json(laboratory.result_path(each), "a result") for each in experiments
     ]

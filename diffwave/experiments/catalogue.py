@@ -20,8 +20,8 @@ QUICK_NAMES = (
 
 ZERO_WHY = (
     "The network reads as many channels as there are latent dimensions and writes one. PyTorch "
-    "broadcasts that one against the noise of all, and the best it can then say is next to nothing: "
-    "0.798 is E|N(0, 1)|, the loss of a network that answers 0."
+    "broadcasts that one against the noise of all, and the best it can then say is next to "
+    "nothing: 0.798 is E|N(0, 1)|, the loss of a network that answers 0."
 )
 
 
@@ -44,9 +44,21 @@ def _broadcast(base: Base) -> list[Experiment]:
             ("Low, standard and high learning rate: loss 0.8",),
             ZERO_WHY + " No learning rate changes what one channel can say. In ours it matters.",
             (
-                Row("2e-6", zero, base.broadcast(learning_rate=2e-6), ours(learning_rate=2e-6), "zero"),
+                Row(
+                    "2e-6",
+                    zero,
+                    base.broadcast(learning_rate=2e-6),
+                    ours(learning_rate=2e-6),
+                    "zero",
+                ),
                 Row("2e-4", zero, base.broadcast(), ours(learning_rate=2e-4), "zero"),
-                Row("2e-2", zero, base.broadcast(learning_rate=2e-2), ours(learning_rate=2e-2), "zero"),
+                Row(
+                    "2e-2",
+                    zero,
+                    base.broadcast(learning_rate=2e-2),
+                    ours(learning_rate=2e-2),
+                    "zero",
+                ),
                 Row("ours, its own 2e-3", "", None, ours()),
             ),
         ),
@@ -56,7 +68,9 @@ def _broadcast(base: Base) -> list[Experiment]:
             ("Batches of 48, 24 and 6: loss 0.8",),
             ZERO_WHY,
             (
-                Row("48, ours 16", zero, base.broadcast(batch_size=48), ours(batch_size=16), "zero"),
+                Row(
+                    "48, ours 16", zero, base.broadcast(batch_size=48), ours(batch_size=16), "zero"
+                ),
                 Row("24, ours 8", zero, base.broadcast(), ours(), "zero"),
                 Row("6, ours 2", zero, base.broadcast(batch_size=6), ours(batch_size=2), "zero"),
             ),
@@ -68,7 +82,9 @@ def _broadcast(base: Base) -> list[Experiment]:
             ("60, 30 and 10 blocks: loss 0.8",),
             ZERO_WHY,
             (
-                Row("60, ours 16", zero, base.broadcast(num_blocks=60), ours(num_blocks=16), "zero"),
+                Row(
+                    "60, ours 16", zero, base.broadcast(num_blocks=60), ours(num_blocks=16), "zero"
+                ),
                 Row("30, ours 8", zero, base.broadcast(), ours(), "zero"),
                 Row("10, ours 3", zero, base.broadcast(num_blocks=10), ours(num_blocks=3), "zero"),
             ),
@@ -121,14 +137,15 @@ def _broadcast(base: Base) -> list[Experiment]:
         Experiment(
             "cnn",
             "A small CNN instead of DiffWave",
-            ("Simple CNN with three 2-D convolutions stays at 0.8", "Mini CNN to see if loss falls"),
-            "Here input and output agree in shape, so this is no broadcast. Its sigmoid cannot say the "
-            "half of the noise that is below 0, and it is not told the timestep: the best answer in "
-            "[0, 1] to one noisy number is predicted, and not far below 0.8.",
             (
-                Row("L1", zero, cnn, ours(body="cnn"), "bounded"),
+                "Simple CNN with three 2-D convolutions stays at 0.8",
+                "Mini CNN to see if loss falls",
             ),
-            differs="Ours: three 1-D convolutions over the channels, no sigmoid, told the timestep.",
+            "Here input and output agree in shape, so this is no broadcast. Its sigmoid cannot "
+            "say the half of the noise that is below 0, and it is not told the timestep: the best "
+            "answer in [0, 1] to one noisy number is predicted, and not far below 0.8.",
+            (Row("L1", zero, cnn, ours(body="cnn"), "bounded"),),
+            differs="Ours: three 1-D convolutions over channels, no sigmoid, told the timestep.",
         ),
         Experiment(
             "no-sqrt",
@@ -138,7 +155,9 @@ def _broadcast(base: Base) -> list[Experiment]:
             "ᾱ² / (ᾱ² + (1 − ᾱ)²), at another size.",
             (
                 Row("with roots", zero, base.broadcast(), ours(), "zero"),
-                Row("without", zero, base.broadcast(has_roots=False), ours(has_roots=False), "zero"),
+                Row(
+                    "without", zero, base.broadcast(has_roots=False), ours(has_roots=False), "zero"
+                ),
             ),
         ),
         Experiment(
@@ -176,5 +195,3 @@ def _broadcast(base: Base) -> list[Experiment]:
             differs="bfloat16 by autocast, since the CPU has no fast float16.",
         ),
     ]
-
-

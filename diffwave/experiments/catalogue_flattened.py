@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from diffwave.experiments.diary_training import DiaryRun
 from diffwave.experiments.measures import Lab, Rows, sample_conditions
-from diffwave.experiments.our_model import OurRun
 from diffwave.experiments.measures_of_data import early
+from diffwave.experiments.our_model import OurRun
 from diffwave.experiments.recipe import DIARY_BETAS, Base, Experiment, Row
 
 # First and last beta of the diary's schedules of 1000 timesteps, with what it saw.
@@ -17,13 +19,13 @@ SCHEDULES = (
     ("1e-5…0.005", (1e-5, 0.005), "loss much higher"),
 )
 SHORT = (
-    "Training items are single rows of the flattened clip (one latent dimension, 5 s), each with its "
-    "own timestep, 10 blocks instead of 30: the white loss depends on none of it. Judged on whole "
-    "flattened clips, by the dimensions that carry nothing."
+    "Training items are single rows of the flattened clip (one latent dimension, 5 s), each with "
+    "its own timestep, 10 blocks instead of 30: the white loss depends on none of it. Judged on "
+    "whole flattened clips, by the dimensions that carry nothing."
 )
 WHITE_WHY = (
-    "Flattening made input and output agree, so that something can be learnt. What is learnt is how "
-    "much noise there is: 'white' is the loss of the best guess when latents are white noise, "
+    "Flattening made input and output agree, so that something can be learnt. What is learnt is "
+    "how much noise there is: 'white' is the loss of the best guess when latents are white noise, "
     "√(2/π)·mean √ᾱ. It follows from the schedule alone."
 )
 
@@ -100,10 +102,18 @@ def _losses(base: Base) -> list[Experiment]:
             ("Doubling the learning rate increased the loss", "2e-4 to 6e-5: the same pattern"),
             "All of them come to the same white loss; what differs is how soon, and how noisily.",
             (
-                Row("× 2", "higher", base.flattened(50, learning_rate=2e-3), base.ours(learning_rate=4e-3)),
+                Row(
+                    "× 2",
+                    "higher",
+                    base.flattened(50, learning_rate=2e-3),
+                    base.ours(learning_rate=4e-3),
+                ),
                 Row("× 1", "", base.flattened(50), base.ours(), "white"),
                 Row(
-                    "× 0.3", "same pattern", base.flattened(50, learning_rate=3e-4), base.ours(learning_rate=6e-4)
+                    "× 0.3",
+                    "same pattern",
+                    base.flattened(50, learning_rate=3e-4),
+                    base.ours(learning_rate=6e-4),
                 ),
             ),
             differs=SHORT + " T = 50, 1e-4…0.05; learning rates 5 times the diary's.",
@@ -116,8 +126,8 @@ def _losses(base: Base) -> list[Experiment]:
                 "50 blocks, 128 channels: higher loss in the first two epochs",
                 "30 blocks, 256 channels: only slightly lower",
             ),
-            "A larger network cannot pass the white loss, either, where there is nothing but noise. "
-            "On latents that carry something ours gains by size.",
+            "A larger network cannot pass the white loss, either, where there is nothing but "
+            "noise. On latents that carry something ours gains by size.",
             (
                 Row("64 channels", "", base.flattened(50), base.ours(hidden_channels=16), "white"),
                 Row(
@@ -149,11 +159,11 @@ def _losses(base: Base) -> list[Experiment]:
 def _conditions(base: Base) -> list[Experiment]:
     """Return the experiments on the conditioner of the flattened model."""
 
-    def diary(**changes: object) -> DiaryRun:
+    def diary(**changes: Any) -> DiaryRun:
         steps = base.scale.deep_steps * 3 // 10
         return base.flattened(50, batch_size=2, item_rows=None, num_steps=steps, **changes)
 
-    def ours(**changes: object) -> OurRun:
+    def ours(**changes: Any) -> OurRun:
         return base.ours(**{"condition_channels": 32, **changes})
 
     plain, gain = diary(conditioner_channels=1), diary(conditioner_channels=1, condition_gain=5.0)
@@ -182,13 +192,18 @@ def _conditions(base: Base) -> list[Experiment]:
                 "Two more transposed convolutions: worse",
                 "From 128 channels to 1 without them: about the same, faster",
             ),
-            "The spectrogram is stretched over the flattened axis, on which neighbours in time are "
-            "neighbours only within a row: place p stands for dimension p/N and frame p mod N, yet "
-            "gets the spectrogram of time p/(D·N). Nothing can be learnt from it with any number of "
-            "channels, and the loss stays that of the noise.",
+            "The spectrogram is stretched over the flattened axis, on which neighbours in time "
+            "are neighbours only within a row: place p stands for dimension p/N and frame p mod "
+            "N, yet gets the spectrogram of time p/(D·N). Nothing can be learnt from it with any "
+            "number of channels, and the loss stays that of the noise.",
             (
                 Row("1 channel", "about the same", plain, ours(condition_channels=1)),
-                Row("64, ours 16", "smoother", diary(conditioner_channels=16), ours(condition_channels=16)),
+                Row(
+                    "64, ours 16",
+                    "smoother",
+                    diary(conditioner_channels=16),
+                    ours(condition_channels=16),
+                ),
                 Row("128, ours 32", "lower, choppy", diary(conditioner_channels=32), ours()),
                 Row(
                     "two more layers",
@@ -223,7 +238,9 @@ def _conditions(base: Base) -> list[Experiment]:
 
 def _inside(base: Base) -> list[Experiment]:
     """Return the experiments on what is inside the blocks."""
-    deep = "All 30 blocks, T = 50, a quarter of the channels, rows of the flattened clip, few steps."
+    deep = (
+        "All 30 blocks, T = 50, a quarter of the channels, rows of the flattened clip, few steps."
+    )
     norms = (
         ("none", "", ""),
         ("everywhere", "loss does not go down", "everywhere"),
@@ -231,7 +248,11 @@ def _inside(base: Base) -> list[Experiment]:
         ("on y", "brings improvement", "y"),
         ("on output and skips", "no change", "output and skips"),
     )
-    scaled = (("none", "", ""), ("first block", "no effect", "first"), ("every block", "loss does not go down", "every"))
+    scaled = (
+        ("none", "", ""),
+        ("first block", "no effect", "first"),
+        ("every block", "loss does not go down", "every"),
+    )
     return [
         Experiment(
             "batch-norm",
@@ -241,10 +262,10 @@ def _inside(base: Base) -> list[Experiment]:
                 "Batch norm on the y output of each block: improvement",
                 "On skips too: no change",
             ),
-            "Each block divides by √2 and the answer is read from what is left after the last; a batch "
-            "norm on the output undoes the shrinking. The skips are summed and not used, so a batch "
-            "norm on them changes nothing at all: the losses of those two rows are equal to the "
-            "last digit. Read from the skips, ours has nothing to undo.",
+            "Each block divides by √2 and the answer is read from what is left after the last; a "
+            "batch norm on the output undoes the shrinking. The skips are summed and not used, so "
+            "a batch norm on them changes nothing at all: the losses of those two rows are equal "
+            "to the last digit. Read from the skips, ours has nothing to undo.",
             tuple(
                 Row(label, saw, base.deep(batch_norm=kind), base.ours(batch_norm=kind))
                 for label, saw, kind in norms

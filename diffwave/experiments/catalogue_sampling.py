@@ -52,9 +52,9 @@ def sampling_experiments(base: Base) -> list[Experiment]:
                 "Decoded samples are silent",
             ),
             "It does: the sampler cut x to ±1 after every step, right for audio and wrong for "
-            "latents, of which it cuts a third. The model predicts nothing, so each step only divides "
-            "by √α and adds noise: x ends as cut noise, or, without the clamp, as noise 1/√ᾱ times too "
-            "large. Times 4 makes large noise of cut noise, not music.",
+            "latents, of which it cuts a third. The model predicts nothing, so each step only "
+            "divides by √α and adds noise: x ends as cut noise, or, without the clamp, as noise "
+            "1/√ᾱ times too large. Times 4 makes large noise of cut noise, not music.",
             differs="One output channel, T = 50, as then.",
             measure=lambda lab: sampling_range(lab, base.broadcast(), ours),
             more=(base.broadcast(), ours),
@@ -81,8 +81,8 @@ def sampling_experiments(base: Base) -> list[Experiment]:
                 "When changing the variance schedule after training, the sampling is unstable",
             ),
             "The model takes away the noise that its own schedule has at a timestep. Where the "
-            "sampler's has more, too little is taken away, and dividing by √α makes x grow, step by "
-            "step. Closed form: a recursion for the variance of x.",
+            "sampler's has more, too little is taken away, and dividing by √α makes x grow, step "
+            "by step. Closed form: a recursion for the variance of x.",
             differs=ITEMS,
             measure=lambda lab: _foreign(lab, base),
             more=(from_large, from_low, ours_large, ours_low),
@@ -91,8 +91,8 @@ def sampling_experiments(base: Base) -> list[Experiment]:
             "power-transform",
             "Power transform on the prediction",
             ("Using PowerTransform on the inference model output",),
-            "A prediction forced to variance 1 takes away much noise even where there is little: the "
-            "size no longer explodes, and what is left has nothing to do with the model.",
+            "A prediction forced to variance 1 takes away much noise even where there is little: "
+            "the size no longer explodes, and what is left has nothing to do with the model.",
             differs=ITEMS + " Yeo-Johnson by maximum likelihood, over the whole prediction.",
             measure=lambda lab: power_transform(lab, from_low, ours_low, (*large, long)),
             more=(from_low, ours_low),
@@ -102,10 +102,13 @@ def sampling_experiments(base: Base) -> list[Experiment]:
             "Magnitudes by block",
             (
                 "x and y shrink with the block's depth, condition and t stay the same",
-                "To do: how large are skips, model output, layer output; how does the block's index matter",
+                (
+                    "To do: how large are skips, model output, layer output; how does the block's "
+                    "index matter"
+                ),
             ),
-            "Each block divides by √2, so the input's share in the last of 30 blocks is 2^−15. What "
-            "is left of x there is the blocks' own residuals.",
+            "Each block divides by √2, so the input's share in the last of 30 blocks is 2^−15. "
+            "What is left of x there is the blocks' own residuals.",
             differs="All 30 blocks, T = 50, a quarter of the channels.",
             measure=lambda lab: magnitudes(lab, base.deep()),
             more=(base.deep(), base.deep(num_steps=0)),
@@ -115,8 +118,8 @@ def sampling_experiments(base: Base) -> list[Experiment]:
             "One timestep for the batch, or one for each item",
             (
                 "The loss curve is choppy",
-                "With batches of 64 there are 141 steps an epoch, so the model only sees a fraction of "
-                "1000 timesteps: this should be tested!",
+                "With batches of 64 there are 141 steps an epoch, so the model only sees a "
+                "fraction of 1000 timesteps: this should be tested!",
             ),
             "Tested. One timestep a batch makes the curve as choppy as the loss differs between "
             "timesteps, whatever the batch. And the diary's step embedding has no slow wave (its "
@@ -134,9 +137,9 @@ def sampling_experiments(base: Base) -> list[Experiment]:
                 "The mean of several encodings sounds like a bad mashup of three songs",
                 "Interpolate between two encoded samples: does the decoder make sense of it?",
             ),
-            "Posterior samples are normal because most of what they hold is the posterior's own noise. "
-            "A mean of n independent encodings has a length of 1/√n of theirs, and the decoder has "
-            "never seen any so short; a great circle keeps the length.",
+            "Posterior samples are normal because most of what they hold is the posterior's own "
+            "noise. A mean of n independent encodings has a length of 1/√n of theirs, and the "
+            "decoder has never seen any so short; a great circle keeps the length.",
             measure=encodings,
         ),
     ]
@@ -154,9 +157,7 @@ def _foreign(lab: Lab, base: Base) -> Rows:
             (f"trained {trained}, sampled the same", "stable", (*own, long)),
             (f"trained {trained}, sampled {label}", "norm explodes", (*betas, long)),
         ]
-        found = foreign_schedule(
-            lab, base.flattened(1000, own), base.ours(schedule=own), others
-        )
+        found = foreign_schedule(lab, base.flattened(1000, own), base.ours(schedule=own), others)
         rows += found[0]
         pictures += found[1]
     return rows, pictures

@@ -201,4 +201,3 @@ def expected_extreme(num_values: int) -> float:
     from scipy.special import ndtri
 
     return float(ndtri(0.5 + 0.5 * 0.5 ** (1.0 / num_values)))
-

@@ -84,9 +84,7 @@ class DiaryDiffWave(nn.Module):
             if isinstance(module, nn.Conv1d):
                 nn.init.kaiming_normal_(module.weight)
 
-    def forward(
-        self, noisy: Tensor, timestep: Tensor, spectrogram: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, noisy: Tensor, timestep: Tensor, spectrogram: Tensor | None = None) -> Tensor:
         """Return the predicted noise.
 
         Args:
@@ -132,7 +130,9 @@ class DiaryBlock(nn.Module):
         self.is_scaled = design.scaled == "every" or (design.scaled == "first" and index == 0)
         self.step = nn.Linear(STEP_CHANNELS, channels)
         self.dilated = nn.Conv1d(channels, 2 * channels, 3, padding=dilation, dilation=dilation)
-        self.condition = nn.Conv1d(NUM_MELS, 2 * channels, 1) if design.conditioner_channels else None
+        self.condition = (
+            nn.Conv1d(NUM_MELS, 2 * channels, 1) if design.conditioner_channels else None
+        )
         self.project = nn.Conv1d(channels, 2 * channels, 1)
         kind = design.batch_norm
         self.norm_y = _norm(2 * channels, kind in ("y", "everywhere"))
@@ -217,9 +217,7 @@ class DiaryCNN(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(
-        self, noisy: Tensor, timestep: Tensor, spectrogram: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, noisy: Tensor, timestep: Tensor, spectrogram: Tensor | None = None) -> Tensor:
         """Return a prediction in (0, 1), (B, D, N), for noise that is as often below 0."""
         return self.layers(noisy[:, None])[:, 0]
 

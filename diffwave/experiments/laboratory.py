@@ -1,7 +1,7 @@
 """Trainings and experiments shared by any number of processes, each done once.
 
-A process holds a file lock while it trains or measures; the system frees it if the process dies, and
-another one, or the same command again, takes the work over. What is finished is a JSON file.
+A process holds a file lock while it trains or measures. The system frees it if the process dies;
+another one, or the same command again, then takes the work over. What is finished is a JSON file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from diffwave.denoiser import check_loss
 from diffwave.experiments import diary_training, our_model
 from diffwave.experiments.closed_forms import (
     bounded_loss,
@@ -28,7 +29,7 @@ from diffwave.experiments.data import Data
 from diffwave.experiments.diary_training import DiaryRun
 from diffwave.experiments.our_model import OurModel, OurRun
 from diffwave.experiments.recipe import Experiment, Row, Scale
-from diffwave.experiments.results import ResultRow, run_key, tidy
+from diffwave.experiments.results import Picture, ResultRow, run_key, tidy
 from rave.files import atomic_write, read_json, write_json
 
 FORMAT, VERSION, HEADER_NAME = "rave-diffwave-experiments", 1, "experiments.json"
@@ -159,7 +160,7 @@ class Laboratory:
         result = ResultRow(row.label, row.saw, note=row.note)
         if row.diary is not None:
             run, figures = row.diary, self._figures(row.diary)
-            kind = "mse" if run.loss == "mse" else "l1"
+            kind = check_loss(run.loss)
             white = white_loss(run.noise_schedule, kind)
             if row.bar == "zero":
                 floor = broadcast_loss(run.noise_schedule, kind, self.data.latent_size)
@@ -193,25 +194,20 @@ class Laboratory:
         """Return the result of an experiment whose trainings are done."""
         start = time.process_time()
         rows = [self.row(row) for row in experiment.rows]
-        pictures = []
+        pictures: list[Picture] = []
         if experiment.measure is not None:
             more, pictures = experiment.measure(self)
             rows += more
         seconds = time.process_time() - start
-        trained = sum(self._figures(run)["train_seconds"] for run in experiment.runs)
+        trained = {self.key(run): self._figures(run)["train_seconds"] for run in experiment.runs}
         bars = [row.passed for row in rows if row.passed is not None]
         content: dict[str, Any] = tidy(
             {
-                "name": experiment.name,
-                "title": experiment.title,
-                "diary": experiment.lines,
-                "why": experiment.why,
-                "differs": experiment.differs,
+                **experiment.texts,
                 "passed": all(bars) if bars else None,
                 "rows": [asdict(row) for row in rows],
                 "pictures": [asdict(picture) for picture in pictures],
                 "cpu_seconds": {"trainings": trained, "measuring": seconds},
-                "runs": [self.key(run) for run in experiment.runs],
             }
         )
         return content

@@ -24,13 +24,13 @@ from diffwave.experiments.closed_forms import (
 )
 from diffwave.experiments.data import Data
 from diffwave.experiments.diary_model import DiaryDiffWave
-from diffwave.experiments.diary_training import DiaryRun, Predictor, ancestral, mix
+from diffwave.experiments.diary_training import DiaryRun, ancestral, mix
 from diffwave.experiments.results import Picture, ResultRow
 from diffwave.schedule import NoiseSchedule, linear_schedule
 from diffwave.training import generator_for
 
 SAMPLE_STREAM = 31
-# Latent dimensions in a sampled item of the flattened model: it is the same convolution at any length.
+# Latent dimensions in a sampled item of the flattened model, a convolution of any length.
 SAMPLE_ROWS = 4
 NUM_SAMPLES = 2
 TRACE_POINTS = 60
@@ -129,7 +129,9 @@ def no_gain(timestep: int, std: float) -> float:
     return 0.0
 
 
-def trace_line(name: str, values: list[float], style: str) -> tuple[str, list[float], list[float], str]:
+def trace_line(
+    name: str, values: list[float], style: str
+) -> tuple[str, list[float], list[float], str]:
     """Return a trace as a line of at most `TRACE_POINTS` points over the share of steps made."""
     last = len(values) - 1
     stride = max(last // TRACE_POINTS, 1)
@@ -152,7 +154,10 @@ def sampling_range(lab: Lab, diary: DiaryRun, ours: our_model.OurRun) -> Rows:
             "encoded clips",
             "min and max about ±4",
             {"extreme of as many N(0, 1)": expected_extreme(real[0].numel())},
-            {"std": float(real.std()), "extreme, mean of clips": float(real.abs().amax((1, 2)).mean())},
+            {
+                "std": float(real.std()),
+                "extreme, mean of clips": float(real.abs().amax((1, 2)).mean()),
+            },
         ),
         ResultRow(
             "samples, x clamped to ±1 after each step",
@@ -191,9 +196,7 @@ def sampling_range(lab: Lab, diary: DiaryRun, ours: our_model.OurRun) -> Rows:
     return rows, [picture]
 
 
-def sampling_schedules(
-    lab: Lab, runs: list[tuple[str, str, DiaryRun, our_model.OurRun]]
-) -> Rows:
+def sampling_schedules(lab: Lab, runs: list[tuple[str, str, DiaryRun, our_model.OurRun]]) -> Rows:
     """Measure samples of models that were trained and sampled with one schedule each."""
     rows, lines = [], []
     for label, saw, diary, ours in runs:
@@ -260,7 +263,9 @@ def foreign_schedule(
     ]
 
 
-def power_transform(lab: Lab, diary: DiaryRun, ours: our_model.OurRun, foreign: tuple[float, float, int]) -> Rows:
+def power_transform(
+    lab: Lab, diary: DiaryRun, ours: our_model.OurRun, foreign: tuple[float, float, int]
+) -> Rows:
     """Measure samples where each prediction is made normal by a power transform."""
     rows, lines = [], []
     for label, schedule in (
@@ -317,9 +322,7 @@ def sample_conditions(lab: Lab, runs: list[tuple[str, str, DiaryRun, our_model.O
         assert clips.spectrograms is not None
         pair = [0, len(clips) // 2]
         samples = [
-            sample_diary(
-                lab, diary, spectrogram=clips.spectrograms[[index] * NUM_SAMPLES]
-            )[0]
+            sample_diary(lab, diary, spectrogram=clips.spectrograms[[index] * NUM_SAMPLES])[0]
             for index in pair
         ]
         ours_samples = [
@@ -423,4 +426,3 @@ def _by_block(lab: Lab, run: DiaryRun) -> tuple[list[dict[str, float]], float, f
         for block in parts
     ]
     return rms, float(output.square().mean().sqrt()), left
-

@@ -170,8 +170,12 @@ def early(lab: Lab, runs: list[DiaryRun], seen: tuple[str, ...]) -> Rows:
                 "timestep",
                 "loss (L1)",
                 [
-                    ("white, predicted", list(map(float, range(0, len(white), 10))),
-                     [float(value) for value in white[::10]], "predicted"),
+                    (
+                        "white, predicted",
+                        list(map(float, range(0, len(white), 10))),
+                        [float(value) for value in white[::10]],
+                        "predicted",
+                    ),
                     ("diary's model", list(map(float, places)), list(losses), "diary"),
                 ],
             )

@@ -301,7 +301,7 @@ def train(run: OurRun, data: Data) -> tuple[OurModel, dict[str, Any]]:
         scheduler.step()
         decay = min(run.ema_decay, (1.0 + step) / (10.0 + step))
         _average(averaged, model, decay)
-        losses.append(float(errors.mean()))
+        losses.append(errors.detach().mean().item())
     stride = max(run.num_steps // CURVE_POINTS, 1)
     averaged.eval().requires_grad_(False)
     figures = {
@@ -320,8 +320,8 @@ def train(run: OurRun, data: Data) -> tuple[OurModel, dict[str, Any]]:
 def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     for kept, current in zip(averaged.parameters(), model.parameters(), strict=True):
         kept.lerp_(current, 1.0 - decay)
-    for kept, current in zip(averaged.buffers(), model.buffers(), strict=True):
-        kept.copy_(current)
+    for held, now in zip(averaged.buffers(), model.buffers(), strict=True):
+        held.copy_(now)
 
 
 def _errors(
@@ -372,11 +372,8 @@ def measure_references(model: OurModel, data: Data) -> ReferenceLosses:
     )
     density = SpectralDensity(model.standardizer.latent_size, data.num_frames)
     density.add(held_out, held_out.shape[0] * held_out.shape[2])
-    parts = (
-        training[at : at + RUN_OF_SEGMENTS] for at in range(0, len(training), RUN_OF_SEGMENTS)
-    )
+    parts = (training[at : at + RUN_OF_SEGMENTS] for at in range(0, len(training), RUN_OF_SEGMENTS))
     gaussian = fit_gaussian((part, part.shape[0] * part.shape[2]) for part in parts)
     return reference_losses(
         gaussian, density, model.schedule, model.prediction, check_loss(model.run.loss)
     )
-

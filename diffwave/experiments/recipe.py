@@ -101,6 +101,17 @@ class Experiment:
     needs_spectrograms: bool = False
 
     @property
+    def texts(self) -> dict[str, Any]:
+        """Return what the page says of it beside figures."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "diary": list(self.lines),
+            "why": self.why,
+            "differs": self.differs,
+        }
+
+    @property
     def runs(self) -> list[DiaryRun | OurRun]:
         """Return the trainings that it needs, each once."""
         found: dict[DiaryRun | OurRun, None] = {}

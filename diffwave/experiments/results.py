@@ -1,9 +1,9 @@
 """What an experiment leaves: rows for the table and pictures for the page, as JSON.
 
-    OUT/experiments.json     what the results were made from
-    OUT/NAME.json            a finished experiment
-    OUT/runs/KEY.json .pt    a finished training: figures, weights; several experiments may use it
-    OUT/index.html, table.md the page, and its table for documents
+OUT/experiments.json     what the results were made from
+OUT/NAME.json            a finished experiment
+OUT/runs/KEY.json .pt    a finished training: figures, weights; several experiments may use it
+OUT/index.html, table.md the page, and its table for documents
 """
 
 from __future__ import annotations
