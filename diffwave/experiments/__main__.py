@@ -74,8 +74,9 @@ def run(options: argparse.Namespace) -> Result:
     import torch
 
     torch.set_num_threads(options.threads)
-    chosen = [each for each in experiments if each.name in names]
-    return perform(options.latents, options.out, options.spectrograms, chosen, scale)
+    return perform(
+        options.latents, options.out, options.spectrograms, experiments, names, scale, options.seed
+    )
 
 
 def _listed(experiments: list[Experiment]) -> Result:
@@ -95,8 +96,10 @@ def perform(
     latents: Path,
     out: Path,
     spectrograms: Path | None,
-    experiments: list[Experiment],
+    everything: list[Experiment],
+    names: Sequence[str],
     scale: Scale,
+    seed: int = 0,
 ) -> Result:
     """Do experiments and write the page of all results in the folder.
 
@@ -104,18 +107,20 @@ def perform(
         latents: A latent folder.
         out: Folder of the results.
         spectrograms: Of the same audio, or None.
-        experiments: At `scale`.
+        everything: The catalogue at `scale` and `seed`.
+        names: Of the experiments to do.
         scale: How much work they are.
+        seed: Of the catalogue.
     """
     import time
 
-    from diffwave.experiments.catalogue import catalogue
     from diffwave.experiments.data import read_data
     from diffwave.experiments.laboratory import Laboratory
     from diffwave.experiments.page import write_pages
     from rave.files import check_output_folder, read_json
 
     check_output_folder(out, latents)
+    experiments = [each for each in everything if each.name in names]
     left_out = [
         each.name for each in experiments if each.needs_spectrograms and spectrograms is None
     ]
@@ -125,9 +130,11 @@ def perform(
     def tell(what: str) -> None:
         print(f"[{time.monotonic() - start:6.0f} s] {what}", file=sys.stderr, flush=True)
 
-    laboratory = Laboratory(out, read_data(latents, spectrograms, scale.max_clips), scale, tell)
+    data = read_data(latents, spectrograms, scale.max_clips)
+    measured = [run for each in everything for run in each.more]
+    laboratory = Laboratory(out, data, scale, seed, tell, measured)
     laboratory.work(experiments)
-    page = write_pages(out, [each.texts for each in catalogue(scale)])
+    page = write_pages(out, [each.texts for each in everything])
     results: list[dict[str, Any]] = [
         read_json(laboratory.result_path(each), "a result") for each in experiments
     ]

@@ -231,6 +231,7 @@ def _conditions(base: Base) -> list[Experiment]:
             ),
             differs=differs,
             measure=swap,
+            more=(plain, gain, ours(), our_gain),
             needs_spectrograms=True,
         ),
     ]

@@ -7,7 +7,7 @@ another one, or the same command again, then takes the work over. What is finish
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -45,18 +45,29 @@ class Laboratory:
         folder: Of the results.
         data: Clips.
         scale: How much work an experiment is.
-        tell: Is told what begins and ends.
+        seed: Of all trainings.
+        tell: Is told what begins.
+        measured: Trainings whose weights are needed again; of others only the figures are kept.
 
     Raises:
-        ValueError: If the folder holds results of other latents or of another scale.
+        ValueError: If the folder holds results of other latents, another scale or seed.
     """
 
-    def __init__(self, folder: Path, data: Data, scale: Scale, tell: Tell) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        data: Data,
+        scale: Scale,
+        seed: int,
+        tell: Tell,
+        measured: Collection[DiaryRun | OurRun],
+    ) -> None:
         self.folder = folder
+        self.measured = set(measured)
         self.data = data
         self.scale = scale
         self.tell = tell
-        self.identity = {**data.identity(), "scale": asdict(scale)}
+        self.identity = {**data.identity(), "scale": asdict(scale), "seed": seed}
         with self._lock(HEADER_NAME).acquire():
             self._check_header()
 
@@ -108,13 +119,18 @@ class Laboratory:
 
     def train(self, run: DiaryRun | OurRun) -> bool:
         """Train, unless it is done or another process is at it; return whether it is done now."""
-        path = self.figures_path(run)
-        if path.exists():
+        if self.is_trained(run):
             return True
         with self.claim(self.key(run)) as is_ours:
-            if is_ours and not path.exists():
-                self._train(run, path)
-        return path.exists()
+            if is_ours and not self.is_trained(run):
+                self._train(run, self.figures_path(run))
+        return self.is_trained(run)
+
+    def is_trained(self, run: DiaryRun | OurRun) -> bool:
+        """Return whether a training is finished, with its weights where they are needed."""
+        path = self.figures_path(run)
+        is_whole = run not in self.measured or path.with_suffix(".pt").exists()
+        return path.exists() and is_whole
 
     def _train(self, run: DiaryRun | OurRun, path: Path) -> None:
         self.tell(f"training {path.stem}")
@@ -126,11 +142,13 @@ class Laboratory:
             ours, figures = our_model.train(run, self.data)
             figures |= our_model.evaluate(ours, self.data, self.scale.num_items)
             model = ours
-        with atomic_write(path.with_suffix(".pt")) as temporary:
-            torch.save(model.state_dict(), temporary)
+        if run in self.measured:
+            with atomic_write(path.with_suffix(".pt")) as temporary:
+                torch.save(model.state_dict(), temporary)
         write_json(path, tidy({"settings": asdict(run), "figures": figures}))
 
-    def _figures(self, run: DiaryRun | OurRun) -> dict[str, Any]:
+    def figures(self, run: DiaryRun | OurRun) -> dict[str, Any]:
+        """Return what is known of a training, which is done first if need be."""
         while not self.train(run):
             time.sleep(WAIT_SECONDS)
         figures: dict[str, Any] = read_json(self.figures_path(run), "a training")["figures"]
@@ -143,14 +161,14 @@ class Laboratory:
 
     def diary(self, run: DiaryRun) -> tuple[nn.Module, dict[str, Any]]:
         """Return the diary's model of a run, in evaluation mode, and its figures."""
-        figures = self._figures(run)
+        figures = self.figures(run)
         network = run.build(self.data.latent_size)
         network.load_state_dict(self._weights(run))
         return network.eval().requires_grad_(False), figures
 
     def ours(self, run: OurRun) -> tuple[OurModel, dict[str, Any]]:
         """Return our model of a run, in evaluation mode, and its figures."""
-        figures = self._figures(run)
+        figures = self.figures(run)
         model = our_model.build(run, self.data)
         model.load_state_dict(self._weights(run))
         return model.eval().requires_grad_(False), figures
@@ -159,7 +177,7 @@ class Laboratory:
         """Return the result of a variant."""
         result = ResultRow(row.label, row.saw, note=row.note)
         if row.diary is not None:
-            run, figures = row.diary, self._figures(row.diary)
+            run, figures = row.diary, self.figures(row.diary)
             kind = check_loss(run.loss)
             white = white_loss(run.noise_schedule, kind)
             if row.bar == "zero":
@@ -183,7 +201,7 @@ class Laboratory:
             if row.bar:
                 result.judge()
         if row.ours is not None:
-            figures = self._figures(row.ours)
+            figures = self.figures(row.ours)
             result.ours = {n: figures[n] for n in ("skill", "loss", "white", "gaussian")}
             for name in ("condition_gain", "condition_effect"):
                 if name in figures:
@@ -199,7 +217,7 @@ class Laboratory:
             more, pictures = experiment.measure(self)
             rows += more
         seconds = time.process_time() - start
-        trained = {self.key(run): self._figures(run)["train_seconds"] for run in experiment.runs}
+        trained = {self.key(run): self.figures(run)["train_seconds"] for run in experiment.runs}
         bars = [row.passed for row in rows if row.passed is not None]
         content: dict[str, Any] = tidy(
             {
@@ -223,7 +241,7 @@ class Laboratory:
                     pending.remove(experiment)
                     is_idle = False
                     continue
-                before = [self.figures_path(run).exists() for run in experiment.runs]
+                before = [self.is_trained(run) for run in experiment.runs]
                 after = [self.train(run) for run in experiment.runs]
                 is_idle = is_idle and before == after
                 if not all(after):

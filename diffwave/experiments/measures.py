@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -42,10 +42,13 @@ class Lab(Protocol):
 
     data: Data
 
-    def diary(self, run: DiaryRun) -> tuple[nn.Module, dict[str, object]]:
+    def figures(self, run: DiaryRun | our_model.OurRun) -> dict[str, Any]:
+        """Return the figures of a training."""
+
+    def diary(self, run: DiaryRun) -> tuple[nn.Module, dict[str, Any]]:
         """Return the trained network of a run and its figures."""
 
-    def ours(self, run: our_model.OurRun) -> tuple[our_model.OurModel, dict[str, object]]:
+    def ours(self, run: our_model.OurRun) -> tuple[our_model.OurModel, dict[str, Any]]:
         """Return our trained model of a run and its figures."""
 
 

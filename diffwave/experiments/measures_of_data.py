@@ -68,8 +68,7 @@ def timesteps(lab: Lab, shared: DiaryRun, each: DiaryRun, ours: dict[str, OurRun
         ("trained with one a batch", shared, ours["shared"]),
         ("trained with one an item", each, ours["each"]),
     ):
-        _, figures = lab.diary(run)
-        _, our_figures = lab.ours(our)
+        figures, our_figures = lab.figures(run), lab.figures(our)
         rows.append(
             ResultRow(
                 label,
@@ -82,7 +81,7 @@ def timesteps(lab: Lab, shared: DiaryRun, each: DiaryRun, ours: dict[str, OurRun
         )
     curves = []
     for name, run, style in (("one a batch", shared, "diary"), ("one an item", each, "other")):
-        curve: list[list[float]] = lab.diary(run)[1]["curve"]  # type: ignore[assignment]
+        curve: list[list[float]] = lab.figures(run)["curve"]
         steps, losses = zip(*curve, strict=True)
         curves.append((name, [float(step) for step in steps], list(losses), style))
     title = "Training loss of the diary's model"
@@ -130,7 +129,7 @@ def _losses(
 
 def _met_and_not(lab: Lab, run: DiaryRun) -> dict[str, float]:
     """Return the loss above white at timesteps that training met, and at those it did not."""
-    met = {int(value) for value in lab.diary(run)[1]["timesteps_met"]}  # type: ignore[attr-defined]
+    met = {int(value) for value in lab.figures(run)["timesteps_met"]}
     white = white_errors(run.noise_schedule, "l1")
     missed = [value for value in range(len(white)) if value not in met]
     figures = {}
@@ -146,7 +145,7 @@ def early(lab: Lab, runs: list[DiaryRun], seen: tuple[str, ...]) -> Rows:
     """Measure the loss at the beginning of a training, and draw loss by timestep."""
     rows, lines = [], []
     for run, saw in zip(runs, seen, strict=True):
-        curve: list[list[float]] = lab.diary(run)[1]["curve"]  # type: ignore[assignment]
+        curve: list[list[float]] = lab.figures(run)["curve"]
         count = max(len(curve) // 8, 1)
         white = white_errors(run.noise_schedule, "l1")
         rows.append(
@@ -161,7 +160,7 @@ def early(lab: Lab, runs: list[DiaryRun], seen: tuple[str, ...]) -> Rows:
         lines.append((f"T = {len(white)}", [float(step) for step in steps], list(losses), "other"))
     pictures = [Picture("Training loss", "training steps", "loss (L1)", lines)]
     for run in runs:
-        pairs: list[list[float]] = lab.diary(run)[1]["by_timestep"]  # type: ignore[assignment]
+        pairs: list[list[float]] = lab.figures(run)["by_timestep"]
         places, losses = zip(*pairs, strict=True)
         white = white_errors(run.noise_schedule, "l1")
         pictures.append(

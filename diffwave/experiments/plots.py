@@ -57,7 +57,7 @@ def plot(picture: dict[str, Any]) -> str:
             axes.set_yscale("log")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
-    return _svg(draw, picture["title"])
+    return _svg(draw, picture["title"], 0.18 * -(-len(picture["lines"]) // 2))
 
 
 def scatter(points: Sequence[tuple[float, float]], label: str) -> str:
@@ -76,10 +76,11 @@ def scatter(points: Sequence[tuple[float, float]], label: str) -> str:
     return _svg(draw, label)
 
 
-def _svg(draw: Callable[[Axes], None], label: str) -> str:
+def _svg(draw: Callable[[Axes], None], label: str, legend_inches: float = 0.0) -> str:
     style: Any = {**STYLE, "svg.hashsalt": label}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=FIGURE_INCHES, layout="constrained")
+        width, height = FIGURE_INCHES
+        figure = Figure(figsize=(width, height + legend_inches), layout="constrained")
         draw(figure.subplots())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
