@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diffwave_data import HOP, RATE_HZ, autoregression
+from test_imports import heavy_after
 
 from diffwave.experiments.__main__ import main, perform
 from diffwave.experiments.catalogue import catalogue
@@ -22,7 +23,16 @@ from rave.latents import (
     write_latents,
 )
 
-SMALL = replace(TINY, zero_steps=6, white_steps=6, deep_steps=4, our_steps=3, num_items=4)
+SMALL = replace(
+    TINY,
+    zero_steps=2,
+    white_steps=2,
+    deep_steps=2,
+    our_steps=2,
+    max_clips=12,
+    num_items=2,
+    num_timesteps=20,
+)
 MEL_HOP, NUM_MELS = HOP // 4, 80
 
 
@@ -101,7 +111,7 @@ def _samples_are_cut_to_1(folder):
 
 def test_zero_rows_meet_their_prediction(folders, tmp_path):
     names = ("mse", "batch-size")
-    scale = replace(SMALL, zero_steps=80, num_items=32)
+    scale = replace(SMALL, zero_steps=80, max_clips=24, num_items=32)
     experiments = [each for each in catalogue(scale) if each.name in names]
     experiments = [
         replace(each, rows=tuple(row for row in each.rows if row.bar == "zero"))
@@ -221,6 +231,14 @@ def test_the_list_names_every_experiment_and_its_lines(capsys):
     for each in catalogue(TINY):
         assert each.name in out
         assert each.lines[0] in out
+
+
+def test_help_imports_nothing_heavy_and_ends_with_an_example():
+    heavy, output = heavy_after(
+        "from diffwave.experiments.__main__ import main; sys.exit(main(['--help']))"
+    )
+    assert heavy == "[]"
+    assert output.strip().splitlines()[-1].strip().startswith("python -m diffwave.experiments ")
 
 
 @pytest.mark.parametrize(

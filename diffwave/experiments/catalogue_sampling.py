@@ -15,10 +15,7 @@ from diffwave.experiments.measures import (
 from diffwave.experiments.measures_of_data import encodings, timesteps
 from diffwave.experiments.recipe import DIARY_BETAS, Base, Experiment
 
-ITEMS = (
-    "Sampled are two items of four latent dimensions by 5 s: the flattened model is the same "
-    "convolution at any length."
-)
+ITEMS = "Sampled are eight rows of 5 s, as the model was trained on."
 
 
 def sampling_experiments(base: Base) -> list[Experiment]:
@@ -125,7 +122,7 @@ def sampling_experiments(base: Base) -> list[Experiment]:
             "timesteps, whatever the batch. And the diary's step embedding has no slow wave (its "
             "slowest turns once in 6 timesteps), so that what is learnt at one timestep does not "
             "carry to the next: timesteps that were not met stay wrong.",
-            differs=SHORT.replace("each with its own timestep, ", ""),
+            differs=SHORT.replace(", in training each with its own timestep", ""),
             measure=lambda lab: timesteps(lab, shared, each, our_pair),
             more=(shared, each, *our_pair.values()),
         ),

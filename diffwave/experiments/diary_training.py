@@ -179,11 +179,11 @@ def evaluate(run: DiaryRun, network: nn.Module, data: Data, num_items: int) -> d
         noisy = mix(clips.sampled[index], noise, alpha_bar[timestep], run.has_roots)
         spectrogram = _spectrograms(clips)[index] if run.is_conditional else None
         with torch.autocast("cpu", torch.bfloat16, enabled=run.precision == "bfloat16"):
-            predicted = network(noisy, timestep, spectrogram).float()
+            predicted = in_items(run, network, noisy, timestep, spectrogram).float()
         each.append(diary_loss(run.loss, predicted, noise)[0].mean(dim=1))
         if run.is_conditional:
             foreign = _spectrograms(clips)[(index + len(clips) // 2) % len(clips)]
-            swapped = network(noisy, timestep, foreign)
+            swapped = in_items(run, network, noisy, timestep, foreign)
             others.append(diary_loss(run.loss, swapped, noise).mean().item())
             effects.append(float((swapped - predicted).norm() / predicted.norm()))
     errors = torch.stack(each)  # (items, D)
@@ -201,6 +201,26 @@ def evaluate(run: DiaryRun, network: nn.Module, data: Data, num_items: int) -> d
         figures["condition_gain"] = _finite(sum(others) / errors.mean().item() / len(others))
         figures["condition_effect"] = _finite(sum(effects) / len(effects))
     return figures
+
+
+def in_items(
+    run: DiaryRun,
+    network: nn.Module,
+    noisy: Tensor,
+    timestep: Tensor,
+    spectrogram: Tensor | None = None,
+) -> Tensor:
+    """Return the prediction of one clip (1, D, N), cut into items as long as those of training.
+
+    Taps that reach beyond a training item were never trained, so longer items would be unfair.
+    """
+    rows = run.item_rows
+    if rows is None or noisy.shape[1] % rows:
+        predicted: Tensor = network(noisy, timestep, spectrogram)
+        return predicted
+    items = noisy.reshape(-1, rows, noisy.shape[2])
+    parts: Tensor = network(items, timestep.expand(len(items)), spectrogram)
+    return parts.reshape(noisy.shape)
 
 
 def _finite(value: float) -> float | None:

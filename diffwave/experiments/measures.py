@@ -30,9 +30,9 @@ from diffwave.schedule import NoiseSchedule, linear_schedule
 from diffwave.training import generator_for
 
 SAMPLE_STREAM = 31
-# Latent dimensions in a sampled item of the flattened model, a convolution of any length.
-SAMPLE_ROWS = 4
 NUM_SAMPLES = 2
+# Of the model that was trained on single rows.
+NUM_ROWS = 8
 TRACE_POINTS = 60
 Rows = tuple[list[ResultRow], list[Picture]]
 
@@ -53,10 +53,11 @@ class Lab(Protocol):
 
 
 def _noise(data: Data, run: DiaryRun) -> Tensor:
-    is_flattened = run.network is not None and run.network.is_flattened
-    rows = min(SAMPLE_ROWS, data.latent_size) if is_flattened else data.latent_size
     generator = generator_for(run.seed, SAMPLE_STREAM)
-    return torch.randn(NUM_SAMPLES, rows, data.num_frames, generator=generator)
+    count, rows = NUM_SAMPLES, data.latent_size
+    if run.item_rows is not None:
+        count, rows = NUM_ROWS, run.item_rows
+    return torch.randn(count, rows, data.num_frames, generator=generator)
 
 
 def sample_diary(
@@ -381,10 +382,10 @@ def magnitudes(lab: Lab, diary: DiaryRun) -> Rows:
         wanted = 2.0 ** (-(len(by_block) - 1) / 2)
         rows.append(
             ResultRow(
-                f"share of the input in the last block's x, {label}",
+                f"share of the first block's x in the last one's, {label}",
                 "",
-                {"2^(−blocks/2)": wanted},
-                {"share": left},
+                {"straight through, 2^(−blocks/2)": wanted},
+                {"with what the residuals say again": left},
             )
         )
         rows.append(ResultRow(f"model output, {label}", "", {}, {"rms": output}))
@@ -414,7 +415,7 @@ def _by_block(lab: Lab, run: DiaryRun) -> tuple[list[dict[str, float]], float, f
     network, _ = lab.diary(run)
     assert isinstance(network, DiaryDiffWave)
     clips, generator = lab.data.held_out, generator_for(run.seed, SAMPLE_STREAM)
-    latents = clips.sampled[: min(len(clips), 2)]
+    latents = clips.sampled[:2, : run.item_rows]
     schedule = run.noise_schedule
     timestep = torch.full((len(latents),), len(schedule) // 2)
     noise = torch.randn(latents.shape, generator=generator)

@@ -17,7 +17,7 @@ from diffwave.experiments.closed_forms import (
     spread_of_loss,
     white_errors,
 )
-from diffwave.experiments.diary_training import DiaryRun, diary_loss, mix
+from diffwave.experiments.diary_training import DiaryRun, diary_loss, in_items, mix
 from diffwave.experiments.measures import Lab, Rows
 from diffwave.experiments.our_model import OurRun
 from diffwave.experiments.results import Picture, ResultRow
@@ -120,7 +120,7 @@ def _losses(
         generator = generator_for(run.seed, DRAW_STREAM, number)
         noise = torch.randn(latents.shape, generator=generator)
         noisy = mix(latents, noise, alpha_bar[timestep], run.has_roots)
-        errors = diary_loss(run.loss, network(noisy, timestep), noise)
+        errors = diary_loss(run.loss, in_items(run, network, noisy, timestep), noise)
         collapsed = lab.data.is_collapsed
         kept = errors[:, collapsed] if bool(collapsed.any()) else errors
         found.append((int(timestep), float(kept.mean())))

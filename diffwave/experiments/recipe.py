@@ -13,8 +13,8 @@ from diffwave.experiments.our_model import OurRun
 
 # The diary's hidden channels are divided by this in its model: no conclusion depends on them.
 NARROWER = 4
-# and in the flattened model its blocks by this, except where depth is the question.
-SHALLOWER = 3
+# In the flattened model, its blocks too, except where depth is the question.
+SHALLOWER = 5
 DIARY_BETAS = (1e-4, 0.05)
 
 
@@ -47,9 +47,9 @@ class Scale:
         return max(number * self.num_timesteps // 1000, 4)
 
 
-FULL = Scale("full", 60, 800, 500, 400, 600, 48)
-QUICK = Scale("quick", 40, 400, 100, 80, 120, 24)
-TINY = Scale("tiny", 30, 12, 4, 4, 24, 8, num_timesteps=100)
+FULL = Scale("full", 80, 1500, 300, 300, 600, 48)
+QUICK = Scale("quick", 60, 1200, 100, 60, 300, 32)
+TINY = Scale("tiny", 8, 12, 4, 4, 24, 8, num_timesteps=100)
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ class Base:
             network,
             schedule=(*betas, self.scale.timesteps(num_timesteps)),
             batch_size=16,
-            learning_rate=1e-3,
-            num_steps=self.scale.white_steps,
+            learning_rate=2e-3,
+            num_steps=self.scale.white_steps // (2 if num_timesteps < 500 else 1),
             item_rows=1,
             is_timestep_shared=False,
             seed=self.seed,
