@@ -7,11 +7,11 @@ from diffwave.experiments.measures import (
     Lab,
     Rows,
     foreign_schedule,
-    magnitudes,
     power_transform,
     sampling_range,
     sampling_schedules,
 )
+from diffwave.experiments.measures_of_blocks import magnitudes
 from diffwave.experiments.measures_of_data import encodings, timesteps
 from diffwave.experiments.recipe import DIARY_BETAS, Base, Experiment
 
@@ -107,8 +107,8 @@ def sampling_experiments(base: Base) -> list[Experiment]:
             "Each block divides by √2, so the input's share in the last of 30 blocks is 2^−15. "
             "What is left of x there is the blocks' own residuals.",
             differs="All 30 blocks, T = 50, a quarter of the channels.",
-            measure=lambda lab: magnitudes(lab, base.deep()),
-            more=(base.deep(), base.deep(num_steps=0)),
+            measure=lambda lab: magnitudes(lab, base.deep(), ours),
+            more=(base.deep(), base.deep(num_steps=0), ours),
         ),
         Experiment(
             "timestep-per-item",

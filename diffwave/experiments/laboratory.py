@@ -129,7 +129,7 @@ class Laboratory:
     def is_trained(self, run: DiaryRun | OurRun) -> bool:
         """Return whether a training is finished, with its weights where they are needed."""
         path = self.figures_path(run)
-        is_whole = run not in self.measured or path.with_suffix(".pt").exists()
+        is_whole = run not in self.measured or not run.num_steps or path.with_suffix(".pt").exists()
         return path.exists() and is_whole
 
     def _train(self, run: DiaryRun | OurRun, path: Path) -> None:
@@ -142,7 +142,7 @@ class Laboratory:
             ours, figures = our_model.train(run, self.data)
             figures |= our_model.evaluate(ours, self.data, self.scale.num_items)
             model = ours
-        if run in self.measured:
+        if run in self.measured and run.num_steps:
             with atomic_write(path.with_suffix(".pt")) as temporary:
                 torch.save(model.state_dict(), temporary)
         write_json(path, tidy({"settings": asdict(run), "figures": figures}))
@@ -163,7 +163,8 @@ class Laboratory:
         """Return the diary's model of a run, in evaluation mode, and its figures."""
         figures = self.figures(run)
         network = run.build(self.data.latent_size)
-        network.load_state_dict(self._weights(run))
+        if run.num_steps:
+            network.load_state_dict(self._weights(run))
         return network.eval().requires_grad_(False), figures
 
     def ours(self, run: OurRun) -> tuple[OurModel, dict[str, Any]]:

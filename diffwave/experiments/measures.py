@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -23,8 +22,7 @@ from diffwave.experiments.closed_forms import (
     share_cut,
 )
 from diffwave.experiments.data import Data
-from diffwave.experiments.diary_model import DiaryDiffWave
-from diffwave.experiments.diary_training import DiaryRun, ancestral, mix
+from diffwave.experiments.diary_training import DiaryRun, ancestral
 from diffwave.experiments.results import Picture, ResultRow
 from diffwave.schedule import NoiseSchedule, linear_schedule
 from diffwave.training import generator_for
@@ -361,72 +359,3 @@ def sample_conditions(lab: Lab, runs: list[tuple[str, str, DiaryRun, our_model.O
 
 def _change(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / one.norm())
-
-
-@torch.no_grad()
-def magnitudes(lab: Lab, diary: DiaryRun) -> Rows:
-    """Measure x, y, step, condition, residual and skip by block index, and the model's output."""
-    rows, pictures = [], []
-    for label, run in (("untrained", replace(diary, num_steps=0)), ("trained", diary)):
-        by_block, output, left = _by_block(lab, run)
-        first, last = by_block[0], by_block[-1]
-        for name in first:
-            rows.append(
-                ResultRow(
-                    f"{name}, {label}",
-                    SEEN.get(name, ""),
-                    {},
-                    {"first block": first[name], "last block": last[name]},
-                )
-            )
-        wanted = 2.0 ** (-(len(by_block) - 1) / 2)
-        rows.append(
-            ResultRow(
-                f"share of the first block's x in the last one's, {label}",
-                "",
-                {"straight through, 2^(−blocks/2)": wanted},
-                {"with what the residuals say again": left},
-            )
-        )
-        rows.append(ResultRow(f"model output, {label}", "", {}, {"rms": output}))
-        index = [float(number) for number in range(len(by_block))]
-        pictures.append(
-            Picture(
-                f"Magnitudes by block, {label}",
-                "block",
-                "root mean square",
-                [(name, index, [block[name] for block in by_block], "other") for name in first],
-                is_log_y=True,
-            )
-        )
-    return rows, pictures
-
-
-SEEN = {
-    "x": "shrinks with depth (norm 3000 at the first)",
-    "y": "shrinks with depth (norm 6000 at the first)",
-    "condition": "constant (norm 1000)",
-    "step": "constant (norm 140)",
-    "skip": "to be found out",
-}
-
-
-def _by_block(lab: Lab, run: DiaryRun) -> tuple[list[dict[str, float]], float, float]:
-    network, _ = lab.diary(run)
-    assert isinstance(network, DiaryDiffWave)
-    clips, generator = lab.data.held_out, generator_for(run.seed, SAMPLE_STREAM)
-    latents = clips.sampled[:2, : run.item_rows]
-    schedule = run.noise_schedule
-    timestep = torch.full((len(latents),), len(schedule) // 2)
-    noise = torch.randn(latents.shape, generator=generator)
-    noisy = mix(latents, noise, schedule.alpha_bar[timestep], True)
-    spectrogram = None if clips.spectrograms is None else clips.spectrograms[: len(latents)]
-    output, parts = network.trace(noisy, timestep, spectrogram if run.is_conditional else None)
-    first, last = parts[0]["x"].flatten(), parts[-1]["x"].flatten()
-    first = first - first.mean()
-    left = float((first @ last) / (first @ first))
-    rms = [
-        {name: float(tensor.square().mean().sqrt()) for name, tensor in block.items()}
-        for block in parts
-    ]
-    return rms, float(output.square().mean().sqrt()), left
