@@ -24,6 +24,17 @@ READING = (
     "nothing across schedules. Rows with a bar are met if prediction and measurement are within "
     "0.02."
 )
+DIFFERENCES = (
+    "What differs from the diary everywhere: latents of {latent_size} dimensions at "
+    "{frame_rate_hz:.1f} frames a second instead of 128 at 21.5, of other music and another codec; "
+    "its model sees posterior samples, as it did, drawn from the folder's {contents}s, each "
+    "dimension brought to variance 1, as the diary's nearly were; {clip_frames} frames a clip; a "
+    "quarter of its hidden channels; its Adam's learning rate falls to 0 over a few hundred steps, "
+    "where it had thousands; no spectrograms but where they are the question. Ours sees what the "
+    "folder holds, standardized: v-prediction, MSE, cosine schedule, one stratified timestep an "
+    "item, averaged weights, 8 blocks of 64 channels, {our_steps} steps: enough to compare with "
+    "the references, not to make music."
+)
 COLUMNS = ("variant", "the diary saw", "predicted", "the diary's model", "ours", "within 0.02")
 
 
@@ -43,7 +54,7 @@ def write_pages(folder: Path, texts: Sequence[dict[str, Any]]) -> Path:
     header = read_json(folder / "experiments.json", "a folder of experiments")
     results = read_results(folder, texts)
     style = Path(__file__).with_name("page.css").read_text()
-    body = "".join([_summary(results), *map(_section, results)])
+    body = "".join([_summary(header, results), *map(_section, results)])
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -55,7 +66,7 @@ def write_pages(folder: Path, texts: Sequence[dict[str, Any]]) -> Path:
     with atomic_write(folder / PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8")
     with atomic_write(folder / TABLE) as temporary:
-        temporary.write_text(markdown(results), encoding="utf-8")
+        temporary.write_text(f"{differences(header)}\n\n{markdown(results)}", encoding="utf-8")
     return folder / PAGE
 
 
@@ -87,7 +98,7 @@ def _figures(header: dict[str, Any], results: list[dict[str, Any]]) -> str:
     return f'<dl class="figures">{items}</dl>'
 
 
-def _summary(results: list[dict[str, Any]]) -> str:
+def _summary(header: dict[str, Any], results: list[dict[str, Any]]) -> str:
     rows = []
     for result in results:
         bars = _bars([result])
@@ -116,9 +127,15 @@ def _summary(results: list[dict[str, Any]]) -> str:
             f"<figcaption>{caption}</figcaption></figure></div>"
         )
     return (
-        f"<section><h2>All of it</h2><p>{READING}</p>{picture}"
+        f"<section><h2>All of it</h2><p>{READING}</p>"
+        f'<p class="soft">{escape(differences(header))}</p>{picture}'
         f"{_table(heads, rows, 'All experiments')}</section>"
     )
+
+
+def differences(header: dict[str, Any]) -> str:
+    """Return what differs from the diary in all experiments."""
+    return DIFFERENCES.format(**header, our_steps=header["scale"]["our_steps"])
 
 
 def _section(result: dict[str, Any]) -> str:
