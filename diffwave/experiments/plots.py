@@ -17,6 +17,9 @@ DIARY, OURS = "#e5792b", "#3f86e0"
 INK = "#010203"
 OTHERS = ("#e5792b", "#3f86e0", "#9a6fd0", "#2f9e6e", "#c2477f", "#8a7a3c", "#5a6b7b")
 FIGURE_INCHES = (4.9, 3.1)
+# A name in a legend of two columns may have so many letters.
+LONG_NAME = 24
+LEGEND_LINE_INCHES = 0.18
 STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -37,10 +40,12 @@ STYLE = {
 
 def plot(picture: dict[str, Any]) -> str:
     """Return a `Picture` as SVG."""
+    lines = picture["lines"]
+    num_columns = 1 if max(len(name) for name, *_ in lines) > LONG_NAME else 2
 
     def draw(axes: Axes) -> None:
         number = 0
-        for name, x, y, style in picture["lines"]:
+        for name, x, y, style in lines:
             pairs = [(at, value) for at, value in zip(x, y, strict=True) if value is not None]
             look: dict[str, Any] = {"label": name, "linewidth": 1.5}
             if style == "predicted":
@@ -55,9 +60,9 @@ def plot(picture: dict[str, Any]) -> str:
         axes.set_ylabel(picture["y_label"])
         if picture["is_log_y"]:
             axes.set_yscale("log")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=num_columns, borderaxespad=0.2)
 
-    return _svg(draw, picture["title"], 0.18 * -(-len(picture["lines"]) // 2))
+    return _svg(draw, picture["title"], LEGEND_LINE_INCHES * -(-len(lines) // num_columns))
 
 
 def scatter(points: Sequence[tuple[float, float]], label: str) -> str:
