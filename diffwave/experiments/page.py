@@ -179,8 +179,9 @@ def _cell(figures: dict[str, Any]) -> str:
     if not figures:
         return "–"
     (name, value), *rest = figures.items()
-    more = "".join(f"<small>{escape(key)} {_number(other)}</small>" for key, other in rest)
-    return f"<b>{_number(value)}</b> <small>{escape(name)}</small>{more}"
+    more = ", ".join(f"{escape(key)} {_number(other)}" for key, other in rest)
+    below = f'<small class="more">{more}</small>' if more else ""
+    return f"<b>{_number(value)}</b> <small>{escape(name)}</small>{below}"
 
 
 def _verdict(passed: bool | None) -> str:
