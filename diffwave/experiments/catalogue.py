@@ -42,7 +42,7 @@ def _broadcast(base: Base) -> list[Experiment]:
             "learning-rate",
             "Learning rate",
             ("Low, standard and high learning rate: loss 0.8",),
-            ZERO_WHY + " No learning rate changes what one channel can say. In ours it matters.",
+            ZERO_WHY + " No learning rate changes what one channel can say.",
             (
                 Row(
                     "2e-6",

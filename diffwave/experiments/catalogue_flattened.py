@@ -60,8 +60,7 @@ def _losses(base: Base) -> list[Experiment]:
                 "From 1000 to 2000 steps the loss of epoch 1 falls from 0.37 to 0.24",
             ),
             WHITE_WHY + " More timesteps of the same betas mean that more of them are nearly all "
-            "noise, where noise is easily told: the loss falls and nothing is gained. Our skill, "
-            "on the same schedules, says so.",
+            "noise, where noise is easily told: the loss falls and nothing is gained.",
             (
                 *counted,
                 Row(
@@ -100,7 +99,8 @@ def _losses(base: Base) -> list[Experiment]:
             "flattened-learning-rate",
             "Learning rate, flattened",
             ("Doubling the learning rate increased the loss", "2e-4 to 6e-5: the same pattern"),
-            "All of them come to the same white loss; what differs is how soon, and how noisily.",
+            "The white loss is the same for all; what a learning rate changes is how soon and "
+            "how noisily it is reached.",
             (
                 Row(
                     "× 2",
@@ -127,7 +127,7 @@ def _losses(base: Base) -> list[Experiment]:
                 "30 blocks, 256 channels: only slightly lower",
             ),
             "A larger network cannot pass the white loss, either, where there is nothing but "
-            "noise. On latents that carry something ours gains by size.",
+            "noise.",
             (
                 Row("64 channels", "", base.flattened(50), base.ours(hidden_channels=16), "white"),
                 Row(
@@ -193,9 +193,10 @@ def _conditions(base: Base) -> list[Experiment]:
                 "From 128 channels to 1 without them: about the same, faster",
             ),
             "The spectrogram is stretched over the flattened axis, on which neighbours in time "
-            "are neighbours only within a row: place p stands for dimension p/N and frame p mod "
-            "N, yet gets the spectrogram of time p/(D·N). Nothing can be learnt from it with any "
-            "number of channels, and the loss stays that of the noise.",
+            "are neighbours only within a row: place p stands for dimension p/N and frame p "
+            "mod N, yet gets the spectrogram of time p/(D·N). No number of channels mends "
+            "that. Whether a condition is used is told by the loss with another clip's "
+            "spectrogram over that with the right one: 1.00 says that it is not.",
             (
                 Row("1 channel", "about the same", plain, ours(condition_channels=1)),
                 Row(
@@ -280,8 +281,8 @@ def _inside(base: Base) -> list[Experiment]:
                 "x, y, t and condition scaled alike in the first block: no effect",
                 "In every block: loss does not go down",
             ),
-            "Scaling every item and place together takes from the network what it needs most, the "
-            "size of its input.",
+            "What counts is whether scaling moves the loss from 'none' towards white, or away "
+            "from it.",
             tuple(
                 Row(label, saw, base.deep(scaled=kind), base.ours(scaled=kind))
                 for label, saw, kind in scaled
