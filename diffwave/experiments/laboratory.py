@@ -1,0 +1,262 @@
+"""Trainings and experiments shared by any number of processes, each done once.
+
+A process holds a file lock while it trains or measures. The system frees it if the process dies;
+another one, or the same command again, then takes the work over. What is finished is a JSON file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+
+from diffwave.denoiser import check_loss
+from diffwave.experiments import diary_training, our_model
+from diffwave.experiments.closed_forms import (
+    bounded_loss,
+    broadcast_loss,
+    white_loss,
+    zero_loss,
+)
+from diffwave.experiments.data import Data
+from diffwave.experiments.diary_training import DiaryRun
+from diffwave.experiments.our_model import OurModel, OurRun
+from diffwave.experiments.recipe import Experiment, Row, Scale
+from diffwave.experiments.results import Picture, ResultRow, run_key, tidy
+from rave.files import atomic_write, read_json, write_json
+
+FORMAT, VERSION, HEADER_NAME = "rave-diffwave-experiments", 1, "experiments.json"
+LOCKS, RUNS = ".locks", "runs"
+WAIT_SECONDS = 0.5
+Tell = Callable[[str], None]
+
+
+class Laboratory:
+    """Trains what experiments need, or has it from earlier.
+
+    Args:
+        folder: Of the results.
+        data: Clips.
+        scale: How much work an experiment is.
+        seed: Of all trainings.
+        tell: Is told what begins.
+        measured: Trainings whose weights are needed again; of others only the figures are kept.
+
+    Raises:
+        ValueError: If the folder holds results of other latents, another scale or seed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        data: Data,
+        scale: Scale,
+        seed: int,
+        tell: Tell,
+        measured: Collection[DiaryRun | OurRun],
+    ) -> None:
+        self.folder = folder
+        self.measured = set(measured)
+        self.data = data
+        self.scale = scale
+        self.tell = tell
+        self.identity = {**data.identity(), "scale": asdict(scale), "seed": seed}
+        with self._lock(HEADER_NAME).acquire():
+            self._check_header()
+
+    def _check_header(self) -> None:
+        path = self.folder / HEADER_NAME
+        content = {"format": FORMAT, "version": VERSION, **self.identity}
+        if not path.exists():
+            write_json(path, content)
+            return
+        found = read_json(path, "a folder of experiments")
+        names = [name for name in {**found, **content} if found.get(name) != content.get(name)]
+        if names:
+            told = "; ".join(f"{n} {found.get(n)!r}, now {content.get(n)!r}" for n in names[:3])
+            raise ValueError(
+                f"'{self.folder}' holds results of other data or another scale ({told}). "
+                "Choose another OUT."
+            )
+
+    def _lock(self, name: str) -> FileLock:
+        (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / LOCKS / f"{name}.lock")
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """Yield whether this process has got the work of a name, and no other is doing it."""
+        lock = self._lock(name)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def key(self, run: DiaryRun | OurRun) -> str:
+        """Return the name of a training's files."""
+        kind = "diary" if isinstance(run, DiaryRun) else "ours"
+        return run_key(kind, run, self.identity)
+
+    def figures_path(self, run: DiaryRun | OurRun) -> Path:
+        """Return where a training's figures are; they exist when it is finished."""
+        return self.folder / RUNS / f"{self.key(run)}.json"
+
+    def result_path(self, experiment: Experiment) -> Path:
+        """Return where an experiment's result is; it exists when it is finished."""
+        return self.folder / f"{experiment.name}.json"
+
+    def train(self, run: DiaryRun | OurRun) -> bool:
+        """Train, unless it is done or another process is at it; return whether it is done now."""
+        if self.is_trained(run):
+            return True
+        with self.claim(self.key(run)) as is_ours:
+            if is_ours and not self.is_trained(run):
+                self._train(run, self.figures_path(run))
+        return self.is_trained(run)
+
+    def is_trained(self, run: DiaryRun | OurRun) -> bool:
+        """Return whether a training is finished, with its weights where they are needed."""
+        path = self.figures_path(run)
+        is_whole = run not in self.measured or not run.num_steps or path.with_suffix(".pt").exists()
+        return path.exists() and is_whole
+
+    def _train(self, run: DiaryRun | OurRun, path: Path) -> None:
+        self.tell(f"training {path.stem}")
+        model: nn.Module
+        if isinstance(run, DiaryRun):
+            model, figures = diary_training.train(run, self.data)
+            figures |= diary_training.evaluate(run, model, self.data, self.scale.num_items)
+        else:
+            ours, figures = our_model.train(run, self.data)
+            figures |= our_model.evaluate(ours, self.data, self.scale.num_items)
+            model = ours
+        if run in self.measured and run.num_steps:
+            with atomic_write(path.with_suffix(".pt")) as temporary:
+                torch.save(model.state_dict(), temporary)
+        write_json(path, tidy({"settings": asdict(run), "figures": figures}))
+
+    def figures(self, run: DiaryRun | OurRun) -> dict[str, Any]:
+        """Return what is known of a training, which is done first if need be."""
+        while not self.train(run):
+            time.sleep(WAIT_SECONDS)
+        figures: dict[str, Any] = read_json(self.figures_path(run), "a training")["figures"]
+        return figures
+
+    def _weights(self, run: DiaryRun | OurRun) -> dict[str, Any]:
+        path = self.figures_path(run).with_suffix(".pt")
+        weights: dict[str, Any] = torch.load(path, weights_only=True)
+        return weights
+
+    def diary(self, run: DiaryRun) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the diary's model of a run, in evaluation mode, and its figures."""
+        figures = self.figures(run)
+        network = run.build(self.data.latent_size)
+        if run.num_steps:
+            network.load_state_dict(self._weights(run))
+        return network.eval().requires_grad_(False), figures
+
+    def ours(self, run: OurRun) -> tuple[OurModel, dict[str, Any]]:
+        """Return our model of a run, in evaluation mode, and its figures."""
+        figures = self.figures(run)
+        model = our_model.build(run, self.data)
+        model.load_state_dict(self._weights(run))
+        return model.eval().requires_grad_(False), figures
+
+    def row(self, row: Row) -> ResultRow:
+        """Return the result of a variant."""
+        result = ResultRow(row.label, row.saw, note=row.note)
+        if row.diary is not None:
+            run, figures = row.diary, self.figures(row.diary)
+            kind = check_loss(run.loss)
+            white = white_loss(run.noise_schedule, kind)
+            if row.bar == "zero":
+                floor = broadcast_loss(run.noise_schedule, kind, self.data.latent_size)
+                result.predicted = {"zero": zero_loss(kind)}
+                result.predicted["best of one channel"] = floor
+                result.diary = {"loss": figures["loss"]}
+            elif row.bar == "bounded":
+                bounded = bounded_loss(run.noise_schedule, kind)
+                result.predicted = {"best of 0 to 1": bounded, "zero": zero_loss(kind)}
+                result.diary = {"loss": figures["loss"]}
+            else:
+                result.predicted = {"white": white}
+                result.diary = {"loss": figures["loss"]}
+                if figures["loss_collapsed"] is not None:
+                    where = {"loss where latents carry nothing": figures["loss_collapsed"]}
+                    result.diary = {**where, "over all": figures["loss"]}
+            for name in ("condition_gain", "condition_effect"):
+                if name in figures:
+                    result.diary[NAMES[name]] = figures[name]
+            if row.bar:
+                result.judge()
+        if row.ours is not None:
+            figures = self.figures(row.ours)
+            result.ours = {n: figures[n] for n in ("skill", "loss", "white", "gaussian")}
+            for name in ("condition_gain", "condition_effect"):
+                if name in figures:
+                    result.ours[NAMES[name]] = figures[name]
+        return result
+
+    def measure(self, experiment: Experiment) -> dict[str, Any]:
+        """Return the result of an experiment whose trainings are done."""
+        start = time.process_time()
+        rows = [self.row(row) for row in experiment.rows]
+        pictures: list[Picture] = []
+        if experiment.measure is not None:
+            more, pictures = experiment.measure(self)
+            rows += more
+        seconds = time.process_time() - start
+        trained = {self.key(run): self.figures(run)["train_seconds"] for run in experiment.runs}
+        bars = [row.passed for row in rows if row.passed is not None]
+        content: dict[str, Any] = tidy(
+            {
+                **experiment.texts,
+                "passed": all(bars) if bars else None,
+                "rows": [asdict(row) for row in rows],
+                "pictures": [asdict(picture) for picture in pictures],
+                "cpu_seconds": {"trainings": trained, "measuring": seconds},
+            }
+        )
+        return content
+
+    def work(self, experiments: list[Experiment]) -> None:
+        """Do experiments until all are finished, by this process or by others."""
+        pending = list(experiments)
+        while pending:
+            is_idle = True
+            for experiment in list(pending):
+                path = self.result_path(experiment)
+                if path.exists():
+                    pending.remove(experiment)
+                    is_idle = False
+                    continue
+                before = [self.is_trained(run) for run in experiment.runs]
+                after = [self.train(run) for run in experiment.runs]
+                is_idle = is_idle and before == after
+                if not all(after):
+                    continue
+                with self.claim(experiment.name) as is_ours:
+                    if is_ours and not path.exists():
+                        self.tell(f"measuring {experiment.name}")
+                        write_json(path, self.measure(experiment))
+                        is_idle = False
+            if is_idle:
+                time.sleep(WAIT_SECONDS)
+
+
+NAMES = {
+    "condition_gain": "loss with another spectrogram / with the right one",
+    "condition_effect": "change of the prediction",
+}

@@ -1,0 +1,257 @@
+"""Experiments on synthetic latents: finished work is kept, shared between processes, and shown."""
+
+import json
+import multiprocessing
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diffwave_data import HOP, RATE_HZ, autoregression
+from test_imports import heavy_after
+
+from diffwave.experiments.__main__ import main, perform
+from diffwave.experiments.catalogue import catalogue
+from diffwave.experiments.recipe import TINY
+from diffwave.spectrogram import SpectrogramHeader
+from rave.latents import (
+    POSTERIOR_MEAN,
+    LatentFile,
+    LatentHeader,
+    StatisticsAccumulator,
+    write_latents,
+)
+
+SMALL = replace(
+    TINY,
+    zero_steps=2,
+    white_steps=2,
+    deep_steps=2,
+    our_steps=2,
+    max_clips=12,
+    num_items=2,
+    num_timesteps=20,
+)
+MEL_HOP, NUM_MELS = HOP // 4, 80
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Latents of eight dimensions, half of them collapsed, and spectrograms."""
+    folder = tmp_path_factory.mktemp("experiments")
+    latents, spectrograms = folder / "latents", folder / "spectrograms"
+    sums, files = StatisticsAccumulator(8), []
+    for number in range(4):
+        array = autoregression(8, 330, 0.9, number)
+        array[4:] *= 0.01
+        std = np.repeat(np.float32([[0.2]] * 4 + [[1.0]] * 4), 330, axis=1)
+        write_latents(latents / f"{number}.npy", [array], 8)
+        sums.add(array, std)
+        files.append(LatentFile(f"{number}.npy", 330, f"{number}.wav", RATE_HZ, 330 * HOP))
+        mel = np.random.default_rng(number).random((NUM_MELS, 330 * 4)).astype(np.float32)
+        write_latents(spectrograms / f"{number}.npy", [mel], NUM_MELS)
+    LatentHeader(
+        "c0dec", "runs/codec", RATE_HZ, HOP, 8, POSTERIOR_MEAN, sums.statistics(), files
+    ).write(latents)
+    SpectrogramHeader(
+        "c0dec", RATE_HZ, HOP, MEL_HOP, NUM_MELS, {file.path: 330 for file in files}
+    ).write(spectrograms)
+    return latents, spectrograms
+
+
+def chosen(*names):
+    return [each for each in catalogue(SMALL) if each.name in names]
+
+
+def all_that_is_measured():
+    return [run for each in catalogue(SMALL) for run in each.more]
+
+
+def do(folders, out, *names, with_spectrograms=True):
+    latents, spectrograms = folders
+    given = spectrograms if with_spectrograms else None
+    return perform(latents, out, given, catalogue(SMALL), names, SMALL)
+
+
+def trained(stderr):
+    return re.findall(r"training (\S+)", stderr)
+
+
+def test_every_experiment_runs(folders, tmp_path):
+    names = [each.name for each in catalogue(SMALL)]
+    result = do(folders, tmp_path, *names)
+    assert result.figures["experiments"] == names
+    for name in names:
+        content = json.loads((tmp_path / f"{name}.json").read_text())
+        assert content["rows"]
+        assert all(row["diary"] or row["ours"] for row in content["rows"])
+    page = (tmp_path / "index.html").read_text()
+    table = (tmp_path / "table.md").read_text()
+    for name in names:
+        assert f'id="{name}"' in page
+        assert f"(`{name}`)" in table
+    assert not re.search(r'(src|href)="(?!#)', page)
+    assert page.count("<svg") >= 8
+    _skips_are_not_used(tmp_path)
+    _samples_are_cut_to_1(tmp_path)
+
+
+def _skips_are_not_used(folder):
+    rows = json.loads((folder / "batch-norm.json").read_text())["rows"]
+    losses = {row["label"]: row["diary"] for row in rows}
+    assert losses["on output and skips"] == losses["on each block's output"]
+
+
+def _samples_are_cut_to_1(folder):
+    rows = json.loads((folder / "sampling-range.json").read_text())["rows"]
+    (clamped,) = (row for row in rows if row["label"].startswith("samples, x clamped"))
+    assert (clamped["diary"]["min"], clamped["diary"]["max"]) == (-1.0, 1.0)
+
+
+def test_zero_rows_meet_their_prediction(folders, tmp_path):
+    names = ("mse",)
+    scale = replace(SMALL, zero_steps=60, max_clips=24, num_items=32)
+    experiments = [each for each in catalogue(scale) if each.name in names]
+    experiments = [
+        replace(each, rows=tuple(row for row in each.rows if row.bar == "zero"))
+        for each in experiments
+    ]
+    perform(folders[0], tmp_path, None, experiments, names, scale)
+    for name in names:
+        rows = json.loads((tmp_path / f"{name}.json").read_text())["rows"]
+        # One of eight channels is an eighth of what there is to say, so the bar is that of eight.
+        for row in rows:
+            low = row["predicted"]["best of one channel"]
+            assert low - 0.02 <= row["diary"]["loss"] <= row["predicted"]["zero"] + 0.02
+
+
+def test_finished_work_is_not_done_again(folders, tmp_path, capsys):
+    do(folders, tmp_path, "mse", "encodings")
+    assert trained(capsys.readouterr().err)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("**/*.json")}
+    (tmp_path / "mse.json").unlink()  # as if killed between training and measuring
+    again = do(folders, tmp_path, "mse", "encodings", "precision")
+    told = capsys.readouterr().err
+    assert "measuring mse" in told and "measuring encodings" not in told
+    assert len(trained(told)) == 2  # 16 bit of the diary's and of ours; 32 bit is there
+    assert again.figures["experiments"] == ["mse", "precision", "encodings"]
+    for path, time_ns in kept.items():
+        assert path.name == "mse.json" or path.stat().st_mtime_ns == time_ns
+
+
+def test_the_same_seed_gives_the_same_figures(folders, tmp_path):
+    for name in ("one", "other"):
+        do(folders, tmp_path / name, "precision")
+    one, other = (
+        json.loads((tmp_path / name / "precision.json").read_text()) for name in ("one", "other")
+    )
+    assert one["rows"] == other["rows"]
+
+
+def share(latents, out, told, barrier):
+    """Do experiments in a process of its own; leave what was told in a file."""
+    import torch
+
+    from diffwave.experiments.data import read_data
+    from diffwave.experiments.laboratory import Laboratory
+
+    torch.set_num_threads(1)
+    with Path(told).open("w") as file:
+        data = read_data(latents, None, SMALL.max_clips)
+        laboratory = Laboratory(
+            out, data, SMALL, 0, lambda what: _tell(file, what), all_that_is_measured()
+        )
+        barrier.wait(60)
+        laboratory.work(chosen("depth", "mse", "no-sqrt", "encodings"))
+
+
+def _tell(file, what):
+    file.write(what + "\n")
+    file.flush()
+
+
+def test_two_processes_share_the_work_and_double_none(folders, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    files = [tmp_path / f"{number}.log" for number in range(2)]
+    barrier = context.Barrier(2)
+    processes = [
+        context.Process(target=share, args=(folders[0], tmp_path / "out", str(file), barrier))
+        for file in files
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    assert len(lines) == len(set(lines))
+    runs = {run for each in chosen("depth", "mse", "no-sqrt") for run in each.runs}
+    assert sum(line.startswith("training") for line in lines) == len(runs)
+    assert sum(line.startswith("measuring") for line in lines) == 4
+    assert all(file.read_text() for file in files)
+
+
+def test_what_a_killed_process_had_claimed_is_taken_over(folders, tmp_path):
+    from diffwave.experiments.data import read_data
+    from diffwave.experiments.laboratory import LOCKS, Laboratory
+
+    data = read_data(folders[0], None, 24)
+    laboratory = Laboratory(tmp_path, data, SMALL, 0, lambda what: None, [])
+    (run, *_) = chosen("precision")[0].runs
+    (tmp_path / LOCKS / f"{laboratory.key(run)}.lock").touch()  # what a kill leaves
+    assert laboratory.train(run)
+    with laboratory.claim("x") as first:
+        assert first
+
+
+def test_results_of_other_data_are_refused(folders, tmp_path):
+    do(folders, tmp_path, "encodings")
+    other = replace(SMALL, our_steps=4)
+    with pytest.raises(ValueError, match="holds results of other data or another scale"):
+        perform(folders[0], tmp_path, folders[1], catalogue(other), ["encodings"], other)
+
+
+def test_without_spectrograms_conditions_are_left_out_by_name(folders, tmp_path):
+    result = do(folders, tmp_path, "encodings", "conditioner", with_spectrograms=False)
+    assert result.figures["left_out"] == ["conditioner"]
+    assert "Left out for want of --spectrograms: conditioner." in result.summary
+
+
+def test_latents_too_short_for_a_clip_are_refused(folders, tmp_path):
+    header = LatentHeader.read(folders[0])
+    array = np.zeros((8, 50), np.float32)
+    write_latents(tmp_path / "a.npy", [array], 8)
+    replace(header, files=[LatentFile("a.npy", 50, None, RATE_HZ, 50 * HOP)]).write(tmp_path)
+    with pytest.raises(ValueError, match="does not hold a clip of 109 frames"):
+        perform(tmp_path, tmp_path.parent / "out", None, catalogue(SMALL), ["encodings"], SMALL)
+
+
+def test_the_list_names_every_experiment_and_its_lines(capsys):
+    assert main(["--list"]) == 0
+    out = capsys.readouterr().out
+    for each in catalogue(TINY):
+        assert each.name in out
+        assert each.lines[0] in out
+
+
+def test_help_imports_nothing_heavy_and_ends_with_an_example():
+    heavy, output = heavy_after(
+        "from diffwave.experiments.__main__ import main; sys.exit(main(['--help']))"
+    )
+    assert heavy == "[]"
+    assert output.strip().splitlines()[-1].strip().startswith("python -m diffwave.experiments ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "b", "--run", "batch"], "There is no experiment 'batch'. Choose from: learning"),
+        (["--all"], "LATENTS and OUT are needed"),
+        (["a", "b", "--all", "--threads", "0"], "--threads is 0"),
+        (["nowhere", "b", "--all"], "'nowhere/latents.json' does not exist"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
