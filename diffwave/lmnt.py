@@ -12,7 +12,6 @@ which is here a part of the bias that it is added to.
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
 from diffwave.schedule import NoiseSchedule, alpha_bar_from_betas
 from diffwave.standardizer import Standardizer
-from rave.checkpoint import read_checkpoint
+from rave.checkpoint import packed, read_checkpoint
 from rave.files import atomic_write
 from rave.latents import HEADER_NAME, LatentHeader
 
@@ -95,10 +94,9 @@ def write_lmnt_run(
     Raises:
         OSError: If the folder cannot be written.
     """
-    content = io.BytesIO()  # on a full disk torch's own writer would end the program
-    torch.save(checkpoint_from_model(model, header, num_steps), content)
+    content = packed(checkpoint_from_model(model, header, num_steps))
     with atomic_write(folder / WEIGHTS) as temporary:
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(content)
         (folder / HEADER_NAME).unlink(missing_ok=True)  # it must not outlive its weights
     replace(header, files=[], skipped={}).write(folder)
 

@@ -6,6 +6,7 @@ run/checkpoints/best.ckpt   lowest held-out loss so far
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -45,6 +46,16 @@ def read_checkpoint(
     if not isinstance(content, dict):
         raise ValueError(f"'{path}' holds no checkpoint but a {type(content).__name__}. {remedy}")
     return content
+
+
+def packed(content: Any) -> memoryview:
+    """Return the bytes of a checkpoint file.
+
+    By way of memory: on a full disk torch's own writer would end the program.
+    """
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    return memory.getbuffer()
 
 
 def finished_steps(run_folder: Path) -> int:

@@ -12,7 +12,6 @@ begun again by the same command equals, bit for bit on the CPU, a run that was n
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import math
 import signal
@@ -32,7 +31,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
-from rave.checkpoint import BEST, CHECKPOINTS, LAST, finished_steps, last_checkpoint
+from rave.checkpoint import BEST, CHECKPOINTS, LAST, finished_steps, last_checkpoint, packed
 from rave.device import choose_device
 from rave.files import atomic_write
 
@@ -165,10 +164,9 @@ class _WholeFiles(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
+        content = packed(checkpoint)
         with atomic_write(Path(path)) as temporary:
-            temporary.write_bytes(content.getbuffer())
+            temporary.write_bytes(content)
 
 
 class _Stopped(Exception):

@@ -111,14 +111,15 @@ def hashes(tree: Tree, patches_dir: Path) -> tuple[dict[str, str], dict[str, str
     )
 
 
-def base_file(package: str, trees: Sequence[Tree], patches_dir: Path) -> str:
-    """Return the text of BASE."""
+def base_file(
+    package: str, trees: Sequence[Tree], found: Sequence[tuple[dict[str, str], dict[str, str]]]
+) -> str:
+    """Return the text of BASE, of the `hashes` found for each tree."""
     name, url, licence = UPSTREAMS[package]
     upstream = {"name": name, "url": url, "licence": licence, "package": package}
     sections: dict[str, dict[str, str]] = {"upstream": upstream}
-    for tree in trees:
+    for tree, (before, after) in zip(trees, found, strict=True):
         commit = {"commit": tree.commit} if tree.commit else {}
-        before, after = hashes(tree, patches_dir)
         sections[tree.label] = {**commit, "series": tree.series}
         sections[f"{tree.label} before"], sections[f"{tree.label} after"] = before, after
     blocks = (
@@ -174,8 +175,9 @@ def make(clone: Path, branch: str, others: Sequence[str]) -> Path:
                 f"No version uses {', '.join(sorted(unused))} in '{target}'. "
                 "Add LABEL=FOLDER:SERIES, or delete the list."
             )
-        (out / "BASE").write_text(base_file(package, trees, out))
-        check_result(clone, branch, hashes(trees[0], out)[1])
+        found = [hashes(tree, out) for tree in trees]
+        (out / "BASE").write_text(base_file(package, trees, found))
+        check_result(clone, branch, found[0][1])
         listed = {path.name for tree in trees for path in read_series(out / tree.series)}
         target.mkdir(parents=True, exist_ok=True)
         for path in target.glob("*.patch"):

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rave.audio_blocks import LevelMeter
+
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN_LINES = 8
 # A small v2 at 21.5 latent frames a second.
@@ -173,7 +175,7 @@ def loop(
         *("--workers", "1", "--gpu", "-1"),
         only=r"^(train|val) set:|^Compression|^Receptive field|stopped:",
     )
-    their_run = next((told.folder / "runs").glob("piano_*"))
+    their_run = trained_run(told)
     run(
         *("rave", "encode", "--model", their_run, "--input", audio, "--out_path", "latents"),
         *("--spectrograms", "spectrograms"),
@@ -183,7 +185,7 @@ def loop(
         *("--spectrograms", "spectrograms", "--max_steps", str(diffwave_steps)),
         *("--set", "residual_channels=96", "--set", "residual_layers=8"),
     )
-    spectrogram = sorted((told.folder / "spectrograms").rglob("*.npy"))[0]
+    spectrogram = first_spectrogram(told)
     run(
         *("python", "-m", "diffwave.inference", "diffusion", "-s", spectrogram),
         *("--seconds", "10", "--count", "2", "-o", "generated"),
@@ -202,21 +204,31 @@ def loop(
             told.write(describe(path))
 
 
+def trained_run(told: Transcript) -> Path:
+    """Return the run folder of the patched `rave train`, whose name ends in a hash."""
+    return next((told.folder / "runs").glob("piano_*"))
+
+
+def first_spectrogram(told: Transcript) -> Path:
+    """Return the spectrogram that both sides follow."""
+    return min((told.folder / "spectrograms").rglob("*.npy"))
+
+
 def theirs_in_ours(told: Transcript, audio: Path) -> None:
     """Open their run, latents and diffusion run with our commands."""
-    their_run = next((told.folder / "runs").glob("piano_*"))
+    their_run = trained_run(told)
     told.run("rave", "encode", their_run, audio, "latents-ours")
-    told.write(compare_latents(told.folder / "latents", told.folder / "latents-ours"))
+    told.write(compare_arrays(told.folder / "latents", told.folder / "latents-ours"))
     told.run("rave", "decode", their_run, "generated", "generated-audio-ours")
     told.write(compare_audio(told.folder / "generated-audio", told.folder / "generated-audio-ours"))
     told.run("python", "-m", "diffwave.preprocess", "latents", audio, "spectrograms-ours")
     told.write(compare_arrays(told.folder / "spectrograms", told.folder / "spectrograms-ours"))
-    spectrogram = sorted((told.folder / "spectrograms").rglob("*.npy"))[0]
+    spectrogram = first_spectrogram(told)
     told.run(
         *("python", "-m", "diffwave.inference", "diffusion", "generated-ours"),
         *("--spectrogram", spectrogram, "--seconds", "10", "--count", "2", "--sampler", "ddim"),
     )
-    told.write(compare_latents(told.folder / "generated", told.folder / "generated-ours"))
+    told.write(compare_arrays(told.folder / "generated", told.folder / "generated-ours"))
 
 
 def our_codec_in_theirs(told: Transcript, environment: Path, audio: Path) -> None:
@@ -233,7 +245,7 @@ def our_codec_in_theirs(told: Transcript, environment: Path, audio: Path) -> Non
         *("--out_path", "our-latents-theirs"),
         environment=environment,
     )
-    told.write(compare_latents(told.folder / "our-latents", told.folder / "our-latents-theirs"))
+    told.write(compare_arrays(told.folder / "our-latents", told.folder / "our-latents-theirs"))
     told.run("rave", "decode", "our-rave-for-acids", "our-latents-theirs", "our-audio")
     told.run(
         *("rave", "decode", "--model", "our-rave-for-acids", "--input", "our-latents-theirs"),
@@ -260,7 +272,7 @@ def our_diffusion_in_theirs(told: Transcript, environment: Path) -> None:
         *("-o", "our-generated-theirs"),
         environment=environment,
     )
-    told.write(compare_latents(told.folder / "our-generated", told.folder / "our-generated-theirs"))
+    told.write(compare_arrays(told.folder / "our-generated", told.folder / "our-generated-theirs"))
 
 
 def describe(path: Path) -> str:
@@ -268,14 +280,10 @@ def describe(path: Path) -> str:
     import soundfile
 
     audio, sample_rate_hz = soundfile.read(path, dtype="float32")
-    level_db = 10 * np.log10(max(float(np.square(audio).mean()), 1e-20))
+    meter = LevelMeter()
+    list(meter([audio]))
     name = f"{path.parent.name}/{path.name}"
-    return f"# {name}: {len(audio) / sample_rate_hz:.2f} s, {level_db:.1f} dBFS"
-
-
-def compare_latents(folder: Path, other: Path) -> str:
-    """Return the largest difference of two latent folders."""
-    return compare_arrays(folder, other)
+    return f"# {name}: {len(audio) / sample_rate_hz:.2f} s, {meter.level_dbfs:.1f} dBFS"
 
 
 def compare_arrays(folder: Path, other: Path) -> str:

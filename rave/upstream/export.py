@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rave.blocks.v2 import DecoderV2, EncoderV2
-from rave.checkpoint import last_checkpoint, model_weights, read_checkpoint
+from rave.checkpoint import last_checkpoint, model_weights, packed, read_checkpoint
 from rave.codec import load_model
 from rave.discriminator import NUM_LAYERS, PERIOD_KERNEL, SCALE_KERNEL, STRIDE
 from rave.experiment import Reference
@@ -153,13 +152,10 @@ def export_run(run: Path, out: Path) -> bool:
         "state_dict": weights,
         "callbacks": {},
     }
-    # By way of memory: on a full disk torch's own writer would end the program.
-    memory = io.BytesIO()
-    torch.save(content, memory)
     with atomic_folder(out) as folder:
         (folder / CONFIG).write_text(_config_text(model, ours))
         (folder / CHECKPOINT).parent.mkdir(parents=True)
-        (folder / CHECKPOINT).write_bytes(memory.getbuffer())
+        (folder / CHECKPOINT).write_bytes(packed(content))
     return bool(discriminators)
 
 
