@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from diffwave.dataset import FixedSegments, Segment
+from diffwave.dataset import FixedSegments, Segment, conditions_of
 from diffwave.denoiser import add_noise, check_loss, error, stratified_timesteps, target
 from diffwave.model import LatentDiffusion
 from diffwave.reference_loss import (
@@ -90,7 +90,7 @@ def held_out_errors(model: LatentDiffusion, batch: Segment, loss: str, num_segme
             for i in index
         ]
     )
-    return _errors(model, batch, latents, mask, noise, timestep, loss, is_absent=None)
+    return _errors(model, batch, latents, mask, noise, timestep, loss, absent=None)
 
 
 def _latents(model: LatentDiffusion, batch: Segment) -> tuple[Tensor, Tensor]:
@@ -106,15 +106,13 @@ def _errors(
     noise: Tensor,
     timestep: Tensor,
     loss: str,
-    is_absent: Tensor | None,
+    absent: dict[str, Tensor] | None,
 ) -> Tensor:
     noise = noise.to(latents.device)
     alpha_bar = model.alpha_bar(timestep)
     # Padding stays zero, as a convolution sees the end of a clip when it generates one.
     noisy = add_noise(latents, noise, alpha_bar) * mask[:, None]
-    condition = None
-    if model.conditioner is not None:
-        condition = model.conditioner(batch["spectrogram"], is_absent)
+    condition = model.condition(conditions_of(batch), absent, len(latents), latents.shape[2])
     output = model(noisy, timestep, condition)
     wanted = target(model.prediction, latents, noise, alpha_bar)
     return error(check_loss(loss), output.float(), wanted, mask)
@@ -150,7 +148,10 @@ class DiffusionSystem(LightningModule):
         batch_size = len(latents)
         timestep = stratified_timesteps(batch_size, len(self.model.schedule), generator)
         noise = torch.randn(latents.shape, generator=generator)
-        drop = torch.rand(batch_size, generator=generator) < self.settings.condition_dropout
+        absent = {
+            name: torch.rand(batch_size, generator=generator) < self.settings.condition_dropout
+            for name in self.model.conditioners  # each independently of the others
+        }
         loss = _errors(
             self.model,
             batch,
@@ -159,7 +160,7 @@ class DiffusionSystem(LightningModule):
             noise,
             timestep,
             self.settings.loss,
-            is_absent=drop.to(latents.device),
+            absent={name: drop.to(latents.device) for name, drop in absent.items()},
         ).mean()
         self.log("train_loss", loss, prog_bar=True)
         return loss
