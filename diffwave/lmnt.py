@@ -47,14 +47,6 @@ NAMES = {
     r"standardizer": "standardizer",
 }
 GATED = re.compile(r".*\.(dilated_conv|conditioner_projection)\.(weight|bias)")
-# What their command needs to know beside the model. It trains on by these, from fresh moments.
-TRAINING_PARAMS = {
-    "batch_size": 16,
-    "learning_rate": 5e-4,
-    "max_grad_norm": 1.0,
-    "condition_dropout": 0.1,
-    "crop_frames": 128,
-}
 
 
 def is_lmnt_run(path: Path) -> bool:
@@ -210,7 +202,8 @@ def checkpoint_from_model(
 ) -> dict[str, Any]:
     """Return what weights.pt holds of a model of ours.
 
-    It has no optimizer: a training continued from it begins with fresh moments.
+    Its optimizer is empty: a training continued from it begins with fresh moments, and with their
+    own training settings.
 
     Args:
         model: Trained.
@@ -233,28 +226,35 @@ def checkpoint_from_model(
             f"Train one with --set CONDITIONING=\"'{CONCATENATION}'\"."
         )
     params: dict[str, Any] = {
-        **TRAINING_PARAMS,
         "sample_rate": header.sample_rate_hz,
+        "unconditional": False,
         "latent_size": network.latent_size,
         "raw_size": model.standardizer.raw_size,
         "hop_samples_latent": header.hop_samples,
+        "mel_hop_samples": None if conditioner is None else conditioner.mel_hop_samples,
+        "spectrogram_mels": 0 if conditioner is None else conditioner.num_mels,
         "n_mels": max(network.condition_channels, 1),
         "prediction": model.prediction,
         "noise_schedule": model.schedule.betas.tolist(),
+        "timesteps": len(model.schedule),
         "residual_layers": len(network.blocks),
         "residual_channels": network.input.out_channels,
         "dilation_cycle_length": network.dilation_cycle,
     }
-    if conditioner is not None:
-        params["spectrogram_mels"] = conditioner.num_mels
-        params["mel_hop_samples"] = conditioner.mel_hop_samples
     weights = {
-        lmnt_name(name): _with_halves_swapped(lmnt_name(name), tensor).cpu().clone()
+        lmnt_name(name): _with_halves_swapped(lmnt_name(name), tensor.detach()).cpu().clone()
         for name, tensor in _named_weights(model).items()
     }
     if conditioner is None:
         weights |= _zero_condition(network)
-    return {"step": num_steps, "params": params, "model": weights, "ema": weights}
+    return {
+        "step": num_steps,
+        "params": params,
+        "model": weights,
+        "ema": weights,
+        "optimizer": {},
+        "scaler": {},
+    }
 
 
 def lmnt_name(name: str) -> str:

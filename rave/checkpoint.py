@@ -30,12 +30,15 @@ def read_checkpoint(
         remedy: What the user should do if it is damaged.
 
     Raises:
-        ValueError: If the file is missing or damaged.
+        ValueError: If the file is missing or damaged, or holds more than tensors and plain data.
     """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"'{path}' does not exist. Train the run first.") from None
+    except UnpicklingError as error:  # torch's own words tell how to run what is in the file
+        reason = "it is damaged, or holds more than tensors and plain data"
+        raise ValueError(f"Cannot read checkpoint '{path}' ({reason}). {remedy}") from error
     except Exception as error:  # torch raises many types for a damaged file
         reason = str(error).splitlines()[0]
         raise ValueError(f"Cannot read checkpoint '{path}' ({reason}). {remedy}") from error

@@ -32,6 +32,7 @@ from rave.convolution import fold_weight_norm
 from rave.latents import LatentHeader, LatentStatistics, check_codec
 from rave.model import RAVE
 from rave.positional_noise import PositionalNoise
+from rave.upstream import run as upstream
 
 Array = NDArray[np.float32]
 WINDOW_FRAMES = 128
@@ -66,12 +67,17 @@ class CodecFormat:
     noise_steps_per_frame: int
 
     @classmethod
-    def of(cls, model: RAVE) -> CodecFormat:
-        """Return the format of a model. Call before its weight norm is folded."""
+    def of(cls, model: RAVE, fingerprint: str | None = None) -> CodecFormat:
+        """Return the format of a model. Call before its weight norm is folded.
+
+        Args:
+            model: The model.
+            fingerprint: Of its weights in another program's form, if they come from there.
+        """
         bands = model.pqmf.num_bands
         has_noise = getattr(model.decoder, "noise", None) is not None
         return cls(
-            fingerprint=_fingerprint(model),
+            fingerprint=fingerprint or _fingerprint(model),
             sample_rate_hz=model.sample_rate_hz,
             num_channels=model.num_channels,
             hop_samples=model.hop_samples,
@@ -285,7 +291,7 @@ def audio_windows(
 
 
 def load_codec(path: Path, device: torch.device) -> Codec:
-    """Open a codec: a run folder of `rave train`, or a .ts file of `rave export`.
+    """Open a codec: a run of `rave train` or of acids-rave, or a .ts file of `rave export`.
 
     A .ts file is a program: open only those whose origin you trust.
 
@@ -294,22 +300,38 @@ def load_codec(path: Path, device: torch.device) -> Codec:
     """
     if path.suffix == ".ts":
         return _load_torchscript(path, device)
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        raise ValueError(
-            f"The codec '{path}' {what}. Give a run folder of `rave train` or a .ts file."
-        )
-    model = load_model(path)
-    format = CodecFormat.of(model)
+    model, format = load_run(path)
     fold_weight_norm(model)
     return Codec(model, format, path, device)
 
 
-def load_model(run: Path) -> RAVE:
-    """Return the model of a run with the weights of its last checkpoint.
+def load_run(path: Path) -> tuple[RAVE, CodecFormat]:
+    """Return the model and the format of a run of `rave train` or of acids-rave.
+
+    Args:
+        path: A run folder; of acids-rave, a version of it or a checkpoint too.
 
     Raises:
-        ValueError: If the folder is not a RAVE run, or has no readable checkpoint.
+        ValueError: If it is neither, or is damaged.
+    """
+    if upstream.is_run(path):
+        model, fingerprint = upstream.open_run(path)
+        return model, CodecFormat.of(model, fingerprint)
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise ValueError(
+            f"The codec '{path}' {what}. Give a run folder of `rave train` or of acids-rave, "
+            "or a .ts file."
+        )
+    model = load_model(path)
+    return model, CodecFormat.of(model)
+
+
+def load_model(run: Path) -> RAVE:
+    """Return the model of a run of `rave train` with the weights of its last checkpoint.
+
+    Raises:
+        ValueError: If the folder is not such a run, or has no readable checkpoint.
     """
     model: RAVE = experiment.rebuild_model(run, "rave")
     weights = model_weights(read_checkpoint(last_checkpoint(run)))

@@ -1,7 +1,8 @@
 """Recipes and run folders: parse gin, lock it, build objects, save what was built, build it again.
 
-The only module that imports gin. A recipe is a `.gin` file under `configs/recipes/`; all of it,
-with the user's settings, is parsed in one call and locked. A run folder holds
+The only module that imports gin; `read_bindings` reads gin files of other programs too. A recipe is
+a `.gin` file under `configs/recipes/`; all of it, with the user's settings, is parsed in one call
+and locked. A run folder holds
 
     run.json      format version, kind ("rave" or "diffwave")
     model.gin     the resolved values the model was built from; rebuilds the same model
@@ -16,10 +17,12 @@ import importlib.util  # gin reads `importlib.util` without importing it
 import re
 import tokenize
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gin
+from gin import config_parser
 
 from rave.files import atomic_write, read_json, write_json
 
@@ -208,3 +211,67 @@ def rebuild_model(folder: Path, kind: str) -> Any:
         raise ValueError(f"'{path}' is missing, so '{folder}' cannot be opened. Train again.")
     _parse(path.read_text().splitlines(), f"'{path}'")
     return build_model()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A name of something to build or call in a gin file: `@name` or `@name()`."""
+
+    name: str
+    is_called: bool
+
+    def __str__(self) -> str:
+        return f"@{self.name}()" if self.is_called else f"@{self.name}"
+
+
+@dataclass(frozen=True)
+class _Macro:
+    name: str
+
+
+class _AsData(config_parser.ParserDelegate):
+    """Keeps names as names."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
+        return Reference(scoped_configurable_name, evaluate)
+
+    def macro(self, macro_name: str) -> _Macro:
+        return _Macro(macro_name)
+
+
+def read_bindings(path: Path) -> dict[str, Any]:
+    """Return what a gin file of any program binds, as data: nothing is imported, built or called.
+
+    Returns:
+        `scope/module.Class.argument` or `MACRO` → its last value: a number, string, boolean, None,
+        `Reference`, or a list, tuple or dict of these. Macros have their values' places.
+
+    Raises:
+        ValueError: If the file cannot be read, includes another, or uses an undefined macro.
+    """
+    bindings: dict[str, Any] = {}
+    try:
+        for statement in config_parser.ConfigParser(path.read_text(), _AsData()):
+            if isinstance(statement, config_parser.IncludeStatement):
+                raise ValueError(f"it includes '{statement.filename}'")
+            if isinstance(statement, config_parser.BindingStatement):
+                scope = f"{statement.scope}/" if statement.scope else ""
+                argument = f".{statement.arg_name}" if statement.arg_name else ""
+                bindings[f"{scope}{statement.selector}{argument}"] = statement.value
+        return {name: _resolved(value, bindings, ()) for name, value in bindings.items()}
+    except (*GIN_ERRORS, tokenize.TokenError, OSError, RecursionError) as error:
+        raise ValueError(f"Cannot read '{path}': {' '.join(str(error).split())}.") from error
+
+
+def _resolved(value: Any, bindings: dict[str, Any], seen: tuple[str, ...]) -> Any:
+    """Return a value with the macros in it replaced."""
+    if isinstance(value, _Macro):
+        if value.name not in bindings or value.name in seen:
+            why = "in terms of itself" if value.name in seen else "nowhere"
+            raise ValueError(f"%{value.name} is defined {why}")
+        return _resolved(bindings[value.name], bindings, (*seen, value.name))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_resolved(item, bindings, seen) for item in value)
+    if isinstance(value, dict):
+        return {key: _resolved(item, bindings, seen) for key, item in value.items()}
+    return value

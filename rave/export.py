@@ -46,13 +46,14 @@ class ScriptedRAVE(nn.Module):
         return self.decode(self.encode(audio), None)[..., : audio.shape[-1]]
 
 
-def export_torchscript(model: RAVE, path: Path) -> CodecFormat:
+def export_torchscript(model: RAVE, codec_format: CodecFormat, path: Path) -> None:
     """Write a model as TorchScript, whole or not at all. Its weight norm is folded in place.
 
-    Returns:
-        The format that the file states.
+    Args:
+        model: To write.
+        codec_format: That the file states.
+        path: The file.
     """
-    codec_format = CodecFormat.of(model)
     fold_weight_norm(model)
     with warnings.catch_warnings():
         # 2026-11: torch.jit is deprecated in favour of torch.export, which nn~ cannot load.
@@ -64,4 +65,3 @@ def export_torchscript(model: RAVE, path: Path) -> CodecFormat:
             content = io.BytesIO()
             torch.jit.save(scripted, content, _extra_files=extra)
             temporary.write_bytes(content.getbuffer())
-    return codec_format

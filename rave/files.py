@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -40,11 +41,36 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`; rename it to `path` if the block succeeds, else delete it.
+
+    Args:
+        path: Final folder, new or empty. Missing parent folders are made.
+
+    Yields:
+        Folder to fill.
+
+    Raises:
+        OSError: If the folder cannot be made or written, or `path` is not empty.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=path.parent))
+    try:
+        yield temporary
+        _copy_default_mode(temporary)
+        if path.is_dir():
+            path.rmdir()
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _copy_default_mode(path: Path) -> None:
-    """Give `path` the permissions of a normally created file (mkstemp makes it private)."""
+    """Give `path` the permissions of a normally created one (mkstemp and mkdtemp: private)."""
     umask = os.umask(0)
     os.umask(umask)
-    path.chmod(0o666 & ~umask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def remove_partials(folder: Path) -> None:

@@ -87,6 +87,17 @@ def test_their_network_is_the_same_function_here(is_conditional: bool, timestep:
         assert (found[0] - found[1]).abs().max() > 0.01
 
 
+def test_a_short_schedule_is_the_same_function_here() -> None:
+    betas = np.linspace(1e-4, 0.05, 50).tolist()
+    checkpoint = make_checkpoint(False, noise_schedule=betas, prediction="epsilon")
+    model = model_from_checkpoint(checkpoint, "it")
+    assert (len(model.schedule), model.prediction) == (50, "epsilon")
+    noisy = torch.randn(1, LATENT_SIZE, FRAMES, generator=torch.Generator().manual_seed(2))
+    expected = network_output(checkpoint, noisy, 49, None)
+    output = answers(model, 49, noisy)[0].double()
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_a_run_without_spectrograms_needs_no_condition_here() -> None:
     checkpoint = make_checkpoint(is_conditional=False)
     model = model_from_checkpoint(checkpoint, "it")

@@ -7,7 +7,7 @@ import torch
 from rave_models import SHORT, codec_of, small_model, write_run
 from torch import nn
 
-from rave.codec import Codec, CodecFormat, DecoderNoise, audio_windows, load_codec, load_model
+from rave.codec import Codec, CodecFormat, DecoderNoise, audio_windows, load_codec, load_run
 from rave.export import export_torchscript
 from rave.latents import LatentStatistics
 from rave.positional_noise import PositionalNoise
@@ -217,7 +217,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(run):
     path = run.parent / "noisy.ts"
-    export_torchscript(load_model(run), path)
+    export_torchscript(*load_run(run), path)
     return path
 
 
@@ -256,7 +256,7 @@ def test_what_is_no_codec_is_named_with_what_is_needed(tmp_path, run):
     (tmp_path / "a.ts").write_text("no program")
     (tmp_path / "folder").mkdir()
     for name, message in {
-        "none": r"does not exist\. Give a run folder of `rave train` or a \.ts file",
+        "none": r"does not exist\. Give a run folder of `rave train` or of acids-rave, or a \.ts",
         "none.ts": r"'.*none\.ts' does not exist",
         "a.wav": r"is a file\. Give a run folder",
         "a.ts": r"a\.ts'",

@@ -28,7 +28,9 @@ def parser() -> argparse.ArgumentParser:
         "of the audio it was encoded from.",
         "rave decode runs/piano latents reconstructions",
     )
-    parser.add_argument("codec", type=Path, help="run folder of `rave train`, or a .ts file")
+    parser.add_argument(
+        "codec", type=Path, help="run folder of `rave train` or of acids-rave, or a .ts file"
+    )
     parser.add_argument("latents_dir", type=Path, help="folder of latents")
     parser.add_argument("out_audio_dir", type=Path, help="folder to write")
     parser.add_argument(

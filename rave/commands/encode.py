@@ -24,7 +24,9 @@ def parser() -> argparse.ArgumentParser:
         "Files that are done and unchanged are not encoded again.",
         "rave encode runs/piano recordings latents",
     )
-    parser.add_argument("codec", type=Path, help="run folder of `rave train`, or a .ts file")
+    parser.add_argument(
+        "codec", type=Path, help="run folder of `rave train` or of acids-rave, or a .ts file"
+    )
     parser.add_argument("audio_dir", type=Path, help="folder of audio files")
     parser.add_argument("latents_dir", type=Path, help="folder to write")
     parser.add_argument(

@@ -22,7 +22,9 @@ def parser() -> argparse.ArgumentParser:
         "Recordings are cut to the shortest.",
         "rave interpolate runs/piano a.wav b.wav blends --steps 5",
     )
-    parser.add_argument("codec", type=Path, help="run folder of `rave train`, or a .ts file")
+    parser.add_argument(
+        "codec", type=Path, help="run folder of `rave train` or of acids-rave, or a .ts file"
+    )
     parser.add_argument("audio", type=Path, nargs="+", help="two or more audio files")
     parser.add_argument("out_dir", type=Path, help="folder to write; must be empty or new")
     parser.add_argument("--steps", type=int, default=5, help="blends from A to B (default 5)")

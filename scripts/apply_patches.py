@@ -1,0 +1,312 @@
+"""Give a fresh clone of acids-ircam/RAVE or lmnt-com/diffwave the patches of this repository.
+
+Needs git and Python 3.10 or newer; nothing is installed, built or downloaded.
+
+Example:
+    python scripts/apply_patches.py ../RAVE
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import contextlib
+import hashlib
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+PATCHES = Path(__file__).resolve().parent.parent / "patches"
+STAGING = ".rave-diffwave-"
+UNPATCHED, PATCHED, HALF, CHANGED = "unpatched", "patched", "half patched", "changed"
+CRLF = "Windows line endings"
+# How an upstream states its package and its version.
+PACKAGE = r"\bname\s*=\s*['\"]([^'\"]+)"
+VERSION = r"^\s*(?:__)?version(?:__)?\s*=\s*['\"]([^'\"]+)"
+NEXT = {
+    "acids-rave": """\
+rave preprocess --input_path AUDIO --output_path DATASET
+rave train --name NAME --db_path DATASET --channels 1
+rave encode --model runs/NAME_… --input AUDIO --out_path LATENTS --spectrograms SPECTROGRAMS
+rave decode --model runs/NAME_… --input LATENTS --out_path DECODED""",
+    "diffwave": """\
+python -m diffwave.train MODEL LATENTS --spectrograms SPECTROGRAMS
+python -m diffwave.inference MODEL -o GENERATED --count 4 --seconds 10""",
+}
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of an upstream that there are patches for."""
+
+    name: str  # package and version number
+    source: str  # where to get it
+    series: list[Path]
+    before: dict[str, str]  # SHA-256 of every file that the series edits or deletes, by path
+    after: dict[str, str]  # the same of every file that it edits or adds
+
+
+def read_series(path: Path) -> list[Path]:
+    """Return the patch files that a series lists."""
+    lines = (line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines())
+    return [path.parent / line for line in lines if line]
+
+
+def read_versions(package: str) -> dict[str, Version]:
+    """Return the versions of a package that there are patches for, by number; empty if none."""
+    versions = {}
+    for path in sorted(PATCHES.glob("*/BASE")):
+        base = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+        base.optionxform = str  # type: ignore[method-assign,assignment]  # paths have capitals
+        base.read_string(path.read_text("utf-8"), str(path))
+        if base["upstream"]["package"] != package:
+            continue
+        for label in (title for title in base if f"{title} before" in base):
+            series = read_series(path.parent / base[label]["series"])
+            commit, url = base[label].get("commit", "")[:12], base["upstream"]["url"]
+            source = f"{url} at commit {commit}" if commit else "the package index's source archive"
+            files = (dict(base[f"{label} {when}"]) for when in ("before", "after"))
+            versions[label] = Version(f"{package} {label}", source, series, *files)
+    return versions
+
+
+def find(folder: Path, pattern: str, regex: str) -> str | None:
+    """Return the group of a regex in the files of a folder that match a pattern, None if none."""
+    texts = (path.read_text("utf-8", errors="replace") for path in sorted(folder.glob(pattern)))
+    found = re.search(regex, "\n".join(texts), re.MULTILINE | re.IGNORECASE)
+    return found[1] if found else None
+
+
+def identify(folder: Path) -> tuple[str | None, str | None]:
+    """Return the package whose source a folder holds and its version, None where it says none."""
+    versions = [find(folder, pattern, VERSION) for pattern in ("setup.py", "*/version.py")]
+    return find(folder, "setup.py", PACKAGE), versions[0] or versions[1]
+
+
+def digest(path: Path, crlf: bytes = b"\r\n") -> str | None:
+    """Return the SHA-256 of a file, as if `crlf` stood for CRLF in it; None if there is none."""
+    if not path.exists():
+        return None
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", crlf)).hexdigest()
+
+
+def run_git(folder: Path, *arguments: str | Path) -> bytes:
+    """Run git in a folder as if it were in no other repository, and without the user's settings.
+
+    Raises:
+        ValueError: If git is not installed or refuses; the message is git's.
+    """
+    environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
+    environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+    environment["GIT_CEILING_DIRECTORIES"] = str(folder.resolve().parent)
+    command = ["git", "-c", "core.autocrlf=false", *map(str, arguments)]
+    if not shutil.which("git"):
+        raise ValueError("git is needed and was not found. Install it from git-scm.com.")
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True)
+    if done.returncode:
+        message = " ".join(done.stderr.decode(errors="replace").split())
+        raise ValueError(f"git {arguments[0]} … {Path(arguments[-1]).name} failed: {message}")
+    return done.stdout
+
+
+def apply_series(
+    folder: Path, series: Sequence[Path], only: Iterable[str] = (), *, reverse: bool = False
+) -> None:
+    """Apply patches, or take them back, in a folder; `only` to some paths unless it is empty.
+
+    The patches may have whatever line endings a checkout gave them.
+    """
+    options = ["--whitespace=nowarn", *(f"--include={path}" for path in only)]
+    options += ["--reverse"] * reverse
+    with tempfile.TemporaryDirectory() as name:
+        for patch in reversed(series) if reverse else series:
+            copy = Path(name) / patch.name
+            copy.write_bytes(patch.read_bytes().replace(b"\r\n", b"\n"))
+            run_git(folder, "apply", *options, copy)
+
+
+def locate(folder: Path) -> Version:
+    """Return the version of an upstream that a folder holds.
+
+    Raises:
+        ValueError: If it is none that there are patches for.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"'{folder}' is no folder; give that of a clone or an unpacked archive.")
+    package, label = identify(folder)
+    versions = read_versions(package or "")
+    if not versions:
+        found = f"the source of '{package}'" if package else "no source of a package (no setup.py)"
+        raise ValueError(f"'{folder}' is {found}; needed is a clone of {' or '.join(NEXT)}.")
+    if label not in versions:
+        found = f"{package} {label}" if label else f"{package} of a version that it does not state"
+        known = "; ".join(f"{name} ({version.source})" for name, version in versions.items())
+        raise ValueError(f"'{folder}' is {found}. There are patches for {known}: give it that one.")
+    return versions[label]
+
+
+def state_of(folder: Path, version: Version) -> tuple[str, dict[str, str]]:
+    """Return the state of a tree, and what is wrong with each file that is neither old nor new."""
+    found, wrong = set(), {}
+    for path in sorted({**version.before, **version.after}):
+        file, before, after = folder / path, version.before.get(path), version.after.get(path)
+        if any(p.is_symlink() for p in (file, *file.parents) if folder in p.parents):
+            wrong[path] = "a symbolic link"
+        elif file.is_dir():
+            wrong[path] = "a folder"
+        elif (sha := digest(file)) in (before, after):
+            found.add(UNPATCHED if sha == before else PATCHED)
+        elif sha and digest(file, b"\n") in (before, after):
+            wrong[path] = CRLF
+        else:
+            wrong[path] = "missing" if not sha else "changed" if before else "in the way"
+    return CHANGED if wrong else HALF if len(found) > 1 else found.pop(), wrong
+
+
+def check_state(folder: Path, version: Version, *, reverse: bool) -> str:
+    """Return the state of a tree that can be patched, or reversed.
+
+    Raises:
+        ValueError: If it has local changes, or there is nothing to do.
+    """
+    state, wrong = state_of(folder, version)
+    tree = f"'{folder}' ({version.name})"
+    if wrong:
+        files = ", ".join(f"{path} ({what})" for path, what in wrong.items())
+        remedy = f"Undo them, or give a fresh tree: {version.source}"
+        if CRLF in wrong.values():
+            remedy = "Clone it anew with git clone -c core.autocrlf=false"
+        raise ValueError(f"{tree} has local changes where the patches have: {files}. {remedy}.")
+    if state == (UNPATCHED if reverse else PATCHED):
+        remedy = "nothing is to be reversed" if reverse else "--reverse would take the patches back"
+        raise ValueError(f"{tree} is {'not' if reverse else 'already'} patched; {remedy}.")
+    return state
+
+
+def change(folder: Path, version: Version, *, reverse: bool = False) -> list[str]:
+    """Patch a tree, or take the patches back, all files or none; return the paths that changed.
+
+    Works on a copy of the files that are not yet as they should be, checks it and moves it into
+    place; so what a kill left half done is finished, or undone, by the next run.
+
+    Raises:
+        ValueError: If the patches do not make what they should.
+        OSError: If a file cannot be written.
+    """
+    origin, goal = (version.before, version.after)[:: -1 if reverse else 1]
+    todo = [
+        path
+        for path in sorted({**version.before, **version.after})
+        if digest(folder / path) != goal.get(path)
+    ]
+    for file in (folder / path for path in todo if path in origin):
+        if not os.access(file, os.W_OK):
+            raise PermissionError(13, "No permission to write", str(file))
+    for leftover in folder.glob(f"{STAGING}*"):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=STAGING, dir=folder) as staging:
+        new, old = Path(staging, "new"), Path(staging, "old")
+        for copy, path in itertools.product((new, old), todo):
+            (copy / path).parent.mkdir(parents=True, exist_ok=True)
+            if path in origin:
+                shutil.copy2(folder / path, copy / path)
+        apply_series(new, version.series, todo, reverse=reverse)
+        for path in todo:
+            if digest(new / path) != goal.get(path):
+                raise ValueError(f"The patches do not make '{path}' what BASE says. Nothing done.")
+            if path in origin and path in goal:
+                shutil.copymode(old / path, new / path)
+        try:
+            move(new, folder, todo, goal)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                move(old, folder, todo, origin)
+            if any(digest(folder / path) != origin.get(path) for path in todo):
+                raise ValueError(f"Stopped half-way: {error}. Mend that and run again.") from error
+            raise
+    return todo
+
+
+def move(source: Path, folder: Path, paths: Iterable[str], kept: Mapping[str, str]) -> None:
+    """Move files into a folder; those that are not to be kept are deleted, and emptied folders."""
+    for path in paths:
+        target = folder / path
+        if path in kept:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source / path, target)
+            continue
+        target.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty
+            while (target := target.parent) != folder:
+                target.rmdir()
+
+
+def run(options: argparse.Namespace) -> str:
+    """Do what is asked and return what to print."""
+    folder: Path = options.tree
+    version = locate(folder)
+    name, series = version.name, version.series
+    if options.list:
+        state, wrong = state_of(folder, version)
+        lines = [f"'{folder}' is {name}, {state}", *(f"  {p}: {wrong[p]}" for p in wrong)]
+        for patch in series:
+            subject = find(patch.parent, patch.name, r"^Subject: \[PATCH\] (.*(?:\n .*)*)") or ""
+            lines.append(f"{patch.name[:4]} {' '.join(subject.split())}")
+        return "\n".join(lines)
+    state = check_state(folder, version, reverse=options.reverse)
+    if options.check:
+        return f"'{folder}' is {name}, {state}; the {len(series)} patches would apply."
+    changed = change(folder, version, reverse=options.reverse)
+    edited, added = ("restored", "removed") if options.reverse else ("edited", "added")
+    done = "\n".join(f"{edited if p in version.before else added:9}{p}" for p in changed)
+    if options.reverse:
+        return f"{done}\n'{folder}' is {name} without the patches again."
+    return f"""{done}
+'{folder}' is {name} with {len(series)} patches. Next, in an environment without rave-diffwave,
+which has the same import names (a torch that is installed stays):
+
+python -m pip install {shlex.quote(str(folder.resolve()))}
+{NEXT[name.split()[0]]}"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="apply_patches",
+        description="Patch a clone, or an unpacked source archive, of acids-ircam/RAVE or lmnt-com/"
+        "diffwave, all or nothing. Local changes in the files concerned are refused.",
+        epilog="example:\n  python scripts/apply_patches.py ../RAVE",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("tree", type=Path, metavar="PATH_TO_CLONE", help="folder of the upstream")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="say whether they apply; change nothing")
+    what.add_argument("--reverse", action="store_true", help="take the patches back")
+    what.add_argument("--list", action="store_true", help="name the patches and the tree's state")
+    options = parser.parse_args(arguments)
+    try:
+        summary = run(options)
+    except KeyboardInterrupt:
+        print("apply_patches: interrupted; --list tells the state.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (ValueError, OSError) as error:
+        text = str(error)
+        if isinstance(error, OSError):
+            text = f"{error.strerror} ('{error.filename}'). Nothing was changed."
+        print(f"apply_patches: error: {text}", file=sys.stderr)
+        return EXIT_ERROR
+    print(summary)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,397 @@
+"""Runs of acids-rave open as they are, and what cannot be opened is refused by name."""
+
+import os
+from hashlib import sha256
+
+import numpy as np
+import pytest
+import torch
+from audio_files import sine, write
+from rave_models import write_run
+from upstream_runs import (
+    CHECKPOINT,
+    CONFIG,
+    checkpoint_of,
+    golden_arrays,
+    golden_weights,
+    write_upstream_run,
+)
+
+from rave.codec import DecoderNoise, load_codec, load_run
+from rave.experiment import Reference, read_bindings
+from rave.latents import LatentHeader, LatentStatistics
+from rave.main_cli import main
+
+CPU = torch.device("cpu")
+DELAY_SAMPLES = 16  # that acids-rave leaves in its output
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_upstream_run(tmp_path_factory.mktemp("runs") / "tiny_07e38b1921")
+
+
+@pytest.fixture(scope="module")
+def codec(run):
+    return load_codec(run, CPU)
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return {name: array.numpy() for name, array in golden_arrays().items()}
+
+
+def assert_equals(found, needed, relative=1e-4):
+    assert found.shape == needed.shape
+    assert np.abs(found - needed).max() <= relative * np.abs(needed).max()
+
+
+def all_informative(size):
+    return LatentStatistics([0.0] * size, [1.0] * size, [0.1] * size, [1.0] * size, 100)
+
+
+# Equal to acids-rave
+
+
+def test_format_is_that_of_the_config(codec):
+    format = codec.format
+    assert (format.sample_rate_hz, format.num_channels, format.hop_samples) == (44100, 1, 2048)
+    assert (format.latent_size, format.noise_rows) == (16, 0)
+
+
+def test_posterior_equals_that_of_acids_rave(codec, arrays):
+    mean, std = codec.encode(arrays["audio"][:, :65536])
+    assert_equals(mean, arrays["mean"])
+    assert_equals(std, arrays["std"])
+
+
+def test_posterior_of_a_file_that_ends_inside_a_hop_equals_it_up_to_what_its_end_reaches(
+    codec, arrays
+):
+    """We pad the audio with zeros to a whole hop; acids-rave pads each layer's input."""
+    mean, _ = codec.encode(arrays["audio"])
+    needed = arrays["mean_of_all_samples"]
+    num_equal = needed.shape[1] - 1 - codec.format.encoder_reach_frames[1]
+    assert mean.shape == needed.shape
+    assert_equals(mean[:, :num_equal], needed[:, :num_equal])
+
+
+def test_bands_equal_those_of_acids_rave(run, arrays):
+    model, _ = load_run(run)
+    with torch.inference_mode():
+        bands = model.decode_bands(torch.from_numpy(arrays["mean"])[None])[0].numpy()
+    assert_equals(bands[:, :1024], arrays["bands_first_1024_steps"])
+
+
+def test_decoded_audio_equals_that_of_acids_rave_without_its_delay(codec, arrays):
+    noise = DecoderNoise(codec.format, all_informative(16), 0, "a")
+    decoded = codec.decode(arrays["mean"], noise)
+    assert_equals(decoded[:, :-DELAY_SAMPLES], arrays["decoded"][:, DELAY_SAMPLES:])
+
+
+def test_axes_of_the_latents_are_taken_over(run):
+    model, _ = load_run(run)
+    for name in ("latent_pca", "latent_mean", "fidelity"):
+        assert torch.equal(getattr(model, name), golden_weights()[name])
+
+
+def test_number_of_channels_is_that_of_the_weights(tmp_path):
+    """acids-rave does not write it into config.gin."""
+    weights = golden_weights()
+    for name in ("encoder.encoder.net.0.weight_v", "decoder.net.21.weight_g"):
+        weights[name] = torch.cat([weights[name]] * 2, dim=1 if "encoder" in name else 0)
+    weights["decoder.net.21.weight_v"] = torch.cat([weights["decoder.net.21.weight_v"]] * 2)
+    codec = load_codec(write_upstream_run(tmp_path / "stereo", weights=weights), CPU)
+    assert codec.format.num_channels == 2
+    assert codec.encode(np.zeros((2, 4096), np.float32))[0].shape == (16, 2)
+
+
+# Fingerprint
+
+
+def test_fingerprint_is_the_hash_of_encoder_decoder_and_filter_banks(codec):
+    digest = sha256()
+    for name, value in sorted(golden_weights().items()):
+        if name.startswith(("encoder.encoder.", "decoder.")) or "_conv.weight" in name:
+            digest.update(name.encode() + value.numpy().astype("<f4").tobytes())
+    assert codec.format.fingerprint == digest.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("name", ["discriminator.discriminators.0.layers.0.net.8.bias", "fidelity"])
+def test_what_does_not_change_latents_or_audio_does_not_change_the_fingerprint(
+    tmp_path, codec, name
+):
+    weights = golden_weights()
+    weights[name] = weights[name] + 1
+    other = load_codec(write_upstream_run(tmp_path / "run", weights=weights), CPU)
+    assert other.format.fingerprint == codec.format.fingerprint
+
+
+@pytest.mark.parametrize("name", ["decoder.net.0.weight_g", "encoder.encoder.net.0.weight_v"])
+def test_another_weight_is_another_fingerprint(tmp_path, codec, name):
+    weights = golden_weights()
+    weights[name] = weights[name] * 1.001
+    other = load_codec(write_upstream_run(tmp_path / "run", weights=weights), CPU)
+    assert other.format.fingerprint != codec.format.fingerprint
+
+
+# Files
+
+
+def test_run_version_and_checkpoint_are_one_codec(run, codec):
+    for path in (run / "version_0", run / CHECKPOINT, run / CHECKPOINT.parent):
+        assert load_codec(path, CPU).format == codec.format
+
+
+def test_the_newest_checkpoint_of_all_versions_is_taken(tmp_path):
+    run = write_upstream_run(tmp_path / "run")
+    weights = golden_weights()
+    weights["latent_mean"] = weights["latent_mean"] + 1
+    newer = run / "version_1" / "checkpoints" / "epoch_90.ckpt"
+    newer.parent.mkdir(parents=True)
+    torch.save(checkpoint_of(weights), newer)
+    os.utime(run / CHECKPOINT, ns=(0, 10**18))
+    os.utime(newer, ns=(0, 10**18 + 1))
+    assert torch.equal(load_run(run)[0].latent_mean, weights["latent_mean"])
+    os.utime(newer, ns=(0, 10**18 - 1))
+    assert not torch.equal(load_run(run)[0].latent_mean, weights["latent_mean"])
+
+
+def test_of_checkpoints_of_one_time_the_last_goes_before_the_best(tmp_path):
+    run = write_upstream_run(tmp_path / "run")
+    weights = golden_weights()
+    folder = (run / CHECKPOINT).parent
+    for index, name in enumerate(["best.ckpt", "epoch_90.ckpt", "last.ckpt"]):
+        weights["latent_mean"] = torch.full((16,), float(index))
+        torch.save(checkpoint_of(weights), folder / name)
+    for path in folder.iterdir():
+        os.utime(path, ns=(0, 10**18))
+    assert float(load_run(run)[0].latent_mean[0]) == 2
+    (folder / "last.ckpt").unlink()
+    assert float(load_run(run)[0].latent_mean[0]) == 0
+
+
+def test_a_run_without_config_or_checkpoint_is_refused(tmp_path):
+    run = write_upstream_run(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"'.*none\.ckpt' does not exist"):
+        load_codec(run / "none.ckpt", CPU)
+    (run / "config.gin").unlink()
+    with pytest.raises(ValueError, match=r"no config\.gin beside '.*last\.ckpt' or up to two"):
+        load_codec(run, CPU)
+    (run / "config.gin").write_text(CONFIG)
+    (run / CHECKPOINT).unlink()
+    with pytest.raises(ValueError, match=r"'.*run' holds no checkpoint \(\*\.ckpt\)"):
+        load_codec(run, CPU)
+
+
+def test_a_checkpoint_of_our_own_run_is_told_to_be_given_as_its_folder(tmp_path):
+    run = write_run(tmp_path / "ours")
+    with pytest.raises(ValueError, match=r"belongs to the run folder '.*ours' of `rave train`"):
+        load_codec(run / "checkpoints" / "last.ckpt", CPU)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    run = write_upstream_run(tmp_path / "run")
+    path = run / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"Cannot read checkpoint .* Take another checkpoint"):
+        load_codec(run, CPU)
+    torch.save([1, 2], path)
+    with pytest.raises(ValueError, match="holds no checkpoint but a list"):
+        load_codec(run, CPU)
+    torch.save({"state_dict": {"a": 1}}, path)
+    with pytest.raises(ValueError, match="holds no weights of a model"):
+        load_codec(run, CPU)
+
+
+class Code:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.filterwarnings("default")  # torch's of its older file form
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path, is_zip):
+    run = write_upstream_run(tmp_path / "run")
+    content = {**checkpoint_of(golden_weights()), "callbacks": Code(tmp_path / "harm")}
+    torch.save(content, run / CHECKPOINT, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(ValueError, match="holds more than tensors and plain data") as error:
+        load_codec(run, CPU)
+    assert "weights_only" not in str(error.value)  # torch tells there how to run the code
+    assert not (tmp_path / "harm").exists()
+
+
+def test_weights_that_do_not_fit_the_config_are_refused(tmp_path):
+    weights = golden_weights()
+    cases = {
+        r"decoder\.net\.0\.weight_g is missing": {"decoder.net.0.weight_g": None},
+        r"latent_mean is \(4,\); \(16,\) is needed": {"latent_mean": torch.zeros(4)},
+        r"explains nothing named encoder\.rvq \(1 in all\)": {"encoder.rvq": torch.zeros(1)},
+        r"net\.0\.weight_v is \(\); ": {"encoder.encoder.net.0.weight_v": torch.zeros(())},
+    }
+    for index, (message, change) in enumerate(cases.items()):
+        changed = {k: v for k, v in {**weights, **change}.items() if v is not None}
+        run = write_upstream_run(tmp_path / str(index), weights=changed)
+        with pytest.raises(ValueError, match=f"does not fit its config.gin.*{message}"):
+            load_codec(run, CPU)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("encoder = @blocks.Var", "encoder = @blocks.WassersteinEncoder #", "blocks.Wasserstein"),
+        ("@variational/blocks.EncoderV2", "@variational/blocks.Encoder", "blocks.Encoder,"),
+        ("decoder = @blocks.GeneratorV2", "decoder = @blocks.Generator", "blocks.Generator,"),
+        ("pqmf = @pqmf.CachedPQMF", "pqmf = @pqmf.PQMF", "pqmf.PQMF,"),
+        ("noise_module = None", "noise_module = @blocks.NoiseGeneratorV2", "NoiseGeneratorV2"),
+        ("V2.adain = None", "V2.adain = @blocks.AdaptiveInstanceNormalization", "AdaptiveInst"),
+        ("recurrent_layer = None", "recurrent_layer = @blocks.GRU", "blocks.GRU,"),
+        ("V2.keep_dim = False", "V2.keep_dim = True", "blocks.EncoderV2.keep_dim = True"),
+        ("V2.n_out = 2", "V2.n_out = 1", "blocks.EncoderV2.n_out = 1"),
+        ("V2.n_out = 2", "V2.n_out = 2\nblocks.GeneratorV2.activation = @blocks.Snake", "Snake"),
+        ("V2.n_out = 2", "V2.n_out = 2\nblocks.EncoderV2.groups = 4", "EncoderV2.groups = 4"),
+        ("amplitude_modulation = True", "amplitude_modulation = False", "amplitude_modulation = F"),
+        ("mode = 'weight_norm'", "mode = 'identity'", "blocks.normalization.mode = 'identity'"),
+        ("mode = 'centered'", "mode = 'anticausal'", "get_padding.mode = 'anticausal'"),
+        ("cc.Conv1d.bias = False", "cc.Conv1d.bias = True", "cc.Conv1d.bias = True"),
+        ("input_mode = 'pqmf'", "input_mode = 'mel'", "model.RAVE.input_mode = 'mel'"),
+        ("output_mode = 'pqmf'", "output_mode = 'raw'", "model.RAVE.output_mode = 'raw'"),
+        ("enable_pqmf_encode = None", "enable_pqmf_encode = False", "RAVE.input_mode = 'raw'"),
+        ("is_mel_input = None", "is_mel_input = True", "RAVE.is_mel_input = True"),
+        ("spectrogram = None", "spectrogram = @transforms.MelSpectrogram()", "MelSpectrogram"),
+        ("NOISE_AUGMENTATION = 0", "NOISE_AUGMENTATION = 128", "noise_augmentation = 128"),
+        ("N_BAND = 16", "N_BAND = 1", "n_band = 1,"),
+        ("RATIOS = [4, 4, 4, 2]", "RATIOS = [4, 4, 3, 2]", r"ratios = [4, 4, 3, 2]"),
+        ("RATIOS = [4, 4, 4, 2]", "RATIOS = [2] * 4", "Cannot read"),
+        ("[1, 3, 9], [1, 3]]", "[1, 3]]", "EncoderV2.dilations ="),
+        ("CAPACITY = 4", "CAPACITY = '4'", "EncoderV2.capacity = '4'"),
+        ("model.RAVE.balancer", "model.RAVE.stereo", "model.RAVE.stereo = None"),
+    ],
+)
+def test_what_our_layers_cannot_compute_is_refused_by_name(tmp_path, old, new, what):
+    assert old in CONFIG
+    config = CONFIG.replace(old, new)
+    run = write_upstream_run(tmp_path / "run", config)
+    with pytest.raises(ValueError) as error:
+        load_codec(run, CPU)
+    message = str(error.value)
+    assert what in message
+    assert message.startswith("Cannot read") or message.endswith("this version cannot open.")
+
+
+def test_a_config_that_lacks_a_size_is_refused(tmp_path):
+    config = CONFIG.replace("blocks.GeneratorV2.capacity = %CAPACITY\n", "")
+    run = write_upstream_run(tmp_path / "run", config)
+    with pytest.raises(ValueError, match=r"does not say blocks\.GeneratorV2\.capacity"):
+        load_codec(run, CPU)
+
+
+def test_one_list_of_dilations_stands_for_all_ratios_and_superfluous_lists_are_left_out(tmp_path):
+    """The decoder pairs lists and ratios from the end; extra ones do not count there either."""
+    one = CONFIG.replace("[[1, 3, 9], [1, 3, 9], [1, 3, 9], [1, 3]]", "[1, 3]")
+    with pytest.raises(ValueError, match="does not fit its config"):  # other layers
+        load_codec(write_upstream_run(tmp_path / "one", one), CPU)
+    more = CONFIG.replace(
+        "EncoderV2.dilations = %DILATIONS",
+        "EncoderV2.dilations = [[1, 3, 9], [1, 3, 9], [1, 3, 9], [1, 3], [5]]",
+    ).replace(
+        "GeneratorV2.dilations = %DILATIONS",
+        "GeneratorV2.dilations = [[5], [1, 3, 9], [1, 3, 9], [1, 3, 9], [1, 3]]",
+    )
+    assert load_codec(write_upstream_run(tmp_path / "more", more), CPU).format.hop_samples == 2048
+
+
+def test_a_config_is_read_without_importing_what_it_names(tmp_path, monkeypatch):
+    harm = tmp_path / "harm"
+    (tmp_path / "foreign.py").write_text(f"import os\nos.mkdir({str(harm)!r})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = "import foreign\nfrom foreign import harm\n" + CONFIG
+    config += "\nforeign.harm.path = @foreign.harm()\n"
+    assert load_codec(write_upstream_run(tmp_path / "run", config), CPU).format.latent_size == 16
+    assert not harm.exists()
+
+
+def test_bindings_are_data(tmp_path):
+    path = tmp_path / "a.gin"
+    path.write_text(
+        "import nothing_of_this_name\n"
+        "B = [%A, {'x': %A}]\nA = (1, None)\n"
+        "s/m.f.x = @s/m.g()\nm.f:\n  y = @m.g\n  z = %B\n"
+    )
+    assert read_bindings(path) == {
+        "A": (1, None),
+        "B": [(1, None), {"x": (1, None)}],
+        "s/m.f.x": Reference("s/m.g", True),
+        "m.f.y": Reference("m.g", False),
+        "m.f.z": [(1, None), {"x": (1, None)}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("include 'configs/v2.gin'", r"it includes 'configs/v2\.gin'"),
+        ("a.b = %C", "%C is defined nowhere"),
+        ("A = [%B]\nB = %A", "%B is defined in terms of itself"),
+        ("a.b = print('x')", "Cannot read"),
+        ("a.b = __import__('os').getcwd()", "Cannot read"),
+        ("a.b = " + 5000 * "[", "Cannot read"),
+        ("a.b = '", "Cannot read"),
+    ],
+)
+def test_a_config_that_is_no_plain_data_is_refused(tmp_path, text, message):
+    path = tmp_path / "a.gin"
+    path.write_text(text + "\n")
+    with pytest.raises(ValueError, match=message):
+        read_bindings(path)
+
+
+def test_a_config_of_bytes_is_refused(tmp_path):
+    path = tmp_path / "a.gin"
+    path.write_bytes(b"\xff\xfe\x00a = 1")
+    with pytest.raises(ValueError, match="Cannot read"):
+        read_bindings(path)
+
+
+# Commands
+
+
+def test_commands_take_a_run_of_acids_rave(tmp_path, run):
+    for index in range(2):
+        write(tmp_path / "audio" / f"{index}.wav", sine(220 * (index + 1), 44100, 0.5), 44100)
+    latents, decoded = tmp_path / "latents", tmp_path / "decoded"
+    where = ["--device", "cpu"]
+    assert main(["encode", str(run), str(tmp_path / "audio"), str(latents), *where]) == 0
+    header = LatentHeader.read(latents)
+    assert header.codec == load_codec(run, CPU).format.fingerprint
+    assert [entry.num_frames for entry in header.files] == [11, 11]
+    assert main(["decode", str(run / CHECKPOINT), str(latents), str(decoded), *where]) == 0
+    assert len(list(decoded.glob("*.wav"))) == 2
+    files = [str(path) for path in (tmp_path / "audio").iterdir()]
+    assert main(["interpolate", str(run), *files, str(tmp_path / "blends"), *where]) == 0
+    assert main(["export", str(run), str(tmp_path / "a.ts")]) == 0
+    exported = load_codec(tmp_path / "a.ts", CPU)
+    assert exported.format == load_codec(run, CPU).format
+    again = tmp_path / "again"
+    assert main(["decode", str(tmp_path / "a.ts"), str(latents), str(again), *where]) == 0
+    for path in decoded.glob("*.wav"):
+        assert path.read_bytes() == (again / path.name).read_bytes()
+
+
+def test_commands_refuse_latents_of_another_checkpoint(tmp_path, run, capsys):
+    write(tmp_path / "audio" / "a.wav", sine(220, 44100, 0.5), 44100)
+    weights = golden_weights()
+    weights["decoder.net.0.weight_g"] = 2 * weights["decoder.net.0.weight_g"]
+    other = write_upstream_run(tmp_path / "other", weights=weights)
+    latents = str(tmp_path / "latents")
+    assert main(["encode", str(run), str(tmp_path / "audio"), latents]) == 0
+    assert main(["decode", str(other), latents, str(tmp_path / "decoded")]) == 2
+    assert "was encoded by another codec" in capsys.readouterr().err

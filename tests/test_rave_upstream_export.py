@@ -1,0 +1,201 @@
+"""Runs of ours as run folders of acids-rave."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from rave_models import SHORT, write_run
+from upstream_runs import CHECKPOINT, golden_weights, write_upstream_run, write_whole_run
+
+from rave import files
+from rave.checkpoint import read_checkpoint
+from rave.codec import DecoderNoise, load_codec
+from rave.experiment import read_bindings
+from rave.latents import LatentStatistics
+from rave.main_cli import main
+from rave.upstream import export
+from rave.upstream.export import export_run
+
+CPU = torch.device("cpu")
+CAUSAL = tuple(f"{c}.is_causal=True" for c in ("pqmf.PQMF", "v2.EncoderV2", "v2.DecoderV2"))
+KINDS = {
+    "v2": (),
+    "short": SHORT,
+    "stereo": (*SHORT, "NUM_CHANNELS=2"),
+    "causal": (*SHORT, *CAUSAL),
+    "8 bands": (*SHORT, "NUM_BANDS=8", "pqmf.PQMF.attenuation_db=80"),
+    "another decoder": (*SHORT, "v2.DecoderV2.capacity=3", "v2.DecoderV2.dilations=[[9], [3, 1]]"),
+    "48 kHz": (*SHORT, "SAMPLE_RATE_HZ=48000", "KERNEL_SIZE=5"),
+}
+
+
+@pytest.fixture(params=KINDS)
+def pair(request, tmp_path):
+    """A run and its export."""
+    run = write_run(tmp_path / "run", "v2", *KINDS[request.param])
+    export_run(run, tmp_path / "out")
+    return run, tmp_path / "out"
+
+
+def noise(shape, seed=0):
+    return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+def test_an_export_opened_again_equals_its_run_bit_for_bit(pair):
+    ours, theirs = (load_codec(path, CPU) for path in pair)
+    size = ours.format.latent_size
+    statistics = LatentStatistics([0.0] * size, [1.0] * size, [0.1] * size, [1.0] * size, 100)
+    audio = noise((ours.format.num_channels, 5 * ours.format.hop_samples - 1))
+    for found, needed in zip(theirs.encode(audio), ours.encode(audio), strict=True):
+        assert np.array_equal(found, needed)
+    latents = noise((size, 9), 1)
+    decoded = [
+        c.decode(latents, DecoderNoise(c.format, statistics, 0, "a")) for c in (ours, theirs)
+    ]
+    assert np.array_equal(*decoded)
+    assert np.abs(decoded[0]).max() > 0
+
+
+def test_an_export_differs_from_its_run_in_nothing_but_the_fingerprint(pair):
+    """It is that of the weights by acids-rave's names, which acids-rave computes too."""
+    ours, theirs = (vars(load_codec(path, CPU).format) for path in pair)
+    assert {name for name in ours if ours[name] != theirs[name]} == {"fingerprint"}
+
+
+def test_an_export_has_the_weights_of_a_checkpoint_of_acids_rave(tmp_path):
+    """By name, shape and type, those that make its strict loading succeed."""
+    run = write_whole_run(tmp_path / "run", "CAPACITY=4", "LATENT_SIZE=16", whole_v2=True)
+    assert export_run(run, tmp_path / "out")
+    found = read_checkpoint(tmp_path / "out" / CHECKPOINT)["state_dict"]
+    needed = golden_weights()
+    added = {n for n in found if ".multiscale_stft.stfts." in n} | {"pqmf.h", "pqmf.hk"}
+    assert set(found) - added == set(needed)
+    assert len(added) == 12
+    assert len(found) == 243
+    for name, value in needed.items():
+        assert (found[name].shape, found[name].dtype) == (value.shape, value.dtype), name
+    assert found["pqmf.h"].shape == (377,)
+    assert found["pqmf.hk"].shape == (16, 512)
+    bank = found["pqmf.forward_conv.weight"]
+    assert torch.equal(found["pqmf.hk"], bank[:, 0, :-1])
+    assert found["audio_distance.multiscale_stft.stfts.1.window"].shape == (1024,)
+
+
+def test_the_config_of_an_export_says_what_acids_rave_would(tmp_path):
+    run = write_whole_run(tmp_path / "run", "CAPACITY=4", "LATENT_SIZE=16", whole_v2=True)
+    export_run(run, tmp_path / "out")
+    found = read_bindings(tmp_path / "out" / "config.gin")
+    reference = write_upstream_run(tmp_path / "reference") / "config.gin"
+    unset = (None, 1.0, 1, "pqmf", "centered", "weight_norm", False)  # defaults, written out there
+    for name, value in read_bindings(reference).items():
+        name = name.replace("model.RAVE", "rave.RAVE").replace("convs.get", "cc.get")
+        assert found.get(name, value) == value, name
+        assert name in found or value in unset or "Conv2d" in name or "normalization" in name, name
+    assert "rave.RAVE.n_channels" not in found
+
+
+def test_the_number_of_channels_is_told_where_it_is_not_1(tmp_path):
+    """Versions before 2.3 do not know the argument."""
+    export_run(write_run(tmp_path / "run", "v2", *KINDS["stereo"]), tmp_path / "out")
+    assert read_bindings(tmp_path / "out" / "config.gin")["rave.RAVE.n_channels"] == 2
+
+
+def test_the_phase_of_training_goes_along(tmp_path):
+    for step, is_second in ((99, 0), (100, 1)):
+        run = write_whole_run(tmp_path / f"{step}", "PHASE_1_STEPS=100", step=step)
+        export_run(run, tmp_path / f"out {step}")
+        content = read_checkpoint(tmp_path / f"out {step}" / CHECKPOINT)
+        assert int(content["state_dict"]["encoder.warmed_up"]) == is_second
+        assert content["global_step"] == step
+
+
+def test_discriminators_that_acids_rave_does_not_have_stay_behind(tmp_path):
+    setting = "discriminator.CombinedDiscriminator.discriminators="
+    run = write_whole_run(tmp_path / "run", setting + "[@discriminator.MultiScaleDiscriminator()]")
+    assert not export_run(run, tmp_path / "out")
+    weights = read_checkpoint(tmp_path / "out" / CHECKPOINT)["state_dict"]
+    assert not [name for name in weights if name.startswith("discriminator.")]
+
+
+# Refusals
+
+
+def test_models_that_acids_rave_does_not_have_are_refused_by_name(tmp_path):
+    run = write_run(tmp_path / "noisy", "v2_small")
+    with pytest.raises(ValueError, match=r"uses NoiseGenerator, .*Export it as TorchScript"):
+        export_run(run, tmp_path / "out")
+    run = write_run(tmp_path / "half", "v2", *SHORT, CAUSAL[1])
+    with pytest.raises(ValueError, match=r"causal in parts .*EncoderV2 True"):
+        export_run(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_acids_rave_is_not_exported_for_acids_rave(tmp_path):
+    run = write_upstream_run(tmp_path / "run")
+    with pytest.raises(ValueError, match="is a run of acids-rave already"):
+        export_run(run, tmp_path / "out")
+
+
+def test_an_export_never_replaces_anything(tmp_path):
+    run = write_run(tmp_path / "run", "v2", *SHORT)
+    (tmp_path / "file").touch()
+    for out in (run, tmp_path / "file"):
+        with pytest.raises(ValueError, match="exists and is not an empty folder"):
+            export_run(run, out)
+    (tmp_path / "empty").mkdir()
+    export_run(run, tmp_path / "empty")
+    assert load_codec(tmp_path / "empty", CPU).format.latent_size == 4
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    run = write_run(tmp_path / "run", "v2", *SHORT)
+    monkeypatch.setattr(export, "_config_text", fail)
+    with pytest.raises(OSError, match="No space left"):
+        export_run(run, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_folder_has_the_permissions_of_a_new_one(tmp_path):
+    (tmp_path / "plain").mkdir()
+    with files.atomic_folder(tmp_path / "sub" / "whole") as folder:
+        (folder / "a").touch()
+        assert not (tmp_path / "sub" / "whole").exists()
+    modes = [(tmp_path / name).stat().st_mode for name in ("plain", "sub/whole")]
+    assert modes[0] == modes[1]
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["whole"]
+
+
+# Command
+
+
+def test_the_command_writes_a_run_folder_and_compares(tmp_path, capsys):
+    run, out = write_whole_run(tmp_path / "run"), tmp_path / "out"
+    assert main(["export", str(run), str(out), "--format", "acids-rave", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["largest_difference"] == 0
+    assert figures["fingerprint"] == load_codec(out, CPU).format.fingerprint
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()) == [
+        "config.gin",
+        str(CHECKPOINT),
+    ]
+
+
+def test_the_command_says_what_an_export_is_and_what_stayed_behind(tmp_path, capsys):
+    run = write_run(tmp_path / "run", "v2", *SHORT)
+    assert main(["export", str(run), str(tmp_path / "out"), "--format", "acids-rave"]) == 0
+    told = capsys.readouterr().out
+    assert "equals the run to 0.0e+00" in told
+    assert "It is a codec of its own: what it is to decode, encode with it." in told
+    assert "The discriminators did not go along." in told
+
+
+def test_name_and_format_of_an_export_must_agree(tmp_path, capsys):
+    run = write_run(tmp_path / "run", "v2", *SHORT)
+    assert main(["export", str(run), str(tmp_path / "out")]) == 2
+    assert "add --format acids-rave" in capsys.readouterr().err
+    assert main(["export", str(run), str(tmp_path / "a.ts"), "--format", "acids-rave"]) == 2
+    assert "give a name that does not end in .ts" in capsys.readouterr().err

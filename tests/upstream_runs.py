@@ -1,0 +1,69 @@
+"""Run folders in the form of acids-rave, made from the reference data in golden/."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from rave_models import SHORT, SMALL, build_model
+
+from rave import experiment
+from rave.checkpoint import last_checkpoint
+from rave.files import atomic_write
+
+GOLDEN = Path(__file__).parent / "golden"
+CONFIG = (GOLDEN / "acids_rave_v2.gin").read_text()
+CHECKPOINT = Path("version_0") / "checkpoints" / "last.ckpt"
+
+
+@cache
+def golden_arrays() -> dict[str, torch.Tensor]:
+    """Return the reference arrays."""
+    with np.load(GOLDEN / "acids_rave_v2.npz") as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}
+
+
+def golden_weights() -> dict[str, torch.Tensor]:
+    """Return the weights of acids-rave, by its names, with axes of the latents added."""
+    prefix = "weights/"
+    weights = {k[len(prefix) :]: v for k, v in golden_arrays().items() if k.startswith(prefix)}
+    generator = torch.Generator().manual_seed(0)
+    axes, _ = torch.linalg.qr(torch.randn(16, 16, generator=generator))
+    return {
+        **weights,
+        "latent_pca": axes,
+        "latent_mean": torch.randn(16, generator=generator),
+        "fidelity": torch.linspace(0.1, 1, 16),
+        "receptive_field": torch.tensor([27117, 26428]),
+        "encoder.warmed_up": torch.tensor(0),
+    }
+
+
+def checkpoint_of(weights: dict[str, torch.Tensor]) -> dict[str, object]:
+    """Return a checkpoint of acids-rave with these weights."""
+    return {"epoch": 0, "global_step": 60, "state_dict": weights, "callbacks": {}}
+
+
+def write_upstream_run(
+    folder: Path, config: str = CONFIG, weights: dict[str, torch.Tensor] | None = None
+) -> Path:
+    """Write a run folder of acids-rave, by default the reference one, and return it."""
+    (folder / CHECKPOINT).parent.mkdir(parents=True)
+    (folder / "config.gin").write_text(config)
+    content = checkpoint_of(golden_weights() if weights is None else weights)
+    torch.save(content, folder / CHECKPOINT)
+    return folder
+
+
+def write_whole_run(folder: Path, *settings: str, step: int = 0, whole_v2: bool = False) -> Path:
+    """Write a run of ours with its discriminators, as `rave train v2` does before it trains."""
+    settings = settings if whole_v2 else (*SMALL, *SHORT, *settings)
+    model = build_model("v2", *settings)
+    discriminator = experiment.build_training().discriminator
+    config = experiment.resolved_config()
+    experiment.save_run(folder, "rave", config, config)
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    state |= {f"discriminator.{name}": v for name, v in discriminator.state_dict().items()}
+    with atomic_write(last_checkpoint(folder)) as temporary:
+        torch.save({"state_dict": state, "global_step": step}, temporary)
+    return folder
