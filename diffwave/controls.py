@@ -11,7 +11,7 @@ Latent frame n covers the audio from n·hop to (n + 1)·hop, and so does frame n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -124,8 +124,8 @@ class Loudness:
     that every sample counts equally.
 
     Source: Engel et al. 2020, arXiv:2001.04643, section 3 and their public implementation: the
-    A-weighted power of a short-time spectrum. Differs: aligned to the latent frames, and an absolute
-    reference instead of the data's mean.
+    A-weighted power of a short-time spectrum. Differs: aligned to the latent frames, and an
+    absolute reference instead of the data's mean.
     """
 
     def __init__(self, sample_rate_hz: int, hop_samples: int) -> None:
@@ -209,7 +209,11 @@ class Onsets:
             yield rise.reshape(1, -1, self._ratio).sum(axis=2).astype(np.float32)
 
 
-TRANSFORMS = {LOUDNESS: Loudness, CHROMA: Chroma, ONSETS: Onsets}
+TRANSFORMS: dict[str, Callable[[int, int], Transform]] = {
+    LOUDNESS: Loudness,
+    CHROMA: Chroma,
+    ONSETS: Onsets,
+}
 
 
 def check_controls(names: Iterable[str]) -> list[str]:

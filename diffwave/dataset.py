@@ -147,14 +147,14 @@ class ClipReader:
         latent_size: D.
         sources: Of each condition that is a curve, by name.
         labels: Names of the class labels; none for a reader without.
-        spectrograms: Header of the spectrograms, if there are any.
+        spectrograms: Folder and header of the spectrograms, if there are any.
     """
 
     folder: Path
     latent_size: int
     sources: Mapping[str, ConditionSource] = field(default_factory=dict)
     labels: Sequence[str] = ()
-    spectrograms: SpectrogramHeader | None = None
+    spectrograms: tuple[Path, SpectrogramHeader] | None = None
 
     @classmethod
     def open(
@@ -180,11 +180,12 @@ class ClipReader:
             ValueError: If the conditions do not belong to these latents, or lack one named.
         """
         sources: dict[str, ConditionSource] = {}
-        mels = None
+        mel_folder = None
         if spectrograms is not None:
             mels = SpectrogramHeader.read(spectrograms)
             mels.check_matches(header, f"'{spectrograms}'", f"'{folder}'")
             sources[SPECTROGRAM] = ConditionSource(spectrograms, mels.num_mels, mels.ratio)
+            mel_folder = (spectrograms, mels)
         if controls is not None:
             found = ControlHeader.read(controls)
             found.check_matches(header, f"'{controls}'", f"'{folder}'")
@@ -192,7 +193,7 @@ class ClipReader:
             for name, num_channels in found.controls.items():
                 if name in control_names or not control_names:
                     sources[name] = ConditionSource(controls / name, num_channels, 1)
-        return cls(folder, header.latent_size, sources, labels, mels)
+        return cls(folder, header.latent_size, sources, labels, mel_folder)
 
     def raw(self, clip: Clip) -> NDArray[np.float32]:
         """Return the raw latents of a clip, (D, frames)."""
@@ -202,6 +203,10 @@ class ClipReader:
     def condition(self, name: str, clip: Clip) -> NDArray[np.float32]:
         """Return a condition of a clip, (C, frames·R)."""
         return self.sources[name].read(name, clip)
+
+    def spectrogram(self, clip: Clip) -> NDArray[np.float32]:
+        """Return the spectrogram of a clip, (M, frames·R)."""
+        return self.condition(SPECTROGRAM, clip)
 
     def label(self, clip: Clip) -> int:
         """Return the number of a clip's label; `NO_LABEL` where training knows none of it."""

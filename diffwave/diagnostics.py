@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from diffwave.dataset import FixedSegments, Segment
+from diffwave.dataset import FixedSegments, Segment, conditions_of
 from diffwave.model import LatentDiffusion
 from diffwave.training import held_out_errors
 
@@ -65,13 +65,13 @@ def conditioner_gain(
         )
     order = _order_across_clips(segments)
     device = model.standardizer.mean.device
-    right, shuffled = [], []
+    right, shuffled = list[Tensor](), list[Tensor]()
     for start in range(0, len(segments), BATCH_SIZE):
         indices = range(start, min(start + BATCH_SIZE, len(segments)))
         items = [segments[index] for index in indices]
-        others = [segments[order[index]] for index in indices]
+        others = [conditions_of(segments[order[index]]) for index in indices]
         swapped = [
-            cast(Segment, {**item, **{name: cast(dict[str, Tensor], other)[name] for name in names}})
+            cast(Segment, {**item, **{name: other[name] for name in names}})
             for item, other in zip(items, others, strict=True)
         ]
         for group, errors in ((items, right), (swapped, shuffled)):

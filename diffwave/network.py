@@ -95,7 +95,8 @@ class DiffWave(nn.Module):
                 raise ValueError(f"{name} is {size!r}; a whole number from 1 is needed.")
         if conditioning not in (CONCATENATION, FILM):
             raise ValueError(
-                f"There is no conditioning '{conditioning}'. Choose one of: {CONCATENATION}, {FILM}."
+                f"There is no conditioning '{conditioning}'. "
+                f"Choose one of: {CONCATENATION}, {FILM}."
             )
         cycle = dilation_cycle or fit_dilation_cycle(num_blocks, segment_frames)
         self.latent_size = latent_size

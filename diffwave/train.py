@@ -156,9 +156,12 @@ def run(options: argparse.Namespace) -> Result:
         verdict += " (The references do not see the conditions, the model does.)"
         gains = _gains(trained.model, held_out, settings.loss)
         figures["conditioner_gain"] = gains
-        verdict += "".join(f"\nConditioner gain, {name}: {gain:.2f}" for name, gain in gains.items())
         if gains:
-            verdict += " (held-out loss with conditions shuffled across clips, over the right ones)"
+            told = ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items())
+            verdict += (
+                "\nConditioner gain (held-out loss with conditions of other clips, over that with "
+                f"the right ones): {told}."
+            )
     return Result(verdict, figures)
 
 
@@ -255,10 +258,11 @@ def _fit_model_input(
     }
     if reader.spectrograms is not None:
         parts = {SPECTROGRAM: "@conditioner.SpectrogramConditioner()", **parts}
+        _, mels = reader.spectrograms
         given += [
-            f"NUM_MELS={reader.spectrograms.num_mels}",
-            f"HOP_SAMPLES={reader.spectrograms.hop_samples}",
-            f"MEL_HOP_SAMPLES={reader.spectrograms.mel_hop_samples}",
+            f"NUM_MELS={mels.num_mels}",
+            f"HOP_SAMPLES={mels.hop_samples}",
+            f"MEL_HOP_SAMPLES={mels.mel_hop_samples}",
         ]
     if reader.labels:
         parts[LABEL] = "@conditioner.LabelConditioner()"
