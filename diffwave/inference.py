@@ -186,7 +186,8 @@ def run(options: argparse.Namespace) -> Result:
     with open_conditions(
         model, header, options.from_audio, options.spectrogram, controls, options.label
     ) as conditions:
-        guidance = parse_guidance(options.guidance, conditions.names)
+        followed = conditions.names
+        guidance = parse_guidance(options.guidance, followed)
         task = _task(options, trained, conditions.num_frames(model))
         window = options.window and max(round(options.window * header.frame_rate_hz), 1)
         model.to(device)
@@ -201,6 +202,8 @@ def run(options: argparse.Namespace) -> Result:
             window,
         )
         is_short = task.num_frames <= sampling.windows.num_frames
+        if task.kind in ("generate", "vary"):
+            sampling.windows.check(options.sampler, task.num_frames)
         clear(options.out)
         num_frames = _write(options.out, task, sampling, BATCH_SIZE if is_short else 1)
     items = [
@@ -224,7 +227,7 @@ def run(options: argparse.Namespace) -> Result:
     figures = {
         "folder": str(options.out),
         "kind": task.kind,
-        "followed": conditions.names,
+        "followed": followed,
         "guidance": guidance,
         "num_frames": task.num_frames,
         "duration_s": duration_s,

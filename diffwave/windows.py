@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffwave.generate import Denoiser, sample
+from diffwave.generate import DDPM, Denoiser, sample
 from diffwave.schedule import NoiseSchedule
 
 WINDOW_FRAMES = 1024
@@ -58,6 +58,19 @@ class Windows:
         """Return how many windows a clip of N frames takes."""
         kept = self.num_frames - self.context - self.margin
         return 1 + max(-(-(num_frames - self.num_frames) // kept), 0)
+
+    def check(self, sampler: str, num_frames: int) -> None:
+        """Check that a clip can be sampled in these windows.
+
+        Raises:
+            ValueError: If it takes several and the sampler draws noise at its steps: the margin
+                would not be made anew as it was, and the seam would show.
+        """
+        if sampler == DDPM and num_frames > self.num_frames:
+            raise ValueError(
+                f"The sampler '{sampler}' makes {self.num_frames} frames at most, one --window; "
+                f"{num_frames} were asked for. Choose dpm-solver++ or ddim, or a longer --window."
+            )
 
 
 class _Path:
@@ -114,11 +127,15 @@ def sample_in_windows(
         progress: Called with the number of each finished step of each window.
         first_step: Number of the step to begin with, from 0.
 
+    Raises:
+        ValueError: If the sampler cannot do it; see `Windows.check`.
+
     Source: overlap-save, Oppenheim & Schafer, "Discrete-Time Signal Processing", section 8.7.3.
     Differs: the filter is a step of a sampler, so that the frames shared are known at every step.
     Bar-Tal et al. 2023 (arXiv:2302.08113) average overlapping windows instead, which needs all of
     them in memory and takes variance away where they overlap.
     """
+    windows.check(name, num_frames)
     start, known = 0, list[Tensor]()
     while True:
         stop = min(start + windows.num_frames, num_frames)

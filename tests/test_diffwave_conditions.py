@@ -216,7 +216,7 @@ LENGTHS = {"piano/a.npy": 60, "piano/b.npy": 60, "strings/c.npy": 60, "strings/d
 @pytest.fixture
 def latents(tmp_path: Path) -> Path:
     arrays = {
-        path: autoregression(4, length, 0.9, seed)
+        path: autoregression(4, length, 0.0, seed)
         for seed, (path, length) in enumerate(LENGTHS.items())
     }
     write_latent_folder(tmp_path / "latents", arrays)
@@ -302,6 +302,7 @@ def test_path_from_controls_and_labels_to_latents(
     from_audio = generate("1", "--from-audio", str(audio / "piano" / "a.wav"), "--guidance", "2")
     figures = json.loads(capsys.readouterr().out)
     assert figures["guidance"] == {"chroma": 2.0, "loudness": 2.0}
+    assert figures["followed"] == ["chroma", "loudness"]
     assert from_audio.shape == (4, 60)
     both = ["--control", f"loudness={curve}", "--control", f"chroma={chroma}"]
     scales = ["--guidance", "chroma=2", "--guidance", "loudness=2"]
