@@ -18,7 +18,6 @@ from diffwave.conditions import Conditions
 from diffwave.generate import (
     DPM_SOLVER,
     SMALLEST_ALPHA_BAR,
-    STEP_STREAM,
     Denoiser,
     NoiseStream,
     build_sampler,
@@ -82,19 +81,21 @@ class Sampling:
         inputs = {name: value.to(self.device) for name, value in inputs.items()}
         return model_denoiser(self.model, inputs, self.guidance, len(self.indices), stop - start)
 
-    def noise(self) -> NoiseStream:
-        """Return the noise to begin with."""
-        return NoiseStream(self.seed, self.indices, self.model.standardizer.latent_size)
+    def noise(self, num_frames: int) -> NoiseStream:
+        """Return the noise that clips of N frames begin with."""
+        first_frames = min(num_frames, self.windows.num_frames)
+        latent_size = self.model.standardizer.latent_size
+        return NoiseStream(self.seed, self.indices, latent_size, first_frames)
 
-    def step_generators(self) -> list[torch.Generator]:
-        """Return the random numbers of the steps, one generator per item."""
-        return [item_generator(self.seed, index, STEP_STREAM) for index in self.indices]
+    def generators(self) -> list[torch.Generator]:
+        """Return the random numbers of the items."""
+        return [item_generator(self.seed, index) for index in self.indices]
 
 
 @torch.no_grad()
 def generate_long(sampling: Sampling, num_frames: int) -> Iterator[Tensor]:
     """Yield raw latents out of noise, (B, D, n), N frames in all; see `sample_in_windows`."""
-    noise, model = sampling.noise(), sampling.model
+    noise, model = sampling.noise(num_frames), sampling.model
     yield from map(
         model.standardizer.unstandardize,
         sample_in_windows(
@@ -105,7 +106,7 @@ def generate_long(sampling: Sampling, num_frames: int) -> Iterator[Tensor]:
             sampling.windows,
             sampling.sampler,
             sampling.num_steps,
-            sampling.step_generators(),
+            noise.generators,
             sampling.progress,
         ),
     )
@@ -151,7 +152,7 @@ def vary(sampling: Sampling, raw: Array, strength: float) -> Iterator[Tensor]:
     first_step = sampling.num_steps - num_made
     timesteps = build_sampler(sampling.sampler, model.schedule, sampling.num_steps).timesteps
     power = float(model.schedule.alpha_bar[int(timesteps[first_step])]) if first_step else 0.0
-    noise = sampling.noise()
+    noise = sampling.noise(num_frames)
 
     def part_of(start: int, stop: int) -> Tensor:
         return torch.from_numpy(np.array(raw[:, start:stop]))[None].to(sampling.device)
@@ -170,7 +171,7 @@ def vary(sampling: Sampling, raw: Array, strength: float) -> Iterator[Tensor]:
         sampling.windows,
         sampling.sampler,
         sampling.num_steps,
-        sampling.step_generators(),
+        noise.generators,
         sampling.progress,
         first_step,
     ):
@@ -269,7 +270,7 @@ def inpaint(
     latents = sampling.model.standardizer.standardize(given).expand(len(sampling.indices), -1, -1)
     frames = torch.arange(first, last, device=sampling.device)
     is_known = (frames < start) | (frames >= stop)
-    made = _repaint(sampling, latents, is_known, first, num_resamples, sampling.step_generators())
+    made = _repaint(sampling, latents, is_known, first, num_resamples, sampling.generators())
     return sampling.model.standardizer.unstandardize(made[:, :, start - first : stop - first])
 
 
@@ -292,7 +293,7 @@ def continue_clip(
     reach = sampling.model.network.receptive_field_frames
     given = torch.from_numpy(np.array(raw[:, max(done - reach, 0) :]))[None].to(sampling.device)
     context = standardizer.standardize(given).expand(len(sampling.indices), -1, -1)
-    generators, end = sampling.step_generators(), done + num_frames
+    generators, end = sampling.generators(), done + num_frames
     while done < end:
         num_new = min(max(sampling.windows.num_frames - context.shape[2], 1), end - done)
         known = torch.nn.functional.pad(context, (0, num_new))

@@ -28,16 +28,14 @@ SAMPLERS = (DPM_SOLVER, DDIM, DDPM)
 # DPM-Solver works with log(alpha_bar), so a terminal signal of zero is taken for this, as small as
 # diffusers itself takes it: noise 4096 times the data.
 SMALLEST_ALPHA_BAR = 2.0**-24
-# Noise is drawn for so many frames at a time, so that a frame's noise does not depend on how many
-# frames there are.
+# Beyond the first window noise is drawn for so many frames at a time, so that a frame's noise does
+# not depend on how many frames there are.
 NOISE_BLOCK = 64
-# Apart from the seeds of items, which count up from the user's.
-STEP_STREAM = 1 << 40
 
 
-def item_generator(seed: int, index: int, stream: int = 0) -> torch.Generator:
+def item_generator(seed: int, index: int) -> torch.Generator:
     """Return the random numbers of one item, the same ones in any batch and on any device."""
-    return torch.Generator().manual_seed(seed + index + stream)
+    return torch.Generator().manual_seed(seed + index)
 
 
 class NoiseStream:
@@ -47,11 +45,18 @@ class NoiseStream:
         seed: Of the first item.
         indices: Of the items, B of them.
         latent_size: K.
+        first_frames: Frames drawn at once at the start, as the patched lmnt diffwave draws a clip.
+
+    Attributes:
+        generators: One per item, for what else it needs.
     """
 
-    def __init__(self, seed: int, indices: Sequence[int], latent_size: int) -> None:
-        self._generators = [item_generator(seed, index) for index in indices]
+    def __init__(
+        self, seed: int, indices: Sequence[int], latent_size: int, first_frames: int
+    ) -> None:
+        self.generators = [item_generator(seed, index) for index in indices]
         self._latent_size = latent_size
+        self._first_frames = first_frames
         self._held = torch.zeros(len(indices), latent_size, 0)
         self._held_from = 0
 
@@ -61,9 +66,9 @@ class NoiseStream:
         What lies before `start` is forgotten: no later call may ask for it.
         """
         assert start >= self._held_from
-        while self._held_from + self._held.shape[2] < stop:
-            shape = (NOISE_BLOCK, self._latent_size)
-            block = [torch.randn(shape, generator=each).T for each in self._generators]
+        while (drawn := self._held_from + self._held.shape[2]) < stop:
+            shape = (self._latent_size, NOISE_BLOCK if drawn else self._first_frames)
+            block = [torch.randn(shape, generator=each) for each in self.generators]
             self._held = torch.cat([self._held, torch.stack(block)], dim=2)
         self._held = self._held[:, :, start - self._held_from :].clone()
         self._held_from = start
@@ -189,15 +194,15 @@ def generate(
     Raises:
         ValueError: If a condition does not fit the model.
     """
-    noise = NoiseStream(seed, indices, model.standardizer.latent_size).window(0, num_frames)
+    noise = NoiseStream(seed, indices, model.standardizer.latent_size, num_frames)
     denoiser = model_denoiser(model, inputs or {}, guidance or {}, len(indices), num_frames)
     latents = sample(
         denoiser,
         model.schedule,
-        noise.to(model.standardizer.mean.device),
+        noise.window(0, num_frames).to(model.standardizer.mean.device),
         sampler,
         num_steps,
-        [item_generator(seed, index, STEP_STREAM) for index in indices],
+        noise.generators,
         progress,
     )
     return model.standardizer.unstandardize(latents)

@@ -47,7 +47,9 @@ def build_training(training: Any = gin.REQUIRED) -> Any:
 
 
 def _package_folder(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
+    # Not the package itself: where this is an editable install, a folder of its name in the working
+    # directory (a clone of lmnt-com/diffwave, say) would be found in its place.
+    spec = importlib.util.find_spec(f"{package}.__init__")
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent

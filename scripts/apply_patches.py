@@ -1,9 +1,6 @@
 """Give a fresh clone of acids-ircam/RAVE or lmnt-com/diffwave the patches of this repository.
 
 Needs git and Python 3.10 or newer; nothing is installed, built or downloaded.
-
-Example:
-    python scripts/apply_patches.py ../RAVE
 """
 
 from __future__ import annotations
@@ -29,13 +26,11 @@ PATCHES = Path(__file__).resolve().parent.parent / "patches"
 STAGING = ".rave-diffwave-"
 UNPATCHED, PATCHED, HALF, CHANGED = "unpatched", "patched", "half patched", "changed"
 CRLF = "Windows line endings"
-# How an upstream states its package and its version.
-PACKAGE = r"\bname\s*=\s*['\"]([^'\"]+)"
 VERSION = r"^\s*(?:__)?version(?:__)?\s*=\s*['\"]([^'\"]+)"
 NEXT = {
     "acids-rave": """\
 rave preprocess --input_path AUDIO --output_path DATASET
-rave train --name NAME --db_path DATASET --channels 1
+rave train --name NAME --db_path DATASET
 rave encode --model runs/NAME_… --input AUDIO --out_path LATENTS --spectrograms SPECTROGRAMS
 rave decode --model runs/NAME_… --input LATENTS --out_path DECODED""",
     "diffwave": """\
@@ -64,13 +59,12 @@ def read_series(path: Path) -> list[Path]:
 def read_versions(package: str) -> dict[str, Version]:
     """Return the versions of a package that there are patches for, by number; empty if none."""
     versions = {}
-    for path in sorted(PATCHES.glob("*/BASE")):
+    for path in PATCHES.glob("*/BASE"):
         base = configparser.ConfigParser(interpolation=None, delimiters=("=",))
         base.optionxform = str  # type: ignore[method-assign,assignment]  # paths have capitals
         base.read_string(path.read_text("utf-8"), str(path))
-        if base["upstream"]["package"] != package:
-            continue
-        for label in (title for title in base if f"{title} before" in base):
+        is_asked = base["upstream"]["package"] == package
+        for label in [title for title in base if is_asked and f"{title} before" in base]:
             series = read_series(path.parent / base[label]["series"])
             commit, url = base[label].get("commit", "")[:12], base["upstream"]["url"]
             source = f"{url} at commit {commit}" if commit else "the package index's source archive"
@@ -89,14 +83,13 @@ def find(folder: Path, pattern: str, regex: str) -> str | None:
 def identify(folder: Path) -> tuple[str | None, str | None]:
     """Return the package whose source a folder holds and its version, None where it says none."""
     versions = [find(folder, pattern, VERSION) for pattern in ("setup.py", "*/version.py")]
-    return find(folder, "setup.py", PACKAGE), versions[0] or versions[1]
+    return find(folder, "setup.py", r"\bname\s*=\s*['\"]([^'\"]+)"), versions[0] or versions[1]
 
 
 def digest(path: Path, crlf: bytes = b"\r\n") -> str | None:
     """Return the SHA-256 of a file, as if `crlf` stood for CRLF in it; None if there is none."""
-    if not path.exists():
-        return None
-    return hashlib.sha256(path.read_bytes().replace(b"\r\n", crlf)).hexdigest()
+    content = path.read_bytes().replace(b"\r\n", crlf) if path.exists() else None
+    return None if content is None else hashlib.sha256(content).hexdigest()
 
 
 def run_git(folder: Path, *arguments: str | Path) -> bytes:
@@ -121,15 +114,12 @@ def run_git(folder: Path, *arguments: str | Path) -> bytes:
 def apply_series(
     folder: Path, series: Sequence[Path], only: Iterable[str] = (), *, reverse: bool = False
 ) -> None:
-    """Apply patches, or take them back, in a folder; `only` to some paths unless it is empty.
-
-    The patches may have whatever line endings a checkout gave them.
-    """
+    """Apply patches, or take them back, in a folder; `only` to some paths unless it is empty."""
     options = ["--whitespace=nowarn", *(f"--include={path}" for path in only)]
     options += ["--reverse"] * reverse
     with tempfile.TemporaryDirectory() as name:
         for patch in reversed(series) if reverse else series:
-            copy = Path(name) / patch.name
+            copy = Path(name) / patch.name  # as it was made, whatever a checkout did
             copy.write_bytes(patch.read_bytes().replace(b"\r\n", b"\n"))
             run_git(folder, "apply", *options, copy)
 
@@ -146,7 +136,7 @@ def locate(folder: Path) -> Version:
     versions = read_versions(package or "")
     if not versions:
         found = f"the source of '{package}'" if package else "no source of a package (no setup.py)"
-        raise ValueError(f"'{folder}' is {found}; needed is a clone of {' or '.join(NEXT)}.")
+        raise ValueError(f"'{folder}' is {found}. Give a clone of {' or '.join(NEXT)}.")
     if label not in versions:
         found = f"{package} {label}" if label else f"{package} of a version that it does not state"
         known = "; ".join(f"{name} ({version.source})" for name, version in versions.items())
@@ -182,10 +172,9 @@ def check_state(folder: Path, version: Version, *, reverse: bool) -> str:
     tree = f"'{folder}' ({version.name})"
     if wrong:
         files = ", ".join(f"{path} ({what})" for path, what in wrong.items())
-        remedy = f"Undo them, or give a fresh tree: {version.source}"
-        if CRLF in wrong.values():
-            remedy = "Clone it anew with git clone -c core.autocrlf=false"
-        raise ValueError(f"{tree} has local changes where the patches have: {files}. {remedy}.")
+        fresh = "git clone -c core.autocrlf=false" if CRLF in wrong.values() else version.source
+        remedy = f"Undo them, or give a fresh tree ({fresh})."
+        raise ValueError(f"{tree} has local changes where the patches have: {files}. {remedy}")
     if state == (UNPATCHED if reverse else PATCHED):
         remedy = "nothing is to be reversed" if reverse else "--reverse would take the patches back"
         raise ValueError(f"{tree} is {'not' if reverse else 'already'} patched; {remedy}.")
@@ -252,8 +241,7 @@ def move(source: Path, folder: Path, paths: Iterable[str], kept: Mapping[str, st
 
 def run(options: argparse.Namespace) -> str:
     """Do what is asked and return what to print."""
-    folder: Path = options.tree
-    version = locate(folder)
+    folder, version = options.tree, locate(options.tree)
     name, series = version.name, version.series
     if options.list:
         state, wrong = state_of(folder, version)
@@ -282,27 +270,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="apply_patches",
-        description="Patch a clone, or an unpacked source archive, of acids-ircam/RAVE or lmnt-com/"
-        "diffwave, all or nothing. Local changes in the files concerned are refused.",
+        description="Patch a clone of acids-ircam/RAVE or lmnt-com/diffwave, all files or none.",
         epilog="example:\n  python scripts/apply_patches.py ../RAVE",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("tree", type=Path, metavar="PATH_TO_CLONE", help="folder of the upstream")
+    parser.add_argument(
+        "tree", type=Path, metavar="PATH_TO_CLONE", help="its folder, or an unpacked archive's"
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="say whether they apply; change nothing")
     what.add_argument("--reverse", action="store_true", help="take the patches back")
     what.add_argument("--list", action="store_true", help="name the patches and the tree's state")
-    options = parser.parse_args(arguments)
     try:
-        summary = run(options)
+        summary = run(parser.parse_args(arguments))
     except KeyboardInterrupt:
         print("apply_patches: interrupted; --list tells the state.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except (ValueError, OSError) as error:
-        text = str(error)
         if isinstance(error, OSError):
-            text = f"{error.strerror} ('{error.filename}'). Nothing was changed."
-        print(f"apply_patches: error: {text}", file=sys.stderr)
+            error = ValueError(f"{error.strerror} ('{error.filename}'). Nothing was changed.")
+        print(f"apply_patches: error: {error}", file=sys.stderr)
         return EXIT_ERROR
     print(summary)
     return 0

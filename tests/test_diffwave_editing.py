@@ -94,7 +94,7 @@ def test_variation_moves_further_from_the_clip_the_stronger_it_is() -> None:
 
         timestep = build_sampler("dpm-solver++", SCHEDULE, NUM_STEPS).timesteps[first_step]
         power = float(SCHEDULE.alpha_bar[int(timestep)])
-        noise = NoiseStream(1, [0], 400).window(0, 60)
+        noise = NoiseStream(1, [0], 400, 60).window(0, 60)
         noisy = math.sqrt(power) * clip + math.sqrt(1 - power) * noise
         varied = sample(
             exact_denoiser, SCHEDULE, noisy, "dpm-solver++", NUM_STEPS, [], first_step=first_step
@@ -205,7 +205,7 @@ def test_sampler_that_draws_noise_at_its_steps_makes_one_window() -> None:
 @pytest.mark.parametrize("sampler", ["dpm-solver++", "ddim"])
 def test_long_clip_in_windows_tends_to_one_pass_as_the_overlap_grows(sampler: str) -> None:
     def stream() -> NoiseStream:
-        return NoiseStream(0, range(2), 200)
+        return NoiseStream(0, range(2), 200, 100)
 
     num_frames = 250
     whole = sample(exact_denoiser, SCHEDULE, stream().window(0, num_frames), sampler, 20, [])
@@ -228,7 +228,7 @@ def test_long_clip_in_windows_tends_to_one_pass_as_the_overlap_grows(sampler: st
 @pytest.mark.parametrize("sampler", ["dpm-solver++", "ddim"])
 def test_statistics_at_seams_are_those_inside(sampler: str) -> None:
     windows, size = Windows(60, 16, 16), 3000
-    noise = NoiseStream(0, [0], size)
+    noise = NoiseStream(0, [0], size, 60)
     clip = joined(
         sample_in_windows(
             lambda *_: exact_denoiser, SCHEDULE, noise.window, 200, windows, sampler, NUM_STEPS,
@@ -288,7 +288,7 @@ def test_memory_does_not_grow_with_the_length() -> None:
 
     def held_frames(num_frames: int) -> int:
         sampling = make_sampling(model, indices=[0], num_steps=2, window_frames=64)
-        stream = sampling.noise()
+        stream = sampling.noise(num_frames)
         most = 0
         for _ in sample_in_windows(
             sampling.denoiser, SCHEDULE, stream.window, num_frames, sampling.windows,

@@ -159,12 +159,18 @@ def test_guidance_of_zero_ignores_the_condition_and_more_exaggerates_it() -> Non
 
 
 def test_a_frame_does_not_depend_on_how_far_the_noise_goes() -> None:
-    few, many = (NoiseStream(3, [0, 5], 4).window(0, num_frames) for num_frames in (70, 200))
+    few, many = (NoiseStream(3, [0, 5], 4, 40).window(0, num_frames) for num_frames in (70, 200))
     assert torch.equal(many[:, :, :70], few)
-    stream = NoiseStream(3, [0, 5], 4)
+    stream = NoiseStream(3, [0, 5], 4, 40)
     parts = [stream.window(start, start + 50) for start in (0, 20, 150)]
     for start, part in zip((0, 20, 150), parts, strict=True):
         assert torch.equal(part, many[:, :, start : start + 50])
+
+
+def test_one_window_of_noise_is_drawn_as_the_patched_diffwave_draws_a_clip() -> None:
+    noise = NoiseStream(3, [0, 5], 4, 40).window(0, 40)
+    expected = [torch.randn(4, 40, generator=torch.Generator().manual_seed(n)) for n in (3, 8)]
+    assert torch.equal(noise, torch.stack(expected))
 
 
 def test_impossible_samplers_and_steps_are_named() -> None:

@@ -25,7 +25,10 @@ KINDS = {
     "stereo": (*SHORT, "NUM_CHANNELS=2"),
     "causal": (*SHORT, *CAUSAL),
     "8 bands": (*SHORT, "NUM_BANDS=8", "pqmf.PQMF.attenuation_db=80"),
-    "another decoder": (*SHORT, "v2.DecoderV2.capacity=3", "v2.DecoderV2.dilations=[[9], [3, 1]]"),
+    "another decoder": (
+        *("RATIOS=[4, 4]", "DILATIONS=[[1, 3], [1]]", "v2.DecoderV2.ratios=[2, 4, 2]"),
+        *("v2.DecoderV2.capacity=3", "v2.DecoderV2.dilations=[[9], [3, 1], [1]]"),
+    ),
     "48 kHz": (*SHORT, "SAMPLE_RATE_HZ=48000", "KERNEL_SIZE=5"),
 }
 

@@ -65,7 +65,7 @@ variational/blocks.EncoderV2.n_out = 2
 
 blocks.GeneratorV2.data_size = %N_BAND
 blocks.GeneratorV2.capacity = {decoder_capacity!r}
-blocks.GeneratorV2.ratios = %RATIOS
+blocks.GeneratorV2.ratios = {decoder_ratios!r}
 blocks.GeneratorV2.dilations = {decoder_dilations!r}
 blocks.GeneratorV2.kernel_size = {decoder_kernel_size!r}
 blocks.GeneratorV2.latent_size = @core.get_augmented_latent_size()
@@ -247,6 +247,7 @@ def _config_text(model: RAVE, ours: Config) -> str:
         mode=CAUSAL if _is_causal(ours, "PQMF") else CENTRED,
         attenuation=_attenuation_db(ours),
         decoder_capacity=decoder["capacity"],
+        decoder_ratios=decoder["ratios"],
         decoder_dilations=decoder["dilations"],
         decoder_kernel_size=decoder["kernel_size"],
         num_layers=NUM_LAYERS,

@@ -169,5 +169,9 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
     ratios, latent_size = network.counts("ratios"), rave.count("latent_size")
     if math.prod(generator.counts("ratios")) != math.prod(ratios):
         raise generator.refused("ratios", generator.counts("ratios"))
+    sizes = network.count("latent_size"), _decoder_latents(config, generator)
+    for part, size in zip((network, generator), sizes, strict=True):
+        if size != latent_size:
+            raise part.refused("latent_size", size)
     rate_hz = rave.count("sampling_rate")
     return RAVE(pqmf, encoder, decoder, latent_size, ratios, rate_hz, num_channels).eval()

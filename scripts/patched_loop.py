@@ -1,0 +1,321 @@
+"""Patch two upstream trees, install them in a new environment, run the whole loop, and compare.
+
+    python scripts/patched_loop.py RAVE_TREE DIFFWAVE_TREE AUDIO_DIR WORK_DIR [--transcript FILE.md]
+
+RAVE_TREE and DIFFWAVE_TREE are clones or unpacked source archives; they are copied into WORK_DIR.
+The loop is that of patches/README.md: preprocess, train, encode, train on the latents, generate,
+decode. Then our own commands open what the patched ones made, and the other way round, and every
+length and value is compared. `docs/patched-upstream.md` holds a transcript.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+SHOWN_LINES = 8
+# A small v2 at 21.5 latent frames a second.
+SETTINGS = ("SAMPLING_RATE=22050", "RATIOS=[4,4,2,2]", "CAPACITY=8", "LATENT_SIZE=16")
+
+
+class Transcript:
+    """Commands with the end of what they print, as markdown, on stdout and in a file.
+
+    Args:
+        file: To write; None for stdout alone.
+        folder: Where the commands run.
+        audio: The folder of recordings; shown as `recordings`.
+    """
+
+    def __init__(self, file: Path | None, folder: Path, audio: Path) -> None:
+        self._file, self.folder, self._audio = file, folder, audio
+        self._lines: list[str] = []
+
+    def write(self, text: str) -> None:
+        """Add text."""
+        text = text.replace(str(self._audio), "recordings").replace(f"{self.folder}/", "")
+        text = text.replace(str(self.folder), ".").replace(f"{ROOT}/", "")
+        print(text, flush=True)
+        self._lines.append(text)
+        if self._file is not None:
+            self._file.write_text("\n".join(self._lines) + "\n")
+
+    @contextmanager
+    def section(self, title: str) -> Iterator[None]:
+        """Begin a section of commands."""
+        self.write(f"\n## {title}\n\n```")
+        yield
+        self.write("```")
+
+    def run(
+        self,
+        *command: str | Path,
+        environment: Path | None = None,
+        shown: int = SHOWN_LINES,
+        only: str = r"\S",
+    ) -> None:
+        """Run a command in the folder and show the end of its output.
+
+        Args:
+            command: With arguments.
+            environment: Virtual environment whose programs it names; None for this one.
+            shown: How many lines of the output.
+            only: Regex; show lines that match it.
+
+        Raises:
+            SystemExit: If it fails, after showing all of its output.
+        """
+        words = [str(word) for word in command]
+        programs = Path(sys.executable).parent if environment is None else environment / "bin"
+        self.write("$ " + " ".join(shlex.quote(word) for word in words))
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        start = time.monotonic()
+        done = subprocess.run(
+            words,
+            cwd=self.folder,
+            env={**os.environ, "PATH": path, "PYTHONWARNINGS": "ignore"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        # A progress bar writes its states between carriage returns; the last one is shown.
+        output = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout.decode(errors="replace"))
+        lines = [line.rstrip().split("\r")[-1] for line in output.split("\n")]
+        kept = [line for line in lines if re.search(only, line) or (done.returncode and line)]
+        if done.returncode:
+            self.write("\n".join(kept))
+            raise SystemExit(f"'{words[0]} {words[1]}' ended with exit code {done.returncode}.")
+        seconds = f"# {time.monotonic() - start:.0f} s\n"
+        self.write("\n".join([*(kept[-shown:] if shown else []), seconds]))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the loop and the comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("rave_tree", type=Path)
+    parser.add_argument("diffwave_tree", type=Path)
+    parser.add_argument("audio", type=Path, help="folder of recordings")
+    parser.add_argument("work", type=Path, help="new folder for everything that is made")
+    parser.add_argument("--transcript", type=Path, help="markdown file to write")
+    parser.add_argument("--rave-steps", type=int, default=300)
+    parser.add_argument("--diffwave-steps", type=int, default=300)
+    options = parser.parse_args(arguments)
+    work = options.work.resolve()
+    if work.exists():
+        parser.error(f"'{options.work}' exists already. Name a new folder.")
+    work.mkdir(parents=True)
+    audio = options.audio.resolve()
+    environment = work / "venv"
+    told = Transcript(options.transcript, work, audio)
+    with told.section("Patch and install"):
+        patch(told, options.rave_tree, "RAVE")
+        patch(told, options.diffwave_tree, "diffwave")
+        install(told, environment)
+    with told.section("The loop"):
+        loop(told, environment, audio, options.rave_steps, options.diffwave_steps)
+    with told.section("Theirs in ours"):
+        theirs_in_ours(told, audio)
+    with told.section("Ours in theirs"):
+        our_codec_in_theirs(told, environment, audio)
+        our_diffusion_in_theirs(told, environment)
+
+
+def patch(told: Transcript, tree: Path, name: str) -> None:
+    """Copy a tree into the folder and patch the copy."""
+    shutil.copytree(tree, told.folder / name, symlinks=True)
+    told.run("python", ROOT / "scripts" / "apply_patches.py", name, shown=40)
+
+
+def install(told: Transcript, environment: Path) -> None:
+    """Install both trees in a new environment with the torch that this project is tested with."""
+    (told.folder / "constraints.txt").write_text("torch==2.13.0\n")
+    told.run("python", "-m", "venv", environment.name, shown=0)
+    told.run(
+        *("pip", "install", "--quiet", "--constraint", "constraints.txt"),
+        *("--editable", "./RAVE", "--editable", "./diffwave"),
+        environment=environment,
+        shown=0,
+    )
+
+
+def loop(
+    told: Transcript, environment: Path, audio: Path, rave_steps: int, diffwave_steps: int
+) -> None:
+    """Walk from recordings to generated audio with the patched commands alone."""
+
+    def run(*command: str | Path, shown: int = SHOWN_LINES, only: str = r"\S") -> None:
+        told.run(*command, environment=environment, shown=shown, only=only)
+
+    run(
+        *("rave", "preprocess", "--input_path", audio, "--output_path", "db"),
+        *("--sampling_rate", "22050", "--num_signal", "65536"),
+        shown=1,
+    )
+    overrides = [word for setting in SETTINGS for word in ("--override", setting)]
+    run(
+        *("rave", "train", "--name", "piano", "--config", "v2", "--db_path", "db"),
+        *overrides,
+        *("--n_signal", "65536", "--batch", "2"),
+        *("--max_steps", str(rave_steps), "--val_every", "100", "--save_every", "100"),
+        *("--workers", "1", "--gpu", "-1"),
+        only=r"^(train|val) set:|^Compression|^Receptive field|stopped:",
+    )
+    their_run = next((told.folder / "runs").glob("piano_*"))
+    run(
+        *("rave", "encode", "--model", their_run, "--input", audio, "--out_path", "latents"),
+        *("--spectrograms", "spectrograms"),
+    )
+    run(
+        *("python", "-m", "diffwave.train", "diffusion", "latents"),
+        *("--spectrograms", "spectrograms", "--max_steps", str(diffwave_steps)),
+        *("--set", "residual_channels=96", "--set", "residual_layers=8"),
+    )
+    spectrogram = sorted((told.folder / "spectrograms").rglob("*.npy"))[0]
+    run(
+        *("python", "-m", "diffwave.inference", "diffusion", "-s", spectrogram),
+        *("--seconds", "10", "--count", "2", "-o", "generated"),
+    )
+    run(
+        *("rave", "decode", "--model", their_run, "--input", "generated"),
+        *("--out_path", "generated-audio"),
+    )
+    run(
+        *("rave", "decode", "--model", their_run, "--input", "latents"),
+        *("--out_path", "reconstructions"),
+    )
+    told.write("# Levels of the recordings, of their reconstructions, and of what was generated:")
+    for folder in (audio, told.folder / "reconstructions", told.folder / "generated-audio"):
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in (".flac", ".wav")):
+            told.write(describe(path))
+
+
+def theirs_in_ours(told: Transcript, audio: Path) -> None:
+    """Open their run, latents and diffusion run with our commands."""
+    their_run = next((told.folder / "runs").glob("piano_*"))
+    told.run("rave", "encode", their_run, audio, "latents-ours")
+    told.write(compare_latents(told.folder / "latents", told.folder / "latents-ours"))
+    told.run("rave", "decode", their_run, "generated", "generated-audio-ours")
+    told.write(compare_audio(told.folder / "generated-audio", told.folder / "generated-audio-ours"))
+    told.run("python", "-m", "diffwave.preprocess", "latents", audio, "spectrograms-ours")
+    told.write(compare_arrays(told.folder / "spectrograms", told.folder / "spectrograms-ours"))
+    spectrogram = sorted((told.folder / "spectrograms").rglob("*.npy"))[0]
+    told.run(
+        *("python", "-m", "diffwave.inference", "diffusion", "generated-ours"),
+        *("--spectrogram", spectrogram, "--seconds", "10", "--count", "2", "--sampler", "ddim"),
+    )
+    told.write(compare_latents(told.folder / "generated", told.folder / "generated-ours"))
+
+
+def our_codec_in_theirs(told: Transcript, environment: Path, audio: Path) -> None:
+    """Train our codec on the same recordings, and open its run and latents with theirs."""
+    told.run("rave", "preprocess", audio, "prepared", "--sample-rate", "22050")
+    told.run(
+        *("rave", "train", "tiny", "--data", "prepared", "--out", "our-rave"),
+        *("--set", "MAX_STEPS=300", "--set", "PHASE_1_STEPS=300"),
+    )
+    told.run("rave", "encode", "our-rave", audio, "our-latents")
+    told.run("rave", "export", "our-rave", "our-rave-for-acids", "--format", "acids-rave")
+    told.run(
+        *("rave", "encode", "--model", "our-rave-for-acids", "--input", audio),
+        *("--out_path", "our-latents-theirs"),
+        environment=environment,
+    )
+    told.write(compare_latents(told.folder / "our-latents", told.folder / "our-latents-theirs"))
+    told.run("rave", "decode", "our-rave-for-acids", "our-latents-theirs", "our-audio")
+    told.run(
+        *("rave", "decode", "--model", "our-rave-for-acids", "--input", "our-latents-theirs"),
+        *("--out_path", "our-audio-theirs"),
+        environment=environment,
+    )
+    told.write(compare_audio(told.folder / "our-audio", told.folder / "our-audio-theirs"))
+
+
+def our_diffusion_in_theirs(told: Transcript, environment: Path) -> None:
+    """Train our diffusion model on those latents, and generate with theirs."""
+    told.run(
+        *("python", "-m", "diffwave.train", "our-latents", "--config", "tiny"),
+        *("--out", "our-diffusion", "--set", "MAX_STEPS=100"),
+    )
+    told.run("python", "-m", "diffwave.export", "our-diffusion", "our-diffusion-for-lmnt")
+    shared = ("--seconds", "10", "--count", "2")
+    told.run(
+        *("python", "-m", "diffwave.inference", "our-diffusion", "our-generated", *shared),
+        *("--sampler", "ddim"),
+    )
+    told.run(
+        *("python", "-m", "diffwave.inference", "our-diffusion-for-lmnt", *shared),
+        *("-o", "our-generated-theirs"),
+        environment=environment,
+    )
+    told.write(compare_latents(told.folder / "our-generated", told.folder / "our-generated-theirs"))
+
+
+def describe(path: Path) -> str:
+    """Return length and level of an audio file, in a sentence."""
+    import soundfile
+
+    audio, sample_rate_hz = soundfile.read(path, dtype="float32")
+    level_db = 10 * np.log10(max(float(np.square(audio).mean()), 1e-20))
+    name = f"{path.parent.name}/{path.name}"
+    return f"# {name}: {len(audio) / sample_rate_hz:.2f} s, {level_db:.1f} dBFS"
+
+
+def compare_latents(folder: Path, other: Path) -> str:
+    """Return the largest difference of two latent folders."""
+    return compare_arrays(folder, other)
+
+
+def compare_arrays(folder: Path, other: Path) -> str:
+    """Return the largest difference of the arrays of two folders, which must have equal names."""
+    pairs = _pairs(folder, other, ".npy")
+    return _difference(((np.load(a), np.load(b)) for a, b in pairs), len(pairs), folder, other)
+
+
+def compare_audio(folder: Path, other: Path) -> str:
+    """Return the largest difference of the audio of two folders, which must have equal names."""
+    import soundfile
+
+    pairs = _pairs(folder, other, ".wav")
+    audio = ((soundfile.read(a)[0], soundfile.read(b)[0]) for a, b in pairs)
+    return _difference(audio, len(pairs), folder, other)
+
+
+def _pairs(folder: Path, other: Path, suffix: str) -> list[tuple[Path, Path]]:
+    names, others = (
+        sorted(p.relative_to(f) for p in f.rglob(f"*{suffix}")) for f in (folder, other)
+    )
+    if names != others or not names:
+        raise SystemExit(f"'{folder}' holds {names}, '{other}' holds {others}.")
+    return [(folder / name, other / name) for name in names]
+
+
+def _difference(
+    pairs: Iterator[tuple[np.ndarray, np.ndarray]], count: int, folder: Path, other: Path
+) -> str:
+    largest = scale = 0.0
+    for array, again in pairs:
+        if array.shape != again.shape:
+            raise SystemExit(f"'{folder}' and '{other}' differ: {array.shape}, {again.shape}.")
+        largest = max(largest, float(np.abs(array - again).max()))
+        scale = max(scale, float(np.abs(array).max()))
+    return (
+        f"# {count} files of {folder.name} and {other.name}: equal lengths; "
+        f"largest difference {largest:.1e}, largest value {scale:.2f}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
