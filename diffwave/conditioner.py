@@ -1,19 +1,24 @@
-"""Spectrograms as a condition at latent rate: strided convolutions that reduce time.
+"""What a model follows, brought to latent rate: spectrograms, controls, class labels.
 
-B batch, M mel bands, H channels of the condition, N latent frames, R mel frames per latent frame.
+Each conditioner has a null condition of its own, which stands for its absence. B batch, C channels
+of the input, M mel bands, H channels of the condition, N latent frames, R input frames per latent
+frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-# A band whose level varies less than this (of the range 0 to 1) is not scaled up further.
+SPECTROGRAM, LABEL = "spectrogram", "label"
+# A channel that varies less than this is not scaled up further: of a spectrogram's range 0 to 1 and
+# of a chroma's, a hundredth; loudness and onsets are in dB.
 SMALLEST_STD = 0.01
+NO_LABEL = -1
 
 
 def whole_ratio(hop_samples: int, mel_hop_samples: int) -> int:
@@ -41,7 +46,154 @@ def prime_factors(number: int) -> list[int]:
     return factors
 
 
-class SpectrogramConditioner(nn.Module):
+class Conditioner(nn.Module):
+    """What all conditioners share: the null condition.
+
+    Args:
+        condition_channels: H.
+
+    Attributes:
+        null_condition: (H, 1) learnt, stands for the absence of a condition.
+        ratio: R, input frames per latent frame.
+    """
+
+    ratio = 1
+
+    def __init__(self, condition_channels: int) -> None:
+        super().__init__()
+        self.null_condition = nn.Parameter(torch.zeros(condition_channels, 1))
+
+    def absent(self, batch_size: int, num_frames: int) -> Tensor:
+        """Return the null condition of a batch, (B, H, N)."""
+        return self.null_condition.expand(batch_size, -1, num_frames)
+
+    def _or_null(self, condition: Tensor, is_absent: Tensor | None) -> Tensor:
+        """Return the condition (B, H, N) with the null condition where `is_absent` (B,)."""
+        if is_absent is None:
+            return condition
+        return torch.where(is_absent[:, None, None], self.null_condition, condition)
+
+
+class NormalizedConditioner(Conditioner):
+    """A conditioner of curves (B, C, N·R), normalised by statistics of its training data.
+
+    Args:
+        num_channels: C.
+        condition_channels: H.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, num_channels: int, condition_channels: int) -> None:
+        super().__init__(condition_channels)
+        self.register_buffer("mean", torch.zeros(num_channels))
+        self.register_buffer("std", torch.ones(num_channels))
+
+    @property
+    def num_channels(self) -> int:
+        """Return C."""
+        return len(self.mean)
+
+    def fit(self, arrays: Iterable[NDArray[np.float32]]) -> None:
+        """Set the input's normalisation from training inputs (C, frames), read once."""
+        count, total, squares = 0, np.zeros(self.num_channels), np.zeros(self.num_channels)
+        for array in arrays:
+            part = np.asarray(array, dtype=np.float64)
+            count += part.shape[1]
+            total += part.sum(axis=1)
+            squares += np.square(part).sum(axis=1)
+        mean = total / max(count, 1)
+        variance = np.maximum(squares / max(count, 1) - np.square(mean), SMALLEST_STD**2)
+        self.mean.copy_(torch.from_numpy(mean))
+        self.std.copy_(torch.from_numpy(np.sqrt(variance)))
+
+    def _normal(self, value: Tensor) -> Tensor:
+        return (value - self.mean[:, None]) / self.std[:, None]
+
+
+class ControlConditioner(NormalizedConditioner):
+    """Turn a control at latent rate into a condition; each frame sees its two neighbours twice.
+
+    Args:
+        num_channels: C.
+        condition_channels: H.
+    """
+
+    def __init__(self, num_channels: int, condition_channels: int) -> None:
+        super().__init__(num_channels, condition_channels)
+        self.layers = nn.Sequential(
+            nn.Conv1d(num_channels, condition_channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv1d(condition_channels, condition_channels, 3, padding=1),
+        )
+
+    def forward(self, value: Tensor, is_absent: Tensor | None = None) -> Tensor:
+        """Return the condition.
+
+        Args:
+            value: (B, C, N).
+            is_absent: (B,) bool; these items get the null condition.
+
+        Returns:
+            (B, H, N).
+
+        Raises:
+            ValueError: If the channels do not fit.
+        """
+        if value.shape[1] != self.num_channels:
+            raise ValueError(
+                f"A control of {value.shape[1]} channels was given; {self.num_channels} are needed."
+            )
+        return self._or_null(self.layers(self._normal(value)), is_absent)
+
+
+class LabelConditioner(Conditioner):
+    """Turn a class label into a condition that is the same in all frames.
+
+    Args:
+        names: Of the labels; label i is the i-th.
+        condition_channels: H.
+
+    Raises:
+        ValueError: If there are fewer than two names, or one twice.
+    """
+
+    def __init__(self, names: Sequence[str], condition_channels: int) -> None:
+        super().__init__(condition_channels)
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError(f"{len(names)} labels were given; 2 different ones are needed.")
+        self.names = list(names)
+        self.embedding = nn.Embedding(len(names), condition_channels)
+
+    def index(self, name: str) -> int:
+        """Return the number of a label.
+
+        Raises:
+            ValueError: If there is none of that name; the message lists those there are.
+        """
+        if name not in self.names:
+            raise ValueError(
+                f"The run knows no label '{name}'. Choose one of: {', '.join(self.names)}."
+            )
+        return self.names.index(name)
+
+    def forward(self, label: Tensor, is_absent: Tensor | None = None) -> Tensor:
+        """Return the condition.
+
+        Args:
+            label: (B,) int64; `NO_LABEL` gets the null condition.
+            is_absent: (B,) bool; these items get the null condition too.
+
+        Returns:
+            (B, H, 1).
+        """
+        condition: Tensor = self.embedding(label.clamp(min=0))[:, :, None]
+        none = label < 0
+        return self._or_null(condition, none if is_absent is None else none | is_absent)
+
+
+class SpectrogramConditioner(NormalizedConditioner):
     r"""Turn log-mel spectrograms into a condition, frame n from mel frames n·R to (n + 1)·R - 1.
 
     One convolution per prime factor p of R reduces time by p. It sees p frames and one on
@@ -58,25 +210,17 @@ class SpectrogramConditioner(nn.Module):
 
     Attributes:
         ratio: R.
-        null_condition: (H, 1) learnt, stands for the absence of a condition.
 
     Raises:
         ValueError: If the ratio of the hops is not whole.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self, num_mels: int, condition_channels: int, hop_samples: int, mel_hop_samples: int
     ) -> None:
-        super().__init__()
-        self.num_mels = num_mels
+        super().__init__(num_mels, condition_channels)
         self.mel_hop_samples = mel_hop_samples
         self.ratio = whole_ratio(hop_samples, mel_hop_samples)
-        self.register_buffer("mean", torch.zeros(num_mels))
-        self.register_buffer("std", torch.ones(num_mels))
-        self.null_condition = nn.Parameter(torch.zeros(condition_channels, 1))
         layers: list[nn.Module] = [nn.Conv1d(num_mels, condition_channels, 3, padding=1)]
         for factor in prime_factors(self.ratio):
             layers += [
@@ -87,18 +231,10 @@ class SpectrogramConditioner(nn.Module):
             ]
         self.layers = nn.Sequential(*layers)
 
-    def fit(self, spectrograms: Iterable[NDArray[np.float32]]) -> None:
-        """Set the input's normalisation from training spectrograms (M, frames), read once."""
-        count, total, squares = 0, np.zeros(self.num_mels), np.zeros(self.num_mels)
-        for array in spectrograms:
-            part = np.asarray(array, dtype=np.float64)
-            count += part.shape[1]
-            total += part.sum(axis=1)
-            squares += np.square(part).sum(axis=1)
-        mean = total / max(count, 1)
-        variance = np.maximum(squares / max(count, 1) - np.square(mean), SMALLEST_STD**2)
-        self.mean.copy_(torch.from_numpy(mean))
-        self.std.copy_(torch.from_numpy(np.sqrt(variance)))
+    @property
+    def num_mels(self) -> int:
+        """Return M."""
+        return self.num_channels
 
     def forward(self, spectrogram: Tensor, is_absent: Tensor | None = None) -> Tensor:
         """Return the condition.
@@ -119,12 +255,4 @@ class SpectrogramConditioner(nn.Module):
                 f"was given; {self.num_mels} bands and a multiple of {self.ratio} frames are "
                 "needed."
             )
-        normal = (spectrogram - self.mean[:, None]) / self.std[:, None]
-        condition: Tensor = self.layers(normal)
-        if is_absent is None:
-            return condition
-        return torch.where(is_absent[:, None, None], self.null_condition, condition)
-
-    def absent(self, batch_size: int, num_frames: int) -> Tensor:
-        """Return the null condition of a batch, (B, H, N)."""
-        return self.null_condition.expand(batch_size, -1, num_frames)
+        return self._or_null(self.layers(self._normal(spectrogram)), is_absent)

@@ -1,14 +1,14 @@
-"""Segments of latents, with their spectrograms: what training and validation read.
+"""Segments of latents, with their conditions: what training and validation read.
 
-D raw latent size, N frames of a segment, M mel bands, R mel frames per latent frame.
+D raw latent size, N frames of a segment, C channels of a condition, R its frames per latent frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diffwave.spectrogram import SpectrogramHeader, read_spectrogram
+from diffwave.conditioner import LABEL, NO_LABEL, SPECTROGRAM
+from diffwave.controls import ControlHeader, open_control
+from diffwave.spectrogram import SpectrogramHeader, open_spectrogram
 from rave.latents import LatentFile, LatentHeader, read_latents, split_names
 
 
@@ -25,14 +27,31 @@ class Segment(TypedDict, total=False):
 
     raw: (D, N) raw latents, zero where a clip is shorter than the segment.
     mask: (N,) 1 where a frame exists.
-    spectrogram: (M, N·R), if there are spectrograms.
     index: () int64, of the item.
+
+    And each condition that there is, under its name:
+
+    spectrogram, loudness, chroma, onsets: (C, N·R), zero where a clip is shorter.
+    label: () int64.
     """
 
     raw: Tensor
     mask: Tensor
-    spectrogram: Tensor
     index: Tensor
+    spectrogram: Tensor
+    loudness: Tensor
+    chroma: Tensor
+    onsets: Tensor
+    label: Tensor
+
+
+NO_CONDITIONS = ("raw", "mask", "index")
+
+
+def conditions_of(segment: Segment) -> dict[str, Tensor]:
+    """Return the conditions of a segment, or of a batch of them, by name."""
+    values = cast(dict[str, Tensor], segment)
+    return {name: value for name, value in values.items() if name not in NO_CONDITIONS}
 
 
 @dataclass(frozen=True)
@@ -74,59 +93,147 @@ def split_clips(
     )
 
 
+def label_names(clips: Sequence[Clip]) -> list[str]:
+    """Return the class labels of clips: the names of the folders at the top of the latent tree.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    names = sorted({name for clip in clips if (name := _top_folder(clip.file.path)) is not None})
+    if len(names) < 2:
+        raise ValueError(
+            f"The latents' training files lie in {len(names)} labelled folders ({', '.join(names)}"
+            "); 2 are needed for --labels. Put the audio of each class into a folder of its own "
+            "and encode it again."
+        )
+    return names
+
+
+def _top_folder(path: str) -> str | None:
+    folder, slash, _ = path.partition("/")
+    return folder if slash else None
+
+
+@dataclass(frozen=True)
+class ConditionSource:
+    """Where the arrays of one condition are.
+
+    Attributes:
+        folder: Holds an array beside each of the latent folder.
+        num_channels: C.
+        ratio: R.
+    """
+
+    folder: Path
+    num_channels: int
+    ratio: int
+
+    def read(self, name: str, clip: Clip) -> NDArray[np.float32]:
+        """Return the condition of a clip, (C, frames·R), memory-mapped."""
+        path, num_frames = self.folder / clip.file.path, clip.file.num_frames * self.ratio
+        if name == SPECTROGRAM:
+            array = open_spectrogram(path, self.num_channels, num_frames)
+        else:
+            array = open_control(path, name, num_frames)
+        return array[:, clip.start * self.ratio : clip.stop * self.ratio]
+
+
 @dataclass(frozen=True)
 class ClipReader:
-    """Reads parts of latent files and of the spectrograms beside them, memory-mapped.
+    """Reads parts of latent files and of the conditions beside them, memory-mapped.
 
     Attributes:
         folder: The latent folder.
         latent_size: D.
-        spectrograms: The spectrogram folder and its header, or None.
+        sources: Of each condition that is a curve, by name.
+        labels: Names of the class labels; none for a reader without.
+        spectrograms: Folder and header of the spectrograms, if there are any.
     """
 
     folder: Path
     latent_size: int
+    sources: Mapping[str, ConditionSource] = field(default_factory=dict)
+    labels: Sequence[str] = ()
     spectrograms: tuple[Path, SpectrogramHeader] | None = None
 
     @classmethod
-    def open(cls, folder: Path, header: LatentHeader, spectrograms: Path | None) -> ClipReader:
+    def open(
+        cls,
+        folder: Path,
+        header: LatentHeader,
+        spectrograms: Path | None = None,
+        controls: Path | None = None,
+        control_names: Sequence[str] = (),
+        labels: Sequence[str] = (),
+    ) -> ClipReader:
         """Return a reader of a latent folder.
 
+        Args:
+            folder: The latent folder.
+            header: Its header.
+            spectrograms: What diffwave.preprocess wrote, or None.
+            controls: What diffwave.preprocess --controls wrote, or None.
+            control_names: Of those to read; none for all of them.
+            labels: See `label_names`.
+
         Raises:
-            ValueError: If the spectrograms do not belong to these latents.
+            ValueError: If the conditions do not belong to these latents, or lack one named.
         """
-        if spectrograms is None:
-            return cls(folder, header.latent_size)
-        spectrogram_header = SpectrogramHeader.read(spectrograms)
-        spectrogram_header.check_matches(header, f"'{spectrograms}'", f"'{folder}'")
-        return cls(folder, header.latent_size, (spectrograms, spectrogram_header))
+        sources: dict[str, ConditionSource] = {}
+        mel_folder = None
+        if spectrograms is not None:
+            mels = SpectrogramHeader.read(spectrograms)
+            mels.check_matches(header, f"'{spectrograms}'", f"'{folder}'")
+            sources[SPECTROGRAM] = ConditionSource(spectrograms, mels.num_mels, mels.ratio)
+            mel_folder = (spectrograms, mels)
+        if controls is not None:
+            found = ControlHeader.read(controls)
+            found.check_matches(header, f"'{controls}'", f"'{folder}'")
+            found.check_has(control_names, controls)
+            for name, num_channels in found.controls.items():
+                if name in control_names or not control_names:
+                    sources[name] = ConditionSource(controls / name, num_channels, 1)
+        return cls(folder, header.latent_size, sources, labels, mel_folder)
 
     def raw(self, clip: Clip) -> NDArray[np.float32]:
         """Return the raw latents of a clip, (D, frames)."""
         path = self.folder / clip.file.path
         return read_latents(path, self.latent_size, clip.file.num_frames)[:, clip.start : clip.stop]
 
+    def condition(self, name: str, clip: Clip) -> NDArray[np.float32]:
+        """Return a condition of a clip, (C, frames·R)."""
+        return self.sources[name].read(name, clip)
+
     def spectrogram(self, clip: Clip) -> NDArray[np.float32]:
         """Return the spectrogram of a clip, (M, frames·R)."""
-        assert self.spectrograms is not None
-        folder, header = self.spectrograms
-        array = read_spectrogram(folder / clip.file.path, header, clip.file.num_frames)
-        return array[:, clip.start * header.ratio : clip.stop * header.ratio]
+        return self.condition(SPECTROGRAM, clip)
+
+    def label(self, clip: Clip) -> int:
+        """Return the number of a clip's label; `NO_LABEL` where training knows none of it."""
+        name = _top_folder(clip.file.path)
+        return self.labels.index(name) if name in self.labels else NO_LABEL
 
     def segment(self, clip: Clip, start: int, num_frames: int, index: int) -> Segment:
         """Return the segment that begins `start` frames into a clip, padded with zeros."""
         part = Clip(clip.file, clip.start + start, min(clip.start + start + num_frames, clip.stop))
-        raw = torch.zeros(self.latent_size, num_frames)
-        raw[:, : part.num_frames] = torch.from_numpy(np.array(self.raw(part)))
         mask = (torch.arange(num_frames) < part.num_frames).float()
-        item = Segment(raw=raw, mask=mask, index=torch.tensor(index))
-        if self.spectrograms is not None:
-            header = self.spectrograms[1]
-            spectrogram = torch.zeros(header.num_mels, num_frames * header.ratio)
-            found = torch.from_numpy(np.array(self.spectrogram(part)))
-            spectrogram[:, : found.shape[1]] = found
-            item["spectrogram"] = spectrogram
-        return item
+        item: dict[str, Tensor] = {
+            "raw": _padded(self.raw(part), num_frames),
+            "mask": mask,
+            "index": torch.tensor(index),
+        }
+        for name, source in self.sources.items():
+            item[name] = _padded(source.read(name, part), num_frames * source.ratio)
+        if self.labels:
+            item[LABEL] = torch.tensor(self.label(clip))
+        return cast(Segment, item)
+
+
+def _padded(array: NDArray[np.float32], num_frames: int) -> Tensor:
+    """Return an array (C, n) as a tensor (C, num_frames) with zeros at the end."""
+    padded = torch.zeros(len(array), num_frames)
+    padded[:, : array.shape[1]] = torch.from_numpy(np.array(array))
+    return padded
 
 
 class SegmentDataset(Dataset[Segment]):
@@ -182,6 +289,11 @@ class FixedSegments(Dataset[Segment]):
         ]
         count = min(max_segments, len(places))
         self._places = [places[index * len(places) // count] for index in range(count)]
+
+    @property
+    def clips(self) -> list[Clip]:
+        """Return the clip of each segment; those of one clip are neighbours."""
+        return [clip for clip, _ in self._places]
 
     def __len__(self) -> int:
         return len(self._places)

@@ -1,12 +1,12 @@
 """From noise to latents: diffusers' samplers over a trained model, or over any denoiser.
 
-B batch, K latent size, N latent frames, T timesteps of the schedule.
+B batch, D raw latent size, K latent size, N latent frames, T timesteps of the schedule.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from diffwave.schedule import NoiseSchedule
 if TYPE_CHECKING:
     from diffwave.model import LatentDiffusion
 
+# Called with the number of a sampling step, from 0, and the noisy latents (B, K, N) it begins with;
+# returns those that it shall begin with.
+StepHook = Callable[[int, Tensor], Tensor]
 # Takes noisy latents (B, K, N) and timesteps (B,), returns latents without noise (B, K, N).
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -28,6 +31,9 @@ SAMPLERS = (DPM_SOLVER, DDIM, DDPM)
 SMALLEST_ALPHA_BAR = 2.0**-24
 # Below this log-SNR DPM-Solver takes its first step in one: noise 150 times the data.
 LOWEST_LOG_SNR = -10.0
+# Beyond the first window noise is drawn for so many frames at a time, so that a frame's noise does
+# not depend on how many frames there are.
+NOISE_BLOCK = 64
 
 
 def item_generator(seed: int, index: int) -> torch.Generator:
@@ -53,6 +59,43 @@ def even_timesteps(schedule: NoiseSchedule, num_steps: int) -> list[int]:
         # Each timestep once, and enough of them left for the steps that follow.
         timesteps.append(min(max(int(place), num_steps - number), timesteps[-1] - 1))
     return timesteps
+
+
+class NoiseStream:
+    """The noise that items are made from, N(0, 1), frame after frame without end.
+
+    Args:
+        seed: Of the first item.
+        indices: Of the items, B of them.
+        latent_size: K.
+        first_frames: Frames drawn at once at the start, as the patched lmnt diffwave draws a clip.
+
+    Attributes:
+        generators: One per item, for what else it needs.
+    """
+
+    def __init__(
+        self, seed: int, indices: Sequence[int], latent_size: int, first_frames: int
+    ) -> None:
+        self.generators = [item_generator(seed, index) for index in indices]
+        self._latent_size = latent_size
+        self._first_frames = first_frames
+        self._held = torch.zeros(len(indices), latent_size, 0)
+        self._held_from = 0
+
+    def window(self, start: int, stop: int) -> Tensor:
+        """Return the noise of frames start to stop, (B, K, stop - start).
+
+        What lies before `start` is forgotten: no later call may ask for it.
+        """
+        assert start >= self._held_from
+        while (drawn := self._held_from + self._held.shape[2]) < stop:
+            shape = (self._latent_size, NOISE_BLOCK if drawn else self._first_frames)
+            block = [torch.randn(shape, generator=each) for each in self.generators]
+            self._held = torch.cat([self._held, torch.stack(block)], dim=2)
+        self._held = self._held[:, :, start - self._held_from :].clone()
+        self._held_from = start
+        return self._held[:, :, : stop - start]
 
 
 def build_sampler(name: str, schedule: NoiseSchedule, num_steps: int) -> Any:
@@ -118,26 +161,33 @@ def sample(
     num_steps: int,
     generators: Sequence[torch.Generator],
     progress: Callable[[int], None] | None = None,
+    *,
+    first_step: int = 0,
+    before_step: StepHook | None = None,
 ) -> Tensor:
     """Return what a sampler makes of noise, (B, K, N).
 
     Args:
         denoiser: Of the latents.
         schedule: The one the denoiser knows.
-        noise: (B, K, N) from N(0, 1).
+        noise: (B, K, N) from N(0, 1), or noisy latents of the level of `first_step`.
         name: One of `SAMPLERS`.
         num_steps: Sampling steps, at most T.
         generators: One per item, for the samplers that draw more noise.
         progress: Called with the number of each finished step, from 1.
+        first_step: Number of the step to begin with, from 0.
+        before_step: May change what a step begins with.
     """
     sampler = build_sampler(name, schedule, num_steps)
     noisy: Tensor = noise * sampler.init_noise_sigma
-    for number, timestep in enumerate(sampler.timesteps, start=1):
+    for number, timestep in enumerate(sampler.timesteps[first_step:], start=first_step):
+        if before_step is not None:
+            noisy = before_step(number, noisy)
         batch = torch.full((len(noisy),), int(timestep), dtype=torch.int64)
         denoised = denoiser(noisy, batch)
         noisy = sampler.step(denoised, timestep, noisy, generator=list(generators)).prev_sample
         if progress is not None:
-            progress(number)
+            progress(number + 1)
     return noisy
 
 
@@ -150,8 +200,8 @@ def generate(
     *,
     sampler: str = DPM_SOLVER,
     num_steps: int = 50,
-    spectrogram: Tensor | None = None,
-    guidance_scale: float = 1.0,
+    inputs: Mapping[str, Tensor] | None = None,
+    guidance: Mapping[str, float] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Return raw latents (B, D, N), one item per index; an item does not depend on the others.
@@ -163,44 +213,38 @@ def generate(
         seed: Of the first item.
         sampler: One of `SAMPLERS`.
         num_steps: Sampling steps.
-        spectrogram: (M, N·R) condition of all items, for a model that takes one.
-        guidance_scale: See `LatentDiffusion.denoise`.
+        inputs: What all items follow, by name: curves (1, C, N·R), label (1,).
+        guidance: Guidance scale by name; see `LatentDiffusion.guided`.
         progress: Called with the number of each finished step.
 
     Raises:
-        ValueError: If the condition does not fit the model.
+        ValueError: If a condition does not fit the model.
     """
-    device = model.standardizer.mean.device
-    generators = [item_generator(seed, index) for index in indices]
-    shape = (model.standardizer.latent_size, num_frames)
-    noise = torch.stack([torch.randn(shape, generator=each) for each in generators]).to(device)
-    condition = _condition(model, spectrogram, len(indices), num_frames)
-
-    def denoiser(noisy: Tensor, timestep: Tensor) -> Tensor:
-        return model.denoise(noisy, timestep, condition, guidance_scale)
-
-    latents = sample(denoiser, model.schedule, noise, sampler, num_steps, generators, progress)
+    noise = NoiseStream(seed, indices, model.standardizer.latent_size, num_frames)
+    denoiser = model_denoiser(model, inputs or {}, guidance or {}, len(indices), num_frames)
+    latents = sample(
+        denoiser,
+        model.schedule,
+        noise.window(0, num_frames).to(model.standardizer.mean.device),
+        sampler,
+        num_steps,
+        noise.generators,
+        progress,
+    )
     return model.standardizer.unstandardize(latents)
 
 
-def _condition(
-    model: LatentDiffusion, spectrogram: Tensor | None, batch_size: int, num_frames: int
-) -> Tensor | None:
-    if model.conditioner is None:
-        if spectrogram is not None:
-            raise ValueError(
-                "The run was trained without spectrograms, so it cannot follow one. "
-                "Leave the condition out, or train with --spectrograms."
-            )
-        return None
-    if spectrogram is None:
-        return model.conditioner.absent(batch_size, num_frames)
-    needed = num_frames * model.conditioner.ratio
-    if spectrogram.shape[-1] < needed:
-        raise ValueError(
-            f"The spectrogram has {spectrogram.shape[-1]} mel frames, but {num_frames} latent "
-            f"frames need {needed}. Ask for fewer --seconds."
-        )
-    device = model.standardizer.mean.device
-    condition: Tensor = model.conditioner(spectrogram[None, :, :needed].to(device))
-    return condition.expand(batch_size, -1, -1)
+def model_denoiser(
+    model: LatentDiffusion,
+    inputs: Mapping[str, Tensor],
+    guidance: Mapping[str, float],
+    batch_size: int,
+    num_frames: int,
+) -> Denoiser:
+    """Return the denoiser that a model is under conditions; see `LatentDiffusion.guided`."""
+    terms = model.guided(inputs, guidance, batch_size, num_frames)
+
+    def denoiser(noisy: Tensor, timestep: Tensor) -> Tensor:
+        return model.denoise_guided(noisy, timestep, terms)
+
+    return denoiser

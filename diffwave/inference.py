@@ -1,10 +1,11 @@
-"""`python -m diffwave.inference`: generate latents with a trained model."""
+"""`python -m diffwave.inference`: generate latents with a trained model, or edit some."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,49 +13,47 @@ from rave.command import Result, add_device, add_seed, command_parser, execute
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
+    from diffwave.editing import Sampling
     from diffwave.run import DiffusionRun
-    from rave.latents import LatentHeader
 
 BATCH_SIZE = 8
-# Told as far off: level of all dimensions beyond these factors of the training latents' level.
-QUIET, LOUD = 0.5, 2.0
-# or a mean of a dimension this many of its standard deviations away.
-FAR_MEAN = 2.0
+DEFAULT_S = 10.0
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = command_parser(
         "python -m diffwave.inference",
-        "Generate latents with a trained diffusion model; `rave decode` makes audio of them.",
-        "python -m diffwave.inference runs/piano generated --count 4 --seconds 10",
+        "Generate latents with a trained diffusion model, or make new ones of some that there are. "
+        "`rave decode`\nmakes audio of them.",
+        "python -m diffwave.inference runs/piano generated --count 4 --seconds 10\n"
+        "  python -m diffwave.inference runs/piano varied --vary latents/a.npy --strength 0.4\n"
+        "  python -m diffwave.inference runs/piano mended --inpaint latents/a.npy --from 3 --to 5\n"
+        "  python -m diffwave.inference runs/piano following --from-audio a.wav --guidance 2",
     )
     options.add_argument("run", type=Path, metavar="RUN", help="what diffwave.train wrote")
     options.add_argument("out", type=Path, metavar="OUT_LATENTS_DIR", help="folder to write")
-    condition = options.add_mutually_exclusive_group()
-    condition.add_argument(
-        "--spectrogram", type=Path, metavar="F.npy", help="follow a file of diffwave.preprocess"
-    )
-    condition.add_argument(
-        "--from-audio", type=Path, metavar="F", help="follow the spectrogram of an audio file"
-    )
     options.add_argument("--count", type=int, default=4, help="clips to generate (default 4)")
     options.add_argument(
-        "--seconds", type=float, help="length of each (default 10, or that of the condition)"
+        "--seconds",
+        type=float,
+        help="length of each (default 10, or that of the condition); of --continue, what is added",
     )
+    _add_conditions(options)
+    _add_edits(options)
     options.add_argument("--steps", type=int, default=50, help="sampling steps (default 50)")
     options.add_argument(
         "--sampler",
         default="dpm-solver++",
-        help="dpm-solver++, ddim or ddpm (default dpm-solver++)",
+        help="dpm-solver++, ddim or ddpm (default dpm-solver++); not for --inpaint and --continue",
     )
     options.add_argument(
-        "--guidance",
+        "--window",
         type=float,
-        default=1.0,
-        help="guidance scale: 1 follows the condition as trained, more exaggerates it (default 1)",
+        metavar="S",
+        help="seconds sampled at a time; longer clips are made in overlapping windows, in constant "
+        "memory (default 1024 latent frames)",
     )
     options.add_argument(
         "--force", action="store_true", help="write into a folder that holds other latents"
@@ -64,50 +63,159 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+def _add_conditions(options: argparse.ArgumentParser) -> None:
+    group = options.add_argument_group("what to follow")
+    group.add_argument(
+        "--from-audio",
+        type=Path,
+        metavar="F",
+        help="follow an audio file in all that the run was trained with",
+    )
+    group.add_argument(
+        "--spectrogram", type=Path, metavar="F.npy", help="follow a file of diffwave.preprocess"
+    )
+    group.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="NAME=F.npy",
+        help="follow loudness, chroma or onsets of a file, (channels, frames) at latent rate (may "
+        "be repeated)",
+    )
+    group.add_argument("--label", metavar="NAME", help="follow a class label")
+    group.add_argument(
+        "--guidance",
+        action="append",
+        default=[],
+        metavar="[NAME=]SCALE",
+        help="guidance scale of all, or of one: 1 follows as trained (default), more exaggerates "
+        "(may be repeated)",
+    )
+
+
+def _add_edits(options: argparse.ArgumentParser) -> None:
+    group = options.add_argument_group("what to begin with, instead of noise")
+    edit = group.add_mutually_exclusive_group()
+    edit.add_argument("--vary", type=Path, metavar="F.npy", help="vary raw latents (D, frames)")
+    edit.add_argument(
+        "--inpaint", type=Path, metavar="F.npy", help="make the span --from --to of some anew"
+    )
+    edit.add_argument(
+        "--continue",
+        type=Path,
+        dest="continued",
+        metavar="F.npy",
+        help="add --seconds to some",
+    )
+    group.add_argument(
+        "--strength",
+        type=float,
+        help="of --vary: 0 changes nothing, 1 leaves nothing (default 0.5)",
+    )
+    group.add_argument("--from", type=float, dest="from_s", metavar="S", help="of --inpaint")
+    group.add_argument("--to", type=float, dest="to_s", metavar="S", help="of --inpaint")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked for, in latent frames.
+
+    Attributes:
+        kind: generate, vary, inpaint or continue.
+        num_frames: Of each result.
+        given: Raw latents (D, N) to begin with, memory-mapped.
+        span: Frames to make anew.
+        strength: Of a variation.
+    """
+
+    kind: str
+    num_frames: int
+    given: NDArray[Any] | None = None
+    span: tuple[int, int] = (0, 0)
+    strength: float = 1.0
+
+    def blocks(self, sampling: Sampling) -> Iterator[NDArray[Any]]:
+        """Yield the results, (B, D, n) each."""
+        import numpy as np
+
+        from diffwave.editing import continue_clip, generate_long, inpaint, vary
+
+        def given(start: int, stop: int) -> Iterator[NDArray[Any]]:
+            """Yield frames as they were given, for each item."""
+            assert self.given is not None
+            for first in range(start, stop, sampling.windows.num_frames):
+                part = np.array(
+                    self.given[:, first : min(first + sampling.windows.num_frames, stop)]
+                )
+                yield np.repeat(part[None], len(sampling.indices), axis=0)
+
+        if self.given is None:
+            yield from (block.cpu().numpy() for block in generate_long(sampling, self.num_frames))
+        elif self.kind == "vary":
+            blocks = vary(sampling, self.given, self.strength)
+            yield from (block.cpu().numpy() for block in blocks)
+        elif self.kind == "inpaint":
+            yield from given(0, self.span[0])
+            yield inpaint(sampling, self.given, *self.span).cpu().numpy()
+            yield from given(self.span[1], self.num_frames)
+        else:
+            length = self.given.shape[1]
+            yield from given(0, length)
+            added = continue_clip(sampling, self.given, self.num_frames - length)
+            yield from (block.cpu().numpy() for block in added)
+
+
 def run(options: argparse.Namespace) -> Result:
     """Generate, write a latent folder, and compare it with the training latents."""
-    from tqdm import tqdm
-
-    from diffwave.generate import build_sampler, generate
+    from diffwave.conditions import open_conditions, parse_controls, parse_guidance
+    from diffwave.editing import Sampling
+    from diffwave.generate import build_sampler
+    from diffwave.generated import check_output, clear, compare, write_header
     from diffwave.run import open_run
     from rave.device import choose_device
+    from rave.latents import read_latents
 
     device = choose_device(options.device)
     if options.count < 1:
         raise ValueError(f"--count is {options.count}; at least 1 is needed.")
+    controls = parse_controls(options.control)
     trained = open_run(options.run)
     build_sampler(options.sampler, trained.model.schedule, options.steps)  # its checks only
-    header = trained.header
-    _check_output(options.out, options.force)
-    spectrogram = _spectrogram(options, trained)
-    num_frames = _num_frames(options.seconds, spectrogram, trained)
-    model = trained.model.to(device)
+    header, model = trained.header, trained.model
+    check_output(options.out, options.force)
+    with open_conditions(
+        model, header, options.from_audio, options.spectrogram, controls, options.label
+    ) as conditions:
+        followed = conditions.names
+        guidance = parse_guidance(options.guidance, followed)
+        task = _task(options, trained, conditions.num_frames(model))
+        window = options.window and max(round(options.window * header.frame_rate_hz), 1)
+        model.to(device)
+        sampling = Sampling(
+            model,
+            range(options.count),
+            options.seed,
+            options.sampler,
+            options.steps,
+            conditions,
+            guidance,
+            window,
+        )
+        is_short = task.num_frames <= sampling.windows.num_frames
+        if task.kind in ("generate", "vary"):
+            sampling.windows.check(options.sampler, task.num_frames)
+        clear(options.out)
+        num_frames = _write(options.out, task, sampling, BATCH_SIZE if is_short else 1)
+    items = [
+        {"file": name, **compare(read_latents(options.out / name, header.latent_size), header)}
+        for name in num_frames
+    ]
+    write_header(options.out, num_frames, header, options.seed)
 
-    clips: list[NDArray[Any]] = []
-    num_batches = -(-options.count // BATCH_SIZE)
-    with tqdm(total=num_batches * options.steps, desc="generate", file=sys.stderr) as bar:
-        for start in range(0, options.count, BATCH_SIZE):
-            indices = range(start, min(start + BATCH_SIZE, options.count))
-            batch = generate(
-                model,
-                num_frames,
-                indices,
-                options.seed,
-                sampler=options.sampler,
-                num_steps=options.steps,
-                spectrogram=spectrogram,
-                guidance_scale=options.guidance,
-                progress=lambda _: bar.update(),
-            )
-            clips.extend(batch.cpu().numpy())
-    names = [f"generated_{index:03d}.npy" for index in range(len(clips))]
-    items = [{"file": name, **compare(raw, header)} for name, raw in zip(names, clips, strict=True)]
-    _write(options.out, dict(zip(names, clips, strict=True)), header, options.seed)
-
-    warnings = [f"{item['file']}: {item['warning']}" for item in items if item["warning"]]
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    duration_s = num_frames / header.frame_rate_hz
+    for item in items:
+        if item["warning"]:
+            print(f"warning: {item['file']}: {item['warning']}", file=sys.stderr)
+    duration_s = task.num_frames / header.frame_rate_hz
     lines = [
         f"Generated {len(items)} clips of {duration_s:.2f} s in '{options.out}'.",
         *(
@@ -118,7 +226,10 @@ def run(options: argparse.Namespace) -> Result:
     ]
     figures = {
         "folder": str(options.out),
-        "num_frames": num_frames,
+        "kind": task.kind,
+        "followed": followed,
+        "guidance": guidance,
+        "num_frames": task.num_frames,
         "duration_s": duration_s,
         "train_steps": trained.num_steps,
         "items": items,
@@ -126,141 +237,101 @@ def run(options: argparse.Namespace) -> Result:
     return Result("\n".join(lines), figures)
 
 
-def compare(raw: NDArray[Any], header: LatentHeader) -> dict[str, Any]:
-    """Return figures of generated latents against the training latents' statistics.
-
-    Args:
-        raw: (D, N) raw latents.
-        header: Of the training latents.
-
-    Returns:
-        `level`, the root mean square of the deviation from the training mean, relative to the
-        training latents'; `largest_shift`, of a dimension's mean in its training std; `mean` and
-        `std` of each dimension; `warning`, None where all is near.
-    """
-    import numpy as np
-
-    known_mean, known_std = np.asarray(header.statistics.mean), np.asarray(header.statistics.std)
-    mean, std = raw.mean(axis=1), raw.std(axis=1)
-    if not np.isfinite(raw).all():
-        raise ValueError(
-            "The model generated values that are not finite. Train it longer or with a lower "
-            "LEARNING_RATE, or use more sampling steps."
-        )
-    power = np.square(raw - known_mean[:, None]).mean()
-    known_power = max(float(np.square(known_std).mean()), 1e-30)
-    level = float(np.sqrt(power / known_power))
-    varies = known_std > 1e-3 * known_std.max()
-    shift = float(np.abs((mean - known_mean)[varies] / known_std[varies]).max())
-    warning = None
-    if not QUIET <= level <= LOUD:
-        warning = f"its level is {level:.2f} of the training latents'; expect silence or noise."
-    elif shift > FAR_MEAN:
-        warning = (
-            f"the mean of a dimension is {shift:.1f} training std off; expect a foreign sound."
-        )
-    return {
-        "level": level,
-        "largest_shift": shift,
-        "mean": [round(float(value), 5) for value in mean],
-        "std": [round(float(value), 5) for value in std],
-        "warning": warning,
-    }
-
-
-def _write(folder: Path, clips: dict[str, NDArray[Any]], header: LatentHeader, seed: int) -> None:
-    """Write a latent folder in place of what an earlier command generated there."""
+def _write(folder: Path, task: Task, sampling: Sampling, batch_size: int) -> dict[str, int]:
+    """Write every item as it is made, and return the frames of each."""
     from dataclasses import replace
 
-    from rave.latents import GENERATED, HEADER_NAME, LatentFile, write_latents
+    from tqdm import tqdm
 
-    (folder / HEADER_NAME).unlink(missing_ok=True)  # a header must not outlive its latents
-    for path in folder.glob("generated_*.npy"):
-        path.unlink()
-    files = []
-    for name, raw in clips.items():
-        num_frames = write_latents(folder / name, [raw], header.latent_size)
-        num_samples = num_frames * header.hop_samples
-        files.append(LatentFile(name, num_frames, None, header.sample_rate_hz, num_samples))
-    replace(header, contents=GENERATED, files=files, seed=seed).write(folder)
+    from rave.latents import write_latents
 
-
-def _check_output(folder: Path, force: bool) -> None:
-    from rave.latents import GENERATED, HEADER_NAME, LatentHeader
-
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"'{folder}' is a file; a folder is needed for the latents.")
-    if (folder / HEADER_NAME).exists() and LatentHeader.read(folder).contents != GENERATED:
-        raise ValueError(
-            f"'{folder}' holds latents of real audio, which are never overwritten. "
-            "Choose another folder."
-        )
-    if force or not folder.exists():
-        return
-    other = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    if other:
-        what = "latents" if HEADER_NAME in other else f"other files (first: '{other[0]}')"
-        raise ValueError(
-            f"'{folder}' already holds {what}. Choose another folder, or add --force to write "
-            "into it."
-        )
-
-
-def _spectrogram(options: argparse.Namespace, trained: DiffusionRun) -> Tensor | None:
-    """Return the condition (M, frames), or None; refuse one that the run cannot take."""
-    import numpy as np
-    import torch
-
-    from diffwave.spectrogram import audio_to_spectrogram, open_spectrogram
-
-    path = options.spectrogram or options.from_audio
-    conditioner = trained.model.conditioner
-    if path is None:
-        if options.guidance != 1.0:
-            raise ValueError("--guidance needs a condition: add --spectrogram or --from-audio.")
-        return None
-    if conditioner is None:
-        raise ValueError(
-            f"Run '{options.run}' was trained without spectrograms, so it cannot follow '{path}'. "
-            "Leave the condition out, or train with --spectrograms."
-        )
-    if options.spectrogram:
-        array = open_spectrogram(path, conditioner.num_mels, None)
-    else:
-        array = audio_to_spectrogram(
-            path,
-            trained.header.sample_rate_hz,
-            conditioner.mel_hop_samples,
-            conditioner.num_mels,
-            trained.header.hop_samples,
-        )
-    return torch.from_numpy(np.array(array))
-
-
-def _num_frames(seconds: float | None, spectrogram: Tensor | None, trained: DiffusionRun) -> int:
-    """Return the latent frames to generate: as asked for, or as long as the condition."""
-    conditioner = trained.model.conditioner
-    available = None
-    if spectrogram is not None and conditioner is not None:
-        available = spectrogram.shape[1] // conditioner.ratio
-        if available == 0:
-            raise ValueError(
-                f"The spectrogram has {spectrogram.shape[1]} mel frames; one latent frame needs "
-                f"{conditioner.ratio}."
+    written: dict[str, int] = {}
+    raw_size = sampling.model.standardizer.raw_size
+    with tqdm(desc=task.kind, unit="step", file=sys.stderr) as bar:
+        for start in range(0, len(sampling.indices), batch_size):
+            batch = replace(
+                sampling,
+                indices=sampling.indices[start : start + batch_size],
+                progress=lambda _: bar.update(),
             )
-        if seconds is None:
-            return available
-    seconds = 10.0 if seconds is None else seconds
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"--seconds is {seconds}; a number above 0 is needed.")
+            names = [f"generated_{index:03d}.npy" for index in batch.indices]
+            if len(names) == 1:
+                blocks = (block[0] for block in task.blocks(batch))
+                written[names[0]] = write_latents(folder / names[0], blocks, raw_size)
+                continue
+            parts = list(task.blocks(batch))
+            for row, name in enumerate(names):
+                clip = (part[row] for part in parts)
+                written[name] = write_latents(folder / name, clip, raw_size)
+    return written
+
+
+def _task(options: argparse.Namespace, trained: DiffusionRun, available: int | None) -> Task:
+    """Return what is to be made, of the frames that conditions are `available` for."""
     rate_hz = trained.header.frame_rate_hz
-    num_frames = max(round(seconds * rate_hz), 1)
-    if available is not None and num_frames > available:
+    edits = {"vary": options.vary, "inpaint": options.inpaint, "continue": options.continued}
+    kind, path = next(((k, p) for k, p in edits.items() if p is not None), ("generate", None))
+    for name, value, owner in (
+        ("--strength", options.strength, "vary"),
+        ("--from", options.from_s, "inpaint"),
+        ("--to", options.to_s, "inpaint"),
+    ):
+        if value is not None and kind != owner:
+            raise ValueError(f"{name} belongs to --{owner}, which was not given.")
+    seconds = options.seconds
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise ValueError(f"--seconds is {seconds}; a number above 0 is needed.")
+    if path is None:
+        if seconds is None and available is not None:
+            return Task(kind, available)
+        num_frames = max(round((DEFAULT_S if seconds is None else seconds) * rate_hz), 1)
+        if available is not None and num_frames > available:
+            raise ValueError(
+                f"--seconds {seconds} is longer than the condition, which lasts "
+                f"{available / rate_hz:.2f} s. Ask for less, or leave --seconds out."
+            )
+        return Task(kind, num_frames)
+    given = _read_given(path, trained)
+    num_frames = given.shape[1]
+    span = (0, 0)
+    if kind == "continue":
+        if seconds is None:
+            raise ValueError("--continue needs --seconds: how much to add.")
+        num_frames += max(round(seconds * rate_hz), 1)
+    elif seconds is not None:
+        raise ValueError(f"--seconds does not go with --{kind}: the result is as long as '{path}'.")
+    if kind == "inpaint":
+        if options.from_s is None or options.to_s is None:
+            raise ValueError("--inpaint needs --from and --to, in seconds.")
+        span = (round(options.from_s * rate_hz), round(options.to_s * rate_hz))
+        if not 0 <= span[0] < span[1] <= num_frames:
+            raise ValueError(
+                f"--from {options.from_s} --to {options.to_s} is no span of '{path}', which lasts "
+                f"{num_frames / rate_hz:.2f} s."
+            )
+    if available is not None and available < num_frames:
         raise ValueError(
-            f"--seconds {seconds} is longer than the condition, which lasts "
-            f"{available / rate_hz:.2f} s. Ask for less, or leave --seconds out."
+            f"The condition lasts {available / rate_hz:.2f} s, the result "
+            f"{num_frames / rate_hz:.2f} s; a condition covers all of it. Give a longer one."
         )
-    return num_frames
+    strength = 0.5 if options.strength is None else options.strength
+    if not 0 <= strength <= 1:
+        raise ValueError(f"--strength is {strength}; 0 (nothing changes) to 1 (all new) is needed.")
+    return Task(kind, num_frames, given, span, strength)
+
+
+def _read_given(path: Path, trained: DiffusionRun) -> NDArray[Any]:
+    """Return raw latents to begin with, if they are of the codec that the run was trained on."""
+    from diffwave.generated import find_header
+    from rave.latents import read_latents
+
+    given = read_latents(path, trained.header.latent_size)
+    if given.shape[1] == 0:
+        raise ValueError(f"'{path}' holds no frames.")
+    header = find_header(path)
+    if header is not None:
+        header.check_matches(trained.header, f"'{path}'", f"run '{trained.folder}'")
+    return given
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

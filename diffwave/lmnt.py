@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffwave.conditioner import SpectrogramConditioner
+from diffwave.conditioner import SPECTROGRAM, SpectrogramConditioner
 from diffwave.model import LatentDiffusion
-from diffwave.network import DiffWave
+from diffwave.network import CONCATENATION, DiffWave
 from diffwave.schedule import NoiseSchedule, alpha_bar_from_betas
 from diffwave.standardizer import Standardizer
 from rave.checkpoint import packed, read_checkpoint
@@ -42,7 +42,7 @@ NAMES = {
     r"network\.blocks\.(\d+)\.output": r"residual_layers.\1.output_projection",
     r"network\.skip": "skip_projection",
     r"network\.output": "output_projection",
-    r"conditioner": CONDITIONER,
+    r"conditioners\.spectrogram": CONDITIONER,
     r"standardizer": "standardizer",
 }
 GATED = re.compile(r".*\.(dilated_conv|conditioner_projection)\.(weight|bias)")
@@ -207,8 +207,22 @@ def checkpoint_from_model(
         model: Trained.
         header: Of the latents it was trained on.
         num_steps: Training steps behind the weights.
+
+    Raises:
+        ValueError: If the model has a part that their network has not; the message names it.
     """
     network, conditioner = model.network, model.conditioner
+    others = [name for name in model.conditioners if name != SPECTROGRAM]
+    if others:
+        raise ValueError(
+            f"The model follows {', '.join(others)}, which lmnt diffwave cannot. "
+            "Train one with spectrograms alone, or without conditions."
+        )
+    if network.condition_channels and network.conditioning != CONCATENATION:
+        raise ValueError(
+            f"The model's CONDITIONING is '{network.conditioning}', which lmnt diffwave has not. "
+            f"Train one with --set CONDITIONING=\"'{CONCATENATION}'\"."
+        )
     params: dict[str, Any] = {
         "sample_rate": header.sample_rate_hz,
         "unconditional": False,

@@ -1,11 +1,14 @@
-"""All that a checkpoint holds: standardizer, schedule, network and conditioner."""
+"""All that a checkpoint holds: standardizer, schedule, network and conditioners."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from diffwave.conditioner import SpectrogramConditioner
+from diffwave.conditioner import SPECTROGRAM, Conditioner, SpectrogramConditioner
 from diffwave.denoiser import check_prediction, denoised_from
 from diffwave.network import DiffWave
 from diffwave.schedule import NoiseSchedule
@@ -13,6 +16,8 @@ from diffwave.standardizer import Standardizer
 
 # The network sees the position in the schedule on this scale, however many timesteps there are.
 STEP_SCALE = 1000.0
+# A weighted sum of predictions, each with its condition; the weights add up to 1.
+Guided = Sequence[tuple[float, Tensor | None]]
 
 
 class LatentDiffusion(nn.Module):
@@ -23,7 +28,9 @@ class LatentDiffusion(nn.Module):
         network: Over the standardizer's K dimensions.
         schedule: Saved with the weights, since a model can only be sampled with its own.
         prediction: epsilon, v, x0 or flow.
-        conditioner: None for a model without conditions.
+        conditioner: Of spectrograms, as runs say that were made before there were others.
+        conditioners: By name: spectrogram, loudness, chroma, onsets, label; none for a model
+            without conditions. Their conditions are added.
 
     Raises:
         ValueError: If the parts do not fit each other.
@@ -36,6 +43,7 @@ class LatentDiffusion(nn.Module):
         schedule: NoiseSchedule,
         prediction: str,
         conditioner: SpectrogramConditioner | None = None,
+        conditioners: Mapping[str, Conditioner] | None = None,
     ) -> None:
         super().__init__()
         if network.latent_size != standardizer.latent_size:
@@ -47,7 +55,10 @@ class LatentDiffusion(nn.Module):
         self.standardizer = standardizer
         self.network = network
         self.schedule = schedule
-        self.conditioner = conditioner
+        named = dict(conditioners or {})
+        if conditioner is not None:
+            named[SPECTROGRAM] = conditioner
+        self.conditioners = nn.ModuleDict(dict(sorted(named.items())))
 
     def get_extra_state(self) -> Tensor:
         """Return the schedule for the checkpoint: (T,) float64, which no device need support."""
@@ -57,10 +68,106 @@ class LatentDiffusion(nn.Module):
         """Take the schedule from a checkpoint."""
         self.schedule = NoiseSchedule(state)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take a checkpoint's weights; those of a run with the one `conditioner` too."""
+        old, new = f"{prefix}conditioner.", f"{prefix}conditioners.{SPECTROGRAM}."
+        for name in [name for name in state_dict if name.startswith(old)]:
+            state_dict[new + name.removeprefix(old)] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     @property
     def is_conditional(self) -> bool:
-        """Return whether the model takes spectrograms."""
-        return self.conditioner is not None
+        """Return whether the model takes conditions."""
+        return len(self.conditioners) > 0
+
+    @property
+    def conditioner(self) -> SpectrogramConditioner | None:
+        """Return the conditioner of spectrograms, if there is one."""
+        if SPECTROGRAM not in self.conditioners:
+            return None
+        return cast(SpectrogramConditioner, self.conditioners[SPECTROGRAM])
+
+    def named_conditioners(self) -> dict[str, Conditioner]:
+        """Return the conditioners by name."""
+        return {name: cast(Conditioner, module) for name, module in self.conditioners.items()}
+
+    def check_conditions(self, names: Sequence[str]) -> None:
+        """Check that the model takes conditions of these names.
+
+        Raises:
+            ValueError: If it does not; the message names the one.
+        """
+        known = ", ".join(self.conditioners) or "no conditions"
+        for name in names:
+            if name not in self.conditioners:
+                raise ValueError(
+                    f"The model was trained with {known}, so it cannot follow {name}. "
+                    "Leave it out, or train with it."
+                )
+
+    def condition(
+        self,
+        inputs: Mapping[str, Tensor],
+        absent: Mapping[str, Tensor] | None,
+        batch_size: int,
+        num_frames: int,
+    ) -> Tensor | None:
+        """Return what the network is told, (B, H, N); None for a model without conditions.
+
+        Args:
+            inputs: By name, what its conditioner takes; a missing one is its null condition.
+            absent: By name, (B,) bool; these items get the null condition.
+            batch_size: B.
+            num_frames: N.
+
+        Raises:
+            ValueError: If the model has no conditioner of a name.
+        """
+        self.check_conditions(list(inputs))
+        total = None
+        for name, conditioner in self.named_conditioners().items():
+            if name in inputs:
+                part = conditioner(inputs[name], None if absent is None else absent.get(name))
+            else:
+                part = conditioner.absent(batch_size, num_frames)
+            total = part if total is None else total + part
+        return None if total is None else total.expand(batch_size, -1, num_frames)
+
+    def guided(
+        self,
+        inputs: Mapping[str, Tensor],
+        guidance: Mapping[str, float],
+        batch_size: int,
+        num_frames: int,
+    ) -> Guided:
+        """Return the conditions whose predictions, weighted, are the guided one.
+
+        full + Σ (g - 1)·(full - full without k) over the conditions k with guidance scale g.
+
+        Args:
+            inputs: See `condition`.
+            guidance: By name: 1 takes a condition as it is, more exaggerates it, 0 ignores it.
+            batch_size: B.
+            num_frames: N.
+
+        Raises:
+            ValueError: If a guidance scale has no input.
+
+        Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with g = 1 + w, for each condition
+        beside the others: Brooks et al. 2023, arXiv:2211.09800, equation 3. Differs: each condition
+        is left out of all, not of those before it.
+        """
+        for name in guidance:
+            if name not in inputs:
+                raise ValueError(f"A guidance scale of {name} needs {name} to follow.")
+        full = self.condition(inputs, None, batch_size, num_frames)
+        strengths = {name: scale - 1.0 for name, scale in guidance.items() if scale != 1.0}
+        terms = [(1.0 + sum(strengths.values()), full)]
+        for name, strength in strengths.items():
+            others = {other: value for other, value in inputs.items() if other != name}
+            without = self.condition(others, None, batch_size, num_frames)
+            terms.append((-strength, without))
+        return [term for term in terms if term[0] != 0.0]
 
     def alpha_bar(self, timestep: Tensor) -> Tensor:
         """Return the signal power at timesteps: (B,) int64 to (B,) float64 on the CPU."""
@@ -72,7 +179,7 @@ class LatentDiffusion(nn.Module):
         Args:
             noisy: (B, K, N).
             timestep: (B,) int64, 0 to T - 1.
-            condition: (B, H, N) from the conditioner, if there is one.
+            condition: (B, H, N), if the model takes conditions.
         """
         position = (timestep + 1).double().cpu() * (STEP_SCALE / len(self.schedule))
         step = position.to(device=noisy.device, dtype=torch.float32)
@@ -83,28 +190,37 @@ class LatentDiffusion(nn.Module):
         self,
         noisy: Tensor,
         timestep: Tensor,
-        condition: Tensor | None = None,
-        guidance_scale: float = 1.0,
+        inputs: Mapping[str, Tensor] | None = None,
+        guidance: Mapping[str, float] | None = None,
     ) -> Tensor:
         """Return the model's guess of the latents without noise, (B, K, N).
 
         Args:
             noisy: (B, K, N).
             timestep: (B,) int64, 0 to T - 1.
-            condition: (B, H, N), if the model has a conditioner.
-            guidance_scale: 1 takes the condition as it is, more exaggerates it, 0 ignores it.
-
-        Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with scale = 1 + w.
+            inputs: See `condition`.
+            guidance: See `guided`.
         """
-        if self.conditioner is None or condition is None or guidance_scale == 1.0:
-            output = self(noisy, timestep, condition)
+        terms = self.guided(inputs or {}, guidance or {}, noisy.shape[0], noisy.shape[2])
+        return self.denoise_guided(noisy, timestep, terms)
+
+    def denoise_guided(self, noisy: Tensor, timestep: Tensor, terms: Guided) -> Tensor:
+        """Return the model's guess of the latents without noise, (B, K, N).
+
+        Args:
+            noisy: (B, K, N).
+            timestep: (B,) int64, 0 to T - 1.
+            terms: What `guided` returned.
+        """
+        if len(terms) == 1:
+            output = self(noisy, timestep, terms[0][1])
         else:
-            absent = self.conditioner.absent(noisy.shape[0], noisy.shape[2])
-            both = self(
-                torch.cat([noisy, noisy]),
-                torch.cat([timestep, timestep]),
-                torch.cat([absent, condition]),
+            count = len(terms)
+            outputs = self(
+                noisy.repeat(count, 1, 1),
+                timestep.repeat(count),
+                torch.cat([condition for _, condition in terms if condition is not None]),
             )
-            without, with_condition = both.chunk(2)
-            output = without + guidance_scale * (with_condition - without)
+            weights = [weight for weight, _ in terms]
+            output = sum(w * part for w, part in zip(weights, outputs.chunk(count), strict=True))
         return denoised_from(self.prediction, output, noisy, self.alpha_bar(timestep))

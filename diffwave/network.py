@@ -14,6 +14,7 @@ from torch.nn import functional
 EMBEDDING_SIZE = 128
 STEP_CHANNELS = 512
 KERNEL_SIZE = 3
+CONCATENATION, FILM = "concatenation", "film"
 # The embedding's slowest wave turns once in about this many steps.
 LONGEST_PERIOD = 1e4
 
@@ -48,17 +49,20 @@ class DiffWave(nn.Module):
         dilation_cycle: Blocks after which the dilation starts at 1 again; None to fit it.
         condition_channels: Channels of the condition; 0 for a network without one.
         out_channels: None, or K.
+        conditioning: How each block takes the condition: "concatenation" with its other inputs, or
+            "film", which scales and shifts each channel in each frame.
 
     Attributes:
         dilation_cycle: As given or fitted.
         receptive_field_frames: Frames that one output frame depends on.
 
     Raises:
-        ValueError: If `out_channels` differs from `latent_size`, or a number is not positive.
+        ValueError: If `out_channels` differs from `latent_size`, a number is not positive, or there
+            is no such conditioning.
 
     Source: Kong et al. 2020, arXiv:2009.09761, section 3 and figure 2. Differs: K channels in and
     out instead of 1, the slow part of the step embedding's frequencies (timesteps run to 1000, not
-    50), cycle fitted to the latent rate.
+    50), cycle fitted to the latent rate. Film: Perez et al. 2018, arXiv:1709.07871, equation 2.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class DiffWave(nn.Module):
         dilation_cycle: int | None = None,
         condition_channels: int = 0,
         out_channels: int | None = None,
+        conditioning: str = CONCATENATION,
     ) -> None:
         super().__init__()
         if out_channels not in (None, latent_size):
@@ -88,9 +93,15 @@ class DiffWave(nn.Module):
         for name, size in sizes.items():
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"{name} is {size!r}; a whole number from 1 is needed.")
+        if conditioning not in (CONCATENATION, FILM):
+            raise ValueError(
+                f"There is no conditioning '{conditioning}'. "
+                f"Choose one of: {CONCATENATION}, {FILM}."
+            )
         cycle = dilation_cycle or fit_dilation_cycle(num_blocks, segment_frames)
         self.latent_size = latent_size
         self.condition_channels = condition_channels
+        self.conditioning = conditioning
         self.dilation_cycle = cycle
         self.receptive_field_frames = receptive_field(num_blocks, cycle)
         self.input = _kaiming(nn.Conv1d(latent_size, hidden_channels, 1))
@@ -101,7 +112,9 @@ class DiffWave(nn.Module):
             nn.SiLU(),
         )
         self.blocks = nn.ModuleList(
-            ResidualBlock(hidden_channels, 2 ** (index % cycle), condition_channels)
+            ResidualBlock(
+                hidden_channels, 2 ** (index % cycle), condition_channels, conditioning == FILM
+            )
             for index in range(num_blocks)
         )
         self.skip = _kaiming(nn.Conv1d(hidden_channels, hidden_channels, 1))
@@ -156,9 +169,12 @@ class ResidualBlock(nn.Module):
         channels: H.
         dilation: Frames between the taps of the convolution.
         condition_channels: Channels of the condition; 0 for none.
+        is_scaled: Whether the condition scales as well as shifts.
     """
 
-    def __init__(self, channels: int, dilation: int, condition_channels: int) -> None:
+    def __init__(
+        self, channels: int, dilation: int, condition_channels: int, is_scaled: bool = False
+    ) -> None:
         super().__init__()
         self.step = nn.Linear(STEP_CHANNELS, channels)
         self.dilated = _kaiming(
@@ -167,6 +183,15 @@ class ResidualBlock(nn.Module):
         self.condition = (
             _kaiming(nn.Conv1d(condition_channels, 2 * channels, 1)) if condition_channels else None
         )
+        # A sum with a projection of the condition is the convolution of both concatenated.
+        self.scale = (
+            nn.Conv1d(condition_channels, 2 * channels, 1)
+            if condition_channels and is_scaled
+            else None
+        )
+        if self.scale is not None:
+            nn.init.zeros_(self.scale.weight)
+            nn.init.zeros_(self.scale.bias)  # type: ignore[arg-type]
         self.output = _kaiming(nn.Conv1d(channels, 2 * channels, 1))
 
     def forward(
@@ -174,6 +199,8 @@ class ResidualBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the stream and this block's skip, each (B, H, N)."""
         y = self.dilated(x + self.step(embedding)[:, :, None])
+        if self.scale is not None:
+            y = y * (1.0 + self.scale(condition))
         if self.condition is not None:
             y = y + self.condition(condition)
         content, gate = y.chunk(2, dim=1)

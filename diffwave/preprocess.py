@@ -1,4 +1,4 @@
-"""`python -m diffwave.preprocess`: spectrograms aligned to the frames of a latent folder."""
+"""`python -m diffwave.preprocess`: spectrograms or controls aligned to a latent folder's frames."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rave.command import Result, command_parser, execute
+
+if TYPE_CHECKING:
+    from rave.latents import LatentHeader
 
 JOURNAL_NAME = ".preprocess.jsonl"
 
@@ -17,13 +20,22 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = command_parser(
         "python -m diffwave.preprocess",
-        "Make log-mel spectrograms of the audio that latents were encoded from, for a model that "
-        "follows them.\nThe same command again continues, and takes in what was added or changed.",
-        "python -m diffwave.preprocess latents recordings spectrograms",
+        "Make what a model can follow of the audio that latents were encoded from: log-mel "
+        "spectrograms,\nor controls that one can play or draw. The same command again continues, "
+        "and takes in what was added\nor changed.",
+        "python -m diffwave.preprocess latents recordings spectrograms\n"
+        "  python -m diffwave.preprocess latents recordings controls --controls loudness chroma",
     )
     options.add_argument("latents", type=Path, metavar="LATENTS_DIR", help="what rave encode wrote")
     options.add_argument("audio", type=Path, metavar="AUDIO_DIR", help="what it encoded")
-    options.add_argument("out", type=Path, metavar="SPECTROGRAMS_DIR", help="folder to make")
+    options.add_argument("out", type=Path, metavar="OUT_DIR", help="folder to make")
+    options.add_argument(
+        "--controls",
+        nargs="*",
+        metavar="NAME",
+        help="make a folder of controls, not of spectrograms: loudness, chroma, onsets (default "
+        "all three); a later call may add one",
+    )
     options.add_argument(
         "--mel-hop",
         type=int,
@@ -38,30 +50,40 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Make the spectrograms and report what became of every file."""
-    from diffwave.conditioner import whole_ratio
-    from diffwave.spectrogram import LogMel, SpectrogramHeader, write_spectrogram
-    from rave.batch import process_files
-    from rave.files import Journal, check_output_folder, remove_partials
+    """Make the folder and report what became of every file."""
+    from rave.files import check_output_folder
     from rave.latents import LatentHeader
 
     header = LatentHeader.read(options.latents)
-    ratio = whole_ratio(header.hop_samples, options.mel_hop)
-    if options.mels < 1:
-        raise ValueError(f"--mels is {options.mels}; at least 1 is needed.")
     if not options.audio.is_dir():
         raise ValueError(f"'{options.audio}' is not a folder. Give the folder that was encoded.")
-    num_frames = {file.path: file.num_frames for file in header.files}
     sources = {file.path: options.audio / file.source for file in header.files if file.source}
     if not sources:
         raise ValueError(f"'{options.latents}' holds no latents that were encoded from audio.")
     check_output_folder(options.out, options.audio)
     check_output_folder(options.out, options.latents)
+    if options.controls is None:
+        return _make_spectrograms(options, header, sources)
+    return _make_controls(options, header, sources)
+
+
+def _make_spectrograms(
+    options: argparse.Namespace, header: LatentHeader, sources: dict[str, Path]
+) -> Result:
+    from diffwave.conditioner import whole_ratio
+    from diffwave.controls import HEADER_NAME
+    from diffwave.spectrogram import LogMel, SpectrogramHeader, write_spectrogram
+    from rave.batch import process_files
+    from rave.files import Journal, remove_partials
+
+    ratio = whole_ratio(header.hop_samples, options.mel_hop)
+    if options.mels < 1:
+        raise ValueError(f"--mels is {options.mels}; at least 1 is needed.")
+    _check_kind(options.out, HEADER_NAME, "controls; add --controls, or choose")
+    num_frames = {file.path: file.num_frames for file in header.files}
     transform = LogMel(header.sample_rate_hz, options.mel_hop, options.mels)
     settings = {
-        "codec": header.codec,
-        "sample_rate_hz": header.sample_rate_hz,
-        "hop_samples": header.hop_samples,
+        **_origin(header),
         "mel_hop_samples": options.mel_hop,
         "num_mels": options.mels,
     }
@@ -89,6 +111,57 @@ def run(options: argparse.Namespace) -> Result:
         **report.figures,
     }
     return Result(report.summary("Made spectrograms of"), figures, len(report.skipped))
+
+
+def _make_controls(
+    options: argparse.Namespace, header: LatentHeader, sources: dict[str, Path]
+) -> Result:
+    from diffwave.controls import NUM_CHANNELS, ControlHeader, check_controls, write_control
+    from diffwave.spectrogram import HEADER_NAME
+    from rave.batch import process_files
+    from rave.files import Journal, remove_partials
+
+    names = check_controls(options.controls)
+    _check_kind(options.out, HEADER_NAME, "spectrograms; choose")
+    num_frames = {file.path: file.num_frames for file in header.files}
+    journal = Journal(options.out / JOURNAL_NAME, _origin(header), force=options.force)
+    made = {name.partition("/")[0] for name in journal.names}
+    names = check_controls([*names, *made])  # those of an earlier call are kept up to date
+    remove_partials(options.out)
+    items = {f"{name}/{path}": source for path, source in sources.items() for name in names}
+
+    def work(item: str, source: Path) -> dict[str, Any]:
+        name, _, path = item.partition("/")
+        rate_hz, hop = header.sample_rate_hz, header.hop_samples
+        write_control(options.out / item, source, name, rate_hz, hop, num_frames[path])
+        return {"num_frames": num_frames[path]}
+
+    report = process_files(items, work, lambda item: options.out / item, journal, "Controls")
+    skipped = {item.partition("/")[2]: reason for item, reason in report.skipped.items()}
+    if len(skipped) == len(sources):
+        raise ValueError(f"No file of '{options.audio}' can be used. {report.summary('Made')}")
+    files = {path: num_frames[path] for path in sources if path not in skipped}
+    controls = {name: NUM_CHANNELS[name] for name in names}
+    ControlHeader(**_origin(header), controls=controls, files=files, skipped=skipped).write(
+        options.out
+    )
+    figures = {"folder": str(options.out), "controls": names, **report.figures}
+    summary = report.summary(f"Made {', '.join(names)}:")
+    return Result(summary, figures, len(skipped))
+
+
+def _origin(header: LatentHeader) -> dict[str, Any]:
+    return {
+        "codec": header.codec,
+        "sample_rate_hz": header.sample_rate_hz,
+        "hop_samples": header.hop_samples,
+    }
+
+
+def _check_kind(folder: Path, other_header: str, what: str) -> None:
+    """Check that a folder does not hold the other kind of conditions."""
+    if (folder / other_header).exists():
+        raise ValueError(f"'{folder}' holds {what} another folder.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,7 +27,8 @@ class TrainingSettings:
         weight_decay: Of AdamW.
         gradient_clip_norm: Largest norm of a gradient.
         ema_decay: Of the averaged weights, which are the ones sampled from.
-        condition_dropout: How often an item is trained without its condition.
+        condition_dropout: How often an item is trained without one of its conditions, each
+            independently.
         loss: mse or l1.
         weighting: Of the loss over noise levels, none or min-snr.
         precision: Of Lightning's trainer, such as 32-true or bf16-mixed.

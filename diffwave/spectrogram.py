@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffwave.conditioner import whole_ratio
+from diffwave.framing import centred_windows, hann_window
 from rave.files import read_header, write_json
 from rave.latents import LatentHeader, write_latents
 
@@ -88,23 +90,52 @@ class SpectrogramHeader:
         Raises:
             ValueError: If codec, rate or hop differ, or files are missing or of another length.
         """
-        found = (self.codec, self.sample_rate_hz, self.hop_samples)
-        needed = (latents.codec, latents.sample_rate_hz, latents.hop_samples)
-        again = "Make the spectrograms again with python -m diffwave.preprocess."
-        if found != needed:
-            raise ValueError(
-                "{} was made for codec {} at {} Hz, hop {}; ".format(this, *found)
-                + "{} is of codec {} at {} Hz, hop {}. ".format(that, *needed)
-                + again
-            )
-        other = [
-            file.path for file in latents.files if self.files.get(file.path) != file.num_frames
-        ]
-        if other:
-            raise ValueError(
-                f"{len(other)} of {len(latents.files)} clips of {that} have no spectrogram of "
-                f"their length in {this} (first: '{other[0]}'). {again}"
-            )
+        check_made_for(self, latents, this, that, "spectrogram")
+
+
+class ConditionHeader(Protocol):
+    """What the headers of spectrograms and of controls have in common."""
+
+    @property
+    def codec(self) -> str: ...  # noqa: D102
+    @property
+    def sample_rate_hz(self) -> int: ...  # noqa: D102
+    @property
+    def hop_samples(self) -> int: ...  # noqa: D102
+    @property
+    def files(self) -> dict[str, int]: ...  # noqa: D102
+
+
+def check_made_for(
+    header: ConditionHeader, latents: LatentHeader, this: str, that: str, what: str
+) -> None:
+    """Check that conditions were made for these latents.
+
+    Args:
+        header: Of the conditions.
+        latents: Header of the latents.
+        this: What to call the conditions in the message.
+        that: What to call the latents.
+        what: What one of the conditions is.
+
+    Raises:
+        ValueError: If codec, rate or hop differ, or files are missing or of another length.
+    """
+    found = (header.codec, header.sample_rate_hz, header.hop_samples)
+    needed = (latents.codec, latents.sample_rate_hz, latents.hop_samples)
+    again = f"Make the {what}s again with python -m diffwave.preprocess."
+    if found != needed:
+        raise ValueError(
+            "{} was made for codec {} at {} Hz, hop {}; ".format(this, *found)
+            + "{} is of codec {} at {} Hz, hop {}. ".format(that, *needed)
+            + again
+        )
+    other = [file.path for file in latents.files if header.files.get(file.path) != file.num_frames]
+    if other:
+        raise ValueError(
+            f"{len(other)} of {len(latents.files)} clips of {that} have no {what} of "
+            f"their length in {this} (first: '{other[0]}'). {again}"
+        )
 
 
 def read_spectrogram(path: Path, header: SpectrogramHeader, num_frames: int) -> NDArray[np.float32]:
@@ -162,8 +193,7 @@ class LogMel:
             htk=True,
             norm=None,
         )
-        window = np.hanning(WINDOW_SAMPLES + 1)[:-1]
-        self._window = window / np.sqrt(np.square(window).sum())
+        self._window = hann_window(WINDOW_SAMPLES)
 
     def blocks(
         self, audio: Iterable[NDArray[np.float32]], num_mel_frames: int
@@ -178,51 +208,14 @@ class LogMel:
             (M, frames) in [0, 1]; the frames add up to `num_mel_frames`.
         """
         hop = self.mel_hop_samples
-        before = WINDOW_SAMPLES // 2 - hop // 2
-        # Frame i reads samples i·hop - before to i·hop - before + window; `held` starts there.
-        held = np.zeros(max(before, 0), dtype=np.float32)
-        num_to_drop = max(-before, 0)
-        source = iter(audio)
-        done = 0
-        while done < num_mel_frames:
-            count = min(BLOCK_FRAMES, num_mel_frames - done)
-            needed = (count - 1) * hop + WINDOW_SAMPLES
-            parts, num_held = [held], len(held)
-            while num_held < needed + num_to_drop:
-                part = next(source, None)
-                part = np.zeros(needed + num_to_drop, np.float32) if part is None else part
-                parts.append(part)
-                num_held += len(part)
-            held = np.concatenate(parts)[num_to_drop:]
-            num_to_drop = 0
-            frames = np.lib.stride_tricks.sliding_window_view(held[:needed], WINDOW_SAMPLES)[::hop]
-            yield self._log_mel(frames)
-            num_to_drop = max(count * hop - len(held), 0)
-            held = held[count * hop :]
-            done += count
+        for windows in centred_windows(audio, hop, WINDOW_SAMPLES, num_mel_frames, BLOCK_FRAMES):
+            yield self._log_mel(windows)
 
     def _log_mel(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         magnitude = np.abs(np.fft.rfft(frames * self._window, axis=1))
         mel = self._filters @ magnitude.T
         level_db = 20.0 * np.log10(np.maximum(mel, SMALLEST_MAGNITUDE)) - REFERENCE_DB
         return np.clip((level_db + RANGE_DB) / RANGE_DB, 0.0, 1.0).astype(np.float32)
-
-
-def audio_to_spectrogram(
-    path: Path, sample_rate_hz: int, mel_hop_samples: int, num_mels: int, hop_samples: int
-) -> NDArray[np.float32]:
-    """Return the spectrogram of an audio file, (M, N·R), N = ceil(samples / hop).
-
-    Raises:
-        AudioError: If the file cannot be read.
-    """
-    from rave.audio import AudioStream
-
-    audio = [block[0] for block in AudioStream(path, sample_rate_hz, 1)]
-    num_frames = -(-sum(len(block) for block in audio) // hop_samples)
-    num_mel_frames = num_frames * whole_ratio(hop_samples, mel_hop_samples)
-    transform = LogMel(sample_rate_hz, mel_hop_samples, num_mels)
-    return np.concatenate(list(transform.blocks(audio, num_mel_frames)), axis=1)
 
 
 def write_spectrogram(
@@ -234,7 +227,25 @@ def write_spectrogram(
         AudioError: If the audio cannot be read, to its end.
         OSError: If `path` cannot be written.
     """
+    audio = mono_blocks(source, sample_rate_hz)
+    write_latents(path, transform.blocks(audio, num_mel_frames), transform.num_mels)
+
+
+def mono_blocks(path: Path, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    """Yield the samples of an audio file as mono, (n,) each.
+
+    Raises:
+        AudioError: If the audio cannot be read, to its end.
+    """
     from rave.audio import AudioStream
 
-    audio = (block[0] for block in AudioStream(source, sample_rate_hz, 1))
-    write_latents(path, transform.blocks(audio, num_mel_frames), transform.num_mels)
+    return (block[0] for block in AudioStream(path, sample_rate_hz, 1))
+
+
+def count_frames(path: Path, sample_rate_hz: int, hop_samples: int) -> int:
+    """Return how many latent frames an audio file has: ceil(samples / hop).
+
+    Raises:
+        AudioError: If the audio cannot be read, to its end.
+    """
+    return -(-sum(len(block) for block in mono_blocks(path, sample_rate_hz)) // hop_samples)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rave.latents import LatentHeader
 
 # Values of the recipe that follow from the data and the command line.
-GIVEN = ("SEED", "RAW_SIZE", "LATENT_SIZE", "NUM_MELS", "HOP_SAMPLES", "MEL_HOP_SAMPLES")
+GIVEN = ("SEED", "RAW_SIZE", "LATENT_SIZE", "NUM_MELS", "HOP_SAMPLES", "MEL_HOP_SAMPLES", "LABELS")
 # Told to look like white noise: best linear denoiser above this share of the loss of `white`.
 WHITE_SHARE = 0.99
 # Segments from which the covariance of the training latents is estimated, at most.
@@ -43,6 +43,19 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what diffwave.preprocess wrote, for a model that follows a spectrogram",
     )
+    options.add_argument(
+        "--controls",
+        type=str,
+        nargs="+",
+        metavar=("DIR", "NAME"),
+        help="what diffwave.preprocess --controls wrote, for a model that follows its controls, or "
+        "those named",
+    )
+    options.add_argument(
+        "--labels",
+        action="store_true",
+        help="the folders at the top of the latent tree are classes, for a model that follows them",
+    )
     add_settings(options)
     add_seed(options)
     add_device(options)
@@ -54,7 +67,8 @@ def run(options: argparse.Namespace) -> Result:
     import torch
     from torch.utils.data import DataLoader
 
-    from diffwave.dataset import ClipReader, FixedSegments, SegmentDataset, split_clips
+    from diffwave.conditioner import NormalizedConditioner
+    from diffwave.dataset import FixedSegments, SegmentDataset, split_clips
     from diffwave.run import KIND, open_run, save_header
     from diffwave.skill import save_skill, skill_bins
     from diffwave.training import (
@@ -74,9 +88,9 @@ def run(options: argparse.Namespace) -> Result:
     check_output_folder(options.out, options.latents)
     header = LatentHeader.read(options.latents)
     _check_contents(header, options.latents)
-    reader = ClipReader.open(options.latents, header, options.spectrograms)
     settings = _settings(options)
     training_clips, held_out_clips = split_clips(header.files, settings.held_out_fraction)
+    reader = _reader(options, header, training_clips)
     fitted = _fit_model_input(options, settings, header, reader, training_clips)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)  # of the first weights
@@ -87,8 +101,9 @@ def run(options: argparse.Namespace) -> Result:
     if options.dry_run:
         return Result(config, {"config": config})
     model.standardizer.load_state_dict(fitted.state_dict())
-    if model.conditioner is not None:
-        model.conditioner.fit(reader.spectrogram(clip) for clip in training_clips)
+    for name, conditioner in model.named_conditioners().items():
+        if isinstance(conditioner, NormalizedConditioner):
+            conditioner.fit(reader.condition(name, clip) for clip in training_clips)
 
     save_run(options.out, KIND, model_config, config)
     save_header(options.out, header)
@@ -118,7 +133,8 @@ def run(options: argparse.Namespace) -> Result:
     )
     trained = open_run(options.out)
     errors = [
-        held_out_errors(trained.model, batch, settings, len(held_out)) for batch in held_out_batches
+        held_out_errors(trained.model, batch, len(held_out), settings.loss, settings.weighting)
+        for batch in held_out_batches
     ]
     losses = torch.cat(errors).double().numpy()
     loss = float(losses.mean())
@@ -139,9 +155,46 @@ def run(options: argparse.Namespace) -> Result:
         **skill,
     }
     verdict = what_was_learnt(loss, references)
-    if model.conditioner is not None:
-        verdict += " (The references do not see the spectrogram, the model does.)"
+    if model.is_conditional:
+        verdict += " (The references do not see the conditions, the model does.)"
+        gains = _gains(trained.model, held_out, settings.loss, settings.weighting)
+        figures["conditioner_gain"] = gains
+        if gains:
+            told = ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items())
+            verdict += (
+                "\nConditioner gain (held-out loss with conditions of other clips, over that with "
+                f"the right ones): {told}."
+            )
     return Result(verdict, figures)
+
+
+def _reader(options: argparse.Namespace, header: LatentHeader, clips: Sequence[Clip]) -> ClipReader:
+    """Return a reader of the latents and of the conditions asked for."""
+    from diffwave.controls import check_controls
+    from diffwave.dataset import ClipReader, label_names
+
+    folder, *names = options.controls or [None]
+    return ClipReader.open(
+        options.latents,
+        header,
+        spectrograms=options.spectrograms,
+        controls=Path(folder) if folder else None,
+        control_names=check_controls(names) if names else (),
+        labels=label_names(clips) if options.labels else (),
+    )
+
+
+def _gains(model: Any, held_out: Any, *objective: str) -> dict[str, float]:
+    """Return the conditioner gain of all conditions together, and of each if there are several."""
+    from diffwave.diagnostics import conditioner_gain
+
+    if len(held_out) < 2:
+        return {}
+    gains = {"all": conditioner_gain(model, held_out, *objective).gain}
+    if len(model.conditioners) > 1:
+        for name in model.conditioners:
+            gains[name] = conditioner_gain(model, held_out, *objective, names=[name]).gain
+    return gains
 
 
 def _check_contents(header: LatentHeader, folder: Path) -> None:
@@ -191,6 +244,7 @@ def _fit_model_input(
     clips: Sequence[Clip],
 ) -> Any:
     """Fit the standardizer, and parse the recipe again with the sizes that follow from the data."""
+    from diffwave.conditioner import LABEL, SPECTROGRAM
     from diffwave.standardizer import Standardizer
     from rave.experiment import parse_recipe
 
@@ -200,14 +254,27 @@ def _fit_model_input(
         f"RAW_SIZE={header.latent_size}",
         f"LATENT_SIZE={standardizer.latent_size}",
     ]
+    parts = {
+        name: f"@{name}/conditioner.ControlConditioner()"
+        for name in reader.sources
+        if name != SPECTROGRAM
+    }
     if reader.spectrograms is not None:
-        _, spectrograms = reader.spectrograms
+        parts = {SPECTROGRAM: "@conditioner.SpectrogramConditioner()", **parts}
+        _, mels = reader.spectrograms
         given += [
-            "model.LatentDiffusion.conditioner=@conditioner.SpectrogramConditioner()",
+            f"NUM_MELS={mels.num_mels}",
+            f"HOP_SAMPLES={mels.hop_samples}",
+            f"MEL_HOP_SAMPLES={mels.mel_hop_samples}",
+        ]
+    if reader.labels:
+        parts[LABEL] = "@conditioner.LabelConditioner()"
+        given.append(f"LABELS={list(reader.labels)!r}")
+    if parts:
+        items = ", ".join(f"'{name}': {part}" for name, part in parts.items())
+        given += [
+            f"model.LatentDiffusion.conditioners={{{items}}}",
             "network.DiffWave.condition_channels=%CONDITION_CHANNELS",
-            f"NUM_MELS={spectrograms.num_mels}",
-            f"HOP_SAMPLES={spectrograms.hop_samples}",
-            f"MEL_HOP_SAMPLES={spectrograms.mel_hop_samples}",
         ]
     parse_recipe("diffwave", options.config, [*options.settings, *given])
     return standardizer

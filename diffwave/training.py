@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from diffwave.dataset import FixedSegments, Segment
+from diffwave.dataset import FixedSegments, Segment, conditions_of
 from diffwave.denoiser import (
     add_noise,
     check_loss,
@@ -89,7 +89,11 @@ def held_out_timesteps(num_segments: int, num_timesteps: int) -> Tensor:
 
 
 def held_out_errors(
-    model: LatentDiffusion, batch: Segment, settings: TrainingSettings, num_segments: int
+    model: LatentDiffusion,
+    batch: Segment,
+    num_segments: int,
+    loss: str = "mse",
+    weighting: str = "none",
 ) -> Tensor:
     """Return the error of each held-out segment, (B,), comparable over time and between models.
 
@@ -98,8 +102,9 @@ def held_out_errors(
     Args:
         model: To measure.
         batch: Of `FixedSegments`.
-        settings: Of the training: its loss and weighting.
         num_segments: Of all held-out segments.
+        loss: mse or l1.
+        weighting: none or min-snr.
     """
     latents, mask = _latents(model, batch)
     index = batch["index"].cpu()
@@ -110,7 +115,7 @@ def held_out_errors(
             for i in index
         ]
     )
-    return _errors(model, batch, latents, mask, noise, timestep, settings, is_absent=None)
+    return _errors(model, batch, latents, mask, noise, timestep, loss, weighting, None)
 
 
 def _latents(model: LatentDiffusion, batch: Segment) -> tuple[Tensor, Tensor]:
@@ -125,21 +130,19 @@ def _errors(
     mask: Tensor,
     noise: Tensor,
     timestep: Tensor,
-    settings: TrainingSettings,
-    is_absent: Tensor | None,
+    loss: str,
+    weighting: str,
+    absent: dict[str, Tensor] | None,
 ) -> Tensor:
     noise = noise.to(latents.device)
     alpha_bar = model.alpha_bar(timestep)
     # Padding stays zero, as a convolution sees the end of a clip when it generates one.
     noisy = add_noise(latents, noise, alpha_bar) * mask[:, None]
-    condition = None
-    if model.conditioner is not None:
-        condition = model.conditioner(batch["spectrogram"], is_absent)
+    condition = model.condition(conditions_of(batch), absent, len(latents), latents.shape[2])
     output = model(noisy, timestep, condition)
     wanted = target(model.prediction, latents, noise, alpha_bar)
-    kind = check_loss(settings.loss)
-    weighting = check_weighting(settings.weighting)
-    weight = squared_error_weight(weighting, model.prediction, alpha_bar)
+    kind = check_loss(loss)
+    weight = squared_error_weight(check_weighting(weighting), model.prediction, alpha_bar)
     weight = error_weight(kind, weight).to(dtype=latents.dtype, device=latents.device)
     return weight * error(kind, output.float(), wanted, mask)
 
@@ -175,7 +178,10 @@ class DiffusionSystem(LightningModule):
         batch_size = len(latents)
         timestep = stratified_timesteps(batch_size, len(self.model.schedule), generator)
         noise = torch.randn(latents.shape, generator=generator)
-        drop = torch.rand(batch_size, generator=generator) < self.settings.condition_dropout
+        absent = {
+            name: torch.rand(batch_size, generator=generator) < self.settings.condition_dropout
+            for name in self.model.conditioners  # each independently of the others
+        }
         loss = _errors(
             self.model,
             batch,
@@ -183,15 +189,17 @@ class DiffusionSystem(LightningModule):
             mask,
             noise,
             timestep,
-            self.settings,
-            is_absent=drop.to(latents.device),
+            self.settings.loss,
+            self.settings.weighting,
+            {name: drop.to(latents.device) for name, drop in absent.items()},
         ).mean()
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Segment, batch_idx: int) -> None:
         """Add a batch to the held-out loss."""
-        errors = held_out_errors(self.model, batch, self.settings, len(self.levels.alpha_bar))
+        count, settings = len(self.levels.alpha_bar), self.settings
+        errors = held_out_errors(self.model, batch, count, settings.loss, settings.weighting)
         self._errors.append(errors.cpu())
         self.log("held_out_loss", errors.mean(), batch_size=len(errors), prog_bar=True)
 

@@ -150,7 +150,11 @@ def test_unconditional_run_generates_and_refuses_a_condition(
         ("--force", "--count", "0"): "--count is 0",
         ("--force", "--seconds", "-1"): "--seconds is -1.0",
         ("--force", "--guidance", "2"): "--guidance needs a condition",
-        ("--force", "--spectrogram", "a.npy"): "trained without spectrograms, so it cannot follow",
+        (
+            "--force",
+            "--spectrogram",
+            "a.npy",
+        ): "trained with no conditions, so it cannot follow spectrogram",
         ("--force", "--device", "tpu"): "There is no device 'tpu' here",
     }.items():
         code = inference.main([str(run), str(out), *few, *more])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
 from diffwave.conditioner import SpectrogramConditioner
+from diffwave.conditions import Conditions
 from diffwave.generate import (
     SAMPLERS,
+    NoiseStream,
     build_sampler,
     even_timesteps,
     generate,
@@ -155,28 +158,41 @@ def test_guidance_of_one_is_unguided_and_costs_nothing() -> None:
     calls = []
     model.network.register_forward_hook(lambda _, args, out: calls.append(len(args[0])))
     noisy, timestep = torch.randn(2, 3, 8), torch.tensor([300, 300])
-    assert model.conditioner is not None
-    condition = model.conditioner(torch.rand(2, 5, 16))
-    plain = model.denoise(noisy, timestep, condition)
-    assert torch.equal(plain, model.denoise(noisy, timestep, condition, guidance_scale=1.0))
+    inputs = {"spectrogram": torch.rand(2, 5, 16)}
+    plain = model.denoise(noisy, timestep, inputs)
+    assert torch.equal(plain, model.denoise(noisy, timestep, inputs, {"spectrogram": 1.0}))
     assert calls == [2, 2]
-    near = model.denoise(noisy, timestep, condition, guidance_scale=1.0 + 1e-6)
+    near = model.denoise(noisy, timestep, inputs, {"spectrogram": 1.0 + 1e-6})
     torch.testing.assert_close(near, plain, atol=1e-4, rtol=1e-4)
 
 
 def test_guidance_of_zero_ignores_the_condition_and_more_exaggerates_it() -> None:
     model = make_model(is_conditional=True)
     noisy, timestep = torch.randn(1, 3, 8), torch.tensor([300])
-    assert model.conditioner is not None
-    condition, absent = model.conditioner(torch.rand(1, 5, 16)), model.conditioner.absent(1, 8)
-    with_condition = model.denoise(noisy, timestep, condition)
-    without = model.denoise(noisy, timestep, absent)
-    zero = model.denoise(noisy, timestep, condition, guidance_scale=0.0)
-    three = model.denoise(noisy, timestep, condition, guidance_scale=3.0)
+    inputs = {"spectrogram": torch.rand(1, 5, 16)}
+    with_condition = model.denoise(noisy, timestep, inputs)
+    without = model.denoise(noisy, timestep)
+    zero = model.denoise(noisy, timestep, inputs, {"spectrogram": 0.0})
+    three = model.denoise(noisy, timestep, inputs, {"spectrogram": 3.0})
     torch.testing.assert_close(zero, without)
     torch.testing.assert_close(
         three, without + 3 * (with_condition - without), atol=1e-4, rtol=1e-4
     )
+
+
+def test_a_frame_does_not_depend_on_how_far_the_noise_goes() -> None:
+    few, many = (NoiseStream(3, [0, 5], 4, 40).window(0, num_frames) for num_frames in (70, 200))
+    assert torch.equal(many[:, :, :70], few)
+    stream = NoiseStream(3, [0, 5], 4, 40)
+    parts = [stream.window(start, start + 50) for start in (0, 20, 150)]
+    for start, part in zip((0, 20, 150), parts, strict=True):
+        assert torch.equal(part, many[:, :, start : start + 50])
+
+
+def test_one_window_of_noise_is_drawn_as_the_patched_diffwave_draws_a_clip() -> None:
+    noise = NoiseStream(3, [0, 5], 4, 40).window(0, 40)
+    expected = [torch.randn(4, 40, generator=torch.Generator().manual_seed(n)) for n in (3, 8)]
+    assert torch.equal(noise, torch.stack(expected))
 
 
 def test_impossible_samplers_and_steps_are_named() -> None:
@@ -188,8 +204,12 @@ def test_impossible_samplers_and_steps_are_named() -> None:
 
 
 def test_condition_must_fit_the_model() -> None:
-    with pytest.raises(ValueError, match="trained without spectrograms"):
-        generate(make_model(), 4, [0], seed=0, num_steps=1, spectrogram=torch.zeros(5, 8))
-    with pytest.raises(ValueError, match="has 7 mel frames, but 4 latent frames need 8"):
-        model = make_model(is_conditional=True)
-        generate(model, 4, [0], seed=0, num_steps=1, spectrogram=torch.zeros(5, 7))
+    inputs = {"spectrogram": torch.zeros(1, 5, 8)}
+    with pytest.raises(ValueError, match="with no conditions, so it cannot follow spectrogram"):
+        generate(make_model(), 4, [0], seed=0, num_steps=1, inputs=inputs)
+    model = make_model(is_conditional=True)
+    short = Conditions({"spectrogram": np.zeros((5, 7), np.float32)})
+    with pytest.raises(ValueError, match="has 7 frames, but 4 latent frames need 8"):
+        short.window(model, 0, 4)
+    with pytest.raises(ValueError, match="guidance scale of spectrogram needs spectrogram"):
+        generate(model, 4, [0], seed=0, num_steps=1, guidance={"spectrogram": 2.0})

@@ -158,10 +158,10 @@ def test_there_and_back_changes_no_bit(
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]), name
-    condition = spectrogram() if is_conditional else None
+    inputs = {"spectrogram": spectrogram()[None]} if is_conditional else {}
     for sampler in ("ddim", "ddpm", "dpm-solver++"):
         one, other = (
-            generate(each, FRAMES, [0], 3, sampler=sampler, num_steps=4, spectrogram=condition)
+            generate(each, FRAMES, [0], 3, sampler=sampler, num_steps=4, inputs=inputs)
             for each in (model, back)
         )
         assert torch.equal(one, other)
