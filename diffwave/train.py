@@ -184,16 +184,16 @@ def _reader(options: argparse.Namespace, header: LatentHeader, clips: Sequence[C
     )
 
 
-def _gains(model: Any, held_out: Any, *objective: str) -> dict[str, float]:
+def _gains(model: Any, held_out: Any, loss: str, weighting: str) -> dict[str, float]:
     """Return the conditioner gain of all conditions together, and of each if there are several."""
     from diffwave.diagnostics import conditioner_gain
 
     if len(held_out) < 2:
         return {}
-    gains = {"all": conditioner_gain(model, held_out, *objective).gain}
+    gains = {"all": conditioner_gain(model, held_out, loss, weighting).gain}
     if len(model.conditioners) > 1:
         for name in model.conditioners:
-            gains[name] = conditioner_gain(model, held_out, *objective, names=[name]).gain
+            gains[name] = conditioner_gain(model, held_out, loss, weighting, [name]).gain
     return gains
 
 
