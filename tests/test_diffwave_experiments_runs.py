@@ -106,7 +106,9 @@ def _skips_are_not_used(folder):
 def _samples_are_cut_to_1(folder):
     rows = json.loads((folder / "sampling-range.json").read_text())["rows"]
     (clamped,) = (row for row in rows if row["label"].startswith("samples, x clamped"))
-    assert (clamped["diary"]["min"], clamped["diary"]["max"]) == (-1.0, 1.0)
+    nearer, further = sorted((-clamped["diary"]["min"], clamped["diary"]["max"]))
+    assert further == 1.0
+    assert nearer > 0.99  # of few samples none may have met the other end
 
 
 def test_zero_rows_meet_their_prediction(folders, tmp_path):
