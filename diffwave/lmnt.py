@@ -45,6 +45,8 @@ NAMES = {
     r"conditioners\.spectrogram": CONDITIONER,
     r"standardizer": "standardizer",
 }
+# What the patched diffwave can predict.
+PREDICTIONS = ("epsilon", "v", "x0")
 GATED = re.compile(r".*\.(dilated_conv|conditioner_projection)\.(weight|bias)")
 
 
@@ -217,6 +219,11 @@ def checkpoint_from_model(
         raise ValueError(
             f"The model follows {', '.join(others)}, which lmnt diffwave cannot. "
             "Train one with spectrograms alone, or without conditions."
+        )
+    if model.prediction not in PREDICTIONS:
+        raise ValueError(
+            f"The model predicts '{model.prediction}', which lmnt diffwave cannot. "
+            "Train one with --set PREDICTION=\"'v'\"."
         )
     if network.condition_channels and network.conditioning != CONCATENATION:
         raise ValueError(

@@ -209,6 +209,11 @@ def test_lmnt_diffwave_refuses_what_it_cannot_do(latents: Path) -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="CONDITIONING is 'film', which lmnt diffwave has not"):
         checkpoint_from_model(film, header, 1)
+    flow = LatentDiffusion(
+        Standardizer(4, 3), DiffWave(3, 2, 8, 16), named_schedule("flow"), "flow"
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="predicts 'flow', which lmnt diffwave cannot"):
+        checkpoint_from_model(flow, header, 1)
 
 
 LENGTHS = {"piano/a.npy": 60, "piano/b.npy": 60, "strings/c.npy": 60, "strings/d.npy": 60}

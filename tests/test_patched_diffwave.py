@@ -13,6 +13,7 @@ import torch
 from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
 from source_archives import download, unpack
 
+from diffwave import inference
 from diffwave.spectrogram import SpectrogramHeader
 from rave.latents import GENERATED, LatentHeader, read_latents, write_latents
 
@@ -116,6 +117,13 @@ def test_patched_diffwave_trains_on_our_latents_and_writes_ours(patched, latents
         assert clip.shape == (LATENT_SIZE, round(2 * RATE_HZ / HOP))
         assert np.isfinite(clip).all() and 0.1 < clip.std() < 10
     assert not np.array_equal(*clips)
+
+    follow = ["--spectrogram", folder / "spectrograms" / "a.npy"] if has_spectrograms else []
+    command = [folder / "run", folder / "ours", *follow, "--sampler", "ddim", "--steps", "4"]
+    assert inference.main([str(word) for word in [*command, "--count", "2", "--seconds", "2"]]) == 0
+    for clip, file in zip(clips, header.files, strict=True):
+        ours = read_latents(folder / "ours" / file.path, LATENT_SIZE)
+        np.testing.assert_allclose(ours, clip, atol=1e-4)
 
 
 def test_waveforms_train_and_sample_as_before_bit_for_bit(archive, patched, tmp_path):
