@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from rave.latents import GENERATED, HEADER_NAME, LatentFile, LatentHeader
 
 BLOCK_FRAMES = 4096
+CLIPS = "generated_*.npy"
 # Told as far off: level of all dimensions beyond these factors of the training latents' level.
 QUIET, LOUD = 0.5, 2.0
 # or a mean of a dimension this many of its standard deviations away.
@@ -75,6 +77,8 @@ def _blocks(raw: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
 def check_output(folder: Path, is_forced: bool) -> None:
     """Check that generated latents may be written into a folder.
 
+    Clips without a header are of a command that was interrupted; this one makes them again.
+
     Raises:
         ValueError: If it is a file, holds latents of real audio, or is not empty and not forced.
     """
@@ -88,6 +92,8 @@ def check_output(folder: Path, is_forced: bool) -> None:
     if is_forced or not folder.exists():
         return
     other = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if HEADER_NAME not in other:
+        other = [name for name in other if not fnmatch(name, CLIPS)]
     if other:
         what = "latents" if HEADER_NAME in other else f"other files (first: '{other[0]}')"
         raise ValueError(
@@ -99,7 +105,7 @@ def check_output(folder: Path, is_forced: bool) -> None:
 def clear(folder: Path) -> None:
     """Remove what an earlier command generated in a folder."""
     (folder / HEADER_NAME).unlink(missing_ok=True)  # a header must not outlive its latents
-    for path in folder.glob("generated_*.npy"):
+    for path in folder.glob(CLIPS):
         path.unlink()
 
 

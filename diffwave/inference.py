@@ -134,6 +134,21 @@ class Task:
     span: tuple[int, int] = (0, 0)
     strength: float = 1.0
 
+    def num_calls(self, sampling: Sampling) -> int:
+        """Return how many times the model is called for one batch."""
+        from diffwave.editing import NUM_RESAMPLES, steps_of
+
+        windows, num_steps = sampling.windows, sampling.num_steps
+        if self.kind in ("generate", "vary"):
+            return windows.count(self.num_frames) * steps_of(self.strength, num_steps)
+        anew = (num_steps - 1) * NUM_RESAMPLES + 1
+        if self.given is None or self.kind == "inpaint":
+            return anew
+        done, reach = self.given.shape[1], sampling.model.network.receptive_field_frames
+        first = max(windows.num_frames - min(done, reach), 1)
+        later = max(windows.num_frames - reach, 1)
+        return anew * (1 + max(-(-(self.num_frames - done - first) // later), 0))
+
     def blocks(self, sampling: Sampling) -> Iterator[NDArray[Any]]:
         """Yield the results, (B, D, n) each."""
         import numpy as np
@@ -247,7 +262,9 @@ def _write(folder: Path, task: Task, sampling: Sampling, batch_size: int) -> dic
 
     written: dict[str, int] = {}
     raw_size = sampling.model.standardizer.raw_size
-    with tqdm(desc=task.kind, unit="step", file=sys.stderr) as bar:
+    num_batches = -(-len(sampling.indices) // batch_size)
+    total = task.num_calls(sampling) * num_batches
+    with tqdm(desc=task.kind, total=total, unit="step", file=sys.stderr) as bar:
         for start in range(0, len(sampling.indices), batch_size):
             batch = replace(
                 sampling,

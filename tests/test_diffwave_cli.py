@@ -160,6 +160,8 @@ def test_unconditional_run_generates_and_refuses_a_condition(
         code = inference.main([str(run), str(out), *few, *more])
         assert words in refusal(capsys, code)
     assert inference.main([str(run), str(out), *few, "--force"]) == 0
+    (out / "latents.json").unlink()  # as an interrupted command leaves it
+    assert inference.main([str(run), str(out), *few]) == 0
     code = inference.main([str(run), str(latents), *few, "--force"])
     assert "holds latents of real audio, which are never overwritten" in refusal(capsys, code)
     assert train_tiny(latents, latents) == 2

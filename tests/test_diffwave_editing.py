@@ -350,6 +350,24 @@ def test_edits_keep_what_they_were_given(
     )
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        inference.Task("generate", 150),
+        inference.Task("vary", 100, CLIP, strength=0.3),
+        inference.Task("inpaint", 100, CLIP, (30, 50)),
+        inference.Task("continue", 190, CLIP),
+    ],
+    ids=lambda task: task.kind,
+)
+def test_remaining_time_counts_every_call_of_the_model(task: inference.Task) -> None:
+    calls: list[int] = []
+    sampling = make_sampling(make_model(), num_steps=5, progress=calls.append)
+    for _ in task.blocks(sampling):
+        pass
+    assert len(calls) == task.num_calls(sampling)
+
+
 def test_bad_edits_are_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
