@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
@@ -36,6 +36,14 @@ FORMAT, VERSION, HEADER_NAME = "rave-diffwave-experiments", 1, "experiments.json
 LOCKS, RUNS = ".locks", "runs"
 WAIT_SECONDS = 0.5
 Tell = Callable[[str], None]
+
+
+class Progress(NamedTuple):
+    """The trainings to do, how many of them were done at the start, and when that was."""
+
+    runs: list[DiaryRun | OurRun]
+    num_done: int
+    start_s: float
 
 
 class Laboratory:
@@ -68,6 +76,7 @@ class Laboratory:
         self.scale = scale
         self.tell = tell
         self.identity = {**data.identity(), "scale": asdict(scale), "seed": seed}
+        self._progress = Progress([], 0, 0.0)
         with self._lock(HEADER_NAME).acquire():
             self._check_header()
 
@@ -133,7 +142,7 @@ class Laboratory:
         return path.exists() and is_whole
 
     def _train(self, run: DiaryRun | OurRun, path: Path) -> None:
-        self.tell(f"training {path.stem}")
+        self.tell(f"training {path.stem}{self._remaining()}")
         model: nn.Module
         if isinstance(run, DiaryRun):
             model, figures = diary_training.train(run, self.data)
@@ -146,6 +155,15 @@ class Laboratory:
             with atomic_write(path.with_suffix(".pt")) as temporary:
                 torch.save(model.state_dict(), temporary)
         write_json(path, tidy({"settings": asdict(run), "figures": figures}))
+
+    def _remaining(self) -> str:
+        runs, done_before, start = self._progress
+        done = sum(self.is_trained(run) for run in runs)
+        if done == done_before:
+            return ""
+        rate = (done - done_before) / (time.monotonic() - start)
+        left_min = (len(runs) - done) / rate / 60.0
+        return f" ({done} of {len(runs)} done, about {left_min:.0f} min left)"
 
     def figures(self, run: DiaryRun | OurRun) -> dict[str, Any]:
         """Return what is known of a training, which is done first if need be."""
@@ -234,6 +252,9 @@ class Laboratory:
     def work(self, experiments: list[Experiment]) -> None:
         """Do experiments until all are finished, by this process or by others."""
         pending = list(experiments)
+        runs = list({self.key(run): run for each in experiments for run in each.runs}.values())
+        num_trained = sum(self.is_trained(run) for run in runs)
+        self._progress = Progress(runs, num_trained, time.monotonic())
         while pending:
             is_idle = True
             for experiment in list(pending):
