@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     which = options.add_mutually_exclusive_group(required=True)
     which.add_argument("--list", action="store_true", help="name all experiments and stop")
     which.add_argument("--run", nargs="+", metavar="NAME", help="do these")
-    which.add_argument("--all", action="store_true", help="do all: about an hour on two cores")
+    which.add_argument("--all", action="store_true", help="do all: about half an hour of one core")
     which.add_argument(
         "--quick", action="store_true", help="do a few, with fewer steps: under five minutes"
     )
