@@ -214,6 +214,11 @@ def checkpoint_from_model(
         ValueError: If the model has a part that their network has not; the message names it.
     """
     network, conditioner = model.network, model.conditioner
+    if not isinstance(network, DiffWave):
+        raise ValueError(
+            "The model's network is a transformer, which lmnt diffwave has not. "
+            "Train one with another --config."
+        )
     others = [name for name in model.conditioners if name != SPECTROGRAM]
     if others:
         raise ValueError(

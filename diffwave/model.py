@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffwave.conditioner import SPECTROGRAM, Conditioner, SpectrogramConditioner
 from diffwave.denoiser import check_prediction, denoised_from
-from diffwave.network import DiffWave
+from diffwave.network import LatentNetwork
 from diffwave.schedule import NoiseSchedule
 from diffwave.standardizer import Standardizer
 
@@ -39,7 +39,7 @@ class LatentDiffusion(nn.Module):
     def __init__(
         self,
         standardizer: Standardizer,
-        network: DiffWave,
+        network: LatentNetwork,
         schedule: NoiseSchedule,
         prediction: str,
         conditioner: SpectrogramConditioner | None = None,

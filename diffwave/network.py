@@ -38,7 +38,73 @@ def fit_dilation_cycle(num_blocks: int, segment_frames: int) -> int:
     return max(cycles, default=1)
 
 
-class DiffWave(nn.Module):
+class LatentNetwork(nn.Module):
+    """What a network over latents is: K channels in, K channels out, as many frames.
+
+    Args:
+        latent_size: K.
+        condition_channels: Channels of the condition; 0 for a network without one.
+        sizes: Whole numbers from 1, by name, only to check them.
+
+    Attributes:
+        receptive_field_frames: Frames that one output frame depends on, itself in the middle.
+
+    Raises:
+        ValueError: If a size is not positive.
+    """
+
+    receptive_field_frames: int
+
+    def __init__(self, latent_size: int, condition_channels: int, **sizes: int) -> None:
+        super().__init__()
+        for name, size in sizes.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} is {size!r}; a whole number from 1 is needed.")
+        self.latent_size = latent_size
+        self.condition_channels = condition_channels
+
+    def forward(self, noisy: Tensor, step: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the prediction.
+
+        Args:
+            noisy: (B, K, N) noisy latents.
+            step: (B,) position in the schedule, 0 (no noise) to 1000 (all noise).
+            condition: (B, condition_channels, N), exactly if the network has a condition.
+
+        Returns:
+            (B, K, N).
+
+        Raises:
+            ValueError: If shapes differ from these, or a condition is missing or not wanted.
+        """
+        raise NotImplementedError
+
+    def _check(self, noisy: Tensor, condition: Tensor | None) -> None:
+        if noisy.ndim != 3 or noisy.shape[1] != self.latent_size:
+            raise ValueError(
+                f"Noisy latents of shape {tuple(noisy.shape)} were given; "
+                f"(batch, {self.latent_size}, frames) is needed."
+            )
+        needed = (noisy.shape[0], self.condition_channels, noisy.shape[2])
+        given = (noisy.shape[0], 0, noisy.shape[2]) if condition is None else condition.shape
+        if tuple(given) != needed:
+            raise ValueError(
+                f"A condition of shape {tuple(given)} was given; {needed} is needed (0 channels "
+                "stand for no condition)."
+            )
+
+
+def step_layers() -> nn.Sequential:
+    """Return what makes (B, STEP_CHANNELS) of the embedding of a timestep."""
+    return nn.Sequential(
+        nn.Linear(EMBEDDING_SIZE, STEP_CHANNELS),
+        nn.SiLU(),
+        nn.Linear(STEP_CHANNELS, STEP_CHANNELS),
+        nn.SiLU(),
+    )
+
+
+class DiffWave(LatentNetwork):
     """Predict the training target from noisy latents, their timestep and a condition.
 
     Args:
@@ -76,7 +142,14 @@ class DiffWave(nn.Module):
         out_channels: int | None = None,
         conditioning: str = CONCATENATION,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            latent_size,
+            condition_channels,
+            num_blocks=num_blocks,
+            hidden_channels=hidden_channels,
+            segment_frames=segment_frames,
+            dilation_cycle=1 if dilation_cycle is None else dilation_cycle,
+        )
         if out_channels not in (None, latent_size):
             raise ValueError(
                 f"The network reads {latent_size} channels but was asked to write {out_channels}; "
@@ -84,33 +157,17 @@ class DiffWave(nn.Module):
                 "every channel of the noise, its best value is 0, and the loss stays at 0.8 (L1) "
                 "or 1.0 (MSE) whatever else is changed."
             )
-        sizes = {
-            "num_blocks": num_blocks,
-            "hidden_channels": hidden_channels,
-            "segment_frames": segment_frames,
-            "dilation_cycle": 1 if dilation_cycle is None else dilation_cycle,
-        }
-        for name, size in sizes.items():
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} is {size!r}; a whole number from 1 is needed.")
         if conditioning not in (CONCATENATION, FILM):
             raise ValueError(
                 f"There is no conditioning '{conditioning}'. "
                 f"Choose one of: {CONCATENATION}, {FILM}."
             )
         cycle = dilation_cycle or fit_dilation_cycle(num_blocks, segment_frames)
-        self.latent_size = latent_size
-        self.condition_channels = condition_channels
         self.conditioning = conditioning
         self.dilation_cycle = cycle
         self.receptive_field_frames = receptive_field(num_blocks, cycle)
         self.input = _kaiming(nn.Conv1d(latent_size, hidden_channels, 1))
-        self.step = nn.Sequential(
-            nn.Linear(EMBEDDING_SIZE, STEP_CHANNELS),
-            nn.SiLU(),
-            nn.Linear(STEP_CHANNELS, STEP_CHANNELS),
-            nn.SiLU(),
-        )
+        self.step = step_layers()
         self.blocks = nn.ModuleList(
             ResidualBlock(
                 hidden_channels, 2 ** (index % cycle), condition_channels, conditioning == FILM
@@ -123,19 +180,7 @@ class DiffWave(nn.Module):
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def forward(self, noisy: Tensor, step: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the prediction.
-
-        Args:
-            noisy: (B, K, N) noisy latents.
-            step: (B,) position in the schedule, 0 (no noise) to 1000 (all noise).
-            condition: (B, condition_channels, N), exactly if the network has a condition.
-
-        Returns:
-            (B, K, N).
-
-        Raises:
-            ValueError: If shapes differ from these, or a condition is missing or not wanted.
-        """
+        """Return the prediction, (B, K, N); see `LatentNetwork.forward`."""
         self._check(noisy, condition)
         x = functional.relu(self.input(noisy))
         embedding = self.step(embed_step(step))
@@ -146,20 +191,6 @@ class DiffWave(nn.Module):
         x = functional.relu(self.skip(skips / math.sqrt(len(self.blocks))))
         prediction: Tensor = self.output(x)
         return prediction
-
-    def _check(self, noisy: Tensor, condition: Tensor | None) -> None:
-        if noisy.ndim != 3 or noisy.shape[1] != self.latent_size:
-            raise ValueError(
-                f"Noisy latents of shape {tuple(noisy.shape)} were given; "
-                f"(batch, {self.latent_size}, frames) is needed."
-            )
-        needed = (noisy.shape[0], self.condition_channels, noisy.shape[2])
-        given = (noisy.shape[0], 0, noisy.shape[2]) if condition is None else condition.shape
-        if tuple(given) != needed:
-            raise ValueError(
-                f"A condition of shape {tuple(given)} was given; {needed} is needed (0 channels "
-                "stand for no condition)."
-            )
 
 
 class ResidualBlock(nn.Module):

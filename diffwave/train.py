@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from rave.latents import LatentHeader
 
 # Values of the recipe that follow from the data and the command line.
-GIVEN = ("SEED", "RAW_SIZE", "LATENT_SIZE", "NUM_MELS", "HOP_SAMPLES", "MEL_HOP_SAMPLES", "LABELS")
+GIVEN = (
+    "SEED",
+    "RAW_SIZE",
+    "LATENT_SIZE",
+    "NUM_MELS",
+    "HOP_SAMPLES",
+    "MEL_HOP_SAMPLES",
+    "LABELS",
+    "NETWORK_CONDITION_CHANNELS",
+)
 # Told to look like white noise: best linear denoiser above this share of the loss of `white`.
 WHITE_SHARE = 0.99
 # Segments from which the covariance of the training latents is estimated, at most.
@@ -274,7 +283,7 @@ def _fit_model_input(
         items = ", ".join(f"'{name}': {part}" for name, part in parts.items())
         given += [
             f"model.LatentDiffusion.conditioners={{{items}}}",
-            "network.DiffWave.condition_channels=%CONDITION_CHANNELS",
+            "NETWORK_CONDITION_CHANNELS=%CONDITION_CHANNELS",
         ]
     parse_recipe("diffwave", options.config, [*options.settings, *given])
     return standardizer
