@@ -21,7 +21,7 @@ def make_network(condition_channels: int = 0) -> DiffusionTransformer:
     torch.manual_seed(0)
     network = DiffusionTransformer(K, 2, 32, 5, condition_channels).eval()
     for weight in network.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
+        torch.nn.init.normal_(weight, std=0.1)  # more, and attention sees one frame alone
     return network
 
 
@@ -54,7 +54,7 @@ def test_what_is_predicted_does_not_depend_on_the_place() -> None:
     reach, shift = network.receptive_field_frames // 2, 17
     whole, later = network(clip, step), network(clip[:, :, shift:], step)
     kept = whole[:, :, shift + reach :]
-    torch.testing.assert_close(later[:, :, reach:], kept, atol=1e-4 * float(kept.std()), rtol=0)
+    torch.testing.assert_close(later[:, :, reach:], kept, atol=1e-4 * kept.std().item(), rtol=0)
 
 
 def test_items_do_not_see_each_other() -> None:
