@@ -1,0 +1,383 @@
+"""Can latents be learned, and what will a training show? From the latents alone, without a model.
+
+D raw latent size, K modelled dimensions, P principal dimensions, L lags, N frames.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffwave.dataset import (
+    RUN_OF_SEGMENTS,
+    Clip,
+    ClipReader,
+    FixedSegments,
+    split_clips,
+    standardized_runs,
+)
+from diffwave.denoiser import LossKind, Prediction, Weighting
+from diffwave.failures import WHITE_LATENTS, Finding
+from diffwave.latent_statistics import Array, Memory, distance_from_normal, memory
+from diffwave.reference_loss import (
+    REFERENCE_SEGMENTS,
+    GaussianModel,
+    LossCurve,
+    ReferenceLosses,
+    SpectralDensity,
+    channel_errors,
+    fit_gaussian,
+    loss_curve,
+    reference_losses,
+)
+from diffwave.schedule import (
+    COSINE,
+    SCHEDULES,
+    NoiseSchedule,
+    alpha_bar_from_log_snr,
+    named_schedule,
+)
+from diffwave.standardizer import PrincipalDimensions, Standardizer, check_fidelity
+from rave.latents import GENERATED, LatentHeader
+
+# Told to be white noise: best linear denoiser above this share of the loss of `white`. Of white
+# noise it is 1 (0.9999 and more in draws of many sizes), of latents of which no more is to be known
+# than that neighbouring frames correlate by 0.3 (9 % of their variance) it is 0.977.
+WHITE_SHARE = 0.98
+# The same for one dimension, whose share is measured on fewer values: 20 minutes of piano, encoded
+# as samples of the posterior, give 0.98 to 1.02 for dimensions of noise, at most 0.79 for others.
+WHITE_DIMENSION_SHARE = 0.95
+# Shares of the variance for which the number of principal dimensions is told.
+FIDELITIES = (0.9, 0.95, 0.99)
+# Read at once.
+BLOCK_FRAMES = 4096
+# Of which memory and distribution are measured, at most: a million frames, from all over.
+NUM_BLOCKS = 256
+# Up to so many frames apart frames are compared: 24 s at 21.5 frames a second.
+NUM_LAGS = 512
+# Whose distribution is measured, about.
+DISTRIBUTION_FRAMES = 65536
+# Of the curves over noise levels.
+CURVE_LOG_SNR = np.linspace(-8.0, 8.0, 65)
+
+# Before progress is shown.
+PROGRESS_DELAY_S = 2.0
+# By which latents are judged, on the schedule `cosine`, whatever the recipe is.
+USUAL: tuple[Prediction, LossKind] = ("v", "mse")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training would do with the latents; as the recipe `default` unless said otherwise.
+
+    Attributes:
+        fidelity: Share of the variance to model.
+        held_out_fraction: Share of the files kept for validation.
+        held_out_segments: Segments of a validation.
+        segment_frames: Latent frames of a segment.
+        schedule: Its noise levels.
+        prediction: What the network predicts.
+        loss: mse or l1.
+        weighting: Of the loss over noise levels.
+    """
+
+    fidelity: float = 0.99
+    held_out_fraction: float = 0.1
+    held_out_segments: int = 128
+    segment_frames: int = 128
+    schedule: NoiseSchedule = field(default_factory=lambda: named_schedule(COSINE))
+    prediction: Prediction = "v"
+    loss: LossKind = "mse"
+    weighting: Weighting = "none"
+
+    @property
+    def schedule_name(self) -> str:
+        """Return the name of the schedule, if it has one."""
+        for name in SCHEDULES:
+            if torch.equal(named_schedule(name).alpha_bar, self.schedule.alpha_bar):
+                return name
+        return "another"
+
+
+@dataclass(frozen=True)
+class ExpectedLoss:
+    """The three reference losses of a training with one objective."""
+
+    schedule: str
+    prediction: str
+    loss: str
+    weighting: str
+    zero: float
+    white: float
+    gaussian: float
+
+
+@dataclass(frozen=True)
+class ScheduleEnd:
+    """What a schedule leaves at its last timestep.
+
+    Attributes:
+        schedule: Its name.
+        num_timesteps: T.
+        signal: Signal power left, of 1.
+        snr_db: The same relative to the noise; None where nothing is left.
+    """
+
+    schedule: str
+    num_timesteps: int
+    signal: float
+    snr_db: float | None
+
+
+@dataclass(frozen=True)
+class LatentDiagnosis:
+    """What was measured of a folder of real latents.
+
+    Attributes:
+        folder: The latent folder.
+        header: Its header.
+        recipe: Of the training that is considered.
+        variance: (P,) of the training latents along each principal dimension, falling.
+        latent_size: K.
+        references: v, mse, cosine: whether the latents are white.
+        white_shares: (K,) `gaussian` over `white` of each modelled dimension.
+        raw_memory: Of the D raw dimensions.
+        memory: Of the K modelled dimensions.
+        normal_distances: (K,) of each modelled dimension's distribution from a normal one.
+        ends: Of each schedule.
+        expected: Of the recipe, and then of every schedule, prediction and kind of loss.
+        curve: v, mse over log-SNR.
+    """
+
+    folder: Path
+    header: LatentHeader
+    recipe: Recipe
+    variance: Array
+    latent_size: int
+    references: ReferenceLosses
+    white_shares: Array
+    raw_memory: Memory
+    memory: Memory
+    normal_distances: Array
+    ends: Sequence[ScheduleEnd]
+    expected: Sequence[ExpectedLoss]
+    curve: LossCurve
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Return the known failures that show."""
+        finding = white_latents(self.references)
+        return [finding] if finding else []
+
+    @property
+    def num_white(self) -> int:
+        """Return how many of the modelled dimensions are white noise."""
+        return int((self.white_shares > WHITE_DIMENSION_SHARE).sum())
+
+    @property
+    def num_for(self) -> dict[float, int]:
+        """Return how many principal dimensions hold each of `FIDELITIES` of the variance."""
+        share = np.cumsum(self.variance) / self.variance.sum()
+        return {each: int((share < each - 1e-12).sum()) + 1 for each in FIDELITIES}
+
+    def words(self) -> str:
+        """Return what was found, for a person."""
+        from diffwave.latent_words import words
+
+        return words(self)
+
+    def record(self) -> dict[str, Any]:
+        """Return the figures as JSON-able data."""
+        header, statistics = self.header, self.header.statistics
+        return {
+            "kind": "latents",
+            "folder": str(self.folder),
+            "findings": [finding.record() for finding in self.findings],
+            "contents": header.contents,
+            "num_files": len(header.files),
+            "num_skipped": len(header.skipped),
+            "num_frames": sum(file.num_frames for file in header.files),
+            "frame_rate_hz": header.frame_rate_hz,
+            "raw_size": header.latent_size,
+            "num_informative": int(statistics.is_informative.sum()),
+            "information": statistics.information.tolist(),
+            "kl": list(statistics.kl),
+            "principal_variance": self.variance.tolist(),
+            "num_principal_for": {str(share): count for share, count in self.num_for.items()},
+            "fidelity": self.recipe.fidelity,
+            "latent_size": self.latent_size,
+            "white_share": self.references.gaussian / self.references.white,
+            "white_shares": self.white_shares.tolist(),
+            "num_white": self.num_white,
+            "raw_memory_frames": self.raw_memory.frames.tolist(),
+            "raw_memory_is_whole": self.raw_memory.is_whole.tolist(),
+            "memory_frames": self.memory.frames.tolist(),
+            "memory_is_whole": self.memory.is_whole.tolist(),
+            "segment_frames": self.recipe.segment_frames,
+            "normal_distances": self.normal_distances.tolist(),
+            "schedules": [asdict(each) for each in self.ends],
+            "expected_losses": [asdict(each) for each in self.expected],
+        }
+
+    def picture(self, path: Path) -> None:
+        """Draw variances, memory and losses; the suffix of `path` says in which format."""
+        from diffwave.latent_picture import draw
+
+        draw(self, path)
+
+
+def white_latents(references: ReferenceLosses, objective: str = "v, mse, cosine") -> Finding | None:
+    """Return the finding that latents are white noise, where they are.
+
+    Args:
+        references: Of held-out latents.
+        objective: Of the references, in words.
+    """
+    share = references.gaussian / references.white
+    if share <= WHITE_SHARE:
+        return None
+    return Finding(
+        WHITE_LATENTS,
+        f"The best linear denoiser leaves {100 * share:.1f} % of the loss of white noise "
+        f"({references.gaussian:.3f} of {references.white:.3f}; {objective}), so there is nothing "
+        "to learn.",
+    )
+
+
+def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagnosis:
+    """Return what the latents of a folder promise.
+
+    Files are read three times, in blocks; what is held at a time does not grow with their number.
+
+    Args:
+        folder: A latent folder of real music.
+        recipe: Of the training that is considered; None for the default.
+
+    Raises:
+        ValueError: If the folder holds generated latents, too little, or what cannot be read.
+    """
+    recipe = recipe or Recipe()
+    check_fidelity(recipe.fidelity)
+    header = LatentHeader.read(folder)
+    if header.contents == GENERATED:
+        raise ValueError(
+            f"'{folder}' holds generated latents; those of real music are needed. "
+            "Give what rave encode wrote."
+        )
+    reader = ClipReader.open(folder, header)
+    training, held_out = split_clips(header.files, recipe.held_out_fraction)
+    blocks = list(_blocks(training))
+    arrays = (reader.raw(block) for block in blocks)
+    principal = PrincipalDimensions.of(_shown(arrays, "Dimensions", len(blocks)))
+    standardizer = Standardizer.of(principal, recipe.fidelity)
+
+    segments = FixedSegments(reader, training, recipe.segment_frames, REFERENCE_SEGMENTS)
+    num_runs = -(-len(segments) // RUN_OF_SEGMENTS)
+    runs = _shown(standardized_runs(standardizer, segments), "Covariance", num_runs)
+    gaussian = fit_gaussian(runs)
+    segments = FixedSegments(reader, held_out, recipe.segment_frames, recipe.held_out_segments)
+    data = SpectralDensity(standardizer.latent_size, recipe.segment_frames)
+    for run, num_valid_frames in standardized_runs(standardizer, segments):
+        data.add(run, num_valid_frames)
+    cosine = named_schedule(COSINE)
+    _, white, linear = channel_errors(gaussian, data, cosine.alpha_bar.numpy(), "v")
+    levels = alpha_bar_from_log_snr(torch.from_numpy(CURVE_LOG_SNR)).numpy()
+    raw_memory, own_memory, distances = _over_time(reader, standardizer, header, blocks)
+    return LatentDiagnosis(
+        folder,
+        header,
+        recipe,
+        variance=principal.variance[principal.is_real],
+        latent_size=standardizer.latent_size,
+        references=reference_losses(gaussian, data, cosine, *USUAL),
+        white_shares=linear.mean(axis=0) / white.mean(axis=0),
+        raw_memory=raw_memory,
+        memory=own_memory,
+        normal_distances=distances,
+        ends=[_end(name) for name in SCHEDULES],
+        expected=_expected(gaussian, data, recipe),
+        curve=loss_curve(gaussian, data, levels, *USUAL),
+    )
+
+
+def _over_time(
+    reader: ClipReader, standardizer: Standardizer, header: LatentHeader, blocks: Sequence[Clip]
+) -> tuple[Memory, Memory, Array]:
+    """Return the memory of raw and of modelled dimensions, and the latter's distances from normal.
+
+    Measured together, of blocks from all over the training latents.
+    """
+    count = min(NUM_BLOCKS, len(blocks))
+    chosen = [blocks[index * len(blocks) // count] for index in range(count)]
+    skip = -(-sum(block.num_frames for block in chosen) // DISTRIBUTION_FRAMES)
+    raw_size, kept = header.latent_size, list[NDArray[np.float32]]()
+    mean = standardizer.mean.double().numpy()[:, None]
+
+    def both() -> Iterator[Array]:
+        for block in _shown(chosen, "Memory", count):
+            raw = reader.raw(block)
+            latents = standardizer.standardize(torch.from_numpy(np.array(raw))[None])[0].numpy()
+            kept.append(latents[:, ::skip])
+            yield np.concatenate([raw - mean, latents])
+
+    found = memory(both(), NUM_LAGS)
+    parts = (
+        Memory(found.correlation[rows], found.frames[rows], found.is_whole[rows])
+        for rows in (slice(raw_size), slice(raw_size, None))
+    )
+    raw_memory, own_memory = parts
+    return raw_memory, own_memory, distance_from_normal(np.concatenate(kept, axis=1))
+
+
+def _end(name: str) -> ScheduleEnd:
+    schedule = named_schedule(name)
+    signal = float(schedule.alpha_bar[-1])
+    snr_db = 10.0 * math.log10(signal / (1.0 - signal)) if signal > 0 else None
+    return ScheduleEnd(name, len(schedule), signal, snr_db)
+
+
+def _expected(gaussian: GaussianModel, data: SpectralDensity, recipe: Recipe) -> list[ExpectedLoss]:
+    """Return the reference losses of the recipe, and then of all that one could choose."""
+
+    def losses(name: str, schedule: NoiseSchedule, *objective: Any) -> ExpectedLoss:
+        found = reference_losses(gaussian, data, schedule, *objective)
+        return ExpectedLoss(name, *objective, **asdict(found))
+
+    objective = recipe.prediction, recipe.loss, recipe.weighting
+    rows = [losses(recipe.schedule_name, recipe.schedule, *objective)]
+    for name in _shown(SCHEDULES, "Losses", len(SCHEDULES)):
+        schedule = named_schedule(name)
+        rows += [
+            losses(name, schedule, prediction, loss, "none")
+            for loss in get_args(LossKind)
+            for prediction in get_args(Prediction)
+            if prediction != "epsilon" or not schedule.is_zero_terminal
+        ]
+    return rows
+
+
+def _blocks(clips: Sequence[Clip]) -> Iterator[Clip]:
+    """Yield the clips in parts that can be held in memory."""
+    for clip in clips:
+        for start in range(clip.start, clip.stop, BLOCK_FRAMES):
+            yield Clip(clip.file, start, min(start + BLOCK_FRAMES, clip.stop))
+
+
+def _shown(items: Iterable[T], label: str, count: int) -> Iterable[T]:
+    """Return some items; while they are gone through, progress is shown where it takes long."""
+    from tqdm import tqdm
+
+    shown: Iterable[T] = tqdm(
+        items, label, count, file=sys.stderr, leave=False, delay=PROGRESS_DELAY_S
+    )
+    return shown
