@@ -114,6 +114,13 @@ class SpectralDensity:
         both.num_valid_frames = self.num_valid_frames + other.num_valid_frames
         return both
 
+    def dimension(self, index: int) -> SpectralDensity:
+        """Return the power of one channel alone."""
+        alone = SpectralDensity(1, self.num_frames)
+        alone._sum = self._sum[:, index : index + 1, index : index + 1]
+        alone.num_valid_frames = self.num_valid_frames
+        return alone
+
     @property
     def density(self) -> NDArray[np.complex128]:
         """Return the cross-spectral density (F, K, K); the identity for white data of power 1."""
@@ -149,10 +156,14 @@ class GaussianModel:
 
 
 def fit_gaussian(runs: Iterable[tuple[NDArray[np.floating], float]]) -> GaussianModel:
-    """Return the Gaussian model of training segments.
+    """Return the Gaussian model of training segments; see `halves_of` and `fit_halves`."""
+    return fit_halves(*halves_of(runs))
 
-    The density is smoothed over frequency and drawn towards white data, by as much as predicts one
-    half of the segments best from the other.
+
+def halves_of(
+    runs: Iterable[tuple[NDArray[np.floating], float]],
+) -> tuple[SpectralDensity, SpectralDensity]:
+    """Return the power of each half of some segments.
 
     Args:
         runs: Some neighbouring segments (S, K, N), with their number of frames that are not
@@ -164,6 +175,15 @@ def fit_gaussian(runs: Iterable[tuple[NDArray[np.floating], float]]) -> Gaussian
             halves = [SpectralDensity(*segments.shape[1:]) for _ in range(2)]
         halves[index % 2].add(segments, num_valid_frames)
     first, second = halves
+    return first, second
+
+
+def fit_halves(first: SpectralDensity, second: SpectralDensity) -> GaussianModel:
+    """Return the Gaussian model of segments, of which each half is given.
+
+    The density is smoothed over frequency and drawn towards white data, by as much as predicts the
+    second half best from the first.
+    """
     if second.num_valid_frames == 0:  # too little to estimate anything
         return _gaussian(first, 0, 1.0)
 
