@@ -6,7 +6,9 @@ latents alike. S sampling steps, K latent size, D raw latent size, N frames, W f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +26,10 @@ from diffwave.failures import (
 from diffwave.generate import DPM_SOLVER, NoiseStream, model_denoiser, sample
 from diffwave.generated import LOUD, QUIET
 from diffwave.model import LatentDiffusion
+from diffwave.sample_statistics import LAGS, autocorrelation, compare
+
+if TYPE_CHECKING:
+    from rave.codec import Codec, DecoderNoise
 
 Array = NDArray[np.floating]
 # Of DPM-Solver++; more do not come nearer to held-out latents (docs/results.md).
@@ -70,7 +76,7 @@ def trace_sampling(
     num_frames: int,
     count: int,
     seed: int,
-    inputs: dict[str, Tensor],
+    inputs: Mapping[str, Tensor],
     power: float,
     num_steps: int = NUM_STEPS,
 ) -> tuple[Tensor, Trace]:
@@ -216,3 +222,74 @@ def memorised(generated: Array, held_out: Array) -> Finding | None:
         f"Windows of {WINDOW_FRAMES} generated frames lie at {ratio:.2f} of the distance to their "
         "nearest training window at which held-out music lies: they are copies.",
     )
+
+
+def nearest_distances(queries: Array, training: Iterable[Array]) -> Array:
+    """Return how far each window lies from the nearest one of the training, at any offset.
+
+    Args:
+        queries: (Q, K, W) windows of latents.
+        training: Stretches of training latents, (K, n) each.
+
+    Returns:
+        (Q,) one minus the cosine between both, which no level changes: 0 of a copy, 1 of what has
+        nothing in common. 2 where there is no training window at all.
+    """
+    count, latent_size, num_frames = queries.shape
+    points = _unit(queries.reshape(count, -1))
+    nearest = np.full(count, -1.0)
+    for stretch in training:
+        if stretch.shape[1] < num_frames:
+            continue
+        known = np.lib.stride_tricks.sliding_window_view(stretch, num_frames, axis=1)
+        cosine = points @ _unit(known.transpose(1, 0, 2).reshape(-1, latent_size * num_frames)).T
+        nearest = np.maximum(nearest, cosine.max(axis=1))
+    return 1.0 - nearest
+
+
+def _unit(points: Array) -> Array:
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    unit: Array = points / np.maximum(lengths, 1e-12)
+    return unit
+
+
+def describe(generated: Array, training: Array, held_out: Array) -> dict[str, Any]:
+    """Return statistics of generated segments, and of training ones, against held-out segments.
+
+    Args:
+        generated: (S, K, N).
+        training: (S, K, N), as many, to tell how far real music lies from real music.
+        held_out: (S', K, N).
+
+    Returns:
+        `generated`, `training` and `held_out`: `mean` and `std` of each channel, `lowest` and
+        `highest` value, `autocorrelation` at `lags`, averaged over channels. Of the first two as
+        well their distances from held-out segments: those of `sample_statistics`, under
+        `distance`, and `covariance`, relative to the norm of the held-out covariance.
+    """
+    sets = {"generated": generated, "training": training, "held_out": held_out}
+    figures: dict[str, Any] = {"lags": list(LAGS)}
+    for name, segments in sets.items():
+        figures[name] = {
+            "mean": segments.mean(axis=(0, 2)).tolist(),
+            "std": segments.std(axis=(0, 2)).tolist(),
+            "lowest": float(segments.min()),
+            "highest": float(segments.max()),
+            "autocorrelation": autocorrelation(segments).mean(axis=0).tolist(),
+        }
+        if name != "held_out":
+            distance = asdict(compare(segments, held_out))
+            covariances = [np.cov(np.hstack(list(each))) for each in (segments, held_out)]
+            one, other = (np.atleast_2d(each) for each in covariances)
+            distance["covariance"] = float(np.linalg.norm(one - other) / np.linalg.norm(other))
+            figures[name]["distance"] = distance
+    return figures
+
+
+def decoded_db(codec: Codec, clips: Array, noise: DecoderNoise) -> float:
+    """Return the median level of the audio that raw latents (S, D, N) decode to, dB full scale."""
+    levels = [
+        20.0 * np.log10(np.sqrt(np.square(codec.decode(clip, noise)).mean()) + 1e-9)
+        for clip in clips
+    ]
+    return float(np.median(levels))
