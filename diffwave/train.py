@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> Result:
     from diffwave.dataset import FixedSegments, SegmentDataset, split_clips
     from diffwave.latent_diagnosis import white_latents
     from diffwave.reference_loss import REFERENCE_SEGMENTS
-    from diffwave.run import KIND, open_run, save_header
+    from diffwave.run import KIND, TrainingData, open_run, save_header
     from diffwave.skill import save_skill, skill_bins
     from diffwave.training import (
         DiffusionSystem,
@@ -104,6 +104,8 @@ def run(options: argparse.Namespace) -> Result:
 
     save_run(options.out, KIND, model_config, config)
     save_header(options.out, header)
+    controls = Path(options.controls[0]) if options.controls else None
+    TrainingData(options.latents, options.spectrograms, controls).write(options.out)
     num_frames = settings.segment_frames
     held_out = FixedSegments(reader, held_out_clips, num_frames, settings.held_out_segments)
     known = FixedSegments(reader, training_clips, num_frames, REFERENCE_SEGMENTS)

@@ -1,0 +1,348 @@
+"""A whole diagnosis of a run: what it has learned, its network, its conditions, its samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from diffwave import network_diagnosis as network
+from diffwave import sample_diagnosis as samples
+from diffwave.dataset import FixedSegments, Segment, conditions_of
+from diffwave.diagnostics import (
+    BATCH_SIZE,
+    conditioner_curves,
+    conditioner_gain,
+    ignored_conditioner,
+    order_across_clips,
+)
+from diffwave.failures import FOREIGN_SCHEDULE, Finding
+from diffwave.lmnt import is_lmnt_run
+from diffwave.run import KIND, DiffusionRun, TrainingData, open_run, training_settings
+from diffwave.run_data import RunData, open_data
+from diffwave.sample_statistics import windows
+from diffwave.settings import TrainingSettings
+from diffwave.skill import skill_bins
+from diffwave.training import held_out_errors, measure_references
+from rave.codec import Codec, DecoderNoise, load_codec
+from rave.experiment import rebuild_model
+
+# Held-out segments that the network is asked about; each costs some hundred passes.
+NUM_PROBED = 16
+# Segments that are generated, at most so many real ones to compare them with, and those decoded.
+NUM_GENERATED, NUM_REAL, NUM_DECODED = 32, 128, 4
+# Frames that a segment needs so that autocorrelation and windows can be told.
+FEWEST_FRAMES = 2 * samples.WINDOW_FRAMES
+# Segments from which the covariance is estimated, and frames that are searched for copies, at most.
+REFERENCE_SEGMENTS, SEARCHED_FRAMES = 4096, 2**18
+
+
+@dataclass(frozen=True)
+class RunDiagnosis:
+    """What was measured of a run, and what is wrong with it.
+
+    Attributes:
+        figures: JSON-able.
+        findings: The failures found; none in a healthy run.
+    """
+
+    figures: dict[str, Any]
+    findings: list[Finding] = field(default_factory=list)
+
+    def words(self) -> str:
+        """Return what a person reads: findings first, then short tables."""
+        from diffwave.run_words import words
+
+        return words(self.figures, self.findings)
+
+    def record(self) -> dict[str, Any]:
+        """Return findings and figures as JSON-able data."""
+        return {"findings": [each.record() for each in self.findings], **self.figures}
+
+    def picture(self, path: Path) -> None:
+        """Draw the figures into a .png or .svg file, whole or not at all."""
+        from diffwave.run_picture import draw
+
+        draw(self.figures, path)
+
+
+def diagnose_run(
+    folder: Path,
+    *,
+    latents: Path | None = None,
+    spectrograms: Path | None = None,
+    controls: Path | None = None,
+    codec: Path | None = None,
+    device: torch.device | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> RunDiagnosis:
+    """Return the diagnosis of a run.
+
+    Args:
+        folder: What diffwave.train wrote, or a run of the patched lmnt diffwave.
+        latents: The latents that it was trained on, if they have moved since.
+        spectrograms: The same of its spectrograms.
+        controls: The same of its controls.
+        codec: Decodes generated latents; None leaves out what needs it.
+        device: To compute on; None for the CPU.
+        seed: Of what is generated.
+        progress: Called with a few words when a part of the work begins.
+
+    Raises:
+        ValueError: If the folder is no run, or its latents or conditions are not found or are
+            not those of the run.
+    """
+    tell = progress or (lambda _: None)
+    device = device or torch.device("cpu")
+    run, settings = open_run(folder), training_settings(folder)
+    model = run.model
+    data = open_data(run, settings, TrainingData(latents, spectrograms, controls), FEWEST_FRAMES)
+    decoder = None
+    if codec is not None:
+        decoder = load_codec(codec, device)
+        decoder.check_latents(run.header, folder)
+    figures: dict[str, Any] = {
+        "run": str(folder),
+        "num_steps": run.num_steps,
+        "latent_size": model.standardizer.latent_size,
+        "raw_size": model.standardizer.raw_size,
+        "follows": list(model.conditioners),
+        "latents": str(data.reader.folder),
+        "is_training_data": data.is_known,
+        "segment_frames": data.num_frames,
+        "frame_rate_hz": run.header.frame_rate_hz,
+    }
+    tell("what has been learned")
+    figures |= _learned(run, data, settings, device)
+    probed = data.segments(data.held_out, NUM_PROBED)
+    probe = _probe(run, probed, seed, device)
+    tell("the network")
+    figures["network"], findings = _network(run, probe)
+    figures["timesteps"] = None
+    if not is_lmnt_run(folder):  # whose draws follow from its noise as well
+        figures["timesteps"] = network.timestep_coverage(
+            settings.seed, settings.batch_size, run.num_steps, len(model.schedule)
+        )
+    figures["conditioner"] = None
+    if model.is_conditional and len(probed) > 1:
+        tell("the conditions")
+        figures["conditioner"] = conditioned = _conditioner(run, probe, probed, data, settings)
+        findings.append(
+            ignored_conditioner(
+                conditioned["best_gain"],
+                {name: max(each["change"]) for name, each in conditioned["curves"].items()},
+                figures["held_out_loss"],
+                figures["white"],
+            )
+        )
+    tell("the samples")
+    is_foreign = any(each and each.name == FOREIGN_SCHEDULE for each in findings)
+    more, found = _samples(run, data, decoder, seed, device, is_foreign)
+    return RunDiagnosis(
+        _jsonable({**figures, **more}), [each for each in (*findings, *found) if each is not None]
+    )
+
+
+def _learned(
+    run: DiffusionRun, data: RunData, settings: TrainingSettings, device: torch.device
+) -> dict[str, Any]:
+    """Return loss, references and skill over log-SNR, as the training measures them."""
+    model, num_frames = run.model, settings.segment_frames
+    held_out = FixedSegments(data.reader, data.held_out, num_frames, settings.held_out_segments)
+    known = FixedSegments(data.reader, data.training, num_frames, REFERENCE_SEGMENTS)
+    references, levels = measure_references(model, known, held_out, settings)
+    model.to(device)
+    errors = []
+    with torch.no_grad():
+        for start in range(0, len(held_out), BATCH_SIZE):
+            stop = min(start + BATCH_SIZE, len(held_out))
+            batch = default_collate([held_out[index] for index in range(start, stop)])
+            batch = cast(Segment, {name: value.to(device) for name, value in batch.items()})
+            found = held_out_errors(model, batch, len(held_out), settings.loss, settings.weighting)
+            errors.append(found.double().cpu())
+    losses = torch.cat(errors).numpy()
+    loss = float(losses.mean())
+    return {
+        "prediction": model.prediction,
+        "loss": settings.loss,
+        "weighting": settings.weighting,
+        "held_out_loss": loss,
+        **asdict(references),
+        "skill": references.skill(loss),
+        "by_log_snr": [asdict(each) for each in skill_bins(losses, levels)],
+    }
+
+
+def _probe(
+    run: DiffusionRun, segments: FixedSegments, seed: int, device: torch.device
+) -> network.Probe:
+    raw, inputs = _batch(segments, device)
+    latents = run.model.standardizer.standardize(raw)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+    return network.Probe(run.model, latents, noise.to(device), inputs)
+
+
+def _batch(segments: FixedSegments, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return raw latents (B, D, N) and conditions of all segments."""
+    batch = default_collate(list(segments))
+    inputs = {name: value.to(device) for name, value in conditions_of(batch).items()}
+    return batch["raw"].to(device), inputs
+
+
+def _network(
+    run: DiffusionRun, probe: network.Probe
+) -> tuple[dict[str, Any], list[Finding | None]]:
+    """Return what was measured of the network, and what is wrong with it."""
+    share, change = network.broadcast_share(probe), network.readout_change(probe)
+    told = network.told_errors(probe)
+    figures = {
+        "levels": [network.magnitudes(probe, level) for level in network.LEVELS],
+        "broadcast_share": share,
+        "readout_change": change,
+        "told": told,
+    }
+    foreign = None
+    if not is_lmnt_run(run.folder):
+        named = rebuild_model(run.folder, KIND).schedule
+        foreign = network.other_schedule(run.model.schedule, named)
+    return figures, [
+        network.broadcast_output(share, run.model.standardizer.latent_size),
+        network.residual_readout(change),
+        foreign or network.foreign_schedule(np.asarray(told["error"])),
+    ]
+
+
+def _conditioner(
+    run: DiffusionRun,
+    probe: network.Probe,
+    probed: FixedSegments,
+    data: RunData,
+    settings: TrainingSettings,
+) -> dict[str, Any]:
+    """Return gains over all noise levels, and what other conditions change at each."""
+    model = run.model
+    held_out = FixedSegments(
+        data.reader, data.held_out, settings.segment_frames, settings.held_out_segments
+    )
+    order = order_across_clips(probed.clips)
+    others = {name: value[order] for name, value in probe.inputs.items()}
+
+    def gain(names: list[str], is_alone: bool = False) -> float:
+        return conditioner_gain(
+            model, held_out, settings.loss, settings.weighting, names, is_alone
+        ).gain
+
+    names = list(model.conditioners)
+    gains = {name: gain([name]) for name in names}
+    alone = {name: gain([name], True) for name in names} if len(names) > 1 else dict(gains)
+    if len(names) > 1:
+        gains["all"] = alone["all"] = gain(names)
+    return {
+        "gain": gains,
+        "gain_alone": alone,
+        "best_gain": {name: max(gains[name], alone[name]) for name in gains},
+        "curves": conditioner_curves(probe, others),
+    }
+
+
+def _samples(
+    run: DiffusionRun,
+    data: RunData,
+    decoder: Codec | None,
+    seed: int,
+    device: torch.device,
+    is_foreign: bool,
+) -> tuple[dict[str, Any], list[Finding | None]]:
+    """Generate, and return what was measured of the samples, and what is wrong with them."""
+    model, header = run.model, run.header
+    raw_held_out, _ = _batch(data.segments(data.held_out, NUM_REAL), device)
+    raw_training, _ = _batch(data.segments(data.training, NUM_GENERATED), device)
+    held_out, training = (
+        model.standardizer.standardize(raw).double().cpu().numpy()
+        for raw in (raw_held_out, raw_training)
+    )
+    conditioned = data.segments(data.held_out, NUM_GENERATED)
+    inputs = _batch(conditioned, device)[1]
+    count = len(conditioned) if inputs else NUM_GENERATED
+    power = float(np.square(training).mean())
+    latents, trace = samples.trace_sampling(model, data.num_frames, count, seed, inputs, power)
+    raw = model.standardizer.unstandardize(latents)
+    generated = latents.double().cpu().numpy()
+    figures: dict[str, Any] = {
+        "sampling": {
+            "count": count,
+            "num_steps": len(trace.denoised),
+            **{name: value.tolist() for name, value in asdict(trace).items()},
+        },
+        "samples": None,
+        "nearest": None,
+        "decoded": None,
+    }
+    # A foreign schedule lets the norm explode; it has been told already.
+    exploding = None if is_foreign else samples.exploding_norm(trace)
+    if not (np.isfinite(generated).all() and bool(raw.isfinite().all())):
+        return figures, [exploding]
+    mean, std = (np.asarray(each) for each in (header.statistics.mean, header.statistics.std))
+    deviation = np.square(raw.double().cpu().numpy() - mean[:, None]).mean(axis=(0, 2))
+    level = float(np.sqrt(deviation.mean() / np.square(std).mean()))
+    figures["samples"] = {
+        "level": level,
+        "clamped_share": samples.clamped_share(generated),
+        **samples.describe(generated, training, held_out),
+    }
+    real = data.stretches(model, samples.WINDOW_FRAMES - 1, SEARCHED_FRAMES)
+    distances = _nearest(generated, held_out, [each.numpy() for each in real])
+    figures["nearest"] = {name: float(np.median(each)) for name, each in distances.items()}
+    findings = [
+        samples.clamped_sampler(generated),
+        exploding,
+        samples.level_lost(np.sqrt(deviation), std, float(trace.noisy[-1] / trace.expected[-1])),
+        samples.memorised(distances["generated"], distances["held_out"]),
+    ]
+    if decoder is not None:
+        noise = DecoderNoise(decoder.format, header.statistics, seed, "diagnosis")
+        decoded = {
+            name: samples.decoded_db(decoder, _some(clips), noise)
+            for name, clips in (("generated", raw), ("held_out", raw_held_out))
+        }
+        figures["decoded"] = decoded
+        if not is_foreign:
+            findings.append(samples.silent_decode(decoded["generated"], decoded["held_out"], level))
+    return figures, findings
+
+
+def _some(clips: Tensor) -> Any:
+    """Return a few of some clips, evenly spread, as an array."""
+    places = np.linspace(0, len(clips) - 1, min(NUM_DECODED, len(clips))).astype(int)
+    return clips[places].cpu().numpy()
+
+
+def _nearest(generated: Any, held_out: Any, training: list[Any]) -> dict[str, Any]:
+    """Return the distance of each window to the nearest of the training."""
+    latent_size = generated.shape[1]
+
+    def distances(segments: Any) -> Any:
+        points = windows(segments, samples.WINDOW_FRAMES)
+        shape = (len(points), latent_size, samples.WINDOW_FRAMES)
+        return samples.nearest_distances(points.reshape(shape).astype(np.float32), training)
+
+    return {"generated": distances(generated), "held_out": distances(held_out)}
+
+
+def _jsonable(content: Any) -> Any:
+    """Return content with None for what is no finite number."""
+    if isinstance(content, dict):
+        return {key: _jsonable(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_jsonable(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
