@@ -104,7 +104,9 @@ def diagnose_run(
     device = device or torch.device("cpu")
     run, settings = open_run(folder), training_settings(folder)
     model = run.model
-    data = open_data(run, settings, TrainingData(latents, spectrograms, controls), FEWEST_FRAMES)
+    data = open_data(
+        run, settings, TrainingData(latents, spectrograms, controls), FEWEST_FRAMES
+    )
     decoder = None
     if codec is not None:
         decoder = load_codec(codec, device)
@@ -166,7 +168,9 @@ def _learned(
             stop = min(start + BATCH_SIZE, len(held_out))
             batch = default_collate([held_out[index] for index in range(start, stop)])
             batch = cast(Segment, {name: value.to(device) for name, value in batch.items()})
-            found = held_out_errors(model, batch, len(held_out), settings.loss, settings.weighting)
+            found = held_out_errors(
+                model, batch, len(held_out), settings.loss, settings.weighting
+            )
             errors.append(found.double().cpu())
     losses = torch.cat(errors).numpy()
     loss = float(losses.mean())
@@ -197,9 +201,7 @@ def _batch(segments: FixedSegments, device: torch.device) -> tuple[Tensor, dict[
     return batch["raw"].to(device), inputs
 
 
-def _network(
-    run: DiffusionRun, probe: network.Probe
-) -> tuple[dict[str, Any], list[Finding | None]]:
+def _network(run: DiffusionRun, probe: network.Probe) -> tuple[dict[str, Any], list[Finding | None]]:
     """Return what was measured of the network, and what is wrong with it."""
     share, change = network.broadcast_share(probe), network.readout_change(probe)
     told = network.told_errors(probe)
@@ -315,7 +317,9 @@ def _samples(
         }
         figures["decoded"] = decoded
         if not is_foreign:
-            findings.append(samples.silent_decode(decoded["generated"], decoded["held_out"], level))
+            findings.append(
+                samples.silent_decode(decoded["generated"], decoded["held_out"], level)
+            )
     return figures, findings
 
 

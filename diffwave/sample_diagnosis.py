@@ -153,7 +153,9 @@ def clamped_sampler(values: Array) -> Finding | None:
     )
 
 
-def level_lost(rms: Array, training_std: Array, model_level: float | None = None) -> Finding | None:
+def level_lost(
+    rms: Array, training_std: Array, model_level: float | None = None
+) -> Finding | None:
     """Return a finding if raw generated latents have another level than the training latents.
 
     Args:
