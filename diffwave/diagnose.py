@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rave.command import Result, add_device, add_seed, command_parser, execute
 
 if TYPE_CHECKING:
-    from diffwave.latent_diagnosis import Recipe
+    from diffwave.expected_losses import Recipe
 
 RECORD, PICTURE = "diagnosis.json", "diagnosis.png"
 # Where a run's diagnosis is written, inside the run.
@@ -184,7 +184,7 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
         ValueError: If it cannot be read, or sets what follows from the latents.
     """
     from diffwave.denoiser import check_loss, check_weighting
-    from diffwave.latent_diagnosis import Recipe
+    from diffwave.expected_losses import Recipe
     from diffwave.train import read_settings
     from rave.experiment import build_model
 

@@ -5,12 +5,11 @@ D raw latent size, K modelled dimensions, P principal dimensions, L lags, N fram
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,12 +23,19 @@ from diffwave.dataset import (
     split_clips,
     standardized_runs,
 )
-from diffwave.denoiser import LossKind, Prediction, Weighting
+from diffwave.denoiser import LossKind, Prediction
+from diffwave.expected_losses import (
+    ExpectedLoss,
+    Recipe,
+    ScheduleEnd,
+    all_expected_losses,
+    expected_losses,
+    schedule_end,
+)
 from diffwave.failures import WHITE_LATENTS, Finding
 from diffwave.latent_statistics import Array, Memory, distance_from_normal, memory
 from diffwave.reference_loss import (
     REFERENCE_SEGMENTS,
-    GaussianModel,
     LossCurve,
     ReferenceLosses,
     SpectralDensity,
@@ -41,7 +47,6 @@ from diffwave.reference_loss import (
 from diffwave.schedule import (
     COSINE,
     SCHEDULES,
-    NoiseSchedule,
     alpha_bar_from_log_snr,
     named_schedule,
 )
@@ -53,7 +58,7 @@ from rave.latents import GENERATED, LatentHeader
 # than that neighbouring frames correlate by 0.3 (9 % of their variance) it is 0.977.
 WHITE_SHARE = 0.98
 # The same for one dimension, whose share is measured on fewer values: 20 minutes of piano, encoded
-# as samples of the posterior, give 0.98 to 1.02 for dimensions of noise, at most 0.79 for others.
+# as samples of the posterior, give 0.98 to 1.02 for dimensions of noise, at most 0.78 for others.
 WHITE_DIMENSION_SHARE = 0.95
 # Shares of the variance for which the number of principal dimensions is told.
 FIDELITIES = (0.9, 0.95, 0.99)
@@ -74,69 +79,6 @@ PROGRESS_DELAY_S = 2.0
 USUAL: tuple[Prediction, LossKind] = ("v", "mse")
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a training would do with the latents; as the recipe `default` unless said otherwise.
-
-    Attributes:
-        fidelity: Share of the variance to model.
-        held_out_fraction: Share of the files kept for validation.
-        held_out_segments: Segments of a validation.
-        segment_frames: Latent frames of a segment.
-        schedule: Its noise levels.
-        prediction: What the network predicts.
-        loss: mse or l1.
-        weighting: Of the loss over noise levels.
-    """
-
-    fidelity: float = 0.99
-    held_out_fraction: float = 0.1
-    held_out_segments: int = 128
-    segment_frames: int = 128
-    schedule: NoiseSchedule = field(default_factory=lambda: named_schedule(COSINE))
-    prediction: Prediction = "v"
-    loss: LossKind = "mse"
-    weighting: Weighting = "none"
-
-    @property
-    def schedule_name(self) -> str:
-        """Return the name of the schedule, if it has one."""
-        for name in SCHEDULES:
-            if torch.equal(named_schedule(name).alpha_bar, self.schedule.alpha_bar):
-                return name
-        return "another"
-
-
-@dataclass(frozen=True)
-class ExpectedLoss:
-    """The three reference losses of a training with one objective."""
-
-    schedule: str
-    prediction: str
-    loss: str
-    weighting: str
-    zero: float
-    white: float
-    gaussian: float
-
-
-@dataclass(frozen=True)
-class ScheduleEnd:
-    """What a schedule leaves at its last timestep.
-
-    Attributes:
-        schedule: Its name.
-        num_timesteps: T.
-        signal: Signal power left, of 1.
-        snr_db: The same relative to the noise; None where nothing is left.
-    """
-
-    schedule: str
-    num_timesteps: int
-    signal: float
-    snr_db: float | None
 
 
 @dataclass(frozen=True)
@@ -257,7 +199,7 @@ def white_latents(references: ReferenceLosses, objective: str = "v, mse, cosine"
 def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagnosis:
     """Return what the latents of a folder promise.
 
-    Files are read three times, in blocks; what is held at a time does not grow with their number.
+    Files are read three times, in parts. What is kept of them does not grow with their number.
 
     Args:
         folder: A latent folder of real music.
@@ -291,6 +233,8 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
         data.add(run, num_valid_frames)
     cosine = named_schedule(COSINE)
     _, white, linear = channel_errors(gaussian, data, cosine.alpha_bar.numpy(), "v")
+    objective = recipe.prediction, recipe.loss, recipe.weighting
+    names = _shown(SCHEDULES, "Losses", len(SCHEDULES))
     levels = alpha_bar_from_log_snr(torch.from_numpy(CURVE_LOG_SNR)).numpy()
     raw_memory, own_memory, distances = _over_time(reader, standardizer, header, blocks)
     return LatentDiagnosis(
@@ -304,8 +248,11 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
         raw_memory=raw_memory,
         memory=own_memory,
         normal_distances=distances,
-        ends=[_end(name) for name in SCHEDULES],
-        expected=_expected(gaussian, data, recipe),
+        ends=[schedule_end(name) for name in SCHEDULES],
+        expected=[
+            expected_losses(gaussian, data, recipe.schedule_name, recipe.schedule, *objective),
+            *all_expected_losses(gaussian, data, names),
+        ],
         curve=loss_curve(gaussian, data, levels, *USUAL),
     )
 
@@ -337,33 +284,6 @@ def _over_time(
     )
     raw_memory, own_memory = parts
     return raw_memory, own_memory, distance_from_normal(np.concatenate(kept, axis=1))
-
-
-def _end(name: str) -> ScheduleEnd:
-    schedule = named_schedule(name)
-    signal = float(schedule.alpha_bar[-1])
-    snr_db = 10.0 * math.log10(signal / (1.0 - signal)) if signal > 0 else None
-    return ScheduleEnd(name, len(schedule), signal, snr_db)
-
-
-def _expected(gaussian: GaussianModel, data: SpectralDensity, recipe: Recipe) -> list[ExpectedLoss]:
-    """Return the reference losses of the recipe, and then of all that one could choose."""
-
-    def losses(name: str, schedule: NoiseSchedule, *objective: Any) -> ExpectedLoss:
-        found = reference_losses(gaussian, data, schedule, *objective)
-        return ExpectedLoss(name, *objective, **asdict(found))
-
-    objective = recipe.prediction, recipe.loss, recipe.weighting
-    rows = [losses(recipe.schedule_name, recipe.schedule, *objective)]
-    for name in _shown(SCHEDULES, "Losses", len(SCHEDULES)):
-        schedule = named_schedule(name)
-        rows += [
-            losses(name, schedule, prediction, loss, "none")
-            for loss in get_args(LossKind)
-            for prediction in get_args(Prediction)
-            if prediction != "epsilon" or not schedule.is_zero_terminal
-        ]
-    return rows
 
 
 def _blocks(clips: Sequence[Clip]) -> Iterator[Clip]:

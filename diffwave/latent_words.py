@@ -12,7 +12,8 @@ from diffwave.failures import Finding
 from rave.latents import POSTERIOR_SAMPLE
 
 if TYPE_CHECKING:
-    from diffwave.latent_diagnosis import ExpectedLoss, LatentDiagnosis
+    from diffwave.expected_losses import ExpectedLoss
+    from diffwave.latent_diagnosis import LatentDiagnosis
     from diffwave.latent_statistics import Memory
 
 # Advised against: a segment in which the slowest dimension's memory fits fewer times, so that few
