@@ -51,7 +51,7 @@ def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
     return error.splitlines()[-1]
 
 
-@pytest.mark.parametrize("module", ["train", "inference", "preprocess"])
+@pytest.mark.parametrize("module", ["train", "inference", "preprocess", "diagnose"])
 def test_help_needs_no_heavy_import_and_ends_with_an_example(module: str) -> None:
     program = (
         f"import sys; from diffwave import {module} as m; m.parser().print_help(); "
@@ -224,7 +224,7 @@ def test_training_warns_of_white_noise(tmp_path: Path, capsys: pytest.CaptureFix
     noise = {f"{n}.npy": autoregression(2, 400, 0.0, seed) for seed, n in enumerate("abc")}
     write_latent_folder(tmp_path / "z", noise)
     assert train_tiny(tmp_path / "z", tmp_path / "run") == 0
-    assert "look like white noise" in capsys.readouterr().err
+    assert "warning: white-latents: " in capsys.readouterr().err
 
 
 def test_training_stops_at_a_loss_that_is_not_finite(
