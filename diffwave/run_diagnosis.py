@@ -218,7 +218,7 @@ def _network(run: DiffusionRun, probe: network.Probe) -> tuple[dict[str, Any], l
     return figures, [
         network.broadcast_output(share, run.model.standardizer.latent_size),
         network.residual_readout(change),
-        foreign or network.foreign_schedule(np.asarray(told["error"])),
+        foreign or network.foreign_schedule(*(np.asarray(told[each]) for each in ("error", "zero"))),
     ]
 
 
