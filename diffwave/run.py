@@ -112,9 +112,7 @@ class TrainingData:
             for field in fields(self)
             if (path := getattr(self, field.name)) is not None
         }
-        write_json(
-            folder / DATA_NAME, {"format": DATA_FORMAT, "version": DATA_VERSION, **paths}
-        )
+        write_json(folder / DATA_NAME, {"format": DATA_FORMAT, "version": DATA_VERSION, **paths})
 
     @classmethod
     def read(cls, folder: Path) -> TrainingData:

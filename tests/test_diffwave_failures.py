@@ -19,9 +19,7 @@ import diffwave.run_diagnosis
 import diffwave.sample_diagnosis
 from diffwave import train
 from diffwave.controls import LOUDNESS, ControlHeader
-from diffwave.failures import REMEDIES
 from diffwave.model import LatentDiffusion
-from diffwave.run import open_run
 from diffwave.run_diagnosis import RunDiagnosis, diagnose_run
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
@@ -48,7 +46,7 @@ SMALL = [
 NUM_FILES, NUM_FRAMES = 6, 1500
 MEMORIES = (0.95, 0.9, 0.8)
 # Of the raw dimensions: neither 1 nor alike, so that a lost standardization shows.
-SCALES = np.array([4.0, 3.0, 0.2], dtype=np.float32)[:, None]
+SCALES = np.array([9.0, 6.0, 0.5], dtype=np.float32)[:, None]
 
 
 def write_folders(folder: Path) -> None:
@@ -172,7 +170,7 @@ def exploding_norm(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch)
     guided = LatentDiffusion.guided
 
     def exaggerated(self: Any, inputs: Any, guidance: Any, *sizes: int) -> Any:
-        return guided(self, inputs, dict.fromkeys(inputs, 12.0), *sizes)
+        return guided(self, inputs, dict.fromkeys(inputs, 40.0), *sizes)
 
     monkeypatch.setattr(LatentDiffusion, "guided", exaggerated)
 
