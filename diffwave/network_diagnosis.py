@@ -227,32 +227,32 @@ def told_errors(probe: Probe) -> dict[str, Any]:
     """Return mean squared errors where the network is told other timesteps than the latents have.
 
     Returns:
-        `log_snr` of L levels, `shifts` of the told timestep as shares of the schedule, and
-        `error`, (L, number of shifts).
+        `log_snr` of L levels; `shifts` of the told timestep as shares of the schedule; `error`,
+        (L, number of shifts); `zero`, (L,), the error of predicting nothing.
     """
     last = len(probe.model.schedule) - 1
     timesteps = sorted({probe.timestep(level) for level in SCHEDULE_LEVELS}, reverse=True)
-    errors = [
-        [
-            rms(torch.sub(*probe.predict(right, min(max(right + round(shift * last), 0), last))))
-            ** 2
-            for shift in SHIFTS
-        ]
-        for right in timesteps
-    ]
+    errors, zero = [], []
+    for right in timesteps:
+        told = [min(max(right + round(shift * last), 0), last) for shift in SHIFTS]
+        pairs = [probe.predict(right, each) for each in told]
+        errors.append([rms(output - wanted) ** 2 for output, wanted in pairs])
+        zero.append(rms(pairs[0][1]) ** 2)
     log_snr = probe.model.schedule.log_snr[timesteps].tolist()
-    return {"log_snr": log_snr, "shifts": list(SHIFTS), "error": errors}
+    return {"log_snr": log_snr, "shifts": list(SHIFTS), "error": errors, "zero": zero}
 
 
-def foreign_schedule(errors: Array) -> Finding | None:
+def foreign_schedule(errors: Array, zero: Array) -> Finding | None:
     """Return a finding if a network is better when told timesteps to one side of the right ones.
 
     Args:
         errors: (L, number of `SHIFTS`); see `told_errors`.
+        zero: (L,) errors of predicting nothing. A network that is never better has learnt nothing,
+            with whatever schedule.
     """
     right = errors[:, SHIFTS.index(0.0)]
     best = np.asarray(SHIFTS)[errors.argmin(axis=1)]
-    is_better = errors.min(axis=1) < FOREIGN_GAIN * right
+    is_better = errors.min(axis=1) < FOREIGN_GAIN * np.minimum(right, zero)
     sides = set(np.sign(best[is_better]))
     if 2 * is_better.sum() <= len(errors) or len(sides) != 1:
         return None

@@ -94,7 +94,7 @@ def open_data(
     assert latents is not None
     header = LatentHeader.read(latents)
     header.check_matches(run.header, f"'{latents}'", f"run '{run.folder}'")
-    labels = model.conditioners[LABEL] if LABEL in model.conditioners else None
+    labels = model.named_conditioners().get(LABEL)
     reader = ClipReader.open(
         latents,
         header,

@@ -23,7 +23,15 @@ from diffwave.diagnostics import (
     ignored_conditioner,
     order_across_clips,
 )
-from diffwave.failures import FOREIGN_SCHEDULE, Finding
+from diffwave.failures import (
+    BROADCAST_OUTPUT,
+    EXPLODING_NORM,
+    FOREIGN_SCHEDULE,
+    LEVEL_LOST,
+    RESIDUAL_READOUT,
+    SILENT_DECODE,
+    Finding,
+)
 from diffwave.lmnt import is_lmnt_run
 from diffwave.run import KIND, DiffusionRun, TrainingData, open_run, training_settings
 from diffwave.run_data import RunData, open_data
@@ -42,6 +50,10 @@ NUM_GENERATED, NUM_REAL, NUM_DECODED = 32, 128, 4
 FEWEST_FRAMES = 2 * samples.WINDOW_FRAMES
 # Segments from which the covariance is estimated, and frames that are searched for copies, at most.
 REFERENCE_SEGMENTS, SEARCHED_FRAMES = 4096, 2**18
+# Samples of a network that is wired wrong, or is asked with another schedule than its own, may have
+# any level. That follows from the first, and would only hide it.
+WRONG_NETWORKS = (BROADCAST_OUTPUT, RESIDUAL_READOUT, FOREIGN_SCHEDULE)
+LEVELS_OF_SAMPLES = (EXPLODING_NORM, LEVEL_LOST, SILENT_DECODE)
 
 
 @dataclass(frozen=True)
@@ -104,9 +116,7 @@ def diagnose_run(
     device = device or torch.device("cpu")
     run, settings = open_run(folder), training_settings(folder)
     model = run.model
-    data = open_data(
-        run, settings, TrainingData(latents, spectrograms, controls), FEWEST_FRAMES
-    )
+    data = open_data(run, settings, TrainingData(latents, spectrograms, controls), FEWEST_FRAMES)
     decoder = None
     if codec is not None:
         decoder = load_codec(codec, device)
@@ -146,11 +156,11 @@ def diagnose_run(
             )
         )
     tell("the samples")
-    is_foreign = any(each and each.name == FOREIGN_SCHEDULE for each in findings)
-    more, found = _samples(run, data, decoder, seed, device, is_foreign)
-    return RunDiagnosis(
-        _jsonable({**figures, **more}), [each for each in (*findings, *found) if each is not None]
-    )
+    more, found = _samples(run, data, decoder, seed, device)
+    causes = [each for each in findings if each is not None]
+    if any(each.name in WRONG_NETWORKS for each in causes):
+        found = [each for each in found if each.name not in LEVELS_OF_SAMPLES]
+    return RunDiagnosis(_jsonable({**figures, **more}), [*causes, *found])
 
 
 def _learned(
@@ -168,9 +178,7 @@ def _learned(
             stop = min(start + BATCH_SIZE, len(held_out))
             batch = default_collate([held_out[index] for index in range(start, stop)])
             batch = cast(Segment, {name: value.to(device) for name, value in batch.items()})
-            found = held_out_errors(
-                model, batch, len(held_out), settings.loss, settings.weighting
-            )
+            found = held_out_errors(model, batch, len(held_out), settings.loss, settings.weighting)
             errors.append(found.double().cpu())
     losses = torch.cat(errors).numpy()
     loss = float(losses.mean())
@@ -201,7 +209,9 @@ def _batch(segments: FixedSegments, device: torch.device) -> tuple[Tensor, dict[
     return batch["raw"].to(device), inputs
 
 
-def _network(run: DiffusionRun, probe: network.Probe) -> tuple[dict[str, Any], list[Finding | None]]:
+def _network(
+    run: DiffusionRun, probe: network.Probe
+) -> tuple[dict[str, Any], list[Finding | None]]:
     """Return what was measured of the network, and what is wrong with it."""
     share, change = network.broadcast_share(probe), network.readout_change(probe)
     told = network.told_errors(probe)
@@ -218,7 +228,8 @@ def _network(run: DiffusionRun, probe: network.Probe) -> tuple[dict[str, Any], l
     return figures, [
         network.broadcast_output(share, run.model.standardizer.latent_size),
         network.residual_readout(change),
-        foreign or network.foreign_schedule(np.asarray(told["error"])),
+        foreign
+        or network.foreign_schedule(*(np.asarray(told[each]) for each in ("error", "zero"))),
     ]
 
 
@@ -261,8 +272,7 @@ def _samples(
     decoder: Codec | None,
     seed: int,
     device: torch.device,
-    is_foreign: bool,
-) -> tuple[dict[str, Any], list[Finding | None]]:
+) -> tuple[dict[str, Any], list[Finding]]:
     """Generate, and return what was measured of the samples, and what is wrong with them."""
     model, header = run.model, run.header
     raw_held_out, _ = _batch(data.segments(data.held_out, NUM_REAL), device)
@@ -288,9 +298,9 @@ def _samples(
         "nearest": None,
         "decoded": None,
     }
-    # A foreign schedule lets the norm explode; it has been told already.
-    exploding = None if is_foreign else samples.exploding_norm(trace)
-    if not (np.isfinite(generated).all() and bool(raw.isfinite().all())):
+    exploding = samples.exploding_norm(trace)
+    if not np.isfinite(generated).all():
+        assert exploding is not None
         return figures, [exploding]
     mean, std = (np.asarray(each) for each in (header.statistics.mean, header.statistics.std))
     deviation = np.square(raw.double().cpu().numpy() - mean[:, None]).mean(axis=(0, 2))
@@ -305,8 +315,8 @@ def _samples(
     figures["nearest"] = {name: float(np.median(each)) for name, each in distances.items()}
     findings = [
         samples.clamped_sampler(generated),
-        exploding,
-        samples.level_lost(np.sqrt(deviation), std, float(trace.noisy[-1] / trace.expected[-1])),
+        # What has exploded has no level that could have been lost on the way to raw latents.
+        exploding or samples.level_lost(np.sqrt(deviation), std),
         samples.memorised(distances["generated"], distances["held_out"]),
     ]
     if decoder is not None:
@@ -316,11 +326,8 @@ def _samples(
             for name, clips in (("generated", raw), ("held_out", raw_held_out))
         }
         figures["decoded"] = decoded
-        if not is_foreign:
-            findings.append(
-                samples.silent_decode(decoded["generated"], decoded["held_out"], level)
-            )
-    return figures, findings
+        findings.append(samples.silent_decode(decoded["generated"], decoded["held_out"], level))
+    return figures, [each for each in findings if each is not None]
 
 
 def _some(clips: Tensor) -> Any:

@@ -153,19 +153,13 @@ def clamped_sampler(values: Array) -> Finding | None:
     )
 
 
-def level_lost(
-    rms: Array, training_std: Array, model_level: float | None = None
-) -> Finding | None:
+def level_lost(rms: Array, training_std: Array) -> Finding | None:
     """Return a finding if raw generated latents have another level than the training latents.
 
     Args:
         rms: (D,) root mean square deviation of generated raw latents from the training mean.
         training_std: (D,) standard deviation of the training latents.
-        model_level: Root mean square of the same latents before they became raw, over that of the
-            training's. Where it has exploded, the level was not lost on the way to raw latents.
     """
-    if model_level is not None and not model_level <= LOUD:
-        return None
     variance = np.square(training_std)
     if not variance.any():
         return None
