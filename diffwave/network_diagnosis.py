@@ -92,7 +92,7 @@ class Probe:
 
 def rms(values: Tensor) -> float:
     """Return the root mean square."""
-    return float(values.double().square().mean().sqrt())
+    return float(values.cpu().double().square().mean().sqrt())  # float64 is not everywhere
 
 
 def magnitudes(probe: Probe, log_snr: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 
 from diffwave import network_diagnosis as network
 from diffwave import sample_diagnosis as samples
-from diffwave.dataset import FixedSegments, Segment, conditions_of
+from diffwave.dataset import FixedSegments, Segment, conditions_of, standardized_runs
 from diffwave.diagnostics import (
     BATCH_SIZE,
     conditioner_curves,
@@ -32,10 +32,21 @@ from diffwave.failures import (
     SILENT_DECODE,
     Finding,
 )
+from diffwave.latent_diagnosis import USUAL, white_latents
 from diffwave.lmnt import is_lmnt_run
+from diffwave.model import LatentDiffusion
+from diffwave.reference_loss import (
+    GaussianModel,
+    LossCurve,
+    ReferenceLosses,
+    SpectralDensity,
+    fit_gaussian,
+    reference_losses,
+)
 from diffwave.run import KIND, DiffusionRun, TrainingData, open_run, training_settings
 from diffwave.run_data import RunData, open_data
 from diffwave.sample_statistics import windows
+from diffwave.schedule import COSINE, named_schedule
 from diffwave.settings import TrainingSettings
 from diffwave.skill import skill_bins
 from diffwave.training import held_out_errors, measure_references
@@ -44,7 +55,7 @@ from rave.experiment import rebuild_model
 
 # Held-out segments that the network is asked about; each costs some hundred passes.
 NUM_PROBED = 16
-# Segments that are generated, at most so many real ones to compare them with, and those decoded.
+# Segments that are generated, real ones to compare them with, at most, and those that are decoded.
 NUM_GENERATED, NUM_REAL, NUM_DECODED = 32, 128, 4
 # Frames that a segment needs so that autocorrelation and windows can be told.
 FEWEST_FRAMES = 2 * samples.WINDOW_FRAMES
@@ -115,63 +126,82 @@ def diagnose_run(
     tell = progress or (lambda _: None)
     device = device or torch.device("cpu")
     run, settings = open_run(folder), training_settings(folder)
-    model = run.model
-    data = open_data(run, settings, TrainingData(latents, spectrograms, controls), FEWEST_FRAMES)
+    given = TrainingData(latents, spectrograms, controls)
+    data = open_data(run, settings, given, FEWEST_FRAMES)
     decoder = None
     if codec is not None:
         decoder = load_codec(codec, device)
         decoder.check_latents(run.header, folder)
     figures: dict[str, Any] = {
+        "kind": "run",
         "run": str(folder),
         "num_steps": run.num_steps,
-        "latent_size": model.standardizer.latent_size,
-        "raw_size": model.standardizer.raw_size,
-        "follows": list(model.conditioners),
+        "latent_size": run.model.standardizer.latent_size,
+        "raw_size": run.model.standardizer.raw_size,
+        "follows": list(run.model.conditioners),
         "latents": str(data.reader.folder),
         "is_training_data": data.is_known,
         "segment_frames": data.num_frames,
         "frame_rate_hz": run.header.frame_rate_hz,
+        "timesteps": None,
+        "conditioner": None,
     }
     tell("what has been learned")
-    figures |= _learned(run, data, settings, device)
-    probed = data.segments(data.held_out, NUM_PROBED)
-    probe = _probe(run, probed, seed, device)
-    tell("the network")
-    figures["network"], findings = _network(run, probe)
-    figures["timesteps"] = None
+    num_frames = settings.segment_frames
+    held_out = FixedSegments(data.reader, data.held_out, num_frames, settings.held_out_segments)
+    known = FixedSegments(data.reader, data.training, num_frames, REFERENCE_SEGMENTS)
+    references, levels = measure_references(run.model, known, held_out, settings)
+    gaussian, usual = _linear(run.model, data)
+    run.model.to(device)
+    figures |= _learned(run.model, held_out, settings, references, levels)
     if not is_lmnt_run(folder):  # whose draws follow from its noise as well
         figures["timesteps"] = network.timestep_coverage(
-            settings.seed, settings.batch_size, run.num_steps, len(model.schedule)
+            settings.seed, settings.batch_size, run.num_steps, len(run.model.schedule)
         )
-    figures["conditioner"] = None
-    if model.is_conditional and len(probed) > 1:
+    tell("the network")
+    probed = data.segments(data.held_out, NUM_PROBED)
+    probe = _probe(run.model, probed, seed)
+    figures["network"], causes = _network(run, probe)
+    causes.append(white_latents(usual))
+    if run.model.is_conditional and len(probed) > 1:
         tell("the conditions")
-        figures["conditioner"] = conditioned = _conditioner(run, probe, probed, data, settings)
-        findings.append(
+        figures["conditioner"] = followed = _conditioner(probe, probed, held_out, settings)
+        changes = {name: max(each["change"]) for name, each in followed["curves"].items()}
+        causes.append(
             ignored_conditioner(
-                conditioned["best_gain"],
-                {name: max(each["change"]) for name, each in conditioned["curves"].items()},
-                figures["held_out_loss"],
-                figures["white"],
+                followed["best_gain"], changes, figures["held_out_loss"], references.white
             )
         )
     tell("the samples")
-    more, found = _samples(run, data, decoder, seed, device)
-    causes = [each for each in findings if each is not None]
-    if any(each.name in WRONG_NETWORKS for each in causes):
-        found = [each for each in found if each.name not in LEVELS_OF_SAMPLES]
-    return RunDiagnosis(_jsonable({**figures, **more}), [*causes, *found])
+    more, effects = _samples(run, data, gaussian, decoder, seed)
+    findings = [each for each in causes if each is not None]
+    if any(each.name in WRONG_NETWORKS for each in findings):
+        effects = [each for each in effects if each.name not in LEVELS_OF_SAMPLES]
+    return RunDiagnosis(_jsonable({**figures, **more}), [*findings, *effects])
+
+
+def _linear(model: LatentDiffusion, data: RunData) -> tuple[GaussianModel, ReferenceLosses]:
+    """Return the best linear denoiser, and the losses by which latents are judged."""
+    standardizer = model.standardizer
+    known = data.segments(data.training, REFERENCE_SEGMENTS)
+    gaussian = fit_gaussian(standardized_runs(standardizer, known))
+    power = SpectralDensity(standardizer.latent_size, data.num_frames)
+    for latents, num_frames in standardized_runs(
+        standardizer, data.segments(data.held_out, NUM_REAL)
+    ):
+        power.add(latents, num_frames)
+    return gaussian, reference_losses(gaussian, power, named_schedule(COSINE), *USUAL)
 
 
 def _learned(
-    run: DiffusionRun, data: RunData, settings: TrainingSettings, device: torch.device
+    model: LatentDiffusion,
+    held_out: FixedSegments,
+    settings: TrainingSettings,
+    references: ReferenceLosses,
+    levels: LossCurve,
 ) -> dict[str, Any]:
     """Return loss, references and skill over log-SNR, as the training measures them."""
-    model, num_frames = run.model, settings.segment_frames
-    held_out = FixedSegments(data.reader, data.held_out, num_frames, settings.held_out_segments)
-    known = FixedSegments(data.reader, data.training, num_frames, REFERENCE_SEGMENTS)
-    references, levels = measure_references(model, known, held_out, settings)
-    model.to(device)
+    device = model.standardizer.mean.device
     errors = []
     with torch.no_grad():
         for start in range(0, len(held_out), BATCH_SIZE):
@@ -179,7 +209,7 @@ def _learned(
             batch = default_collate([held_out[index] for index in range(start, stop)])
             batch = cast(Segment, {name: value.to(device) for name, value in batch.items()})
             found = held_out_errors(model, batch, len(held_out), settings.loss, settings.weighting)
-            errors.append(found.double().cpu())
+            errors.append(found.cpu().double())
     losses = torch.cat(errors).numpy()
     loss = float(losses.mean())
     return {
@@ -193,20 +223,21 @@ def _learned(
     }
 
 
-def _probe(
-    run: DiffusionRun, segments: FixedSegments, seed: int, device: torch.device
-) -> network.Probe:
-    raw, inputs = _batch(segments, device)
-    latents = run.model.standardizer.standardize(raw)
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
-    return network.Probe(run.model, latents, noise.to(device), inputs)
-
-
-def _batch(segments: FixedSegments, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return raw latents (B, D, N) and conditions of all segments."""
+def _batch(
+    segments: FixedSegments, model: LatentDiffusion
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return raw latents (B, D, N), latents (B, K, N) and conditions of all segments."""
+    device = model.standardizer.mean.device
     batch = default_collate(list(segments))
+    raw = batch["raw"].to(device)
     inputs = {name: value.to(device) for name, value in conditions_of(batch).items()}
-    return batch["raw"].to(device), inputs
+    return raw, model.standardizer.standardize(raw), inputs
+
+
+def _probe(model: LatentDiffusion, segments: FixedSegments, seed: int) -> network.Probe:
+    _, latents, inputs = _batch(segments, model)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+    return network.Probe(model, latents, noise.to(latents.device), inputs)
 
 
 def _network(
@@ -234,29 +265,24 @@ def _network(
 
 
 def _conditioner(
-    run: DiffusionRun,
     probe: network.Probe,
     probed: FixedSegments,
-    data: RunData,
+    held_out: FixedSegments,
     settings: TrainingSettings,
 ) -> dict[str, Any]:
     """Return gains over all noise levels, and what other conditions change at each."""
-    model = run.model
-    held_out = FixedSegments(
-        data.reader, data.held_out, settings.segment_frames, settings.held_out_segments
-    )
     order = order_across_clips(probed.clips)
     others = {name: value[order] for name, value in probe.inputs.items()}
+    model, objective = probe.model, (settings.loss, settings.weighting)
 
     def gain(names: list[str], is_alone: bool = False) -> float:
-        return conditioner_gain(
-            model, held_out, settings.loss, settings.weighting, names, is_alone
-        ).gain
+        return conditioner_gain(model, held_out, *objective, names, is_alone).gain
 
     names = list(model.conditioners)
     gains = {name: gain([name]) for name in names}
-    alone = {name: gain([name], True) for name in names} if len(names) > 1 else dict(gains)
+    alone = dict(gains)
     if len(names) > 1:
+        alone = {name: gain([name], True) for name in names}
         gains["all"] = alone["all"] = gain(names)
     return {
         "gain": gains,
@@ -267,27 +293,20 @@ def _conditioner(
 
 
 def _samples(
-    run: DiffusionRun,
-    data: RunData,
-    decoder: Codec | None,
-    seed: int,
-    device: torch.device,
+    run: DiffusionRun, data: RunData, gaussian: GaussianModel, decoder: Codec | None, seed: int
 ) -> tuple[dict[str, Any], list[Finding]]:
     """Generate, and return what was measured of the samples, and what is wrong with them."""
     model, header = run.model, run.header
-    raw_held_out, _ = _batch(data.segments(data.held_out, NUM_REAL), device)
-    raw_training, _ = _batch(data.segments(data.training, NUM_GENERATED), device)
-    held_out, training = (
-        model.standardizer.standardize(raw).double().cpu().numpy()
-        for raw in (raw_held_out, raw_training)
-    )
-    conditioned = data.segments(data.held_out, NUM_GENERATED)
-    inputs = _batch(conditioned, device)[1]
-    count = len(conditioned) if inputs else NUM_GENERATED
-    power = float(np.square(training).mean())
-    latents, trace = samples.trace_sampling(model, data.num_frames, count, seed, inputs, power)
+    raw_held_out, latents, _ = _batch(data.segments(data.held_out, NUM_REAL), model)
+    held_out = latents.cpu().double().numpy()
+    _, latents, _ = _batch(data.segments(data.training, NUM_GENERATED), model)
+    training = latents.cpu().double().numpy()
+    followed = data.segments(data.held_out, NUM_GENERATED)
+    inputs = _batch(followed, model)[2]
+    count = len(followed) if inputs else NUM_GENERATED
+    latents, trace = samples.trace_sampling(model, data.num_frames, count, seed, inputs, gaussian)
     raw = model.standardizer.unstandardize(latents)
-    generated = latents.double().cpu().numpy()
+    generated = latents.cpu().double().numpy()
     figures: dict[str, Any] = {
         "sampling": {
             "count": count,
@@ -303,7 +322,7 @@ def _samples(
         assert exploding is not None
         return figures, [exploding]
     mean, std = (np.asarray(each) for each in (header.statistics.mean, header.statistics.std))
-    deviation = np.square(raw.double().cpu().numpy() - mean[:, None]).mean(axis=(0, 2))
+    deviation = np.square(raw.cpu().double().numpy() - mean[:, None]).mean(axis=(0, 2))
     level = float(np.sqrt(deviation.mean() / np.square(std).mean()))
     figures["samples"] = {
         "level": level,
@@ -311,7 +330,8 @@ def _samples(
         **samples.describe(generated, training, held_out),
     }
     real = data.stretches(model, samples.WINDOW_FRAMES - 1, SEARCHED_FRAMES)
-    distances = _nearest(generated, held_out, [each.numpy() for each in real])
+    few = held_out[_places(len(held_out), NUM_GENERATED)]
+    distances = _nearest(generated, few, [each.numpy() for each in real])
     figures["nearest"] = {name: float(np.median(each)) for name, each in distances.items()}
     findings = [
         samples.clamped_sampler(generated),
@@ -331,9 +351,13 @@ def _samples(
 
 
 def _some(clips: Tensor) -> Any:
-    """Return a few of some clips, evenly spread, as an array."""
-    places = np.linspace(0, len(clips) - 1, min(NUM_DECODED, len(clips))).astype(int)
-    return clips[places].cpu().numpy()
+    """Return a few of some clips as an array."""
+    return clips[_places(len(clips), NUM_DECODED)].cpu().numpy()
+
+
+def _places(length: int, count: int) -> Any:
+    """Return at most `count` places in a list, evenly spread."""
+    return np.linspace(0, length - 1, min(count, length)).astype(int)
 
 
 def _nearest(generated: Any, held_out: Any, training: list[Any]) -> dict[str, Any]:

@@ -115,6 +115,7 @@ def _trace(axes: Axes, sampling: dict[str, Any]) -> None:
     axes.plot(
         _numbers(sampling["denoised"]), color=REAL, marker="o", ms=3, label="denoised latents"
     )
+    axes.plot(sampling["linear"], ":", color=REAL, label="those of a linear denoiser")
     axes.set(title="Sampling", xlabel="step", ylabel="root mean square")
     axes.set_ylim(bottom=0.0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffwave.failures import Finding
+from diffwave.latent_words import findings_in_words
 from diffwave.training import SMALLEST_SKILL
 
 
@@ -18,7 +19,7 @@ def words(figures: dict[str, Any], findings: Sequence[Finding]) -> str:
     """
     parts = [
         _run(figures),
-        _findings(findings),
+        findings_in_words(findings, "this run"),
         _learned(figures),
         _noise_levels(figures),
         _timesteps(figures),
@@ -41,12 +42,6 @@ def _run(figures: dict[str, Any]) -> str:
         f"{line}\n'{figures['latents']}' are not the latents of its training: what is held out "
         "here may have been trained on."
     )
-
-
-def _findings(findings: Sequence[Finding]) -> str:
-    if not findings:
-        return "Nothing found: none of the ten known failures shows in this run."
-    return "\n".join(f"Found {finding}" for finding in findings)
 
 
 def _learned(figures: dict[str, Any]) -> str:
@@ -154,6 +149,7 @@ def _sampling(sampling: dict[str, Any]) -> str:
         ("noisy", "noisy latents"),
         ("expected", "as the schedule has it"),
         ("denoised", "denoised latents"),
+        ("linear", "of a linear denoiser"),
     ):
         values = [sampling[name][step] if step < len(sampling[name]) else None for step in shown]
         rows.append([label, *("" if value is None else f"{value:.2f}" for value in values)])

@@ -26,6 +26,7 @@ from diffwave.failures import (
 from diffwave.generate import DPM_SOLVER, NoiseStream, model_denoiser, sample
 from diffwave.generated import LOUD, QUIET
 from diffwave.model import LatentDiffusion
+from diffwave.reference_loss import GaussianModel, SpectralDensity
 from diffwave.sample_statistics import LAGS, autocorrelation, compare
 
 if TYPE_CHECKING:
@@ -62,12 +63,15 @@ class Trace:
         noisy: (S + 1,) root mean square of what each step begins with, and of the result.
         expected: (S + 1,) the same as the schedule predicts it.
         denoised: (S,) root mean square of what the model takes the latents for.
+        linear: (S,) of what the best linear denoiser would; more is known by a model that knows
+            more, and by one that follows conditions.
     """
 
     alpha_bar: Array
     noisy: Array
     expected: Array
     denoised: Array
+    linear: Array
 
 
 @torch.no_grad()
@@ -77,7 +81,7 @@ def trace_sampling(
     count: int,
     seed: int,
     inputs: Mapping[str, Tensor],
-    power: float,
+    gaussian: GaussianModel,
     num_steps: int = NUM_STEPS,
 ) -> tuple[Tensor, Trace]:
     """Return latents (B, K, N) as `generate` makes them, before they become raw, and their trace.
@@ -88,7 +92,7 @@ def trace_sampling(
         count: B.
         seed: Of the first item.
         inputs: What each item follows, by name: curves (B, C, N·R), label (B,).
-        power: Mean square of the latents that the model was trained on.
+        gaussian: Of the latents that the model was trained on, in segments of N frames.
         num_steps: S.
     """
     noise = NoiseStream(seed, range(count), model.standardizer.latent_size, num_frames)
@@ -104,12 +108,17 @@ def trace_sampling(
     schedule = model.schedule
     latents = sample(traced, schedule, start, DPM_SOLVER, num_steps, noise.generators)
     alpha_bar, noisy, denoised = np.array([*steps, (1.0, _rms(latents), 0.0)]).T
+    weights, variance = SpectralDensity(1, num_frames).weights, gaussian.variance
+    power = float(weights @ variance.mean(axis=1))
     expected = np.sqrt(alpha_bar * power + 1.0 - alpha_bar)
-    return latents, Trace(alpha_bar, noisy, expected, denoised[:-1])
+    level = alpha_bar[:-1, None, None]
+    kept = level * np.square(variance) / (level * variance + 1.0 - level)  # Wiener's filter
+    linear = np.sqrt(kept.mean(axis=2) @ weights)
+    return latents, Trace(alpha_bar, noisy, expected, denoised[:-1], linear)
 
 
 def _rms(values: Tensor) -> float:
-    return float(values.double().square().mean().sqrt())
+    return float(values.cpu().double().square().mean().sqrt())
 
 
 def exploding_norm(trace: Trace) -> Finding | None:
