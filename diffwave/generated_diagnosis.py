@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffwave.failures import Finding
+from diffwave.failures import Finding, findings_in_words
 from diffwave.generated import compare
-from diffwave.latent_words import duration, findings_in_words
+from diffwave.latent_words import duration
 from diffwave.sample_diagnosis import clamped_sampler, level_lost
 from rave.latents import LatentDataset, LatentHeader
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from diffwave.denoiser import LossKind, Prediction
-from diffwave.failures import Finding
+from diffwave.failures import findings_in_words
 from rave.latents import POSTERIOR_SAMPLE
 
 if TYPE_CHECKING:
@@ -24,13 +24,6 @@ FEW_MEMORIES = 2
 NEARLY_NORMAL = 0.03
 # A schedule that leaves more signal power at its end begins to sample from what it never saw.
 LITTLE_SIGNAL = 1e-3
-
-
-def findings_in_words(findings: Sequence[Finding], where: str) -> str:
-    """Return the findings, one a line, or that there are none."""
-    if not findings:
-        return f"Nothing found: none of the ten known failures shows in {where}."
-    return "\n".join(f"Found {finding}" for finding in findings)
 
 
 def words(found: LatentDiagnosis) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from diffwave.failures import Finding
-from diffwave.latent_words import findings_in_words
+from diffwave.failures import Finding, findings_in_words
 from diffwave.training import SMALLEST_SKILL
 
 
