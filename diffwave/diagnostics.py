@@ -148,7 +148,7 @@ def ignored_conditioner(
         loss: Held-out loss.
         white: Loss of taking the latents for white noise.
     """
-    if loss >= white:
+    if not loss < white:
         return None  # nothing has been learnt yet
     ignored = [
         name

@@ -182,7 +182,7 @@ def broadcast_output(share: float | None, latent_size: int) -> Finding | None:
         share: See `broadcast_share`.
         latent_size: K.
     """
-    if share is None or share <= BROADCAST_SHARE:
+    if share is None or not share > BROADCAST_SHARE:
         return None
     return Finding(
         BROADCAST_OUTPUT,
@@ -214,7 +214,7 @@ def readout_change(probe: Probe) -> float | None:
 
 def residual_readout(change: float | None) -> Finding | None:
     """Return a finding if the prediction does not come from the skips; see `readout_change`."""
-    if change is None or change >= READOUT_CHANGE:
+    if change is None or not change < READOUT_CHANGE:
         return None
     return Finding(
         RESIDUAL_READOUT,

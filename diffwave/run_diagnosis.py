@@ -72,7 +72,7 @@ class RunDiagnosis:
     """What was measured of a run, and what is wrong with it.
 
     Attributes:
-        figures: JSON-able.
+        figures: Numbers, texts, lists and dicts of them.
         findings: The failures found; none in a healthy run.
     """
 
@@ -87,7 +87,8 @@ class RunDiagnosis:
 
     def record(self) -> dict[str, Any]:
         """Return findings and figures as JSON-able data."""
-        return {"findings": [each.record() for each in self.findings], **self.figures}
+        record = {"findings": [each.record() for each in self.findings], **self.figures}
+        return cast(dict[str, Any], _jsonable(record))
 
     def picture(self, path: Path) -> None:
         """Draw the figures into a .png or .svg file, whole or not at all."""
@@ -177,7 +178,7 @@ def diagnose_run(
     findings = [each for each in causes if each is not None]
     if any(each.name in WRONG_NETWORKS for each in findings):
         effects = [each for each in effects if each.name not in LEVELS_OF_SAMPLES]
-    return RunDiagnosis(_jsonable({**figures, **more}), [*findings, *effects])
+    return RunDiagnosis({**figures, **more}, [*findings, *effects])
 
 
 def _linear(model: LatentDiffusion, data: RunData) -> tuple[GaussianModel, ReferenceLosses]:

@@ -110,20 +110,14 @@ def _told(axes: Axes, told: dict[str, Any]) -> None:
 
 
 def _trace(axes: Axes, sampling: dict[str, Any]) -> None:
-    axes.plot(_numbers(sampling["expected"]), "--", color=OTHER, label="as the schedule has it")
-    axes.plot(_numbers(sampling["noisy"]), color=GENERATED, marker="o", ms=3, label="noisy latents")
-    axes.plot(
-        _numbers(sampling["denoised"]), color=REAL, marker="o", ms=3, label="denoised latents"
-    )
+    axes.plot(sampling["expected"], "--", color=OTHER, label="as the schedule has it")
+    axes.plot(sampling["noisy"], color=GENERATED, marker="o", ms=3, label="noisy latents")
+    axes.plot(sampling["denoised"], color=REAL, marker="o", ms=3, label="denoised latents")
     axes.plot(sampling["linear"], ":", color=REAL, label="those of a linear denoiser")
     axes.set(title="Sampling", xlabel="step", ylabel="root mean square")
     axes.set_ylim(bottom=0.0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
-
-
-def _numbers(values: list[float | None]) -> list[float]:
-    return [float("nan") if value is None else value for value in values]
 
 
 def _autocorrelation(axes: Axes, samples: dict[str, Any] | None) -> None:

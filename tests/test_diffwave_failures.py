@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
+from diagnosed_runs import MEMORIES, SMALL
+from diffwave_data import autoregression, write_latent_folder
 from numpy.typing import NDArray
 
 import diffwave.generate
@@ -18,62 +20,15 @@ import diffwave.network
 import diffwave.run_diagnosis
 import diffwave.sample_diagnosis
 from diffwave import train
-from diffwave.controls import LOUDNESS, ControlHeader
+from diffwave.controls import LOUDNESS
+from diffwave.failures import REMEDIES, WHITE_LATENTS
+from diffwave.latent_diagnosis import diagnose_latents
 from diffwave.model import LatentDiffusion
 from diffwave.run_diagnosis import RunDiagnosis, diagnose_run
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
 from rave.checkpoint import BEST, CHECKPOINTS
-from rave.latents import LatentHeader, read_latents, write_latents
-
-SMALL = [
-    "MAX_STEPS=300",
-    "BATCH_SIZE=16",
-    "SEGMENT_FRAMES=64",
-    "NUM_BLOCKS=3",
-    "HIDDEN_CHANNELS=48",
-    "LEARNING_RATE=4e-3",
-    "WARMUP_STEPS=30",
-    "EMA_DECAY=0.98",
-    "FIDELITY=1.0",
-    "VALIDATE_EVERY=300",
-    "HELD_OUT_FRACTION=0.34",
-    "HELD_OUT_SEGMENTS=64",
-    "LOG_EVERY=100",
-    "CONDITION_CHANNELS=8",
-    "CONDITION_DROPOUT=0.3",
-]
-NUM_FILES, NUM_FRAMES = 6, 1500
-MEMORIES = (0.95, 0.9, 0.8)
-# Of the raw dimensions: neither 1 nor alike, so that a lost standardization shows.
-SCALES = np.array([9.0, 6.0, 0.5], dtype=np.float32)[:, None]
-
-
-def write_folders(folder: Path) -> None:
-    """Write latents that are processes of known memory, and a loudness that tells of the first."""
-    arrays: dict[str, NDArray[np.float32]] = {}
-    for file in range(NUM_FILES):
-        rows = [autoregression(1, NUM_FRAMES, m, 9 * file + i) for i, m in enumerate(MEMORIES)]
-        arrays[f"{file}.npy"] = np.concatenate(rows) * SCALES + 1.0
-    header = write_latent_folder(folder / "latents", arrays)
-    for name, array in arrays.items():
-        noise = np.random.default_rng(NUM_FRAMES).standard_normal((1, NUM_FRAMES))
-        told = array[:1] / SCALES[0] + 0.3 * noise.astype(np.float32)
-        write_latents(folder / "controls" / LOUDNESS / name, [told], 1)
-    files = {file.path: file.num_frames for file in header.files}
-    ControlHeader(header.codec, RATE_HZ, HOP, {LOUDNESS: 1}, files).write(folder / "controls")
-
-
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run that has learned, beside its latents and controls."""
-    folder = tmp_path_factory.mktemp("diagnosed")
-    write_folders(folder)
-    options = [text for setting in SMALL for text in ("--set", setting)]
-    paths = [str(folder / "latents"), "--out", str(folder / "run")]
-    paths += ["--controls", str(folder / "controls"), LOUDNESS]
-    assert train.main([*paths, "--device", "cpu", *options]) == 0
-    return folder / "run"
+from rave.latents import LatentHeader, read_latents
 
 
 class StubCodec:
@@ -248,10 +203,63 @@ def diagnose(run: Path, monkeypatch: pytest.MonkeyPatch, plant: Plant | None) ->
 
 @pytest.mark.parametrize("planted", [None, *PLANTS])
 def test_a_planted_failure_is_named_by_its_detector_alone(
-    healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str | None
+    healthy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str | None
 ) -> None:
     run = tmp_path / "run"
-    shutil.copytree(healthy, run)
-    shutil.copytree(healthy.parent / "latents", tmp_path / "latents")
+    shutil.copytree(healthy_run, run)
+    shutil.copytree(healthy_run.parent / "latents", tmp_path / "latents")
     found = diagnose(run, monkeypatch, PLANTS[planted] if planted else None)
     assert [each.name for each in found.findings] == ([planted] if planted else [])
+
+
+def test_white_latents_are_named_alone_before_training_and_after(
+    healthy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert diagnose_latents(healthy_run.parent / "latents").findings == []
+    noise = {f"{file}.npy": autoregression(3, 1500, 0.0, file) for file in range(6)}
+    write_latent_folder(tmp_path / "latents", noise)
+    found = diagnose_latents(tmp_path / "latents")
+    assert [each.name for each in found.findings] == [WHITE_LATENTS]
+    short = [*SMALL, "MAX_STEPS=40", "VALIDATE_EVERY=40"]
+    options = [text for setting in short for text in ("--set", setting)]
+    paths = [str(tmp_path / "latents"), "--out", str(tmp_path / "run")]
+    assert train.main([*paths, "--device", "cpu", *options]) == 0
+    after = diagnose(tmp_path / "run", monkeypatch, None)
+    assert [each.name for each in after.findings] == [WHITE_LATENTS]
+
+
+def test_each_known_failure_is_planted() -> None:
+    assert {WHITE_LATENTS, *PLANTS} == set(REMEDIES)
+
+
+def test_a_checkpoint_with_another_schedule_than_its_config_is_named(
+    healthy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exchange(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+        # So near to the right one that the network itself shows nothing of it.
+        weights["_extra_state"] = named_schedule("flow").alpha_bar
+
+    run = tmp_path / "run"
+    shutil.copytree(healthy_run, run)
+    (found,) = diagnose(run, monkeypatch, exchange).findings
+    assert found.name == "foreign-schedule"
+    names = "cosine", "flow"
+    one, other = (named_schedule(name).alpha_bar for name in names)
+    assert f"differs by up to {(one - other).abs().max():.2g} of signal power" in found.message
+
+
+def test_a_diverged_network_has_an_exploding_norm_and_nothing_else(
+    healthy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+        weights["network.output.weight"].fill_(float("nan"))
+
+    run = tmp_path / "run"
+    shutil.copytree(healthy_run, run)
+    found = diagnose(run, monkeypatch, diverge)
+    assert [each.name for each in found.findings] == ["exploding-norm"]
+    assert "not finite, after sampling step 1 of 20" in found.findings[0].message
+    json.loads(json.dumps(found.record(), allow_nan=False))
+    assert "not finite" in found.words()
+    found.picture(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 0
