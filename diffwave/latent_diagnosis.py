@@ -6,7 +6,7 @@ D raw latent size, K modelled dimensions, P principal dimensions, L lags, N fram
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,6 +91,7 @@ class LatentDiagnosis:
         header: Its header.
         recipe: Of the training that is considered.
         variance: (P,) of the training latents along each principal dimension, falling.
+        num_for: How many principal dimensions hold each of `FIDELITIES` of the variance.
         latent_size: K.
         references: v, mse, cosine: whether the latents are white.
         white_shares: (K,) `gaussian` over `white` of each modelled dimension.
@@ -106,6 +107,7 @@ class LatentDiagnosis:
     header: LatentHeader
     recipe: Recipe
     variance: Array
+    num_for: Mapping[float, int]
     latent_size: int
     references: ReferenceLosses
     white_shares: Array
@@ -126,12 +128,6 @@ class LatentDiagnosis:
     def num_white(self) -> int:
         """Return how many of the modelled dimensions are white noise."""
         return int((self.white_shares > WHITE_DIMENSION_SHARE).sum())
-
-    @property
-    def num_for(self) -> dict[float, int]:
-        """Return how many principal dimensions hold each of `FIDELITIES` of the variance."""
-        share = np.cumsum(self.variance) / self.variance.sum()
-        return {each: int((share < each - 1e-12).sum()) + 1 for each in FIDELITIES}
 
     def words(self) -> str:
         """Return what was found, for a person."""
@@ -219,9 +215,12 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
         )
     reader = ClipReader.open(folder, header)
     training, held_out = split_clips(header.files, recipe.held_out_fraction)
-    blocks = list(_blocks(training))
-    arrays = (reader.raw(block) for block in blocks)
-    principal = PrincipalDimensions.of(_shown(arrays, "Dimensions", len(blocks)))
+    blocks, others = list(_blocks(training)), list(_blocks(held_out))
+    principal = PrincipalDimensions.of(
+        _finite(reader, block) for block in _shown(blocks, "Dimensions", len(blocks))
+    )
+    for block in _shown(others, "Held-out files", len(others)):
+        _finite(reader, block)
     standardizer = Standardizer.of(principal, recipe.fidelity)
 
     segments = FixedSegments(reader, training, recipe.segment_frames, REFERENCE_SEGMENTS)
@@ -243,6 +242,7 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
         header,
         recipe,
         variance=principal.variance[principal.is_real],
+        num_for={fidelity: principal.count(fidelity) for fidelity in FIDELITIES},
         latent_size=standardizer.latent_size,
         references=reference_losses(gaussian, data, cosine, *USUAL),
         white_shares=linear.mean(axis=0) / white.mean(axis=0),
@@ -292,6 +292,17 @@ def _blocks(clips: Sequence[Clip]) -> Iterator[Clip]:
     for clip in clips:
         for start in range(clip.start, clip.stop, BLOCK_FRAMES):
             yield Clip(clip.file, start, min(start + BLOCK_FRAMES, clip.stop))
+
+
+def _finite(reader: ClipReader, block: Clip) -> NDArray[np.float32]:
+    """Return the raw latents of a block, if all of them are numbers."""
+    raw = reader.raw(block)
+    if not np.isfinite(raw).all():
+        raise ValueError(
+            f"'{reader.folder / block.file.path}' holds values that are not finite (NaN or "
+            "infinite). Encode the audio again."
+        )
+    return raw
 
 
 def _shown(items: Iterable[T], label: str, count: int) -> Iterable[T]:

@@ -32,7 +32,7 @@ def words(found: LatentDiagnosis) -> str:
         _what(found),
         findings_in_words(found.findings, "these latents"),
         _verdict(found),
-        _to_do(found),
+        *_to_do(found),
         _dimensions(found),
         _schedules(found),
         _losses(found),
@@ -67,8 +67,8 @@ def _verdict(found: LatentDiagnosis) -> str:
     )
 
 
-def _to_do(found: LatentDiagnosis) -> str:
-    """Return what the figures advise, one a line."""
+def _to_do(found: LatentDiagnosis) -> list[str]:
+    """Return what the figures advise beside the findings, one a line, if there is anything."""
     header, recipe, expected = found.header, found.recipe, found.expected[0]
     num_collapsed = int((~header.statistics.is_informative).sum())
     lines = []
@@ -77,7 +77,7 @@ def _to_do(found: LatentDiagnosis) -> str:
             f"Encode again without --sample. These are samples of the posterior, in which the "
             f"{num_collapsed} of {header.latent_size} dimensions that carry nothing are noise."
         )
-    elif found.num_white:
+    elif 0 < found.num_white < found.latent_size:
         lines.append(
             f"Lower FIDELITY: {found.num_white} of {found.latent_size} dimensions modelled are "
             "noise, in which nothing can be learned."
@@ -99,7 +99,7 @@ def _to_do(found: LatentDiagnosis) -> str:
             f"Train. A model has learned music when its held-out loss is below "
             f"{expected.gaussian:.3f} ({_objective(expected)})."
         )
-    return "\n".join(["What to do:", *(f"  - {line}" for line in lines)])
+    return ["\n".join(["What to do:", *(f"  - {line}" for line in lines)])] if lines else []
 
 
 def _dimensions(found: LatentDiagnosis) -> str:

@@ -90,7 +90,7 @@ def test_conditional_path_from_audio_to_latents(
     figures = json.loads(capsys.readouterr().out)
     assert {"zero", "white", "gaussian", "held_out_loss", "skill"} <= set(figures)
     assert sorted(p.name for p in run.iterdir()) == [
-        "checkpoints", "config.gin", "latents.json", "model.gin", "run.json", "skill.json",
+        "checkpoints", "config.gin", "data.json", "latents.json", "model.gin", "run.json", "skill.json",
         "tensorboard",
     ]  # fmt: skip
 

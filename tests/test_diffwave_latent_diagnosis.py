@@ -78,7 +78,7 @@ def test_white_noise_is_named_and_latents_with_memory_are_not(tmp_path: Path) ->
     noise = diagnose_latents(music(tmp_path / "noise", 0.0), SHORT)
     assert [finding.name for finding in noise.findings] == [WHITE_LATENTS]
     assert "cannot be learned" in noise.words()
-    assert "Train." not in noise.words()
+    assert "What to do" not in noise.words()  # but what the finding says
     known = diagnose_latents(music(tmp_path / "music", 0.7), SHORT)
     assert known.findings == []
     assert "none of the ten known failures" in known.words()
@@ -203,10 +203,11 @@ def test_latents_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         diagnose_latents(latents, replace(SHORT, fidelity=1.5))
     broken = healthy.copy()
     broken[0, 7] = np.nan
-    for number in range(3):
-        write_latents(latents / f"{number}.npy", [broken], 2)
-    with pytest.raises(ValueError, match="not finite"):
-        diagnose_latents(latents, SHORT)
+    for name in ("0.npy", "1.npy", "2.npy"):  # two for the training, one held out
+        write_latents(latents / name, [broken], 2)
+        with pytest.raises(ValueError, match=f"{name}' holds values that are not finite"):
+            diagnose_latents(latents, SHORT)
+        write_latents(latents / name, [healthy], 2)
     generated = write(tmp_path / "generated", healthy, contents=GENERATED)
     with pytest.raises(ValueError, match="holds generated latents"):
         diagnose_latents(generated, SHORT)
