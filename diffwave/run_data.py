@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from diffwave.conditioner import LABEL, SPECTROGRAM, LabelConditioner
 from diffwave.controls import CONTROLS
-from diffwave.dataset import Clip, ClipReader, FixedSegments, split_clips
+from diffwave.dataset import Clip, ClipReader, FixedSegments, conditions_of, split_clips
 from diffwave.model import LatentDiffusion
 from diffwave.run import DiffusionRun, TrainingData
 from diffwave.settings import TrainingSettings
@@ -44,6 +45,16 @@ class RunData:
         """Return segments without padding, at most `count`."""
         long_enough = [clip for clip in clips if clip.num_frames >= self.num_frames]
         return FixedSegments(self.reader, long_enough, self.num_frames, count)
+
+    def batch(
+        self, segments: FixedSegments, model: LatentDiffusion
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return raw latents (B, D, N), latents (B, K, N) and conditions of all segments."""
+        device = model.standardizer.mean.device
+        batch = default_collate(list(segments))
+        raw = batch["raw"].to(device)
+        inputs = {name: value.to(device) for name, value in conditions_of(batch).items()}
+        return raw, model.standardizer.standardize(raw), inputs
 
     def stretches(self, model: LatentDiffusion, overlap: int, num_frames: int) -> Iterator[Tensor]:
         """Yield standardized training latents, (K, n) each.

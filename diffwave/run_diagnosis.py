@@ -10,12 +10,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import default_collate
 
 from diffwave import network_diagnosis as network
-from diffwave import sample_diagnosis as samples
-from diffwave.dataset import FixedSegments, Segment, conditions_of, standardized_runs
+from diffwave.dataset import FixedSegments, Segment, standardized_runs
 from diffwave.diagnostics import (
     BATCH_SIZE,
     conditioner_curves,
@@ -45,22 +43,18 @@ from diffwave.reference_loss import (
 )
 from diffwave.run import KIND, DiffusionRun, TrainingData, open_run, training_settings
 from diffwave.run_data import RunData, open_data
-from diffwave.sample_statistics import windows
+from diffwave.run_samples import FEWEST_FRAMES, NUM_REAL, diagnose_samples
 from diffwave.schedule import COSINE, named_schedule
 from diffwave.settings import TrainingSettings
 from diffwave.skill import skill_bins
 from diffwave.training import held_out_errors, measure_references
-from rave.codec import Codec, DecoderNoise, load_codec
+from rave.codec import load_codec
 from rave.experiment import rebuild_model
 
 # Held-out segments that the network is asked about; each costs some hundred passes.
 NUM_PROBED = 16
-# Segments that are generated, real ones to compare them with, at most, and those that are decoded.
-NUM_GENERATED, NUM_REAL, NUM_DECODED = 32, 128, 4
-# Frames that a segment needs so that autocorrelation and windows can be told.
-FEWEST_FRAMES = 2 * samples.WINDOW_FRAMES
-# Segments from which the covariance is estimated, and frames that are searched for copies, at most.
-REFERENCE_SEGMENTS, SEARCHED_FRAMES = 4096, 2**18
+# Segments from which the covariance is estimated, at most.
+REFERENCE_SEGMENTS = 4096
 # Samples of a network that is wired wrong, or is asked with another schedule than its own, may have
 # any level. That follows from the first, and would only hide it.
 WRONG_NETWORKS = (BROADCAST_OUTPUT, RESIDUAL_READOUT, FOREIGN_SCHEDULE)
@@ -161,7 +155,7 @@ def diagnose_run(
         )
     tell("the network")
     probed = data.segments(data.held_out, NUM_PROBED)
-    probe = _probe(run.model, probed, seed)
+    probe = _probe(run.model, data, probed, seed)
     figures["network"], causes = _network(run, probe)
     causes.append(white_latents(usual))
     if run.model.is_conditional and len(probed) > 1:
@@ -174,7 +168,7 @@ def diagnose_run(
             )
         )
     tell("the samples")
-    more, effects = _samples(run, data, gaussian, decoder, seed)
+    more, effects = diagnose_samples(run, data, gaussian, decoder, seed)
     findings = [each for each in causes if each is not None]
     if any(each.name in WRONG_NETWORKS for each in findings):
         effects = [each for each in effects if each.name not in LEVELS_OF_SAMPLES]
@@ -224,19 +218,10 @@ def _learned(
     }
 
 
-def _batch(
-    segments: FixedSegments, model: LatentDiffusion
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return raw latents (B, D, N), latents (B, K, N) and conditions of all segments."""
-    device = model.standardizer.mean.device
-    batch = default_collate(list(segments))
-    raw = batch["raw"].to(device)
-    inputs = {name: value.to(device) for name, value in conditions_of(batch).items()}
-    return raw, model.standardizer.standardize(raw), inputs
-
-
-def _probe(model: LatentDiffusion, segments: FixedSegments, seed: int) -> network.Probe:
-    _, latents, inputs = _batch(segments, model)
+def _probe(
+    model: LatentDiffusion, data: RunData, segments: FixedSegments, seed: int
+) -> network.Probe:
+    _, latents, inputs = data.batch(segments, model)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
     return network.Probe(model, latents, noise.to(latents.device), inputs)
 
@@ -291,86 +276,6 @@ def _conditioner(
         "best_gain": {name: max(gains[name], alone[name]) for name in gains},
         "curves": conditioner_curves(probe, others),
     }
-
-
-def _samples(
-    run: DiffusionRun, data: RunData, gaussian: GaussianModel, decoder: Codec | None, seed: int
-) -> tuple[dict[str, Any], list[Finding]]:
-    """Generate, and return what was measured of the samples, and what is wrong with them."""
-    model, header = run.model, run.header
-    raw_held_out, latents, _ = _batch(data.segments(data.held_out, NUM_REAL), model)
-    held_out = latents.cpu().double().numpy()
-    _, latents, _ = _batch(data.segments(data.training, NUM_GENERATED), model)
-    training = latents.cpu().double().numpy()
-    followed = data.segments(data.held_out, NUM_GENERATED)
-    inputs = _batch(followed, model)[2]
-    count = len(followed) if inputs else NUM_GENERATED
-    latents, trace = samples.trace_sampling(model, data.num_frames, count, seed, inputs, gaussian)
-    raw = model.standardizer.unstandardize(latents)
-    generated = latents.cpu().double().numpy()
-    figures: dict[str, Any] = {
-        "sampling": {
-            "count": count,
-            "num_steps": len(trace.denoised),
-            **{name: value.tolist() for name, value in asdict(trace).items()},
-        },
-        "samples": None,
-        "nearest": None,
-        "decoded": None,
-    }
-    exploding = samples.exploding_norm(trace)
-    if not np.isfinite(generated).all():
-        assert exploding is not None
-        return figures, [exploding]
-    mean, std = (np.asarray(each) for each in (header.statistics.mean, header.statistics.std))
-    deviation = np.square(raw.cpu().double().numpy() - mean[:, None]).mean(axis=(0, 2))
-    level = float(np.sqrt(deviation.mean() / np.square(std).mean()))
-    figures["samples"] = {
-        "level": level,
-        "clamped_share": samples.clamped_share(generated),
-        **samples.describe(generated, training, held_out),
-    }
-    real = data.stretches(model, samples.WINDOW_FRAMES - 1, SEARCHED_FRAMES)
-    few = held_out[_places(len(held_out), NUM_GENERATED)]
-    distances = _nearest(generated, few, [each.numpy() for each in real])
-    figures["nearest"] = {name: float(np.median(each)) for name, each in distances.items()}
-    findings = [
-        samples.clamped_sampler(generated),
-        # What has exploded has no level that could have been lost on the way to raw latents.
-        exploding or samples.level_lost(np.sqrt(deviation), std),
-        samples.memorised(distances["generated"], distances["held_out"]),
-    ]
-    if decoder is not None:
-        noise = DecoderNoise(decoder.format, header.statistics, seed, "diagnosis")
-        decoded = {
-            name: samples.decoded_db(decoder, _some(clips), noise)
-            for name, clips in (("generated", raw), ("held_out", raw_held_out))
-        }
-        figures["decoded"] = decoded
-        findings.append(samples.silent_decode(decoded["generated"], decoded["held_out"], level))
-    return figures, [each for each in findings if each is not None]
-
-
-def _some(clips: Tensor) -> Any:
-    """Return a few of some clips as an array."""
-    return clips[_places(len(clips), NUM_DECODED)].cpu().numpy()
-
-
-def _places(length: int, count: int) -> Any:
-    """Return at most `count` places in a list, evenly spread."""
-    return np.linspace(0, length - 1, min(count, length)).astype(int)
-
-
-def _nearest(generated: Any, held_out: Any, training: list[Any]) -> dict[str, Any]:
-    """Return the distance of each window to the nearest of the training."""
-    latent_size = generated.shape[1]
-
-    def distances(segments: Any) -> Any:
-        points = windows(segments, samples.WINDOW_FRAMES)
-        shape = (len(points), latent_size, samples.WINDOW_FRAMES)
-        return samples.nearest_distances(points.reshape(shape).astype(np.float32), training)
-
-    return {"generated": distances(generated), "held_out": distances(held_out)}
 
 
 def _jsonable(content: Any) -> Any:

@@ -43,6 +43,8 @@ WINDOW_FRAMES = 16
 CLAMPED_SHARE = 1e-3
 # and number of them, so that few values are no pile.
 CLAMPED_COUNT = 10
+# A dimension whose values lie closer together, relative to the widest one, stands still.
+SMALLEST_EXTENT = 1e-3
 # Told as exploding: root mean square of the noisy latents over what the schedule predicts.
 EXPLODING_RATIO = 2.0
 # A dimension with a smaller share of the variance may have been left out by FIDELITY.
@@ -138,27 +140,38 @@ def exploding_norm(trace: Trace) -> Finding | None:
 
 
 def clamped_share(values: Array) -> float:
-    """Return the share of values that lie exactly on the largest or the smallest, 0 if all do."""
-    low, high = values.min(), values.max()
-    count = int((values == low).sum() + (values == high).sum())
-    if low == high or count < CLAMPED_COUNT:
-        return 0.0
-    return count / values.size
+    """Return the share of values that lie exactly on the largest or the smallest of them.
+
+    Args:
+        values: (..., D, N). A dimension that (almost) stands still is left out.
+    """
+    moving = _moving(values)
+    count = int((moving == moving.min()).sum() + (moving == moving.max()).sum())
+    return count / moving.size if CLAMPED_COUNT <= count < moving.size else 0.0
+
+
+def _moving(values: Array) -> Array:
+    """Return the dimensions of values (..., D, N) that do not stand still; all, if all do."""
+    rows = np.moveaxis(values, -2, 0).reshape(values.shape[-2], -1)
+    extent = rows.max(axis=1) - rows.min(axis=1)
+    moving: Array = rows[extent >= SMALLEST_EXTENT * extent.max()]
+    return moving
 
 
 def clamped_sampler(values: Array) -> Finding | None:
     """Return a finding if values pile up at their extremes.
 
     Args:
-        values: Generated latents of any shape, all of them finite.
+        values: (..., D, N) generated latents, all of them finite.
     """
     share = clamped_share(values)
     if share <= CLAMPED_SHARE:
         return None
+    low, high = _moving(values).min(), _moving(values).max()
     return Finding(
         CLAMPED_SAMPLER,
-        f"{share:.1%} of the generated values are exactly {values.min():.4g} or "
-        f"{values.max():.4g}: the sampler cuts them off.",
+        f"{share:.1%} of the generated values are exactly {low:.4g} or {high:.4g}: the sampler "
+        "cuts them off.",
     )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import diffwave.generate
 import diffwave.network
 import diffwave.run_diagnosis
+import diffwave.run_samples
 import diffwave.sample_diagnosis
 from diffwave import train
 from diffwave.controls import LOUDNESS
@@ -59,7 +60,7 @@ class StubCodec:
 
 def use_codec(monkeypatch: pytest.MonkeyPatch, codec: StubCodec) -> None:
     monkeypatch.setattr(diffwave.run_diagnosis, "load_codec", lambda *_: codec)
-    monkeypatch.setattr(diffwave.run_diagnosis, "DecoderNoise", lambda *_: None)
+    monkeypatch.setattr(diffwave.run_samples, "DecoderNoise", lambda *_: None)
 
 
 Weights = dict[str, torch.Tensor]

@@ -16,7 +16,7 @@ import torch
 from diffwave_data import HOP, autoregression, settings, write_latent_folder
 from torch import Tensor, nn
 
-from diffwave import diagnose, network_diagnosis, run_diagnosis, train, training
+from diffwave import diagnose, network_diagnosis, run_samples, train, training
 from diffwave.conditioner import ControlConditioner
 from diffwave.controls import CHROMA, LOUDNESS, ControlHeader
 from diffwave.dataset import ClipReader, FixedSegments, split_clips
@@ -191,12 +191,14 @@ def test_a_copy_is_near_at_any_offset_and_level() -> None:
 
 def test_figures_short_of_a_failure_are_none() -> None:
     rng = np.random.default_rng(0)
-    values = rng.standard_normal(100_000).astype(np.float32)
+    values = rng.standard_normal((2, 50_000)).astype(np.float32)
     assert clamped_sampler(values) is None
     assert clamped_sampler(values.clip(-4, 4)) is None  # 6 values of a hundred thousand
     assert clamped_sampler(values.clip(-3, 3)) is not None
     assert clamped_sampler(values.clip(-9, 1)) is not None  # at one end only
-    assert clamped_sampler(np.zeros(1000)) is None
+    assert clamped_sampler(np.zeros((2, 1000))) is None
+    still = np.concatenate([values, np.full((1, 50_000), 9.0)])  # a collapsed dimension
+    assert clamped_sampler(still) is None
     std = np.array([4.0, 1.0, 0.01])
     assert level_lost(1.9 * std, std) is None
     assert level_lost(std * [1.0, 1.0, 0.0], std) is None  # left out by FIDELITY
@@ -288,6 +290,25 @@ def test_a_condition_is_ignored_only_by_what_has_learned() -> None:
     assert ignored_conditioner(gains, {**changes, "label": 0.3}, 0.5, 0.9) is None
 
 
+def test_each_of_several_conditions_is_told_apart(tmp_path: Path) -> None:
+    arrays = {
+        f"{folder}/{n}.npy": autoregression(3, 100, 0.5, seed)
+        for seed, (folder, n) in enumerate((f, n) for f in ("bach", "chopin") for n in "abc")
+    }
+    write_latent_folder(tmp_path / "latents", arrays)
+    controls = write_loudness(tmp_path / "latents")
+    paths = [str(tmp_path / "latents"), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    paths += ["--controls", str(controls), LOUDNESS, "--labels"]
+    assert train.main([*paths, *settings("HELD_OUT_FRACTION=0.4")]) == 0
+    found = diagnose_run(tmp_path / "run")
+    assert found.figures["follows"] == ["label", LOUDNESS]
+    conditioner = found.figures["conditioner"]
+    for figures in conditioner.values():
+        assert set(figures) == {"label", LOUDNESS, "all"}
+    assert "Without the others: label" in found.words()
+    assert "change by loudness" in found.words()
+
+
 def test_a_run_of_lmnt_diffwave_is_diagnosed(tmp_path: Path) -> None:
     arrays = {
         f"{n}.npy": autoregression(lmnt_runs.RAW_SIZE, 300, 0.8, i) for i, n in enumerate("abc")
@@ -318,7 +339,7 @@ def test_a_run_finds_its_latents_until_they_move(
     shutil.move(folder / "latents", tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"which is not there any more\. Add --latents DIR"):
         diagnose_run(run)
-    monkeypatch.setattr(run_diagnosis, "NUM_GENERATED", 2)
+    monkeypatch.setattr(run_samples, "NUM_GENERATED", 2)
     assert diagnose_run(run, latents=tmp_path / "elsewhere").figures["is_training_data"]
     (run / "data.json").unlink()
     with pytest.raises(ValueError, match=r"does not say where its latents are\. Add --latents DIR"):
@@ -341,15 +362,16 @@ def test_folders_that_do_not_fit_a_run_are_refused(
     write_latent_folder(tmp_path / "short", {"a.npy": autoregression(3, 60, 0.5, 0)})
     with pytest.raises(ValueError, match=r"has \d+ frames; 32 are needed for a diagnosis"):
         diagnose_run(
-            healthy_run, latents=tmp_path / "short", controls=short_controls(tmp_path / "short")
+            healthy_run, latents=tmp_path / "short", controls=write_loudness(tmp_path / "short")
         )
 
 
-def short_controls(latents: Path) -> Path:
+def write_loudness(latents: Path) -> Path:
     header = LatentHeader.read(latents)
     folder = latents.parent / "controls"
     for file in header.files:
-        write_latents(folder / LOUDNESS / file.path, [np.zeros((1, file.num_frames))], 1)
+        told = np.load(latents / file.path)[:1]
+        write_latents(folder / LOUDNESS / file.path, [told], 1)
     files = {file.path: file.num_frames for file in header.files}
     ControlHeader(header.codec, header.sample_rate_hz, HOP, {LOUDNESS: 1}, files).write(folder)
     return folder
