@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from diffwave.conditioner import LABEL, NO_LABEL, SPECTROGRAM
 from diffwave.controls import ControlHeader, open_control
 from diffwave.spectrogram import SpectrogramHeader, open_spectrogram
+from diffwave.standardizer import Standardizer
 from rave.latents import LatentFile, LatentHeader, read_latents, split_names
 
 
@@ -45,6 +46,8 @@ class Segment(TypedDict, total=False):
     label: Tensor
 
 
+# Neighbouring segments overlap, so they must not be divided among halves of a cross-validation.
+RUN_OF_SEGMENTS = 8
 NO_CONDITIONS = ("raw", "mask", "index")
 
 
@@ -307,3 +310,18 @@ class FixedSegments(Dataset[Segment]):
 
     def __iter__(self) -> Iterator[Segment]:
         return (self[index] for index in range(len(self)))
+
+
+def standardized(standardizer: Standardizer, batch: Segment) -> Tensor:
+    """Return the latents (B, K, N) of a batch, zero where they are padding."""
+    return standardizer.standardize(batch["raw"]) * batch["mask"][:, None]
+
+
+def standardized_runs(
+    standardizer: Standardizer, segments: FixedSegments, run_of_segments: int = RUN_OF_SEGMENTS
+) -> Iterator[tuple[NDArray[np.float32], float]]:
+    """Yield neighbouring segments' latents (S, K, N), and their frames that are not padding."""
+    for start in range(0, len(segments), run_of_segments):
+        stop = min(start + run_of_segments, len(segments))
+        batch = default_collate([segments[index] for index in range(start, stop)])
+        yield standardized(standardizer, batch).numpy(), float(batch["mask"].sum())

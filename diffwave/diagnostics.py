@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from diffwave.dataset import FixedSegments, Segment, conditions_of
+from diffwave.dataset import NO_CONDITIONS, Clip, FixedSegments, Segment, conditions_of
+from diffwave.failures import IGNORED_CONDITIONER, Finding
 from diffwave.model import LatentDiffusion
+from diffwave.network_diagnosis import Probe, rms
+from diffwave.skill import CENTRES
 from diffwave.training import held_out_errors
 
 BATCH_SIZE = 16
+# Told as ignored: a conditioner gain below, while conditions of other clips change the prediction
+# by less, relatively. A class label may say little of each frame and still be followed, and a
+# spectrogram of other music always changes what is predicted, if it is looked at.
+SMALLEST_GAIN, SMALLEST_CHANGE = 1.02, 0.1
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ def conditioner_gain(
     loss: str = "mse",
     weighting: str = "none",
     names: Sequence[str] | None = None,
+    is_alone: bool = False,
 ) -> ConditionerGain:
     """Return the held-out loss with right conditions and with conditions shuffled across clips.
 
@@ -54,6 +62,7 @@ def conditioner_gain(
         loss: mse or l1.
         weighting: none or min-snr.
         names: Of the conditions to shuffle, the others being right; None for all.
+        is_alone: Whether the others are absent instead.
 
     Raises:
         ValueError: If the model does not follow one of the names, or there is one segment only.
@@ -65,12 +74,15 @@ def conditioner_gain(
             f"Conditions cannot be shuffled: there are {len(names)} of them in {len(segments)} "
             "held-out segments; 1 and 2 are needed. Train with a condition, on more audio."
         )
-    order = _order_across_clips(segments)
+    order = order_across_clips(segments.clips)
     device = model.standardizer.mean.device
     right, shuffled = list[Tensor](), list[Tensor]()
     for start in range(0, len(segments), BATCH_SIZE):
         indices = range(start, min(start + BATCH_SIZE, len(segments)))
         items = [segments[index] for index in indices]
+        if is_alone:
+            kept = (*NO_CONDITIONS, *names)
+            items = [cast(Segment, {k: v for k, v in i.items() if k in kept}) for i in items]
         others = [conditions_of(segments[order[index]]) for index in indices]
         swapped = [
             cast(Segment, {**item, **{name: other[name] for name in names}})
@@ -83,9 +95,72 @@ def conditioner_gain(
     return ConditionerGain(*(float(torch.cat(errors).mean()) for errors in (right, shuffled)))
 
 
-def _order_across_clips(segments: FixedSegments) -> list[int]:
-    """Return for each segment one of another clip, or one far away where a clip is the most."""
-    clips = segments.clips
+def order_across_clips(clips: Sequence[Clip]) -> list[int]:
+    """Return for each segment one of another clip, or one far away where a clip is the most.
+
+    Args:
+        clips: Of each segment; those of one clip are neighbours.
+    """
     longest = max(Counter((clip.file.path, clip.start) for clip in clips).values())
     shift = min(longest, len(clips) // 2)
     return [(index + shift) % len(clips) for index in range(len(clips))]
+
+
+def conditioner_curves(probe: Probe, others: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """Return what conditions of other clips do at each noise level.
+
+    Args:
+        probe: Of a conditional model.
+        others: Conditions of other clips for each of its segments, by name.
+
+    Returns:
+        By name of the condition exchanged, the others being right, and "all" if there are several:
+        `log_snr` of the levels, `gain` of the squared error, and `change`, the root mean square
+        change of the prediction relative to the prediction.
+    """
+    names = list(probe.inputs)
+    sets = {"all": names} if len(names) > 1 else {}
+    sets |= {name: [name] for name in names}
+    timesteps = sorted({probe.timestep(level) for level in CENTRES}, reverse=True)
+    log_snr = probe.model.schedule.log_snr[timesteps].clamp(min=CENTRES[0]).tolist()
+    curves: dict[str, dict[str, Any]] = {
+        key: {"log_snr": log_snr, "gain": [], "change": []} for key in sets
+    }
+    for timestep in timesteps:
+        right, wanted = probe.predict(timestep)
+        for key, exchanged in sets.items():
+            inputs = {**probe.inputs, **{name: others[name] for name in exchanged}}
+            wrong, _ = probe.predict(timestep, inputs=inputs)
+            curves[key]["gain"].append((rms(wrong - wanted) / rms(right - wanted)) ** 2)
+            curves[key]["change"].append(rms(wrong - right) / max(rms(right), 1e-12))
+    return curves
+
+
+def ignored_conditioner(
+    gains: Mapping[str, float], changes: Mapping[str, float], loss: float, white: float
+) -> Finding | None:
+    """Return a finding if a network that has learnt something makes nothing of a condition.
+
+    Args:
+        gains: Conditioner gain by name; of one among several the higher one, beside the others and
+            alone.
+        changes: Largest relative change of the prediction by conditions of other clips, by name.
+        loss: Held-out loss.
+        white: Loss of taking the latents for white noise.
+    """
+    if not loss < white:
+        return None  # nothing has been learnt yet
+    ignored = [
+        name
+        for name, gain in gains.items()
+        if gain < SMALLEST_GAIN and changes[name] < SMALLEST_CHANGE
+    ]
+    if not ignored:
+        return None
+    told = ", ".join(
+        f"{name} (gain {gains[name]:.3f}, prediction changed by {changes[name]:.1%})"
+        for name in ignored
+    )
+    return Finding(
+        IGNORED_CONDITIONER, f"With conditions of other clips the network errs as little: {told}."
+    )

@@ -2,11 +2,12 @@
 
 Each has a page in docs/diagnosis.md. What is measured to find one, and from where on it is told,
 stands with the measurement: diffwave.latent_diagnosis, diffwave.network_diagnosis,
-diffwave.sample_diagnosis.
+diffwave.diagnostics, diffwave.sample_diagnosis.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -56,3 +57,15 @@ class Finding:
     def record(self) -> dict[str, Any]:
         """Return the finding as JSON-able data."""
         return {**asdict(self), "remedy": REMEDIES[self.name]}
+
+
+def findings_in_words(findings: Sequence[Finding], where: str) -> str:
+    """Return the findings, one a line, or that there are none.
+
+    Args:
+        findings: Of a diagnosis.
+        where: What was diagnosed, e.g. "this run".
+    """
+    if not findings:
+        return f"Nothing found: none of the ten known failures shows in {where}."
+    return "\n".join(f"Found {finding}" for finding in findings)

@@ -31,6 +31,13 @@ from rave.latents import HEADER_NAME, LatentHeader
 
 WEIGHTS = "weights.pt"
 CONDITIONER, NULL_CONDITION = "spectrogram_upsampler", "spectrogram_upsampler.null_condition"
+# Our name of a setting of the training, theirs.
+SETTINGS = {
+    "batch_size": "batch_size",
+    "segment_frames": "crop_frames",
+    "held_out_fraction": "held_out_fraction",
+    "held_out_segments": "held_out_segments",
+}
 # Our name of a part, theirs.
 NAMES = {
     r"network\.input": "input_projection",
@@ -86,6 +93,21 @@ def read_lmnt_run(path: Path) -> tuple[LatentDiffusion, LatentHeader, int]:
         )
     num_steps = checkpoint.get("step")
     return model, header, num_steps if isinstance(num_steps, int) else 0
+
+
+def read_lmnt_settings(path: Path) -> dict[str, Any]:
+    """Return what a run says of its training, by our names.
+
+    Args:
+        path: Where `is_lmnt_run`.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    weights_path = path / WEIGHTS if path.is_dir() else path
+    params = read_checkpoint(weights_path, "Give a run folder of diffwave.train.").get("params")
+    known = params if isinstance(params, dict) else {}
+    return {ours: known[theirs] for ours, theirs in SETTINGS.items() if theirs in known}
 
 
 def write_lmnt_run(

@@ -31,9 +31,13 @@ from diffwave.denoiser import (
 from diffwave.schedule import NoiseSchedule
 
 Array = NDArray[np.float64]
+# Training segments from which the covariance is estimated, at most.
+REFERENCE_SEGMENTS = 4096
 # Tried when the covariance is estimated; the best on training segments left out is taken.
 SHRINKAGES = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SMOOTHINGS = (0, 1, 2, 4, 8)
+# So that the errors of all modes fit into memory.
+LEVELS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,42 @@ def mode_error(
     return np.asarray(v_error * (alpha_bar if prediction == "epsilon" else noise_power))
 
 
+def channel_errors(
+    gaussian: GaussianModel, held_out: SpectralDensity, alpha_bar: Array, prediction: Prediction
+) -> tuple[Array, Array, Array]:
+    """Return each channel's mean squared errors at some noise levels.
+
+    Args:
+        gaussian: Fitted to training segments.
+        held_out: Of segments that were not used to fit it.
+        alpha_bar: (T,) signal power of the levels.
+        prediction: Of the training.
+
+    Returns:
+        Of predicting nothing, of taking the data for white noise, and of the best linear denoiser:
+        (T, K) each.
+    """
+    weights = held_out.weights
+    power = (weights @ np.einsum("fkk->fk", held_out.density).real)[None]
+    column = alpha_bar[:, None]
+    a, s = np.sqrt(column), np.sqrt(1.0 - column)
+    nothing = {
+        "epsilon": np.ones_like(column * power),
+        "v": np.square(a) + np.square(s) * power,
+        "x0": np.ones_like(column) * power,
+        "flow": np.ones_like(column) + power,
+    }[prediction]
+    white = mode_error(prediction, column, 1.0, power)
+    in_modes = gaussian.power_in_modes(held_out)
+    # What each mode adds to each channel, (F·K, K).
+    share = weights[:, None, None] * np.square(np.abs(gaussian.modes))
+    share = share.transpose(0, 2, 1).reshape(-1, share.shape[1])
+    variance, in_modes = gaussian.variance.ravel(), in_modes.ravel()
+    parts = np.array_split(column, -(-len(column) // LEVELS_AT_ONCE))
+    linear = [mode_error(prediction, part, variance, in_modes) @ share for part in parts]
+    return nothing, white, np.concatenate(linear)
+
+
 def loss_curve(
     gaussian: GaussianModel,
     held_out: SpectralDensity,
@@ -239,31 +279,10 @@ def loss_curve(
         loss: Of the training.
         weighting: Of the training.
     """
-    weights = held_out.weights
-    power = (weights @ np.einsum("fkk->fk", held_out.density).real)[None]
-    column = alpha_bar[:, None]
-    a, s = np.sqrt(column), np.sqrt(1.0 - column)
-    nothing = {
-        "epsilon": np.ones_like(column * power),
-        "v": np.square(a) + np.square(s) * power,
-        "x0": np.ones_like(column) * power,
-        "flow": np.ones_like(column) + power,
-    }[prediction]
-    white = mode_error(prediction, column, 1.0, power)
-    in_modes = gaussian.power_in_modes(held_out)
-    # What each mode adds to each channel, (F, K, K).
-    share = weights[:, None, None] * np.square(np.abs(gaussian.modes))
-    linear = np.stack(
-        [
-            np.einsum(
-                "fkj,fj->k", share, mode_error(prediction, level, gaussian.variance, in_modes)
-            )
-            for level in alpha_bar
-        ]
-    )
+    errors = channel_errors(gaussian, held_out, alpha_bar, prediction)
     squared_weight = squared_error_weight(weighting, prediction, torch.from_numpy(alpha_bar))
     weight = error_weight(loss, squared_weight).numpy()
-    return LossCurve(alpha_bar, *(weight * _loss(each, loss) for each in (nothing, white, linear)))
+    return LossCurve(alpha_bar, *(weight * _loss(each, loss) for each in errors))
 
 
 def reference_losses(

@@ -1,20 +1,27 @@
 """A diffusion run: what it was trained on, and its model with averaged weights.
 
 run/latents.json   header of the training latents, without the list of files
+run/data.json      the folders it was trained on, only to find them again
 run/model.gin, run/checkpoints/…   see rave.experiment and rave.trainer
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
-from diffwave.lmnt import is_lmnt_run, read_lmnt_run
+from diffwave.lmnt import is_lmnt_run, read_lmnt_run, read_lmnt_settings
 from diffwave.model import LatentDiffusion
-from rave.experiment import check_run, rebuild_model
+from diffwave.settings import TrainingSettings
+from rave.experiment import build_training, check_run, parse_recipe, read_bindings, rebuild_model
+from rave.files import read_header, write_json
 from rave.latents import HEADER_NAME, LatentHeader
 
 KIND = "diffwave"
+DATA_FORMAT, DATA_VERSION, DATA_NAME = "rave-diffwave-data", 1, "data.json"
+# Settings of runs that were made before there was a choice.
+FIRST_SETTINGS = {"weighting": "none"}
 
 
 @dataclass(frozen=True)
@@ -82,3 +89,67 @@ def open_run(folder: Path) -> DiffusionRun:
     model.load_state_dict(model_weights(checkpoint))
     model.eval().requires_grad_(False)
     return DiffusionRun(folder, model, header, int(checkpoint["global_step"]))
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The folders that a run was trained on; None where there was none, or it is not known.
+
+    Attributes:
+        latents: What rave encode wrote.
+        spectrograms: What diffwave.preprocess wrote.
+        controls: What diffwave.preprocess --controls wrote.
+    """
+
+    latents: Path | None = None
+    spectrograms: Path | None = None
+    controls: Path | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write data.json into a run, whole or not at all."""
+        paths = {
+            field.name: str(path.resolve())
+            for field in fields(self)
+            if (path := getattr(self, field.name)) is not None
+        }
+        write_json(folder / DATA_NAME, {"format": DATA_FORMAT, "version": DATA_VERSION, **paths})
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainingData:
+        """Return what a run's data.json says; nothing if it has none, as runs of old.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        if not (folder / DATA_NAME).exists():
+            return cls()
+
+        def build(content: dict[str, Any]) -> TrainingData:
+            return cls(**{name: Path(path) for name, path in content.items()})
+
+        remedy = "Delete it, and name the folders."
+        return read_header(
+            folder / DATA_NAME,
+            "a run",
+            build,
+            remedy,
+            format=DATA_FORMAT,
+            version=DATA_VERSION,
+        )
+
+
+def training_settings(folder: Path) -> TrainingSettings:
+    """Return the settings of a run's training; what a run does not say is as in the recipe default.
+
+    Raises:
+        ValueError: If they cannot be read.
+    """
+    if is_lmnt_run(folder):
+        found = read_lmnt_settings(folder)
+    else:
+        bindings = read_bindings(folder / "config.gin")
+        prefix = "settings.TrainingSettings."
+        found = {k.removeprefix(prefix): v for k, v in bindings.items() if k.startswith(prefix)}
+    parse_recipe("diffwave", "default")
+    default: TrainingSettings = build_training()
+    return replace(default, **{**FIRST_SETTINGS, **found})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,6 +12,72 @@ from torch import Tensor, nn
 
 # A component with less than this share of the largest variance is numerical noise.
 SMALLEST_SHARE = 1e-9
+
+
+def check_fidelity(fidelity: float) -> None:
+    """Check that a number is a share of variance that can be kept.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not 0 < fidelity <= 1:
+        raise ValueError(f"FIDELITY is {fidelity}; it must be above 0 and at most 1.")
+
+
+@dataclass(frozen=True)
+class PrincipalDimensions:
+    """The directions in which raw latents vary, from the widest on; D dimensions.
+
+    Attributes:
+        mean: (D,) of the raw latents.
+        variance: (D,) along each direction, falling.
+        vectors: (D, D) unit vectors in rows.
+    """
+
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    vectors: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, arrays: Iterable[NDArray[np.float32]]) -> PrincipalDimensions:
+        """Return the principal dimensions of raw latents (D, N), read once, one after the other.
+
+        Raises:
+            ValueError: If the latents hold a value that is not finite, or do not vary.
+        """
+        mean, covariance = _mean_and_covariance(arrays)
+        if not np.isfinite(covariance).all():
+            raise ValueError(
+                "The training latents hold values that are not finite (NaN or infinite). "
+                "Encode the audio again."
+            )
+        variances, vectors = np.linalg.eigh(covariance)
+        variances, vectors = variances[::-1], vectors.T[::-1]
+        if variances[0] <= 1e-12 * (1.0 + float(np.square(mean).max())):
+            raise ValueError(
+                "The training latents do not vary at all, so there is nothing to learn from. "
+                "Is the audio silent, or the codec untrained?"
+            )
+        # The sign of an eigenvector is arbitrary: its largest entry is made positive.
+        largest = np.abs(vectors).argmax(axis=1)
+        vectors = vectors * np.sign(vectors[np.arange(len(vectors)), largest])[:, None]
+        return cls(mean, variances, vectors)
+
+    @property
+    def is_real(self) -> NDArray[np.bool_]:
+        """Return (D,) whether a direction is more than numerical noise."""
+        return np.asarray(self.variance > SMALLEST_SHARE * self.variance[0])
+
+    @property
+    def share(self) -> NDArray[np.float64]:
+        """Return (D,) the share of the variance that each direction and those before it hold."""
+        real = self.variance * self.is_real
+        return np.asarray(np.cumsum(real) / real.sum())
+
+    def count(self, fidelity: float) -> int:
+        """Return the fewest dimensions that hold a share of the variance in (0, 1]."""
+        reached = int(np.argmax(self.share >= fidelity - 1e-12)) + 1  # a count: index plus one
+        return min(reached, int(self.is_real.sum()))
 
 
 class Standardizer(nn.Module):
@@ -53,35 +120,26 @@ class Standardizer(nn.Module):
             fidelity: Share of the variance to keep, in (0, 1].
 
         Raises:
-            ValueError: If the latents hold a value that is not finite, or do not vary.
+            ValueError: If the latents hold a value that is not finite, or do not vary, or
+                `fidelity` is no such share.
         """
-        if not 0 < fidelity <= 1:
-            raise ValueError(f"FIDELITY is {fidelity}; it must be above 0 and at most 1.")
-        mean, covariance = _mean_and_covariance(arrays)
-        if not np.isfinite(covariance).all():
-            raise ValueError(
-                "The training latents hold values that are not finite (NaN or infinite). "
-                "Encode the audio again."
-            )
-        variances, vectors = np.linalg.eigh(covariance)
-        variances, vectors = variances[::-1], vectors.T[::-1]
-        if variances[0] <= 1e-12 * (1.0 + float(np.square(mean).max())):
-            raise ValueError(
-                "The training latents do not vary at all, so there is nothing to learn from. "
-                "Is the audio silent, or the codec untrained?"
-            )
-        is_real = variances > SMALLEST_SHARE * variances[0]
-        share = np.cumsum(variances * is_real) / variances[is_real].sum()
-        reached = int(np.argmax(share >= fidelity - 1e-12)) + 1  # a count is an index plus one
-        latent_size = min(reached, int(is_real.sum()))
-        # The sign of an eigenvector is arbitrary: its largest entry is made positive.
-        largest = np.abs(vectors).argmax(axis=1)
-        vectors = vectors * np.sign(vectors[np.arange(len(vectors)), largest])[:, None]
-        fitted = cls(len(mean), latent_size)
-        fitted.mean.copy_(torch.from_numpy(mean))
-        fitted.basis.copy_(torch.from_numpy(vectors[:latent_size].copy()))
-        fitted.scale.copy_(torch.from_numpy(np.sqrt(variances[:latent_size])))
-        fitted.fidelity.fill_(float(share[latent_size - 1]))
+        check_fidelity(fidelity)
+        return cls.of(PrincipalDimensions.of(arrays), fidelity)
+
+    @classmethod
+    def of(cls, principal: PrincipalDimensions, fidelity: float) -> Standardizer:
+        """Return the standardizer of the fewest principal dimensions that reach a share.
+
+        Args:
+            principal: Of the training latents.
+            fidelity: Share of the variance to keep, in (0, 1].
+        """
+        latent_size = principal.count(fidelity)
+        fitted = cls(len(principal.mean), latent_size)
+        fitted.mean.copy_(torch.from_numpy(principal.mean))
+        fitted.basis.copy_(torch.from_numpy(principal.vectors[:latent_size].copy()))
+        fitted.scale.copy_(torch.from_numpy(np.sqrt(principal.variance[:latent_size])))
+        fitted.fidelity.fill_(float(principal.share[latent_size - 1]))
         return fitted
 
     @property

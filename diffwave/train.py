@@ -12,7 +12,6 @@ from rave.command import Result, add_device, add_seed, add_settings, command_par
 
 if TYPE_CHECKING:
     from diffwave.dataset import Clip, ClipReader
-    from diffwave.reference_loss import ReferenceLosses
     from diffwave.settings import TrainingSettings
     from rave.latents import LatentHeader
 
@@ -27,10 +26,6 @@ GIVEN = (
     "LABELS",
     "NETWORK_CONDITION_CHANNELS",
 )
-# Told to look like white noise: best linear denoiser above this share of the loss of `white`.
-WHITE_SHARE = 0.99
-# Segments from which the covariance of the training latents is estimated, at most.
-REFERENCE_SEGMENTS = 4096
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,7 +73,9 @@ def run(options: argparse.Namespace) -> Result:
 
     from diffwave.conditioner import NormalizedConditioner
     from diffwave.dataset import FixedSegments, SegmentDataset, split_clips
-    from diffwave.run import KIND, open_run, save_header
+    from diffwave.latent_diagnosis import white_latents
+    from diffwave.reference_loss import REFERENCE_SEGMENTS
+    from diffwave.run import KIND, TrainingData, open_run, save_header
     from diffwave.skill import save_skill, skill_bins
     from diffwave.training import (
         DiffusionSystem,
@@ -97,7 +94,7 @@ def run(options: argparse.Namespace) -> Result:
     check_output_folder(options.out, options.latents)
     header = LatentHeader.read(options.latents)
     _check_contents(header, options.latents)
-    settings = _settings(options)
+    settings = read_settings(options.config, options.settings, options.seed)
     training_clips, held_out_clips = split_clips(header.files, settings.held_out_fraction)
     reader = _reader(options, header, training_clips)
     fitted = _fit_model_input(options, settings, header, reader, training_clips)
@@ -116,11 +113,14 @@ def run(options: argparse.Namespace) -> Result:
 
     save_run(options.out, KIND, model_config, config)
     save_header(options.out, header)
+    controls = Path(options.controls[0]) if options.controls else None
+    TrainingData(options.latents, options.spectrograms, controls).write(options.out)
     num_frames = settings.segment_frames
     held_out = FixedSegments(reader, held_out_clips, num_frames, settings.held_out_segments)
     known = FixedSegments(reader, training_clips, num_frames, REFERENCE_SEGMENTS)
     references, levels = measure_references(model, known, held_out, settings)
-    _warn_of_white_noise(references, options.latents)
+    if white := white_latents(references, f"{model.prediction}, {settings.loss}"):
+        print(f"warning: {white}", file=sys.stderr)
     segments = SegmentDataset(reader, training_clips, num_frames, settings.seed)
     held_out_batches: Any = DataLoader(held_out, batch_size=settings.batch_size)
 
@@ -219,28 +219,22 @@ def _check_contents(header: LatentHeader, folder: Path) -> None:
         print(f"warning: '{folder}' holds generated latents, not music.", file=sys.stderr)
 
 
-def _warn_of_white_noise(references: ReferenceLosses, folder: Path) -> None:
-    if references.gaussian > WHITE_SHARE * references.white:
-        print(
-            f"warning: the latents of '{folder}' look like white noise: knowing their covariance "
-            f"lowers the loss from {references.white:.3f} to {references.gaussian:.3f} only. "
-            "A codec trained longer, or a lower FIDELITY, leaves more to learn.",
-            file=sys.stderr,
-        )
+def read_settings(config: str, chosen: Sequence[str], seed: int) -> TrainingSettings:
+    """Return the training settings of a recipe, before anything is known of the data.
 
-
-def _settings(options: argparse.Namespace) -> TrainingSettings:
-    """Return the training settings of the recipe, before anything is known of the data."""
+    Raises:
+        ValueError: If it cannot be read, or sets what follows from the data.
+    """
     from rave.experiment import build_training, parse_recipe
 
-    for setting in options.settings:
+    for setting in chosen:
         name = setting.partition("=")[0].strip()
         if name in GIVEN:
             raise ValueError(
                 f"{name} cannot be set: it follows from the latents and the other options. "
                 "The number of dimensions follows from FIDELITY, the seed from --seed."
             )
-    parse_recipe("diffwave", options.config, [*options.settings, f"SEED={options.seed}"])
+    parse_recipe("diffwave", config, [*chosen, f"SEED={seed}"])
     settings: TrainingSettings = build_training()
     return settings
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,9 +12,14 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
-from torch.utils.data import default_collate
 
-from diffwave.dataset import FixedSegments, Segment, conditions_of
+from diffwave.dataset import (
+    FixedSegments,
+    Segment,
+    conditions_of,
+    standardized,
+    standardized_runs,
+)
 from diffwave.denoiser import (
     add_noise,
     check_loss,
@@ -41,8 +46,6 @@ from diffwave.skill import skill_bins
 NOISE_STREAM, HELD_OUT_STREAM = 1, 2
 # Of the cosine's end, relative to LEARNING_RATE.
 LAST_LEARNING_RATE = 0.05
-# Neighbouring segments overlap, so they must not be divided among halves of a cross-validation.
-RUN_OF_SEGMENTS = 8
 # Below this a skill may come from the draw of the held-out noise.
 SMALLEST_SKILL = 0.02
 
@@ -119,8 +122,7 @@ def held_out_errors(
 
 
 def _latents(model: LatentDiffusion, batch: Segment) -> tuple[Tensor, Tensor]:
-    mask = batch["mask"]
-    return model.standardizer.standardize(batch["raw"]) * mask[:, None], mask
+    return standardized(model.standardizer, batch), batch["mask"]
 
 
 def _errors(
@@ -241,11 +243,11 @@ def measure_references(
         timestep that `held_out_errors` gives it.
     """
     objective = model.prediction, check_loss(settings.loss), check_weighting(settings.weighting)
-    gaussian = fit_gaussian(_standardized(model, training))
+    gaussian = fit_gaussian(standardized_runs(model.standardizer, training))
     timesteps = held_out_timesteps(len(held_out), len(model.schedule))
     everything = SpectralDensity(model.standardizer.latent_size, held_out.num_frames)
     levels = []
-    segments = _standardized(model, held_out, run_of_segments=1)
+    segments = standardized_runs(model.standardizer, held_out, run_of_segments=1)
     for (segment, num_valid_frames), timestep in zip(segments, timesteps, strict=True):
         data = SpectralDensity(*segment.shape[1:])
         data.add(segment, num_valid_frames)
@@ -254,15 +256,6 @@ def measure_references(
         levels.append(loss_curve(gaussian, data, alpha_bar, *objective))
     references = reference_losses(gaussian, everything, model.schedule, *objective)
     return references, LossCurve.concatenate(levels)
-
-
-def _standardized(
-    model: LatentDiffusion, segments: FixedSegments, run_of_segments: int = RUN_OF_SEGMENTS
-) -> Iterable[tuple[np.ndarray[Any, Any], float]]:
-    for start in range(0, len(segments), run_of_segments):
-        stop = min(start + run_of_segments, len(segments))
-        latents, mask = _latents(model, default_collate([segments[i] for i in range(start, stop)]))
-        yield latents.numpy(), float(mask.sum())
 
 
 def what_was_learnt(loss: float, references: ReferenceLosses) -> str:

@@ -25,3 +25,11 @@ def rave(capsys):
         return code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def healthy_run(tmp_path_factory):
+    """A small diffusion run that has learned, beside its latents and controls; to be copied."""
+    from diagnosed_runs import train_healthy
+
+    return train_healthy(tmp_path_factory.mktemp("healthy"))

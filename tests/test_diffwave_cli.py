@@ -51,7 +51,7 @@ def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
     return error.splitlines()[-1]
 
 
-@pytest.mark.parametrize("module", ["train", "inference", "preprocess"])
+@pytest.mark.parametrize("module", ["train", "inference", "preprocess", "diagnose"])
 def test_help_needs_no_heavy_import_and_ends_with_an_example(module: str) -> None:
     program = (
         f"import sys; from diffwave import {module} as m; m.parser().print_help(); "
@@ -90,8 +90,8 @@ def test_conditional_path_from_audio_to_latents(
     figures = json.loads(capsys.readouterr().out)
     assert {"zero", "white", "gaussian", "held_out_loss", "skill"} <= set(figures)
     assert sorted(p.name for p in run.iterdir()) == [
-        "checkpoints", "config.gin", "latents.json", "model.gin", "run.json", "skill.json",
-        "tensorboard",
+        "checkpoints", "config.gin", "data.json", "latents.json", "model.gin", "run.json",
+        "skill.json", "tensorboard",
     ]  # fmt: skip
 
     few = ["--steps", "3", "--count", "2", "--json"]
@@ -226,7 +226,7 @@ def test_training_warns_of_white_noise(tmp_path: Path, capsys: pytest.CaptureFix
     noise = {f"{n}.npy": autoregression(2, 400, 0.0, seed) for seed, n in enumerate("abc")}
     write_latent_folder(tmp_path / "z", noise)
     assert train_tiny(tmp_path / "z", tmp_path / "run") == 0
-    assert "look like white noise" in capsys.readouterr().err
+    assert "warning: white-latents: " in capsys.readouterr().err
 
 
 def test_training_stops_at_a_loss_that_is_not_finite(

@@ -123,8 +123,7 @@ ANY_SETTINGS = {
     "held_out_fraction": 0.1, "held_out_segments": 1, "validate_every_steps": 1,
     "log_every_steps": 1, "learning_rate": 1e-3, "warmup_steps": 1, "weight_decay": 0.0,
     "gradient_clip_norm": 1.0, "ema_decay": 0.9, "condition_dropout": 0.1, "loss": "mse",
-    "weighting": "none",
-    "precision": "32-true",
+    "weighting": "none", "precision": "32-true",
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from diffwave.reference_loss import (
     LossCurve,
     ReferenceLosses,
     SpectralDensity,
+    channel_errors,
     fit_gaussian,
     loss_curve,
     mode_error,
@@ -136,6 +137,21 @@ def test_gaussian_reference_of_an_autoregression_is_its_closed_form() -> None:
     )
     # The reference treats a segment as a circle, so it loses a little at the ends.
     assert exact < found.gaussian < exact * 1.03
+
+
+def test_errors_of_independent_channels_are_those_of_each_alone() -> None:
+    def draws(seed: int, count: int) -> list[np.ndarray]:
+        memories = enumerate((0.0, 0.5, 0.95))
+        return [autoregression(1, 64 * count, each, seed + n) for n, each in memories]
+
+    training, held_out, alpha_bar = draws(1, 2000), draws(11, 200), np.array([0.1, 0.5, 0.9])
+    gaussian = fit_gaussian(segments_of(np.concatenate(training), 64))
+    data = density_of(segments_of(np.concatenate(held_out), 64))
+    together = channel_errors(gaussian, data, alpha_bar, "v")
+    for channel, (known, new) in enumerate(zip(training, held_out, strict=True)):
+        alone = fit_gaussian(segments_of(known, 64)), density_of(segments_of(new, 64))
+        for each, expected in zip(together, channel_errors(*alone, alpha_bar, "v"), strict=True):
+            np.testing.assert_allclose(each[:, channel], expected[:, 0], rtol=0.02)
 
 
 def test_skill_of_the_gaussian_is_zero() -> None:

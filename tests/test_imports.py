@@ -16,7 +16,9 @@ HEAVY = [
     "gin",
 ]
 SUBCOMMANDS = ["preprocess", "train", "encode", "decode", "interpolate", "export"]
-DIFFWAVE_COMMANDS = [f"diffwave.{name}" for name in ("preprocess", "train", "inference", "export")]
+DIFFWAVE_COMMANDS = [
+    f"diffwave.{name}" for name in ("preprocess", "train", "inference", "diagnose", "export")
+]
 
 
 def heavy_after(code):

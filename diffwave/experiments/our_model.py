@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from diffwave.conditioner import SpectrogramConditioner
+from diffwave.dataset import RUN_OF_SEGMENTS
 from diffwave.denoiser import (
     add_noise,
     check_loss,
@@ -39,7 +40,7 @@ from diffwave.reference_loss import (
 )
 from diffwave.schedule import NoiseSchedule, cosine_schedule, linear_schedule
 from diffwave.standardizer import Standardizer
-from diffwave.training import RUN_OF_SEGMENTS, generator_for, learning_rate_factor
+from diffwave.training import generator_for, learning_rate_factor
 
 TRAINING_STREAM, HELD_OUT_STREAM = 21, 22
 FIDELITY = 0.99

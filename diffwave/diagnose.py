@@ -1,0 +1,229 @@
+"""`python -m diffwave.diagnose`: can latents be learned; what has a run learned, what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rave.command import Result, add_device, add_seed, command_parser, execute
+
+if TYPE_CHECKING:
+    from diffwave.expected_losses import Recipe
+
+RECORD, PICTURE = "diagnosis.json", "diagnosis.png"
+# Where a run's diagnosis is written, inside the run.
+RUN_OUT = "diagnosis"
+# Options that only one kind of folder has.
+OF_RUNS = {f"--{name}": name for name in ("latents", "spectrograms", "controls", "codec")}
+OF_LATENTS = {"--config": "config", "--set": "settings"}
+
+
+class Diagnosis(Protocol):
+    """What is told of latents, of generated latents and of runs."""
+
+    def words(self) -> str:
+        """Return what was found, for a person."""
+
+    def record(self) -> dict[str, Any]:
+        """Return the figures as JSON-able data."""
+
+    def picture(self, path: Path) -> None:
+        """Draw the figures."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    options = command_parser(
+        "python -m diffwave.diagnose",
+        "Tell whether latents can be learned, before any training; or what a trained run has "
+        "learned, and\nwhich of the known failures it has (docs/diagnosis.md). Findings are no "
+        "error: the exit code is 0.",
+        "python -m diffwave.diagnose latents\n"
+        "  python -m diffwave.diagnose runs/diffusion --codec runs/rave",
+    )
+    options.add_argument(
+        "path",
+        type=Path,
+        metavar="LATENTS_DIR|RUN",
+        help="what rave encode, diffwave.inference or diffwave.train wrote",
+    )
+    options.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"folder for {RECORD} and {PICTURE} (default RUN/{RUN_OUT}; of latents, neither is "
+        "written)",
+    )
+    latents = options.add_argument_group("of latents")
+    latents.add_argument(
+        "--config",
+        metavar="RECIPE",
+        help="of the training that is considered: name or .gin file (default default)",
+    )
+    latents.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        metavar="NAME=VALUE",
+        help="change a value of the recipe, e.g. FIDELITY=0.9 (may be repeated)",
+    )
+    runs = options.add_argument_group("of a run")
+    for name in ("latents", "spectrograms", "controls"):
+        runs.add_argument(
+            f"--{name}",
+            type=Path,
+            metavar="DIR",
+            help=f"the {name} that it was trained on, if they have moved",
+        )
+    runs.add_argument(
+        "--codec",
+        type=Path,
+        metavar="RUN",
+        help="run of rave train, or .ts file: tell whether generated latents decode to silence",
+    )
+    add_seed(options)
+    add_device(options)
+    return options
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Diagnose, write the figures, and say what was found."""
+    from rave.files import atomic_write, write_json
+
+    is_run = _is_run(options.path)
+    _check_options(options, is_run)
+    out = options.out or (_run_folder(options.path) / RUN_OUT if is_run else None)
+    if out is not None:
+        _check_out(out, options.path, is_run)
+    found = _of_run(options) if is_run else _of_latents(options)
+    text, record = found.words(), found.record()
+    if out is not None:
+        write_json(out / RECORD, record)
+        with atomic_write(out / PICTURE) as temporary:
+            found.picture(temporary)
+        text += f"\n\nFigures: '{out / RECORD}'. Picture: '{out / PICTURE}'."
+    return Result(text, record)
+
+
+def _is_run(path: Path) -> bool:
+    """Return whether a path is a run; a run holds a header of its latents too.
+
+    Raises:
+        ValueError: If it is neither a run of diffusion nor a latent folder.
+    """
+    if (path / "run.json").exists():
+        return True
+    if (path / "latents.json").exists() and not (path / "weights.pt").exists():
+        return False
+    from diffwave.lmnt import is_lmnt_run
+
+    if is_lmnt_run(path):
+        return True
+    raise ValueError(
+        f"'{path}' is neither a latent folder (with latents.json) nor a run (with run.json). Give "
+        "what rave encode, diffwave.inference or diffwave.train wrote."
+    )
+
+
+def _run_folder(path: Path) -> Path:
+    """Return the folder of a run, which may be given as a file of weights."""
+    return path if path.is_dir() else path.parent
+
+
+def _check_options(options: argparse.Namespace, is_run: bool) -> None:
+    """Check that no option is given that only the other kind of folder has."""
+    here, there = ("a run", "latents") if is_run else ("a latent folder", "a run")
+    given = [
+        option
+        for option, name in (OF_LATENTS if is_run else OF_RUNS).items()
+        if getattr(options, name) is not None
+    ]
+    if given:
+        raise ValueError(
+            f"'{options.path}' is {here}; {', '.join(given)} is for {there}. Leave it out."
+        )
+    if options.seed < 0:
+        raise ValueError(f"--seed is {options.seed}; a whole number from 0 is needed.")
+
+
+def _check_out(out: Path, path: Path, is_run: bool) -> None:
+    """Check that a diagnosis may be written into a folder."""
+    from rave.files import check_output_folder
+
+    if is_run and out.exists() and not out.is_dir():
+        raise ValueError(f"'{out}' is a file; the output is a folder. Choose another name.")
+    if not is_run:
+        check_output_folder(out, path)
+
+
+def _of_latents(options: argparse.Namespace) -> Diagnosis:
+    from rave.latents import GENERATED, LatentHeader
+
+    if LatentHeader.read(options.path).contents == GENERATED:
+        from diffwave.generated_diagnosis import diagnose_generated
+
+        return diagnose_generated(options.path)
+    from diffwave.latent_diagnosis import diagnose_latents
+
+    config, settings = options.config or "default", options.settings or ()
+    return diagnose_latents(options.path, read_recipe(config, settings, options.seed))
+
+
+def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Recipe:
+    """Return what a recipe of diffwave.train says of latents and losses.
+
+    Args:
+        config: Name of a recipe, or .gin file.
+        settings: Lines NAME=VALUE that change it.
+        seed: Of the training.
+
+    Raises:
+        ValueError: If it cannot be read, or sets what follows from the latents.
+    """
+    from diffwave.denoiser import check_loss, check_weighting
+    from diffwave.expected_losses import Recipe
+    from diffwave.train import read_settings
+    from rave.experiment import build_model
+
+    training, model = read_settings(config, settings, seed), build_model()
+    return Recipe(
+        fidelity=training.fidelity,
+        held_out_fraction=training.held_out_fraction,
+        held_out_segments=training.held_out_segments,
+        segment_frames=training.segment_frames,
+        schedule=model.schedule,
+        prediction=model.prediction,
+        loss=check_loss(training.loss),
+        weighting=check_weighting(training.weighting),
+    )
+
+
+def _of_run(options: argparse.Namespace) -> Diagnosis:
+    from diffwave.run_diagnosis import diagnose_run
+    from rave.device import choose_device
+
+    def progress(part: str) -> None:
+        print(f"Looking at {part} …", file=sys.stderr)
+
+    return diagnose_run(
+        options.path,
+        latents=options.latents,
+        spectrograms=options.spectrograms,
+        controls=options.controls,
+        codec=options.codec,
+        device=choose_device(options.device),
+        seed=options.seed,
+        progress=progress,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return execute(parser(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""What a training would do with latents, and which losses to expect of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
+
+import torch
+
+from diffwave.denoiser import LossKind, Prediction, Weighting
+from diffwave.reference_loss import GaussianModel, SpectralDensity, reference_losses
+from diffwave.schedule import COSINE, SCHEDULES, NoiseSchedule, named_schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training would do with the latents; as the recipe `default` unless said otherwise.
+
+    Attributes:
+        fidelity: Share of the variance to model.
+        held_out_fraction: Share of the files kept for validation.
+        held_out_segments: Segments of a validation.
+        segment_frames: Latent frames of a segment.
+        schedule: Its noise levels.
+        prediction: What the network predicts.
+        loss: mse or l1.
+        weighting: Of the loss over noise levels.
+    """
+
+    fidelity: float = 0.99
+    held_out_fraction: float = 0.1
+    held_out_segments: int = 128
+    segment_frames: int = 128
+    schedule: NoiseSchedule = field(default_factory=lambda: named_schedule(COSINE))
+    prediction: Prediction = "v"
+    loss: LossKind = "mse"
+    weighting: Weighting = "none"
+
+    @property
+    def schedule_name(self) -> str:
+        """Return the name of the schedule, if it has one."""
+        for name in SCHEDULES:
+            if torch.equal(named_schedule(name).alpha_bar, self.schedule.alpha_bar):
+                return name
+        return "another"
+
+
+@dataclass(frozen=True)
+class ExpectedLoss:
+    """The three reference losses of a training with one objective."""
+
+    schedule: str
+    prediction: str
+    loss: str
+    weighting: str
+    zero: float
+    white: float
+    gaussian: float
+
+
+@dataclass(frozen=True)
+class ScheduleEnd:
+    """What a schedule leaves at its last timestep.
+
+    Attributes:
+        schedule: Its name.
+        num_timesteps: T.
+        signal: Signal power left, of 1.
+        snr_db: The same relative to the noise; None where nothing is left.
+    """
+
+    schedule: str
+    num_timesteps: int
+    signal: float
+    snr_db: float | None
+
+
+def schedule_end(name: str) -> ScheduleEnd:
+    """Return what a schedule leaves at its end."""
+    schedule = named_schedule(name)
+    signal = float(schedule.alpha_bar[-1])
+    snr_db = 10.0 * math.log10(signal / (1.0 - signal)) if signal > 0 else None
+    return ScheduleEnd(name, len(schedule), signal, snr_db)
+
+
+def expected_losses(
+    gaussian: GaussianModel,
+    held_out: SpectralDensity,
+    name: str,
+    schedule: NoiseSchedule,
+    *objective: Any,
+) -> ExpectedLoss:
+    """Return the reference losses of one objective.
+
+    Args:
+        gaussian: Fitted to training segments.
+        held_out: Of held-out segments.
+        name: Of the schedule.
+        schedule: Of the training.
+        objective: Prediction, kind of loss and weighting.
+    """
+    found = reference_losses(gaussian, held_out, schedule, *objective)
+    return ExpectedLoss(name, *objective, **asdict(found))
+
+
+def all_expected_losses(
+    gaussian: GaussianModel, held_out: SpectralDensity, names: Iterable[str] = SCHEDULES
+) -> Iterator[ExpectedLoss]:
+    """Yield the losses of schedules by name, with every kind of loss and prediction they allow."""
+    for name in names:
+        schedule = named_schedule(name)
+        for loss in get_args(LossKind):
+            for prediction in get_args(Prediction):
+                if prediction != "epsilon" or not schedule.is_zero_terminal:
+                    objective = prediction, loss, "none"
+                    yield expected_losses(gaussian, held_out, name, schedule, *objective)

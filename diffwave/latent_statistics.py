@@ -1,0 +1,76 @@
+"""How long latents remember, and how normal they are: figures that need no model.
+
+C channels, L lags, N frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+# Lags are summed up to this many memories, beyond which there is little but the noise of estimates.
+WINDOW = 5
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How alike frames of one channel are over time.
+
+    Attributes:
+        correlation: (C, L) of each channel with itself, 0 to L - 1 frames later.
+        frames: (C,) sum of the squared correlations over all lags, later and earlier.
+        is_whole: (C,) False where L is too small to see the end of it, so that there is more.
+    """
+
+    correlation: Array
+    frames: Array
+    is_whole: NDArray[np.bool_]
+
+
+def memory(blocks: Iterable[Array], num_lags: int) -> Memory:
+    """Return how long channels remember.
+
+    The squares count a channel that swings, whose plain sum would be near 0, as what it is:
+    predictable. White noise has a memory of 1 frame, an autoregression of coefficient m one of
+    (1 + m²) / (1 - m²) frames.
+
+    Args:
+        blocks: Neighbouring frames (C, N) about a mean of 0. One block at least.
+        num_lags: L.
+
+    Source: Sokal 1997, "Monte Carlo methods in statistical mechanics", section 3 (how far to sum).
+        Differs: squares.
+    """
+    total: Array | float = 0.0
+    count: Array | float = 0.0
+    for block in blocks:
+        num_frames = block.shape[1]
+        size = 2 ** int(num_frames + num_lags - 1).bit_length()  # room for all lags, no circle
+        power = np.square(np.abs(np.fft.rfft(block, size, axis=1)))
+        total = total + np.fft.irfft(power, size, axis=1)[:, :num_lags]
+        count = count + np.maximum(num_frames - np.arange(num_lags), 0)
+    covariance = np.asarray(total) / np.maximum(count, 1)
+    correlation = covariance / np.maximum(covariance[:, :1], 1e-30)
+    up_to = 2.0 * np.cumsum(np.square(correlation), axis=1) - 1.0
+    is_enough = np.asarray(np.arange(num_lags) >= WINDOW * up_to)
+    is_whole = np.asarray(is_enough.any(axis=1))
+    last = np.where(is_whole, is_enough.argmax(axis=1), num_lags - 1)
+    return Memory(correlation, up_to[np.arange(len(up_to)), last], is_whole)
+
+
+def distance_from_normal(values: NDArray[np.floating]) -> Array:
+    """Return how far each channel of (C, N), of mean 0 and variance 1, is from N(0, 1).
+
+    Returns:
+        (C,) Kolmogorov's distance: the largest difference between the share of frames below a value
+        and that of a normal distribution, 0 to 1.
+    """
+    from scipy import stats
+
+    # The distance is exact; "asymp" is how its probability is found, which is not used.
+    tests = [stats.ks_1samp(each, stats.norm.cdf, method="asymp") for each in values]
+    return np.array([test.statistic for test in tests])

@@ -1,0 +1,161 @@
+"""A picture of a run's diagnosis: six plots, all of held-out latents but for the sampling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rave.files import atomic_write
+
+SIZE_INCHES, DOTS_PER_INCH = (13.5, 7.5), 110
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.2,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "diagnosis",
+}
+REAL, GENERATED, OTHER = "#3f86e0", "#e5792b", "#777777"
+COLOURS = ("#3f86e0", "#e5792b", "#9a6fd0", "#2f9e6e", "#c23b5a", "#777777")
+
+
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """Draw the figures of a `RunDiagnosis` into a .png or .svg file, whole or not at all."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+        axes = figure.subplots(2, 3).ravel()
+        _magnitudes(axes[0], figures["network"])
+        _skill(axes[1], figures)
+        _told(axes[2], figures["network"]["told"])
+        _trace(axes[3], figures["sampling"])
+        _autocorrelation(axes[4], figures["samples"])
+        _spread(axes[5], figures["samples"])
+        metadata: Any = {"Date": None} if path.suffix == ".svg" else None
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=metadata)
+
+
+def _magnitudes(axes: Axes, network: dict[str, Any]) -> None:
+    level = network["levels"][len(network["levels"]) // 2]
+    for name, colour in zip(level["blocks"][0], COLOURS, strict=True):
+        values = [block[name] for block in level["blocks"]]
+        if None not in values:
+            axes.plot(values, color=colour, marker="o", markersize=3, label=name)
+    axes.set(
+        title=f"Through the network, log-SNR {level['log_snr']:+.1f}",
+        xlabel="block",
+        ylabel="root mean square",
+        yscale="log",
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0.4 * axes.get_ylim()[0])  # room for the legend
+    axes.legend(ncols=3, loc="lower left")
+
+
+def _skill(axes: Axes, figures: dict[str, Any]) -> None:
+    levels = [each["log_snr"] for each in figures["by_log_snr"]]
+    skill = [each["skill"] for each in figures["by_log_snr"]]
+    axes.plot(levels, skill, color=REAL, marker="o", markersize=3, label="skill")
+    axes.axhline(0.0, color=OTHER, linewidth=1)
+    axes.set(title="What is learned, by noise level", xlabel="log-SNR", ylabel="skill")
+    axes.set_ylim(min(-0.1, *skill), 1.0)
+    axes.legend(loc="upper left")
+    if figures["conditioner"] is None:
+        return
+    gains = axes.twinx()
+    gains.grid(visible=False)
+    gains.spines["right"].set_visible(True)
+    curves = figures["conditioner"]["curves"]
+    for index, (name, curve) in enumerate(curves.items()):
+        colour = COLOURS[1 + index % (len(COLOURS) - 1)]
+        label = f"gain {name}"
+        gains.plot(
+            curve["log_snr"], curve["gain"], "--", color=colour, marker="s", ms=3, label=label
+        )
+    gains.set(ylabel="conditioner gain", yscale="log")
+    highest = max(max(curve["gain"]) for curve in curves.values())
+    gains.set_ylim(0.8, max(2.0, 1.3 * highest))
+    gains.legend(loc="upper right")
+
+
+def _told(axes: Axes, told: dict[str, Any]) -> None:
+    right = told["shifts"].index(0.0)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(told["error"])))
+    for level, errors, colour in zip(told["log_snr"], told["error"], colours, strict=True):
+        axes.plot(
+            told["shifts"],
+            np.asarray(errors) / errors[right],
+            color=colour,
+            marker="o",
+            markersize=3,
+            label=f"log-SNR {level:+.0f}",
+        )
+    axes.axhline(1.0, color=OTHER, linewidth=1)
+    axes.set(
+        title="Told another timestep than the latents have",
+        xlabel="shift, share of the schedule",
+        ylabel="error over that at the right one",
+    )
+    axes.set_ylim(0.5, 2.0)
+    axes.legend()
+
+
+def _trace(axes: Axes, sampling: dict[str, Any]) -> None:
+    axes.plot(sampling["expected"], "--", color=OTHER, label="as the schedule has it")
+    axes.plot(sampling["noisy"], color=GENERATED, marker="o", ms=3, label="noisy latents")
+    axes.plot(sampling["denoised"], color=REAL, marker="o", ms=3, label="denoised latents")
+    axes.plot(sampling["linear"], ":", color=REAL, label="those of a linear denoiser")
+    axes.set(title="Sampling", xlabel="step", ylabel="root mean square")
+    axes.set_ylim(bottom=0.0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+
+
+def _autocorrelation(axes: Axes, samples: dict[str, Any] | None) -> None:
+    axes.set(title="Autocorrelation, mean of the channels", xlabel="frames later")
+    if samples is None:
+        return
+    for name, colour in (("held_out", REAL), ("training", OTHER), ("generated", GENERATED)):
+        axes.plot(
+            samples["lags"],
+            samples[name]["autocorrelation"],
+            color=colour,
+            marker="o",
+            markersize=3,
+            label=name.replace("_", "-"),
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(samples["lags"], [str(lag) for lag in samples["lags"]])
+    axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0)
+    axes.legend()
+
+
+def _spread(axes: Axes, samples: dict[str, Any] | None) -> None:
+    axes.set(title="Mean and std of each channel", xlabel="channel")
+    if samples is None:
+        return
+    shifts = (("held_out", REAL, -0.2), ("training", OTHER, 0.0), ("generated", GENERATED, 0.2))
+    for name, colour, shift in shifts:
+        mean, std = (samples[name][each] for each in ("mean", "std"))
+        axes.errorbar(
+            np.arange(len(mean)) + shift,
+            mean,
+            std,
+            fmt="o",
+            color=colour,
+            markersize=3,
+            label=name.replace("_", "-"),
+        )
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.15 * (high - low))  # room for the legend
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(ncols=3, loc="upper left")

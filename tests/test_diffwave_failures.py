@@ -1,0 +1,266 @@
+"""Each known failure, planted, is named by its own detector and by no other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diagnosed_runs import MEMORIES, SMALL
+from diffwave_data import autoregression, write_latent_folder
+from numpy.typing import NDArray
+
+import diffwave.generate
+import diffwave.network
+import diffwave.run_diagnosis
+import diffwave.run_samples
+import diffwave.sample_diagnosis
+from diffwave import train
+from diffwave.controls import LOUDNESS
+from diffwave.failures import REMEDIES, WHITE_LATENTS
+from diffwave.latent_diagnosis import diagnose_latents
+from diffwave.model import LatentDiffusion
+from diffwave.run_diagnosis import RunDiagnosis, diagnose_run
+from diffwave.schedule import named_schedule
+from diffwave.standardizer import Standardizer
+from rave.checkpoint import BEST, CHECKPOINTS
+from rave.latents import LatentHeader, read_latents
+
+
+class StubCodec:
+    """Decodes latents to audio of their own level, or only those it knows.
+
+    Attributes:
+        known: Raw latents (D, N) of clips, the only ones it decodes to more than a whisper.
+    """
+
+    def __init__(self, known: list[NDArray[np.float32]] | None = None) -> None:
+        self.known = known
+        self.format: Any = None
+
+    def check_latents(self, header: LatentHeader, folder: Path) -> None:
+        """Take any latents."""
+
+    def decode(self, latents: NDArray[np.float32], noise: Any) -> NDArray[np.float32]:
+        """Return the latents as audio (D, N)."""
+        if self.known is not None and not any(self._holds(clip, latents) for clip in self.known):
+            return 1e-4 * latents
+        return 0.1 * latents
+
+    @staticmethod
+    def _holds(clip: NDArray[np.float32], part: NDArray[np.float32]) -> bool:
+        starts = np.flatnonzero(clip[0] == part[0, 0])
+        return any(np.array_equal(clip[:, i : i + part.shape[1]], part) for i in starts)
+
+
+def use_codec(monkeypatch: pytest.MonkeyPatch, codec: StubCodec) -> None:
+    monkeypatch.setattr(diffwave.run_diagnosis, "load_codec", lambda *_: codec)
+    monkeypatch.setattr(diffwave.run_samples, "DecoderNoise", lambda *_: None)
+
+
+Weights = dict[str, torch.Tensor]
+# Changes the weights of a run, given those; or what its sampling is made of; or both.
+Plant = Callable[[Path, Weights, pytest.MonkeyPatch], None]
+
+
+def broadcast_output(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("network.output.weight", "network.output.bias"):
+        weights[name][:] = weights[name].mean(dim=0, keepdim=True)
+
+
+def residual_readout(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the prediction as the diary's model did."""
+
+    def forward(self: Any, noisy: Any, step: Any, condition: Any = None) -> torch.Tensor:
+        x = self.input(noisy).relu()
+        embedding = self.step(diffwave.network.embed_step(step))
+        for block in self.blocks:
+            x, _ = block(x, embedding, condition)
+        prediction: torch.Tensor = self.output(self.skip(x).relu())
+        return prediction
+
+    monkeypatch.setattr(diffwave.network.DiffWave, "forward", forward)
+
+
+def foreign_schedule(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let checkpoint and config agree on a schedule that the network was not trained with."""
+    weights["_extra_state"] = named_schedule("audioldm").alpha_bar
+    for name in ("model.gin", "config.gin"):
+        text = (run / name).read_text()
+        (run / name).write_text(text.replace("SCHEDULE = 'cosine'", "SCHEDULE = 'audioldm'"))
+
+
+def ignored_conditioner(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the conditioner always answer what stands for no condition."""
+    prefix = f"conditioners.{LOUDNESS}"
+    weights[f"{prefix}.layers.2.weight"].zero_()
+    weights[f"{prefix}.layers.2.bias"][:] = weights[f"{prefix}.null_condition"][:, 0]
+
+
+def clamped_sampler(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut latents to [-1, 1] after every step, as is right for audio."""
+    build = diffwave.generate.build_sampler
+
+    def build_clamped(*arguments: Any) -> Any:
+        sampler = build(*arguments)
+        step = sampler.step
+
+        def clamped(*inputs: Any, **named: Any) -> Any:
+            result = step(*inputs, **named)
+            result.prev_sample = result.prev_sample.clamp(-1.0, 1.0)
+            return result
+
+        sampler.step = clamped
+        return sampler
+
+    monkeypatch.setattr(diffwave.generate, "build_sampler", build_clamped)
+
+
+def exploding_norm(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exaggerate the condition far beyond what the model has seen."""
+    guided = LatentDiffusion.guided
+
+    def exaggerated(self: Any, inputs: Any, guidance: Any, *sizes: int) -> Any:
+        return guided(self, inputs, dict.fromkeys(inputs, 40.0), *sizes)
+
+    monkeypatch.setattr(LatentDiffusion, "guided", exaggerated)
+
+
+def level_lost(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the model's latents for raw ones."""
+    monkeypatch.setattr(Standardizer, "unstandardize", lambda self, latents: latents)
+
+
+def silent_decode(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode with a codec that knows the latents of its own training only."""
+    paths = sorted((run.parent / "latents").glob("*.npy"))
+    use_codec(monkeypatch, StubCodec([read_latents(path, len(MEMORIES)) for path in paths]))
+
+
+def memorised(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Denoise towards what was trained on: the optimum of a network that could hold all of it."""
+    known = {}
+
+    def recall(self: Any, noisy: torch.Tensor, timestep: torch.Tensor, terms: Any) -> torch.Tensor:
+        num_frames = noisy.shape[2]
+        if num_frames not in known:
+            data = diffwave.run_diagnosis.open_data(*known["open"])
+            segments = data.segments(data.training, 64)
+            raw = torch.stack([segment["raw"] for segment in segments])
+            known[num_frames] = self.standardizer.standardize(raw)
+        clips = known[num_frames]
+        alpha_bar = float(self.alpha_bar(timestep)[0])
+        away = torch.cdist(noisy.flatten(1), alpha_bar**0.5 * clips.flatten(1)).square()
+        weight = torch.softmax(-away / (2.0 * (1.0 - alpha_bar)), dim=1)
+        return torch.einsum("bs,skn->bkn", weight, clips)
+
+    open_data = diffwave.run_diagnosis.open_data
+
+    def remember(*arguments: Any) -> Any:
+        known["open"] = arguments
+        return open_data(*arguments)
+
+    monkeypatch.setattr(diffwave.run_diagnosis, "open_data", remember)
+    monkeypatch.setattr(LatentDiffusion, "denoise_guided", recall)
+
+
+PLANTS: dict[str, Plant] = {
+    name.replace("_", "-"): plant
+    for name, plant in (
+        (each.__name__, each)
+        for each in (
+            broadcast_output,
+            residual_readout,
+            foreign_schedule,
+            ignored_conditioner,
+            clamped_sampler,
+            exploding_norm,
+            level_lost,
+            silent_decode,
+            memorised,
+        )
+    )
+}
+
+
+def diagnose(run: Path, monkeypatch: pytest.MonkeyPatch, plant: Plant | None) -> RunDiagnosis:
+    """Return the diagnosis of a run with a failure planted in it."""
+    use_codec(monkeypatch, StubCodec())
+    if plant is not None:
+        path = run / CHECKPOINTS / BEST
+        checkpoint = torch.load(path, weights_only=True)
+        state = checkpoint["state_dict"]
+        weights = {k.removeprefix("model."): v for k, v in state.items() if "model." in k}
+        plant(run, weights, monkeypatch)
+        checkpoint["state_dict"] = {f"model.{name}": value for name, value in weights.items()}
+        torch.save(checkpoint, path)
+    return diagnose_run(run, codec=Path("codec"))
+
+
+@pytest.mark.parametrize("planted", [None, *PLANTS])
+def test_a_planted_failure_is_named_by_its_detector_alone(
+    healthy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str | None
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(healthy_run, run)
+    shutil.copytree(healthy_run.parent / "latents", tmp_path / "latents")
+    found = diagnose(run, monkeypatch, PLANTS[planted] if planted else None)
+    assert [each.name for each in found.findings] == ([planted] if planted else [])
+
+
+def test_white_latents_are_named_alone_before_training_and_after(
+    healthy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert diagnose_latents(healthy_run.parent / "latents").findings == []
+    noise = {f"{file}.npy": autoregression(3, 1500, 0.0, file) for file in range(6)}
+    write_latent_folder(tmp_path / "latents", noise)
+    found = diagnose_latents(tmp_path / "latents")
+    assert [each.name for each in found.findings] == [WHITE_LATENTS]
+    short = [*SMALL, "MAX_STEPS=40", "VALIDATE_EVERY=40"]
+    options = [text for setting in short for text in ("--set", setting)]
+    paths = [str(tmp_path / "latents"), "--out", str(tmp_path / "run")]
+    assert train.main([*paths, "--device", "cpu", *options]) == 0
+    after = diagnose(tmp_path / "run", monkeypatch, None)
+    assert [each.name for each in after.findings] == [WHITE_LATENTS]
+
+
+def test_each_known_failure_is_planted() -> None:
+    assert {WHITE_LATENTS, *PLANTS} == set(REMEDIES)
+
+
+def test_a_checkpoint_with_another_schedule_than_its_config_is_named(
+    healthy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exchange(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+        # So near to the right one that the network itself shows nothing of it.
+        weights["_extra_state"] = named_schedule("flow").alpha_bar
+
+    run = tmp_path / "run"
+    shutil.copytree(healthy_run, run)
+    (found,) = diagnose(run, monkeypatch, exchange).findings
+    assert found.name == "foreign-schedule"
+    names = "cosine", "flow"
+    one, other = (named_schedule(name).alpha_bar for name in names)
+    assert f"differs by up to {(one - other).abs().max():.2g} of signal power" in found.message
+
+
+def test_a_diverged_network_has_an_exploding_norm_and_nothing_else(
+    healthy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+        weights["network.output.weight"].fill_(float("nan"))
+
+    run = tmp_path / "run"
+    shutil.copytree(healthy_run, run)
+    found = diagnose(run, monkeypatch, diverge)
+    assert [each.name for each in found.findings] == ["exploding-norm"]
+    assert "not finite, after sampling step 1 of 20" in found.findings[0].message
+    json.loads(json.dumps(found.record(), allow_nan=False))
+    assert "not finite" in found.words()
+    found.picture(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 0
