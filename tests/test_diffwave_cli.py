@@ -90,8 +90,8 @@ def test_conditional_path_from_audio_to_latents(
     figures = json.loads(capsys.readouterr().out)
     assert {"zero", "white", "gaussian", "held_out_loss", "skill"} <= set(figures)
     assert sorted(p.name for p in run.iterdir()) == [
-        "checkpoints", "config.gin", "data.json", "latents.json", "model.gin", "run.json", "skill.json",
-        "tensorboard",
+        "checkpoints", "config.gin", "data.json", "latents.json", "model.gin", "run.json",
+        "skill.json", "tensorboard",
     ]  # fmt: skip
 
     few = ["--steps", "3", "--count", "2", "--json"]
