@@ -71,18 +71,18 @@ def parser() -> argparse.ArgumentParser:
         help="change a value of the recipe, e.g. FIDELITY=0.9 (may be repeated)",
     )
     runs = options.add_argument_group("of a run")
-    runs.add_argument(
-        "--latents", type=Path, metavar="DIR", help="what it was trained on, if that has moved"
-    )
-    runs.add_argument(
-        "--spectrograms", type=Path, metavar="DIR", help="the same of what it follows"
-    )
-    runs.add_argument("--controls", type=Path, metavar="DIR", help="the same of what it follows")
+    for name in ("latents", "spectrograms", "controls"):
+        runs.add_argument(
+            f"--{name}",
+            type=Path,
+            metavar="DIR",
+            help=f"the {name} that it was trained on, if they have moved",
+        )
     runs.add_argument(
         "--codec",
         type=Path,
         metavar="RUN",
-        help="run of rave train or .ts file, to hear whether generated latents decode to silence",
+        help="run of rave train, or .ts file: tell whether generated latents decode to silence",
     )
     add_seed(options)
     add_device(options)
