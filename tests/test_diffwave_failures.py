@@ -229,6 +229,34 @@ def test_white_latents_are_named_alone_before_training_and_after(
     assert [each.name for each in after.findings] == [WHITE_LATENTS]
 
 
+@pytest.mark.parametrize(
+    ("planted", "named"),
+    [
+        ((ignored_conditioner, clamped_sampler), ["ignored-conditioner", "clamped-sampler"]),
+        # What a foreign schedule does to the norm follows from it.
+        ((foreign_schedule, exploding_norm), ["foreign-schedule"]),
+    ],
+)
+def test_of_two_failures_both_are_named_unless_one_follows_from_the_other(
+    healthy_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    planted: tuple[Plant, ...],
+    named: list[str],
+) -> None:
+    def plant(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+        for each in planted:
+            each(run, weights, monkeypatch)
+
+    run = tmp_path / "run"
+    shutil.copytree(healthy_run, run)
+    found = diagnose(run, monkeypatch, plant)
+    assert [each.name for each in found.findings] == named
+    if foreign_schedule in planted:
+        sampling = found.figures["sampling"]
+        assert max(sampling["noisy"]) > 2 * max(sampling["expected"])
+
+
 def test_each_known_failure_is_planted() -> None:
     assert {WHITE_LATENTS, *PLANTS} == set(REMEDIES)
 

@@ -24,7 +24,7 @@ from diffwave.diagnostics import conditioner_gain, ignored_conditioner
 from diffwave.generate import generate
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
-from diffwave.network_diagnosis import Probe, magnitudes, other_schedule
+from diffwave.network_diagnosis import Probe, foreign_schedule, magnitudes, other_schedule
 from diffwave.reference_loss import GaussianModel
 from diffwave.run import TrainingData, open_run, training_settings
 from diffwave.run_diagnosis import RunDiagnosis, diagnose_run
@@ -81,7 +81,7 @@ def test_words_and_picture_tell_each_part(diagnosis: RunDiagnosis, tmp_path: Pat
     assert "Nothing found: none of the ten known failures shows in this run." in words
     assert f"Held-out loss {figures['held_out_loss']:.3f} (v, mse" in words
     assert f"loudness {figures['conditioner']['gain'][LOUDNESS]:.2f}." in words
-    assert "Timesteps: 99" in words or "Timesteps: 100.0%" in words
+    assert f"Timesteps: {figures['timesteps']['share']:.1%} of them drawn in 300 steps" in words
     assert "Sampling 32 clips in 20 steps" in words
     assert max(len(line) for line in words.splitlines()) < 240
     for suffix, start in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
@@ -224,6 +224,22 @@ def test_exploding_norm_tells_where_it_begins() -> None:
     assert found is not None
     assert "up to 7.0 times" in found.message
     assert "after sampling step 13 of 20" in found.message
+
+
+def test_a_schedule_is_foreign_to_one_side_at_most_levels_and_to_what_has_learned() -> None:
+    right, nothing = np.full((5, 9), 0.5), np.ones(5)
+    assert foreign_schedule(right, nothing) is None  # it does not care what it is told
+    less = right.copy()
+    less[:3, 1] = 0.4
+    found = foreign_schedule(less, nothing)
+    assert found is not None
+    assert "At 3 of 5 noise levels" in found.message
+    assert "told of less noise than there is (0.80 of the error)" in found.message
+    assert foreign_schedule(less[[0, 1, 3, 4]], nothing[:4]) is None  # half of the levels
+    both = less.copy()
+    both[3, 7] = 0.4
+    assert foreign_schedule(both, nothing) is None
+    assert foreign_schedule(less, np.full(5, 0.3)) is None  # to predict nothing is better
 
 
 def test_schedules_of_other_lengths_and_levels_differ() -> None:
