@@ -48,12 +48,16 @@ class LatentNetwork(nn.Module):
 
     Attributes:
         receptive_field_frames: Frames that one output frame depends on, itself in the middle.
+        input: The layer that noisy latents enter by.
+        blocks: Each hands on a stream, and perhaps more.
 
     Raises:
         ValueError: If a size is not positive.
     """
 
     receptive_field_frames: int
+    input: nn.Conv1d
+    blocks: nn.ModuleList
 
     def __init__(self, latent_size: int, condition_channels: int, **sizes: int) -> None:
         super().__init__()

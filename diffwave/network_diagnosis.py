@@ -22,6 +22,7 @@ from diffwave.failures import (
     Finding,
 )
 from diffwave.model import LatentDiffusion
+from diffwave.network import DiffWave
 from diffwave.schedule import NoiseSchedule
 from diffwave.training import NOISE_STREAM, generator_for
 
@@ -45,6 +46,8 @@ SMALLEST_PREDICTION = 1e-4
 FOREIGN_GAIN = 0.97
 # Two schedules are one if no signal power differs by more; float32 differs by less.
 SAME_ALPHA_BAR = 1e-3
+# What is looked at in each block; a transformer has the first alone.
+BLOCK_PARTS = ("x", "y", "gate", "skip", "condition", "timestep")
 # Steps of a training that are replayed, at most: enough for each of 1000 timesteps to be seen.
 REPLAYED_STEPS = 20000
 
@@ -114,14 +117,15 @@ def magnitudes(probe: Probe, log_snr: float) -> dict[str, Any]:
             handles.append(module.register_forward_hook(hook))
 
     watch(network.input, (-1, "input"))
-    handles.append(
-        network.skip.register_forward_pre_hook(
-            lambda _, inputs: seen.__setitem__((-1, "skips"), inputs[0])
+    if isinstance(network, DiffWave):
+        handles.append(
+            network.skip.register_forward_pre_hook(
+                lambda _, inputs: seen.__setitem__((-1, "skips"), inputs[0])
+            )
         )
-    )
     for index, block in enumerate(network.blocks):
         for name in ("step", "dilated", "scale", "condition"):
-            watch(getattr(block, name), (index, name))
+            watch(getattr(block, name, None), (index, name))
         watch(block, (index, "block"))
     timestep = probe.timestep(log_snr)
     try:
@@ -137,7 +141,7 @@ def magnitudes(probe: Probe, log_snr: float) -> dict[str, Any]:
     return {
         "log_snr": float(probe.model.schedule.log_snr[timestep]),
         "timestep": timestep,
-        "input": rms(seen[(-1, "input")].relu()),
+        "input": rms(seen[(-1, "input")].relu() if skips is not None else seen[(-1, "input")]),
         "blocks": blocks,
         "skip_sum": None if skips is None else rms(skips),
         "output": rms(output),
@@ -145,6 +149,8 @@ def magnitudes(probe: Probe, log_snr: float) -> dict[str, Any]:
 
 
 def _block_magnitudes(seen: dict[str, Any]) -> dict[str, float | None]:
+    if "dilated" not in seen:  # of a transformer, which has a stream and nothing else
+        return {**dict.fromkeys(BLOCK_PARTS), "x": rms(seen["block"])}
     dilated = seen["dilated"]
     y = dilated if "scale" not in seen else dilated * (1.0 + seen["scale"])
     y = y if "condition" not in seen else y + seen["condition"]
@@ -194,8 +200,10 @@ def broadcast_output(share: float | None, latent_size: int) -> Finding | None:
 def readout_change(probe: Probe) -> float | None:
     """Return how much the prediction changes, relatively, if no block gives its skip.
 
-    None for a network that predicts nothing.
+    None for a network that has no skips, and for one that predicts nothing.
     """
+    if not isinstance(probe.model.network, DiffWave):
+        return None
     timestep = probe.timestep(0)
     whole = _centred(probe.predict(timestep)[0])
     if rms(whole) < SMALLEST_PREDICTION:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffwave_data import autoregression, settings, write_latent_folder
 
-from diffwave import export, inference, train
+from diffwave import diagnose, export, inference, train
 from diffwave.transformer import DiffusionTransformer
 
 K, CHANNELS = 3, 4
@@ -103,5 +103,10 @@ def test_the_recipe_trains_follows_and_makes_long_clips(
     assert inference.main([str(run), str(out), *few, "--seconds", "9", "--window", "3"]) == 0
     assert json.loads(capsys.readouterr().out)["followed"] == ["label"]
     assert np.isfinite(np.load(out / "generated_000.npy")).all()
+    assert diagnose.main([str(run), "--json"]) == 0
+    network = json.loads(capsys.readouterr().out)["network"]
+    assert network["readout_change"] is None and network["levels"][0]["skip_sum"] is None
+    assert [block["x"] > 0 for block in network["levels"][0]["blocks"]] == [True, True]
+    assert (run / "diagnosis" / "diagnosis.png").exists()
     assert export.main([str(run), str(tmp_path / "lmnt")]) == 2
     assert "is a transformer, which lmnt diffwave has not" in capsys.readouterr().err
