@@ -125,6 +125,10 @@ def stages(size: Size, audio_names: Sequence[str], seed: int) -> list[Stage]:
             f"--spectrograms spectrograms --seed {seed}{diffwave_settings}",
         ),
         Stage(
+            "Ask what it has learned, and which of the known failures it has",
+            f"python -m diffwave.diagnose runs/diffwave --codec runs/rave --seed {seed}",
+        ),
+        Stage(
             "Generate latents out of noise",
             f"{generate} generated --count 4 --seconds {size.generated_seconds:g} "
             f"--seed {seed} --force",

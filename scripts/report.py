@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from compare_audio import spectrum_statistics
 from numpy.typing import NDArray
-from report_html import card, clip, grid, plot_figure, section
+from report_html import card, clip, grid, picture_figure, plot_figure, section
 from report_plots import (
     SPECTROGRAM_RANGE_DB,
     colour_ramp,
@@ -33,6 +33,8 @@ from rave.latents import LatentDataset
 # What the demo did, written by demo.py: seed, held_out, followed, commands.
 JOURNAL = "demo.json"
 REPORT = "report.html"
+# Of the diffusion model; its figures lie beside it.
+DIAGNOSIS = Path("runs/diffwave/diagnosis/diagnosis.png")
 # TensorBoard tags.
 RAVE_TRAIN, RAVE_HELD_OUT = "train/spectral_distance", "held_out/spectral_distance"
 RAVE_DECIBELS = "held_out/log_spectral_distance_db"
@@ -160,8 +162,8 @@ def blend_title(stem: str) -> str:
     return stem.replace("_", " ")
 
 
-def training(rave: dict[str, Any], diffwave: dict[str, Any]) -> str:
-    """Return the section with the training curves."""
+def training(folder: Path, rave: dict[str, Any], diffwave: dict[str, Any]) -> str:
+    """Return the section with the training curves, and the diagnosis of the diffusion model."""
     references = {name: diffwave[f"reference/{name}"][-1][1] for name in REFERENCES}
     skill = diffwave[SKILL][-1][1]
     rave_plot = loss_curve(
@@ -192,6 +194,19 @@ def training(rave: dict[str, Any], diffwave: dict[str, Any]) -> str:
         "A loss alone says little. Zero is the loss of predicting nothing, white that of the best "
         "guess if latents were white noise, gaussian that of the best linear denoiser.",
         grid([plots], "plots"),
+        picture_figure(folder / DIAGNOSIS, _findings(folder)),
+    )
+
+
+def _findings(folder: Path) -> str:
+    """Return what the diagnosis of the diffusion model has found, in a line."""
+    record = read_json((folder / DIAGNOSIS).with_suffix(".json"), "a diagnosis")
+    names = [finding["name"] for finding in record["findings"]]
+    told = f"found: {', '.join(names)}" if names else "none of the ten known failures shows"
+    return (
+        f"Diagnosis of the diffusion model: {told}. Magnitudes by block; what is learned, and how "
+        "much the condition counts, at each noise level; what it does when told a wrong timestep; "
+        "levels while sampling; generated latents beside real ones."
     )
 
 
@@ -326,7 +341,7 @@ def write_report(folder: Path) -> Path:
         f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f'<header><h1>{title}</h1><p class="lead">{escape(INTRODUCTION)}</p>'
         f"{key_figures(folder, journal, rave, diffwave)}</header>\n<main>\n"
-        f"{listening(folder, journal)}\n{training(rave, diffwave)}\n{latents(folder)}\n"
+        f"{listening(folder, journal)}\n{training(folder, rave, diffwave)}\n{latents(folder)}\n"
         f"{commands(journal)}\n</main>\n<footer>Made by rave-diffwave.</footer>\n"
         f"<script>\n{script}</script>\n</body>\n</html>\n"
     )

@@ -50,3 +50,13 @@ def section(title: str, text: str, *content: str) -> str:
 def plot_figure(svg: str, caption: str) -> str:
     """Return a plot with what it says."""
     return f'<figure class="card">{svg}<figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def picture_figure(path: Path, caption: str) -> str:
+    """Return a picture, a .png file, with what it says."""
+    address = _data_address("image/png", path.read_bytes())
+    alt = escape(caption, quote=True)
+    return (
+        f'<figure class="card wide"><img src="{address}" alt="{alt}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
