@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -101,7 +102,10 @@ def execute(
             traceback.print_exc()
         print(f"{parser.prog}: error: {_sentence(error)}", file=sys.stderr)
         return EXIT_ERROR
-    print(json.dumps(result.figures, indent=1) if options.json else result.summary)
+    try:
+        print(json.dumps(result.figures, indent=1) if options.json else result.summary, flush=True)
+    except BrokenPipeError:  # whoever read it has heard enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_SKIPPED if result.num_skipped else 0
 
 

@@ -1,8 +1,13 @@
 """What every command does around its work."""
 
+import subprocess
+import sys
 from importlib import metadata
+from pathlib import Path
 
 from rave import command
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def test_upstream_packages_of_the_same_import_name_are_named(tmp_path, monkeypatch, capsys):
@@ -15,3 +20,20 @@ def test_upstream_packages_of_the_same_import_name_are_named(tmp_path, monkeypat
     parser = command.command_parser("some", "Do some work.", "some")
     assert command.execute(parser, lambda _: command.Result("done"), []) == 0
     assert "'acids-rave' is installed here too" in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    code = (
+        "from rave.command import *\n"
+        "work = lambda options: Result('a line\\n' * 100000)\n"
+        "sys.exit(execute(command_parser('some', 'Do some work.', 'some'), work, []))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == 0
