@@ -79,6 +79,11 @@ def demo(tmp_path_factory):
         "commands": [entry],
     }
     (folder / report.JOURNAL).write_text(json.dumps(journal))
+    diagnosis = folder / report.DIAGNOSIS
+    diagnosis.parent.mkdir()
+    diagnosis.write_bytes(spectrogram_png(rng.standard_normal(RATE_HZ), RATE_HZ))
+    findings = [{"name": "memorised"}, {"name": "level-lost"}]
+    diagnosis.with_suffix(".json").write_text(json.dumps({"findings": findings}))
     assert report.write_report(folder) == folder / "report.html"
     return folder
 
@@ -98,8 +103,9 @@ def test_the_page_needs_nothing_but_itself(page):
 def test_there_is_one_player_and_one_picture_for_each_clip(page):
     num_clips = 2 * 1 + 2 + (1 + 2) + len(BLENDS)
     assert len(re.findall("<audio controls", page)) == num_clips
-    assert len(re.findall("<img ", page)) == num_clips
-    assert len(re.findall(r'<img [^>]*alt="[^"]{10,}"', page)) == num_clips
+    num_pictures = num_clips + 1  # that of the diagnosis
+    assert len(re.findall("<img ", page)) == num_pictures
+    assert len(re.findall(r'<img [^>]*alt="[^"]{10,}"', page)) == num_pictures
     assert len(re.findall(r'<audio [^>]*aria-label="[^"]{5,}"', page)) == num_clips
 
 
@@ -119,6 +125,10 @@ def test_seed_commands_and_outputs_are_told_and_escaped(page):
     assert "rave x --set A=&#x27;&lt;b&gt;&#x27;" in page
     assert "Step &lt;1&gt;" in page
     assert "&amp; done" in page
+
+
+def test_findings_of_the_diagnosis_are_named(page):
+    assert "Diagnosis of the diffusion model: found: memorised, level-lost." in page
 
 
 def test_no_identifier_is_used_twice(page):
@@ -196,5 +206,5 @@ def test_a_browser_plays_every_clip_and_the_page_fits_its_window(demo, page, tmp
     ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = json.loads(re.search(r"<title>(.*?)</title>", run.stdout)[1])
-    num_clips = page.count("<audio controls")
-    assert found == {"playable": num_clips, "pictures": num_clips, "overflow": 0}
+    num_clips, num_pictures = page.count("<audio controls"), page.count("<img ")
+    assert found == {"playable": num_clips, "pictures": num_pictures, "overflow": 0}
