@@ -31,7 +31,8 @@ COLOURS = ("#3f86e0", "#e5792b", "#9a6fd0", "#2f9e6e", "#c23b5a", "#777777")
 def draw(figures: dict[str, Any], path: Path) -> None:
     """Draw the figures of a `RunDiagnosis` into a .png or .svg file, whole or not at all."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+        figure = Figure(figsize=SIZE_INCHES)
+        figure.set_layout_engine("constrained", hspace=0.08)
         axes = figure.subplots(2, 3).ravel()
         _magnitudes(axes[0], figures["network"])
         _skill(axes[1], figures)
