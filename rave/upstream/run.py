@@ -1,4 +1,4 @@
-"""A run of acids-rave: find its files, read its weights, name them, open it."""
+"""A run of acids-rave: find its files, read its weights, open it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from rave.checkpoint import BEST, LAST, read_checkpoint
 from rave.model import RAVE
 from rave.upstream.config import Config
 from rave.upstream.family import build_model
+from rave.upstream.names import naming, their_name
 
 CONFIG, CHECKPOINTS = "config.gin", "*.ckpt"
 # Parts of a checkpoint that encode and decode do without.
 TRAINING_WEIGHTS = re.compile(
     r"(discriminator|audio_distance|multiband_audio_distance)\."
-    r"|(receptive_field|encoder\.warmed_up|pqmf\.hk|pqmf\.h)$"
+    r"|(receptive_field|(en|de)coder\.warmed_up|pqmf\.hk|pqmf\.h)$"
+    r"|decoder\..*\.target_size$"  # of a noise generator: its block length
+    r"|.*\.(pad|cache)$"  # what a streaming model has heard
 )
+NOISE_IS_ON = "decoder.warmed_up"
 # The weights that make latents and audio what they are.
 FINGERPRINTED = re.compile(r"encoder\.encoder\.|decoder\.|pqmf\.(forward|inverse)_conv\.weight$")
 
@@ -83,31 +87,6 @@ def find_config(checkpoint: Path) -> Path:
     )
 
 
-def num_decoder_layers(model: RAVE) -> int:
-    """Return the number of layers before a decoder's last convolution."""
-    return len(list(model.decoder.get_submodule("net").children()))
-
-
-def their_name(name: str, num_decoder_layers: int) -> str:
-    """Return acids-rave's name of one of our weights.
-
-    Args:
-        name: In the state of a `RAVE`, or `discriminator.…`.
-        num_decoder_layers: Before the decoder's last convolution.
-    """
-    name = re.sub(r"^((?:en|de)coder\.net\.\d+)\.net\.", r"\1.aligned.branches.0.net.", name)
-    for ours, theirs in (
-        (r"^encoder\.", "encoder.encoder."),
-        (r"^decoder\.wave\.", f"decoder.net.{num_decoder_layers}."),
-        (r"^pqmf\.analysis_weight$", "pqmf.forward_conv.weight"),
-        (r"^pqmf\.synthesis_weight$", "pqmf.inverse_conv.weight"),
-        (r"\.parametrizations\.weight\.original0$", ".weight_g"),
-        (r"\.parametrizations\.weight\.original1$", ".weight_v"),
-    ):
-        name = re.sub(ours, theirs, name)
-    return name
-
-
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
     """Return the fingerprint of the weights of a run, by their names in its checkpoint.
 
@@ -152,7 +131,7 @@ def open_run(path: Path) -> tuple[RAVE, str]:
     weights = read_weights(checkpoint)
     model = build_model(config, weights)
     state = model.state_dict()
-    names = {their_name(name, num_decoder_layers(model)): name for name in state}
+    names = {their_name(name, naming(model)): name for name in state}
     for theirs, ours in names.items():
         found = tuple(weights[theirs].shape) if theirs in weights else "missing"
         if found != tuple(state[ours].shape):
@@ -168,4 +147,6 @@ def open_run(path: Path) -> tuple[RAVE, str]:
             f"named {left[0]} ({len(left)} in all)."
         )
     model.load_state_dict({ours: weights[theirs] for theirs, ours in names.items()})
+    if not weights.get(NOISE_IS_ON, 1):  # v1 in its first phase: a generator that nothing trained
+        model.decoder.noise = None
     return model, fingerprint(weights)
