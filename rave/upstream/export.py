@@ -215,7 +215,9 @@ def _discriminator_weights(checkpoint: dict[str, Any], ours: Config) -> dict[str
     if names != DISCRIMINATORS:
         return {}
     state = checkpoint["state_dict"]
-    return {their_name(n, COMMON): value for n, value in state.items() if n.startswith("discriminator.")}
+    return {
+        their_name(n, COMMON): value for n, value in state.items() if n.startswith("discriminator.")
+    }
 
 
 def _training(ours: Config, argument: str, default: Any) -> Any:

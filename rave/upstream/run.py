@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -102,23 +103,41 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_weights(checkpoint: Path) -> dict[str, Tensor]:
+def read_weights(checkpoint: Path, ema: bool = False) -> dict[str, Tensor]:
     """Return the weights in a checkpoint of acids-rave, by its names; no code in it is run.
 
+    Args:
+        checkpoint: The file.
+        ema: Take the averages of those that were trained, as its `train --ema` keeps them.
+
     Raises:
-        ValueError: If the file is damaged, or holds anything but tensors there.
+        ValueError: If the file is damaged, holds anything but tensors there, or has no averages.
     """
     content = read_checkpoint(checkpoint, "Take another checkpoint of the run.")
     weights = content.get("state_dict")
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
-    ):
+    if not _is_weights(weights):
         raise ValueError(f"'{checkpoint}' holds no weights of a model (state_dict).")
-    return weights
+    if not ema:
+        return weights
+    callbacks = content.get("callbacks")
+    averages = callbacks.get("EMA") if isinstance(callbacks, dict) else None
+    if not averages or not _is_weights(averages):
+        raise ValueError(f"'{checkpoint}' holds no averaged weights (EMA). Open it without --ema.")
+    return {**weights, **averages}
 
 
-def open_run(path: Path) -> tuple[RAVE, str]:
+def _is_weights(content: Any) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+
+
+def open_run(path: Path, ema: bool = False) -> tuple[RAVE, str]:
     """Open a run of acids-rave: its folder, a version of it, or a checkpoint.
+
+    Args:
+        path: Of one of these.
+        ema: Take the averaged weights.
 
     Returns:
         The model, and the fingerprint of its weights.
@@ -128,7 +147,7 @@ def open_run(path: Path) -> tuple[RAVE, str]:
     """
     checkpoint = find_checkpoint(path)
     config = Config(find_config(checkpoint))
-    weights = read_weights(checkpoint)
+    weights = read_weights(checkpoint, ema)
     model = build_model(config, weights)
     state = model.state_dict()
     names = {their_name(name, naming(model)): name for name in state}
