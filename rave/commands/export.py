@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import Result, command_parser
+from rave.command import Result, add_weights, chosen_weights, command_parser
 
 if TYPE_CHECKING:
     from rave.codec import Codec
@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
         help="torchscript: a .ts file; acids-rave: a folder with config.gin and checkpoint, whose "
         "latents have a fingerprint of their own (default torchscript)",
     )
+    add_weights(parser)
     return parser
 
 
@@ -47,7 +48,9 @@ def run(options: argparse.Namespace) -> Result:
     from rave.codec import load_codec
 
     notes = _write(options)
-    run, export = (load_codec(path, torch.device("cpu")) for path in (options.run, options.out))
+    device = torch.device("cpu")
+    run = load_codec(options.run, device, **chosen_weights(options))
+    export = load_codec(options.out, device)
     files = [p for p in (options.out, *options.out.rglob("*")) if p.is_file()]
     figures = {
         "file": str(options.out),
@@ -77,8 +80,13 @@ def _write(options: argparse.Namespace) -> list[str]:
             f"'{options.out}' would be a folder; give a name that does not end in .ts."
         )
     if is_script:
-        export_torchscript(*load_run(options.run), options.out)
+        export_torchscript(*load_run(options.run, **chosen_weights(options)), options.out)
         return []
+    if options.ema or options.derivative:
+        raise ValueError(
+            "A run folder of acids-rave cannot say --ema or --derivative. Leave them out, and give "
+            "them where the folder is opened."
+        )
     notes = ["It is a codec of its own: what it is to decode, encode with it."]
     if not export_run(options.run, options.out):
         notes.append("The discriminators did not go along.")
