@@ -1,0 +1,123 @@
+"""Build one model of acids-rave, tiny, with random weights, and write what it computes.
+
+Runs where acids-rave is installed, and imports nothing of this project:
+
+    python upstream_family.py v2+causal+noise FOLDER
+
+FOLDER gets a run as `rave train` leaves it (config.gin, version_0/checkpoints/best.ckpt), and
+stages.npz: a seeded signal, what each stage makes of it, and the random numbers that were drawn.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import gin
+import numpy as np
+import torch
+
+import rave
+
+SEED, NUM_HOPS = 0, 12
+# Small, but no channel of any family falls away.
+SIZES = ("CAPACITY = 4", "LATENT_SIZE = 8")
+FIDELITIES = (0.5, 0.7, 0.8, 0.9, 0.96, 0.98, 0.99, 1.0)
+DRAWS = ("rand", "randn", "rand_like", "randn_like")
+
+
+class Draws:
+    """Keeps the random tensors that are drawn while it is entered, or draws given ones again."""
+
+    def __init__(self, given=()):
+        self.given, self.kept = list(given), []
+
+    def __enter__(self):
+        self._functions = {name: getattr(torch, name) for name in DRAWS}
+        for name, draw in self._functions.items():
+
+            def keep(*args, _draw=draw, **kwargs):
+                self.kept.append(self.given.pop(0) if self.given else _draw(*args, **kwargs))
+                return self.kept[-1].clone()
+
+            setattr(torch, name, keep)
+        return self
+
+    def __exit__(self, *_):
+        for name, draw in self._functions.items():
+            setattr(torch, name, draw)
+
+
+def build(kinds):
+    """Return the model of some configs, the later ones changing the earlier ones."""
+    package = Path(rave.__file__).parent
+    for folder in (package, package / "configs"):
+        gin.add_config_file_search_path(str(folder))
+    sizes = [size for size in SIZES if "wasserstein" not in kinds and "spherical" not in kinds]
+    gin.parse_config_files_and_bindings(
+        [f"{kind}.gin" for kind in kinds], sizes or SIZES[:1], skip_unknown=False
+    )
+    torch.manual_seed(SEED)
+    return rave.RAVE(n_channels=1).eval()
+
+
+def fill(model):
+    """Give a model the statistics that training would have found."""
+    size = len(model.fidelity)
+    rotation, _ = torch.linalg.qr(torch.randn(size, size))
+    model.latent_pca.copy_(rotation)
+    model.latent_mean.copy_(0.1 * torch.randn(size))
+    fidelity = np.interp(np.linspace(0, 1, size), np.linspace(0, 1, len(FIDELITIES)), FIDELITIES)
+    model.fidelity.copy_(torch.from_numpy(fidelity))
+    for name, buffer in model.named_buffers():
+        if name.endswith("warmed_up"):
+            buffer.fill_(1)
+
+
+@torch.no_grad()
+def stages(model, hop):
+    """Return what each stage makes of a seeded signal."""
+    rng = np.random.default_rng(SEED)
+    time = np.arange(NUM_HOPS * hop) / 44100
+    tone = np.sin(2 * np.pi * (110 + 2000 * time) * time)
+    audio = (0.3 * tone + 0.05 * rng.standard_normal(len(time))).astype(np.float32)[None, None]
+    found = {"audio": audio}
+    given = torch.from_numpy(audio)
+    if model.pqmf is not None:
+        found["bands"] = model.pqmf(given).numpy()
+    encoded = model.encode(given)
+    with Draws() as draws:
+        latents = model.encoder.reparametrize(encoded)[0]
+    found |= {"encoded": encoded.numpy(), "latents": latents.numpy()}
+    found |= {f"latent_draw_{i}": draw.numpy() for i, draw in enumerate(draws.kept)}
+    with Draws() as draws:
+        found["decoded_bands"] = model.decoder(latents).numpy()
+    found |= {f"draw_{i}": draw.numpy() for i, draw in enumerate(draws.kept)}
+    with Draws(draws.kept):
+        found["decoded"] = model.decode(latents).numpy()
+    return found
+
+
+def main(kind, folder):
+    """Write the run and its stages."""
+    folder = Path(folder)
+    model = build(kind.split("+"))
+    fill(model)
+    checkpoints = folder / "version_0" / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    (folder / "config.gin").write_text(gin.operative_config_str())
+    checkpoint = {
+        "epoch": 0,
+        "global_step": 1,
+        "pytorch-lightning_version": "1.9.0",
+        "state_dict": model.state_dict(),
+    }
+    torch.save(checkpoint, checkpoints / "best.ckpt")
+    with torch.no_grad():
+        size = model.encode(torch.zeros(1, 1, 65536)).shape[-1]
+    found = stages(model, 65536 // size)
+    np.savez(folder / "stages.npz", **found)
+    print(json.dumps({name: list(value.shape) for name, value in found.items()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
