@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from rave.audio import check_rate_and_channels, list_audio_files, read_audio
 from rave.audio_store import AudioStore, StoredFile, open_audio
+from rave.augmentation import Array, Augmentations, change_pitch
 from rave.latents import split_names
 
 
@@ -126,12 +128,17 @@ class _Crops:
         for file in {piece.file for piece in self.ranges}:
             self.store.check(file)
 
-    def _read_crop(self, piece: AudioRange, start: int) -> Tensor:
-        """Return (C, crop_samples) from sample `start` of a range, zero-padded at its end."""
-        num_samples = min(self.crop_samples, piece.num_samples - start)
+    def _read_crop(self, piece: AudioRange, start: int, ratio: float = 1.0) -> Array:
+        """Return (C, crop_samples) from sample `start` of a range, zero-padded at its end.
+
+        Played `ratio` times as fast.
+        """
+        num_samples = min(ceil(self.crop_samples * ratio), piece.num_samples - start)
+        read = self.store.read(piece.file, piece.start + start, num_samples)
+        read = change_pitch(read, ratio)[:, : self.crop_samples]
         crop = np.zeros((self.num_channels, self.crop_samples), dtype=np.float32)
-        crop[:, :num_samples] = self.store.read(piece.file, piece.start + start, num_samples)
-        return torch.from_numpy(crop)
+        crop[:, : read.shape[1]] = read
+        return crop
 
 
 class PreparedAudioDataset(_Crops, torch.utils.data.Dataset[Tensor]):
@@ -146,6 +153,7 @@ class PreparedAudioDataset(_Crops, torch.utils.data.Dataset[Tensor]):
         num_items: Number of crops in an epoch.
         seed: Of the crops.
         ranges: Draw from these only (see `split_audio`).
+        augmentations: Done to every crop, drawn from its generator too.
 
     Raises:
         ValueError: If the folder is not a prepared folder, is incomplete, or holds no audio.
@@ -161,9 +169,11 @@ class PreparedAudioDataset(_Crops, torch.utils.data.Dataset[Tensor]):
         num_items: int,
         seed: int = 0,
         ranges: Sequence[AudioRange] | None = None,
+        augmentations: Augmentations | None = None,
     ) -> None:
         super().__init__(audio, crop_samples, ranges)
         self.seed = seed
+        self.augmentations = augmentations or Augmentations()
         self._num_items = num_items
         self._range_ends = np.cumsum([piece.num_samples for piece in self.ranges])
 
@@ -177,8 +187,12 @@ class PreparedAudioDataset(_Crops, torch.utils.data.Dataset[Tensor]):
         generator = np.random.default_rng((self.seed, index))
         position = generator.integers(self._range_ends[-1])
         piece = self.ranges[int(np.searchsorted(self._range_ends, position, side="right"))]
-        start = int(generator.integers(max(piece.num_samples - self.crop_samples, 0) + 1))
-        return self._read_crop(piece, start)
+        pitch = self.augmentations.pitch
+        ratio = 1.0 if pitch is None else pitch.draw(generator)
+        num_samples = ceil(self.crop_samples * ratio)
+        start = int(generator.integers(max(piece.num_samples - num_samples, 0) + 1))
+        crop = self._read_crop(piece, start, ratio)
+        return torch.from_numpy(self.augmentations(crop, self.sample_rate_hz, generator))
 
 
 class PreparedCropsDataset(_Crops, torch.utils.data.Dataset[Tensor]):
@@ -220,4 +234,4 @@ class PreparedCropsDataset(_Crops, torch.utils.data.Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         """Return a crop, (C, crop_samples), in [-1, 1)."""
-        return self._read_crop(*self.crops[index])
+        return torch.from_numpy(self._read_crop(*self.crops[index]))

@@ -94,7 +94,12 @@ def _loaders(store: AudioStore, training: RaveTraining, start_step: int) -> Load
     print("held out:", ", ".join(piece.name for piece in held_out_ranges[:8]), file=sys.stderr)
     num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
     crops = PreparedAudioDataset(
-        store, training.crop_samples, num_items, training.seed, train_ranges
+        store,
+        training.crop_samples,
+        num_items,
+        training.seed,
+        train_ranges,
+        training.augmentations,
     )
     held_out = PreparedCropsDataset(
         store, training.crop_samples, held_out_ranges, training.max_held_out_crops
