@@ -155,7 +155,7 @@ def test_impossible_ratios_are_refused():
 def test_a_recipe_may_include_any_of_them(tmp_path):
     names = ("pitch", "phase", "compress", "normalise", "gain", "mute", "dequantise")
     includes = ["model/v2.gin", "training/two_phases.gin"]
-    includes += [f"augmentations/{name}.gin" for name in names]
+    includes += [f"options/{name}.gin" for name in names]
     text = "".join(f"include '{path}'\n" for path in includes)
     (tmp_path / "all.gin").write_text("from __gin__ import dynamic_registration\n" + text)
     prepared = prepare(tmp_path)

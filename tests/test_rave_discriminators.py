@@ -25,7 +25,7 @@ INCLUDES = (
 def with_discriminator(folder, kind):
     """Write a recipe of v2 with another discriminator and return its path."""
     path = folder / f"{kind}.gin"
-    path.write_text(f"{INCLUDES}include 'training/{kind}.gin'\n")
+    path.write_text(f"{INCLUDES}include 'options/{kind}.gin'\n")
     return path
 
 
