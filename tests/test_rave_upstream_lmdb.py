@@ -189,6 +189,27 @@ def test_what_is_not_a_whole_database_is_refused(tmp_path, records, metadata, me
         PreparedCropsDataset(database, 10)
 
 
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.95])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, kept):
+    data = (GOLDEN / "data.mdb").read_bytes()
+    (tmp_path / "data.mdb").write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(ValueError, match=r"is cut off|Cannot read the database"):
+        open_audio(tmp_path)
+
+
+def test_a_page_overwritten_is_refused_or_changes_samples_only(tmp_path):
+    data = (GOLDEN / "data.mdb").read_bytes()
+    for start in range(2 * 4096, len(data), 4096):  # behind the two that begin a database
+        damaged = data[:start] + bytes(4096) + data[start + 4096 :]
+        (tmp_path / "data.mdb").write_bytes(damaged)
+        try:
+            store = open_audio(tmp_path)
+        except ValueError as error:
+            assert "Cannot read the database" in str(error) or "not one of acids-rave" in str(error)
+        else:  # it was a page of samples
+            assert len(store.files) == 4
+
+
 def test_a_damaged_file_is_refused(tmp_path, rave):
     (tmp_path / "db").mkdir()
     (tmp_path / "db" / "data.mdb").write_bytes(b"\0" * 8192)

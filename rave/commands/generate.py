@@ -55,19 +55,15 @@ def run(options: argparse.Namespace) -> Result:
     sources = _sources(options.inputs)
     _check_outputs(sources, options.inputs, folder, is_forced=options.force)
     latents = folder / LATENTS_NAME
-    common = ["--device", options.device, "--seed", str(options.seed)]
-    common += ["--force"] if options.force else []
-    no_folder = ""  # the sources are listed above
-    places = [
-        str(options.codec),
-        no_folder,
-        str(latents),
-        *(["--sample"] if options.sample else []),
-    ]
-    encoded = encode.encode_files(sources, encode.parser().parse_args([*places, *common]))
+    # The options that this command does not have are at their defaults.
+    nowhere = str(folder)  # the sources are listed above
+    places = [str(options.codec), nowhere, str(latents)]
+    encode_options = vars(encode.parser().parse_args(places)) | vars(options)
+    encode_options["latents_dir"] = latents
+    encoded = encode.encode_files(sources, argparse.Namespace(**encode_options))
     places = [str(options.codec), str(latents), str(folder)]
-    places += ["--codec-rate"] if options.codec_rate else []
-    decoded = decode.run(decode.parser().parse_args([*places, *common]))
+    decode_options = vars(decode.parser().parse_args(places)) | vars(options)
+    decoded = decode.run(argparse.Namespace(**decode_options))
     summary, figures = decoded.summary, dict(decoded.figures)
     if encoded.num_skipped:
         summary = f"{encoded.summary}\n{summary}"

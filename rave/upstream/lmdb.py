@@ -16,6 +16,7 @@ Differs: full scale is 32768, not 32767; the audio of lazy records is exact to t
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterator
@@ -83,7 +84,7 @@ class UpstreamDatabase:
         stated = self._stated()
         formats: dict[tuple[int, int], str] = {}  # each with the first record that has it
         self.files: list[Record] = []
-        with self._open() as environment, environment.begin(buffers=True) as transaction:
+        with self._open() as transaction:
             for key, value in transaction.cursor():
                 record, rate_hz, num_channels = self._record(bytes(key), value, stated)
                 formats.setdefault((rate_hz, num_channels), record.name)
@@ -121,7 +122,7 @@ class UpstreamDatabase:
         if file.data_start is None:
             path = Path(file.name)
             return read_audio_part(path, self.sample_rate_hz, self.num_channels, start, count)
-        with self._open() as environment, environment.begin(buffers=True) as transaction:
+        with self._open() as transaction:
             value = transaction.get(file.key)
             if value is None:
                 raise ValueError(f"'{self.folder}' lost record {file.name} while it was read.")
@@ -135,11 +136,30 @@ class UpstreamDatabase:
             del samples, value
         return audio / np.float32(FULL_SCALE)
 
-    def _open(self) -> Any:
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Any]:
+        """Yield a transaction that gives views of the file."""
         try:
-            return lmdb.open(str(self.folder), readonly=True, lock=False, create=False)
+            with lmdb.open(
+                str(self.folder), readonly=True, lock=False, create=False
+            ) as environment:
+                self._check_length(environment)
+                with environment.begin(buffers=True) as transaction:
+                    yield transaction
         except lmdb.Error as error:
-            raise ValueError(f"Cannot read the database '{self.folder}' ({error}).") from error
+            raise ValueError(
+                f"Cannot read the database '{self.folder}' ({error}). Copy it again."
+            ) from error
+
+    def _check_length(self, environment: Any) -> None:
+        """Check that the file has its last page: to touch a missing one would end the program."""
+        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        found = (self.folder / DATA).stat().st_size
+        if found < needed:
+            raise ValueError(
+                f"The database '{self.folder}' is cut off: {found} of {needed} bytes. "
+                "Copy it again."
+            )
 
     def _stated(self) -> dict[str, int]:
         """Return the whole numbers of metadata.yaml, which older versions did not write."""
