@@ -97,6 +97,7 @@ class AudioStream:
         sample_rate_hz: Rate wanted.
         num_channels: Channels wanted; see `mixing_matrix`.
         block_samples: Samples of each block yielded, except the last. Makes no other difference.
+        start_s: First second to read, whole; with it, `source` does not tell the file's length.
 
     Raises:
         ValueError: If the rate or the number of channels is impossible.
@@ -115,8 +116,10 @@ class AudioStream:
         sample_rate_hz: int,
         num_channels: int,
         block_samples: int = BLOCK_SAMPLES,
+        start_s: int = 0,
     ) -> None:
         check_rate_and_channels(sample_rate_hz, num_channels)
+        self.start_s = start_s
         self.path = path
         self.sample_rate_hz = sample_rate_hz
         self.num_channels = num_channels
@@ -131,7 +134,7 @@ class AudioStream:
 
     def __iter__(self) -> Iterator[Audio]:
         """Yield blocks (C, block_samples), the last one shorter."""
-        decoded = decode_blocks(self.path)
+        decoded = decode_blocks(self.path, self.start_s)
         first = next(decoded, None)
         if first is None:
             raise AudioError(f"'{self.path.name}' holds no samples. Replace or remove it.")
@@ -177,6 +180,32 @@ def read_audio(path: Path, sample_rate_hz: int, num_channels: int) -> Audio:
         AudioError: If the file cannot be used; see `AudioStream`.
     """
     return np.concatenate(list(AudioStream(path, sample_rate_hz, num_channels)), axis=1)
+
+
+def read_audio_part(
+    path: Path, sample_rate_hz: int, num_channels: int, start: int, count: int
+) -> Audio:
+    """Return samples `start` to `start + count` of a file as audio (C, count).
+
+    They are those of `read_audio`; what lies behind the end of the file is zeros.
+
+    Raises:
+        ValueError: If the rate or the number of channels is impossible.
+        AudioError: If the file cannot be used; see `AudioStream`.
+    """
+    # A second more before it, for the filter of the resampling.
+    start_s = max(start // sample_rate_hz - 1, 0)
+    stop = start + count - start_s * sample_rate_hz
+    stream = AudioStream(path, sample_rate_hz, num_channels, start_s=start_s)
+    blocks: list[Audio] = []
+    num_missing = stop
+    for block in stream:
+        blocks.append(block)
+        num_missing -= block.shape[1]
+        if num_missing <= 0:
+            break
+    part = np.concatenate(list(fit_length(blocks, stop)), axis=1)
+    return np.ascontiguousarray(part[:, stop - count :])
 
 
 def write_audio(

@@ -35,8 +35,12 @@ class AudioError(SkipFile):
     """An audio file cannot be used; the message says which, why, and what to do."""
 
 
-def decode_blocks(path: Path) -> Iterator[tuple[int, Audio]]:
+def decode_blocks(path: Path, start_s: int = 0) -> Iterator[tuple[int, Audio]]:
     """Decode a file block by block.
+
+    Args:
+        path: A file of any format.
+        start_s: First second to yield; whole, so that it is a whole sample at every rate.
 
     Yields:
         The file's rate in Hz, and samples (C, n) with its own channels, n > 0.
@@ -50,7 +54,15 @@ def decode_blocks(path: Path) -> Iterator[tuple[int, Audio]]:
     if path.stat().st_size == 0:
         raise AudioError(f"'{path.name}' is empty (0 bytes). Replace or remove it.")
     file = None if path.suffix.lower() in MPEG_SUFFIXES else _open_with_soundfile(path)
-    yield from _decode_with_av(path) if file is None else _decode_with_soundfile(path, file)
+    if file is not None:
+        yield from _decode_with_soundfile(path, file, start_s)
+        return
+    num_before = 0
+    for rate_hz, block in _decode_with_av(path):  # which cannot seek to a sample
+        later = block[:, max(start_s * rate_hz - num_before, 0) :]
+        num_before += block.shape[1]
+        if later.shape[1]:
+            yield rate_hz, later
 
 
 def _open_with_soundfile(path: Path) -> soundfile.SoundFile | None:
@@ -75,9 +87,13 @@ def _undecodable(path: Path, error: Exception) -> AudioError:
     )
 
 
-def _decode_with_soundfile(path: Path, file: soundfile.SoundFile) -> Iterator[tuple[int, Audio]]:
+def _decode_with_soundfile(
+    path: Path, file: soundfile.SoundFile, start_s: int
+) -> Iterator[tuple[int, Audio]]:
     num_samples = 0
     with file:
+        if start_s:
+            num_samples = file.seek(min(start_s * file.samplerate, file.frames))
         short = re.search(
             r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE
         )

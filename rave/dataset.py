@@ -1,30 +1,20 @@
-"""Datasets of audio: a folder of audio files, and the prepared folder that training reads.
-
-    PREPARED_DIR/
-      prepared.json               header: format version, rate, channels, files
-      a.wav.pcm, sub/b.mp3.pcm    16-bit little-endian samples, channels interleaved
-
-numpy alone can read it: `np.fromfile(path, "<i2").reshape(-1, num_channels)`.
-"""
+"""Datasets of audio: a folder of audio files, and crops of the audio that training reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rave.audio import check_rate_and_channels, list_audio_files, read_audio
-from rave.audio_blocks import FULL_SCALE
-from rave.files import read_header, write_json
+from rave.audio_store import AudioStore, StoredFile, open_audio
+from rave.augmentation import Array, Augmentations, change_pitch
 from rave.latents import split_names
-
-FORMAT, VERSION, HEADER_NAME = "rave-prepared-audio", 1, "prepared.json"
-SAMPLE_BYTES = 2
 
 
 class AudioFilesDataset(torch.utils.data.Dataset[Tensor]):
@@ -67,71 +57,10 @@ class AudioFilesDataset(torch.utils.data.Dataset[Tensor]):
 
 
 @dataclass(frozen=True)
-class PreparedFile:
-    """One file of a prepared folder.
-
-    Attributes:
-        name: The audio file it was made from, relative to the audio folder.
-        path: Its samples, relative to the prepared folder.
-        num_samples: Its length at the prepared rate.
-        peak: Largest magnitude before limiting; 1.0 is full scale, 0.0 is silence.
-        num_limited_samples: Samples limited to full scale.
-    """
-
-    name: str
-    path: str
-    num_samples: int
-    peak: float
-    num_limited_samples: int
-
-
-@dataclass(frozen=True)
-class PreparedHeader:
-    """What prepared.json says.
-
-    Attributes:
-        sample_rate_hz: Of all files.
-        num_channels: Of all files.
-        files: One entry per audio file.
-        skipped: Audio files that could not be used, and why.
-    """
-
-    sample_rate_hz: int
-    num_channels: int
-    files: list[PreparedFile]
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    def write(self, folder: Path) -> None:
-        """Write prepared.json into `folder`, whole or not at all."""
-        write_json(folder / HEADER_NAME, {"format": FORMAT, "version": VERSION, **asdict(self)})
-
-    @classmethod
-    def read(cls, folder: Path) -> PreparedHeader:
-        """Return the header of a prepared folder.
-
-        Raises:
-            ValueError: If the folder has no prepared.json, or one that this program cannot read.
-        """
-
-        def build(content: dict[str, Any]) -> PreparedHeader:
-            files = [PreparedFile(**entry) for entry in content.pop("files")]
-            return cls(files=files, **content)
-
-        return read_header(
-            folder / HEADER_NAME,
-            "a folder that `rave preprocess` wrote",
-            build,
-            "Run it again.",
-            format=FORMAT,
-            version=VERSION,
-        )
-
-
-@dataclass(frozen=True)
 class AudioRange:
-    """Samples `start` to `stop` of a prepared file."""
+    """Samples `start` to `stop` of a file."""
 
-    file: PreparedFile
+    file: StoredFile
     start: int
     stop: int
 
@@ -147,33 +76,31 @@ class AudioRange:
         return self.file.name + ("" if is_whole else f" [{self.start}:{self.stop}]")
 
 
-def split_prepared(
-    folder: Path, held_out_fraction: float
+def split_audio(
+    store: AudioStore, held_out_fraction: float
 ) -> tuple[list[AudioRange], list[AudioRange]]:
-    """Divide prepared audio into training and held-out ranges.
+    """Divide audio into training and held-out ranges.
 
     Whole files are held out, chosen as `rave.latents.split_names` does. If there is one file only,
     its last part is.
 
     Args:
-        folder: A prepared folder.
+        store: The audio.
         held_out_fraction: Of the files, or of the one file; above 0 and below 1.
 
     Returns:
         Training ranges and held-out ranges.
 
     Raises:
-        ValueError: If the folder is not a prepared folder, the fraction is out of range, or the
-            only file has one sample.
+        ValueError: If the fraction is out of range, or the only file has one sample.
     """
     if not 0 < held_out_fraction < 1:
         raise ValueError(f"A held-out fraction of {held_out_fraction} was given; 0 < f < 1.")
-    header = PreparedHeader.read(folder)
-    whole = {file.name: AudioRange(file, 0, file.num_samples) for file in header.files}
+    whole = {file.name: AudioRange(file, 0, file.num_samples) for file in store.files}
     if len(whole) > 1:
         training, held_out = split_names(whole, held_out_fraction)
         return [whole[name] for name in training], [whole[name] for name in held_out]
-    (file,) = header.files
+    (file,) = store.files
     if file.num_samples < 2:
         raise ValueError(f"'{file.name}' has 1 sample, too little to train on. Add audio.")
     num_held_out = min(max(round(held_out_fraction * file.num_samples), 1), file.num_samples - 1)
@@ -181,64 +108,52 @@ def split_prepared(
     return [AudioRange(file, 0, start)], [AudioRange(file, start, file.num_samples)]
 
 
-class _PreparedAudio:
-    """The ranges of a prepared folder, and how to read a crop of one."""
+class _Crops:
+    """Ranges of audio, and how to read a crop of one."""
 
     def __init__(
-        self, folder: Path, crop_samples: int, ranges: Sequence[AudioRange] | None
+        self, audio: AudioStore | Path, crop_samples: int, ranges: Sequence[AudioRange] | None
     ) -> None:
         if crop_samples < 1:
             raise ValueError(f"Crops of {crop_samples} samples were asked for; give at least 1.")
-        header = PreparedHeader.read(folder)
-        self.folder = folder
+        self.store = open_audio(audio) if isinstance(audio, Path) else audio
         self.crop_samples = crop_samples
-        self.sample_rate_hz = header.sample_rate_hz
-        self.num_channels = header.num_channels
+        self.sample_rate_hz = self.store.sample_rate_hz
+        self.num_channels = self.store.num_channels
         if ranges is None:
-            ranges = [AudioRange(file, 0, file.num_samples) for file in header.files]
+            ranges = [AudioRange(file, 0, file.num_samples) for file in self.store.files]
         if not ranges:
-            raise ValueError(f"No audio of '{folder}' was chosen. Preprocess some audio into it.")
+            raise ValueError("No audio of the folder was chosen. Preprocess some audio into it.")
         self.ranges = list(ranges)
         for file in {piece.file for piece in self.ranges}:
-            self._check_file(file)
+            self.store.check(file)
 
-    def _check_file(self, file: PreparedFile) -> None:
-        path = self.folder / file.path
-        needed = file.num_samples * self.num_channels * SAMPLE_BYTES
-        found = path.stat().st_size if path.is_file() else None
-        if found != needed:
-            what = "does not exist" if found is None else f"has {found} bytes, not {needed}"
-            raise ValueError(
-                f"'{path}' {what}. Delete what is there and run `rave preprocess` again."
-            )
+    def _read_crop(self, piece: AudioRange, start: int, ratio: float = 1.0) -> Array:
+        """Return (C, crop_samples) from sample `start` of a range, zero-padded at its end.
 
-    def _read_crop(self, piece: AudioRange, start: int) -> Tensor:
-        """Return (C, crop_samples) from sample `start` of a range, zero-padded at its end."""
-        num_samples = min(self.crop_samples, piece.num_samples - start)
-        samples = np.fromfile(
-            self.folder / piece.file.path,
-            dtype="<i2",
-            count=num_samples * self.num_channels,
-            offset=(piece.start + start) * self.num_channels * SAMPLE_BYTES,
-        )
+        Played `ratio` times as fast.
+        """
+        num_samples = min(ceil(self.crop_samples * ratio), piece.num_samples - start)
+        read = self.store.read(piece.file, piece.start + start, num_samples)
+        read = change_pitch(read, ratio)[:, : self.crop_samples]
         crop = np.zeros((self.num_channels, self.crop_samples), dtype=np.float32)
-        crop[:, :num_samples] = samples.reshape(-1, self.num_channels).T
-        crop /= FULL_SCALE
-        return torch.from_numpy(crop)
+        crop[:, : read.shape[1]] = read
+        return crop
 
 
-class PreparedAudioDataset(_PreparedAudio, torch.utils.data.Dataset[Tensor]):
+class PreparedAudioDataset(_Crops, torch.utils.data.Dataset[Tensor]):
     """Random crops of prepared audio; item i depends on the seed and i, and on nothing else.
 
     A range is drawn with probability in proportion to its length, then a start, uniform over all
     positions. A range shorter than a crop is used whole, with zeros after it.
 
     Args:
-        folder: A prepared folder.
+        audio: The audio, or its folder.
         crop_samples: Length of every crop.
         num_items: Number of crops in an epoch.
         seed: Of the crops.
-        ranges: Draw from these only (see `split_prepared`).
+        ranges: Draw from these only (see `split_audio`).
+        augmentations: Done to every crop, drawn from its generator too.
 
     Raises:
         ValueError: If the folder is not a prepared folder, is incomplete, or holds no audio.
@@ -249,14 +164,16 @@ class PreparedAudioDataset(_PreparedAudio, torch.utils.data.Dataset[Tensor]):
 
     def __init__(
         self,
-        folder: Path,
+        audio: AudioStore | Path,
         crop_samples: int,
         num_items: int,
         seed: int = 0,
         ranges: Sequence[AudioRange] | None = None,
+        augmentations: Augmentations | None = None,
     ) -> None:
-        super().__init__(folder, crop_samples, ranges)
+        super().__init__(audio, crop_samples, ranges)
         self.seed = seed
+        self.augmentations = augmentations or Augmentations()
         self._num_items = num_items
         self._range_ends = np.cumsum([piece.num_samples for piece in self.ranges])
 
@@ -270,17 +187,21 @@ class PreparedAudioDataset(_PreparedAudio, torch.utils.data.Dataset[Tensor]):
         generator = np.random.default_rng((self.seed, index))
         position = generator.integers(self._range_ends[-1])
         piece = self.ranges[int(np.searchsorted(self._range_ends, position, side="right"))]
-        start = int(generator.integers(max(piece.num_samples - self.crop_samples, 0) + 1))
-        return self._read_crop(piece, start)
+        pitch = self.augmentations.pitch
+        ratio = 1.0 if pitch is None else pitch.draw(generator)
+        num_samples = ceil(self.crop_samples * ratio)
+        start = int(generator.integers(max(piece.num_samples - num_samples, 0) + 1))
+        crop = self._read_crop(piece, start, ratio)
+        return torch.from_numpy(self.augmentations(crop, self.sample_rate_hz, generator))
 
 
-class PreparedCropsDataset(_PreparedAudio, torch.utils.data.Dataset[Tensor]):
+class PreparedCropsDataset(_Crops, torch.utils.data.Dataset[Tensor]):
     """Consecutive crops that cover prepared audio, for validation; the last of a range is padded.
 
     Args:
-        folder: A prepared folder.
+        audio: The audio, or its folder.
         crop_samples: Length of every crop.
-        ranges: Cover these only (see `split_prepared`).
+        ranges: Cover these only (see `split_audio`).
         max_crops: Keep at most this many, evenly spread over all of them.
 
     Attributes:
@@ -292,12 +213,12 @@ class PreparedCropsDataset(_PreparedAudio, torch.utils.data.Dataset[Tensor]):
 
     def __init__(
         self,
-        folder: Path,
+        audio: AudioStore | Path,
         crop_samples: int,
         ranges: Sequence[AudioRange] | None = None,
         max_crops: int | None = None,
     ) -> None:
-        super().__init__(folder, crop_samples, ranges)
+        super().__init__(audio, crop_samples, ranges)
         crops = [
             (piece, start)
             for piece in self.ranges
@@ -313,4 +234,4 @@ class PreparedCropsDataset(_PreparedAudio, torch.utils.data.Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         """Return a crop, (C, crop_samples), in [-1, 1)."""
-        return self._read_crop(*self.crops[index])
+        return torch.from_numpy(self._read_crop(*self.crops[index]))

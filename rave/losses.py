@@ -75,21 +75,26 @@ def discriminator_hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def feature_matching(
-    real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], num_skipped: int
+    real: Sequence[Sequence[Tensor]],
+    fake: Sequence[Sequence[Tensor]],
+    num_skipped: int,
+    *,
+    is_relative: bool = True,
 ) -> Tensor:
-    """Return the mean relative L1 distance of discriminator features.
+    """Return the mean L1 distance of discriminator features.
 
     Args:
         real: For each sub-discriminator its feature tensors, logits last.
         fake: The same for the reconstruction.
         num_skipped: First features of each sub-discriminator to leave out.
+        is_relative: Divide that of each feature by its mean magnitude in the real audio.
 
     Source: Kumar et al. 2019, arXiv:1910.06711, eq. 3; relative as in acids-rave.
     """
     distances = [
         torch.stack(
             [
-                (x - y).abs().mean() / (x.abs().mean() + POWER_FLOOR)
+                (x - y).abs().mean() / (x.abs().mean() + POWER_FLOOR if is_relative else 1.0)
                 for x, y in zip(
                     real_features[num_skipped:], fake_features[num_skipped:], strict=True
                 )

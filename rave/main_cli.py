@@ -13,6 +13,7 @@ AVAILABLE_SCRIPTS = {
     "train": "train an autoencoder on prepared audio",
     "encode": "turn a folder of audio into latents",
     "decode": "turn a folder of latents into audio",
+    "generate": "pass recordings through an autoencoder, audio to audio",
     "interpolate": "blend recordings in the latent space",
     "export": "write a trained autoencoder as one TorchScript file",
 }

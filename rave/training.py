@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from rave.augmentation import Augmentations
 from rave.losses import (
     SpectralDistance,
     discriminator_hinge_loss,
@@ -35,6 +36,7 @@ class RaveTraining:
         discriminator: Of phase 2.
         audio_distance: On the full band.
         band_distance: On the bands, or None to leave it out.
+        augmentations: Of the crops trained on.
         max_steps: Of both phases.
         phase_1_steps: Steps before the adversarial phase.
         batch_size: Crops per step.
@@ -49,6 +51,7 @@ class RaveTraining:
         feature_matching_weight: Phase 2.
         adversarial_weight: Phase 2.
         num_skipped_features: First features of each sub-discriminator not to match.
+        is_feature_matching_relative: Relative to the size of the real features.
         discriminator_every_steps: In phase 2, every so many steps train the discriminator.
         gradient_clip_norm: Of encoder and decoder together.
         held_out_fraction: Of the files.
@@ -61,6 +64,7 @@ class RaveTraining:
     discriminator: nn.Module
     audio_distance: SpectralDistance
     band_distance: SpectralDistance | None
+    augmentations: Augmentations
     max_steps: int
     phase_1_steps: int
     batch_size: int
@@ -75,6 +79,7 @@ class RaveTraining:
     feature_matching_weight: float
     adversarial_weight: float
     num_skipped_features: int
+    is_feature_matching_relative: bool
     discriminator_every_steps: int
     gradient_clip_norm: float
     held_out_fraction: float
@@ -198,7 +203,12 @@ class RaveSystem(LightningModule):
             self.discriminator.requires_grad_(False)
             real, fake = self.discriminator(audio, reconstruction)
             self.discriminator.requires_grad_(True)
-            values["feature_matching"] = feature_matching(real, fake, recipe.num_skipped_features)
+            values["feature_matching"] = feature_matching(
+                real,
+                fake,
+                recipe.num_skipped_features,
+                is_relative=recipe.is_feature_matching_relative,
+            )
             values["adversarial"] = -torch.stack([f[-1].mean() for f in fake]).sum()
             loss = loss + recipe.feature_matching_weight * values["feature_matching"]
             loss = loss + recipe.adversarial_weight * values["adversarial"]

@@ -40,11 +40,13 @@ def prepare(folder: Path, num_channels: int = 1) -> Path:
     return folder / "prepared"
 
 
-def train(prepared: Path, out: Path, *settings: str, options: tuple[str, ...] = ()) -> int:
-    """Run `rave train v2` with very small sizes, and return its exit code."""
+def train(
+    prepared: Path, out: Path, *settings: str, options: tuple[str, ...] = (), recipe: str = "v2"
+) -> int:
+    """Run `rave train` with very small sizes, and return its exit code."""
     sets = [part for setting in (*TINY, *settings) for part in ("--set", setting)]
     where = ["--data", str(prepared), "--out", str(out), "--device", "cpu"]
-    return main(["train", "v2", *where, *sets, *options])
+    return main(["train", recipe, *where, *sets, *options])
 
 
 def checkpoint(run: Path) -> dict:

@@ -6,13 +6,12 @@ import torch
 from audio_files import noise, sine, write
 from torch.utils.data import DataLoader
 
+from rave.audio_store import PreparedAudio, PreparedFile, PreparedHeader
 from rave.dataset import (
     AudioFilesDataset,
     PreparedAudioDataset,
     PreparedCropsDataset,
-    PreparedFile,
-    PreparedHeader,
-    split_prepared,
+    split_audio,
 )
 from rave.latents import split_names
 
@@ -173,7 +172,7 @@ def test_fewer_crops_are_evenly_spread(tmp_path):
 
 def test_whole_files_are_held_out_as_for_latents(tmp_path):
     prepare(tmp_path, [10] * 10)
-    training, held_out = split_prepared(tmp_path, 0.2)
+    training, held_out = split_audio(PreparedAudio(tmp_path), 0.2)
     names = split_names([f"{n}.wav" for n in range(10)], 0.2)
     assert ([r.name for r in training], [r.name for r in held_out]) == names
     assert len(held_out) == 2
@@ -181,7 +180,7 @@ def test_whole_files_are_held_out_as_for_latents(tmp_path):
 
 def test_of_one_file_the_end_is_held_out(tmp_path):
     prepare(tmp_path, [100])
-    training, held_out = split_prepared(tmp_path, 0.1)
+    training, held_out = split_audio(PreparedAudio(tmp_path), 0.1)
     assert [r.name for r in training + held_out] == ["0.wav [0:90]", "0.wav [90:100]"]
     crops = PreparedAudioDataset(tmp_path, 5, 500, ranges=training)
     assert max(max(integers(crop)[0]) for crop in crops) == 89
@@ -192,6 +191,6 @@ def test_of_one_file_the_end_is_held_out(tmp_path):
 def test_impossible_splits_are_refused(tmp_path):
     prepare(tmp_path, [1])
     with pytest.raises(ValueError, match=r"has 1 sample, too little"):
-        split_prepared(tmp_path, 0.1)
+        split_audio(PreparedAudio(tmp_path), 0.1)
     with pytest.raises(ValueError, match=r"held-out fraction of 1\.0 was given"):
-        split_prepared(tmp_path, 1.0)
+        split_audio(PreparedAudio(tmp_path), 1.0)

@@ -182,6 +182,11 @@ def test_feature_matching_is_the_difference_relative_to_the_real_features(featur
     assert float(feature_matching(real, real, num_skipped=1)) == 0
 
 
+def test_feature_matching_that_is_not_relative_is_the_difference(features, figures):
+    distance = feature_matching(*features, num_skipped=1, is_relative=False)
+    assert float(distance) == pytest.approx(np.mean(figures["feature_difference"]), rel=1e-5)
+
+
 def test_a_silent_target_gives_a_finite_distance_and_gradient(training):
     silence = torch.zeros(1, 1, 8192)
     decoded = functional.pad(torch.full((1, 1, 4096), 0.1), (0, 4096)).requires_grad_()

@@ -8,9 +8,10 @@ import pytest
 from audio_files import noise, sine, write, write_with_av
 
 import rave.audio
+from rave.audio_store import PreparedHeader
 from rave.command import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_SKIPPED, execute
 from rave.commands import preprocess
-from rave.dataset import PreparedAudioDataset, PreparedHeader
+from rave.dataset import PreparedAudioDataset
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,15 +50,31 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the latent folder cannot be written; what was finished is kept.
     """
     from rave.audio import list_audio_files
+    from rave.files import check_output_folder
+
+    sources = list_audio_files(options.audio_dir)
+    check_output_folder(options.latents_dir, options.audio_dir)
+    return encode_files(sources, options)
+
+
+def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Result:
+    """Encode some files into the folder of latents, and report what the latents hold.
+
+    Args:
+        sources: Name of each (relative, posix, unique) and its path.
+        options: Of `rave encode`; its `audio_dir` is not looked at.
+
+    Raises:
+        ValueError: If codec or folders cannot be used, or no file is usable.
+        OSError: If the latent folder cannot be written; what was finished is kept.
+    """
     from rave.batch import process_files
     from rave.codec import load_codec
     from rave.device import choose_device
-    from rave.files import Journal, check_output_folder, remove_partials
+    from rave.files import Journal, remove_partials
     from rave.latents import POSTERIOR_MEAN, POSTERIOR_SAMPLE, latent_paths
 
     folder: Path = options.latents_dir
-    sources = list_audio_files(options.audio_dir)
-    check_output_folder(folder, options.audio_dir)
     codec = load_codec(options.codec, choose_device(options.device), **chosen_weights(options))
     contents = POSTERIOR_SAMPLE if options.sample else POSTERIOR_MEAN
     seed = options.seed if options.sample else None
@@ -80,9 +96,7 @@ def run(options: argparse.Namespace) -> Result:
         "Encoding",
     )
     if not report.records:
-        raise ValueError(
-            f"No file of '{options.audio_dir}' can be used. {report.summary('Encoded')}"
-        )
+        raise ValueError(f"No file of {len(sources)} can be used. {report.summary('Encoded')}")
     header = _header(codec, contents, seed, report.records, report.skipped)
     header.write(folder)
     for path in set(former.values()) - {record["path"] for record in report.records.values()}:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rave.command import Result, command_parser
 
 if TYPE_CHECKING:
+    from rave.audio_store import PreparedHeader
     from rave.batch import BatchReport
-    from rave.dataset import PreparedHeader
 
 JOURNAL_NAME = ".preprocess.jsonl"
 
@@ -45,8 +45,8 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the prepared folder cannot be written; what was finished is kept.
     """
     from rave.audio import check_rate_and_channels, list_audio_files
+    from rave.audio_store import HEADER_NAME, PreparedFile, PreparedHeader
     from rave.batch import process_files
-    from rave.dataset import HEADER_NAME, PreparedFile, PreparedHeader
     from rave.files import Journal, check_output_folder, remove_partials
 
     folder: Path = options.prepared_dir

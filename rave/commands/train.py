@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rave.command import Result, add_device, add_seed, add_settings, command_parser
 
 if TYPE_CHECKING:
+    from rave.audio_store import AudioStore
     from rave.trainer import Loaders
     from rave.training import RaveSystem, RaveTraining
 
@@ -26,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
         help="v2, v1, v2_small, v3, tiny, …, with options behind it, e.g. v2+causal+noise; or a "
         ".gin file",
     )
-    parser.add_argument("--data", type=Path, required=True, help="prepared audio")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="prepared audio, or an LMDB folder of acids-rave"
+    )
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     add_settings(parser)
     add_device(parser)
@@ -39,15 +42,15 @@ def run(options: argparse.Namespace) -> Result:
     import torch
 
     from rave import experiment
+    from rave.audio_store import open_audio
     from rave.checkpoint import finished_steps
-    from rave.dataset import PreparedHeader
     from rave.device import choose_device
     from rave.trainer import fit
     from rave.training import RaveSystem
 
-    header = PreparedHeader.read(options.data)
+    store = open_audio(options.data)
     choose_device(options.device)
-    settings = _with_data_format(options.settings, header.sample_rate_hz, header.num_channels)
+    settings = _with_data_format(options.settings, store.sample_rate_hz, store.num_channels)
     settings.append(f"SEED={options.seed}")
     torch.manual_seed(options.seed)  # the initial weights
     experiment.parse_recipe("rave", options.recipe, settings)
@@ -62,7 +65,7 @@ def run(options: argparse.Namespace) -> Result:
     system = RaveSystem(model, training)
     fit(
         system,
-        lambda start_step: _loaders(options.data, training, start_step),
+        lambda start_step: _loaders(store, training, start_step),
         options.out,
         training.max_steps,
         training.validate_every_steps,
@@ -85,20 +88,25 @@ def _with_data_format(settings: list[str], sample_rate_hz: int, num_channels: in
     return [*settings, *(f"{name}={value}" for name, value in known.items())]
 
 
-def _loaders(data: Path, training: RaveTraining, start_step: int) -> Loaders:
+def _loaders(store: AudioStore, training: RaveTraining, start_step: int) -> Loaders:
     from torch.utils.data import DataLoader
 
-    from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_prepared
+    from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_audio
     from rave.trainer import Loaders, StepBatches
 
-    train_ranges, held_out_ranges = split_prepared(data, training.held_out_fraction)
+    train_ranges, held_out_ranges = split_audio(store, training.held_out_fraction)
     print("held out:", ", ".join(piece.name for piece in held_out_ranges[:8]), file=sys.stderr)
     num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
     crops = PreparedAudioDataset(
-        data, training.crop_samples, num_items, training.seed, train_ranges
+        store,
+        training.crop_samples,
+        num_items,
+        training.seed,
+        train_ranges,
+        training.augmentations,
     )
     held_out = PreparedCropsDataset(
-        data, training.crop_samples, held_out_ranges, training.max_held_out_crops
+        store, training.crop_samples, held_out_ranges, training.max_held_out_crops
     )
     return Loaders(
         train=DataLoader(crops, batch_sampler=StepBatches(training.batch_size, start_step)),

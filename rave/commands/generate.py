@@ -1,0 +1,118 @@
+"""`rave generate`: audio → the autoencoder's reconstruction of it, encode and decode in one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rave.command import Result, add_device, add_seed, add_weights, command_parser
+
+LATENTS_NAME = ".latents"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `rave generate`."""
+    parser = command_parser(
+        "rave generate",
+        "Write what the autoencoder makes of audio files, as 16-bit WAV, with the name, length and "
+        "sample rate of each. The same as `rave encode` and `rave decode`; the latents are kept in "
+        f"{LATENTS_NAME} of the output folder, so that the same command continues. Sources are "
+        "never written over.",
+        "rave generate runs/piano recordings solo.flac reconstructions",
+    )
+    parser.add_argument(
+        "codec", type=Path, help="run folder of `rave train` or of acids-rave, or a .ts file"
+    )
+    parser.add_argument("inputs", type=Path, nargs="+", help="audio files and folders of them")
+    parser.add_argument("out_audio_dir", type=Path, help="folder to write")
+    parser.add_argument(
+        "--sample",
+        action="store_true",
+        help="draw from the posterior, as acids-rave does, instead of decoding its mean",
+    )
+    parser.add_argument(
+        "--codec-rate",
+        action="store_true",
+        help="write at the codec's sample rate instead of each source's",
+    )
+    parser.add_argument("--force", action="store_true", help="replace what is in the way")
+    add_device(parser)
+    add_seed(parser)
+    add_weights(parser)
+    return parser
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Encode, decode, and report both.
+
+    Raises:
+        ValueError: If codec, inputs or folder cannot be used, or no file is usable.
+        OSError: If the output folder cannot be written; what was finished is kept.
+    """
+    from rave.commands import decode, encode
+
+    folder: Path = options.out_audio_dir
+    sources = _sources(options.inputs)
+    _check_outputs(sources, options.inputs, folder, is_forced=options.force)
+    latents = folder / LATENTS_NAME
+    # The options that this command does not have are at their defaults.
+    nowhere = str(folder)  # the sources are listed above
+    places = [str(options.codec), nowhere, str(latents)]
+    encode_options = vars(encode.parser().parse_args(places)) | vars(options)
+    encode_options["latents_dir"] = latents
+    encoded = encode.encode_files(sources, argparse.Namespace(**encode_options))
+    places = [str(options.codec), str(latents), str(folder)]
+    decode_options = vars(decode.parser().parse_args(places)) | vars(options)
+    decoded = decode.run(argparse.Namespace(**decode_options))
+    summary, figures = decoded.summary, dict(decoded.figures)
+    if encoded.num_skipped:
+        summary = f"{encoded.summary}\n{summary}"
+        figures["skipped"] = encoded.figures["skipped"] | decoded.figures["skipped"]
+        figures["num_skipped"] = len(figures["skipped"])
+    return Result(summary, figures, num_skipped=encoded.num_skipped + decoded.num_skipped)
+
+
+def _sources(inputs: Sequence[Path]) -> dict[str, Path]:
+    """Return the audio files of some files and folders by the names that they will keep."""
+    from rave.audio import list_audio_files
+
+    sources: dict[str, Path] = {}
+    for path in inputs:
+        found = {path.name: path} if path.is_file() else list_audio_files(path)
+        for name, source in found.items():
+            if name in sources and not sources[name].samefile(source):
+                raise ValueError(
+                    f"'{sources[name]}' and '{source}' would both be written as '{name}'. "
+                    "Give them in two calls with two output folders."
+                )
+            sources[name] = source
+    return sources
+
+
+def _check_outputs(
+    sources: Mapping[str, Path], inputs: Sequence[Path], folder: Path, *, is_forced: bool
+) -> None:
+    """Check that nothing but what this command wrote before would be written over."""
+    from rave.commands.decode import JOURNAL_NAME, audio_path
+    from rave.files import check_output_folder
+    from rave.latents import latent_paths
+
+    for path in inputs:
+        if path.is_dir():
+            check_output_folder(folder, path)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"'{folder}' is a file; the output is a folder. Choose another name.")
+    originals = {path.resolve() for path in sources.values()}
+    outputs = [folder / audio_path(path) for path in latent_paths(sources).values()]
+    for output in outputs:
+        if output.resolve() in originals:
+            raise ValueError(
+                f"'{output}' would be written over its source. Choose another output folder."
+            )
+    existing = [path for path in outputs if path.exists()]
+    if existing and not is_forced and not (folder / JOURNAL_NAME).exists():
+        raise ValueError(
+            f"'{existing[0]}' exists, and `rave generate` did not write it. "
+            "Choose another output folder, or add --force to replace it."
+        )
