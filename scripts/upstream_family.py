@@ -8,9 +8,13 @@ FOLDER gets a run as `rave train` leaves it (config.gin, version_0/checkpoints/b
 stages.npz: a seeded signal, what each stage makes of it, and the random numbers that were drawn.
 """
 
+from __future__ import annotations
+
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gin
 import numpy as np
@@ -28,28 +32,28 @@ DRAWS = ("rand", "randn", "rand_like", "randn_like")
 class Draws:
     """Keeps the random tensors that are drawn while it is entered, or draws given ones again."""
 
-    def __init__(self, given=()):
+    def __init__(self, given: Sequence[torch.Tensor] = ()) -> None:
         self.given, self.kept = list(given), []
 
-    def __enter__(self):
+    def __enter__(self) -> Draws:
         self._functions = {name: getattr(torch, name) for name in DRAWS}
         for name, draw in self._functions.items():
 
-            def keep(*args, _draw=draw, **kwargs):
+            def keep(*args: Any, _draw: Any = draw, **kwargs: Any) -> torch.Tensor:
                 self.kept.append(self.given.pop(0) if self.given else _draw(*args, **kwargs))
                 return self.kept[-1].clone()
 
             setattr(torch, name, keep)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for name, draw in self._functions.items():
             setattr(torch, name, draw)
 
 
-def build(kinds):
+def build(kinds: Sequence[str]) -> Any:
     """Return the model of some configs, the later ones changing the earlier ones."""
-    package = Path(rave.__file__).parent
+    package = Path(str(rave.__file__)).parent
     for folder in (package, package / "configs"):
         gin.add_config_file_search_path(str(folder))
     sizes = [size for size in SIZES if "wasserstein" not in kinds and "spherical" not in kinds]
@@ -57,10 +61,10 @@ def build(kinds):
         [f"{kind}.gin" for kind in kinds], sizes or SIZES[:1], skip_unknown=False
     )
     torch.manual_seed(SEED)
-    return rave.RAVE(n_channels=1).eval()
+    return vars(rave)["RAVE"](n_channels=1).eval()
 
 
-def fill(model):
+def fill(model: Any) -> None:
     """Give a model the statistics that training would have found."""
     size = len(model.fidelity)
     rotation, _ = torch.linalg.qr(torch.randn(size, size))
@@ -74,7 +78,7 @@ def fill(model):
 
 
 @torch.no_grad()
-def stages(model, hop):
+def stages(model: Any, hop: int) -> dict[str, Any]:
     """Return what each stage makes of a seeded signal."""
     rng = np.random.default_rng(SEED)
     time = np.arange(NUM_HOPS * hop) / 44100
@@ -97,9 +101,9 @@ def stages(model, hop):
     return found
 
 
-def main(kind, folder):
+def main(kind: str, out: str) -> None:
     """Write the run and its stages."""
-    folder = Path(folder)
+    folder = Path(out)
     model = build(kind.split("+"))
     fill(model)
     checkpoints = folder / "version_0" / "checkpoints"
