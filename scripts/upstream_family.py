@@ -33,7 +33,8 @@ class Draws:
     """Keeps the random tensors that are drawn while it is entered, or draws given ones again."""
 
     def __init__(self, given: Sequence[torch.Tensor] = ()) -> None:
-        self.given, self.kept = list(given), []
+        self.given = list(given)
+        self.kept: list[torch.Tensor] = []
 
     def __enter__(self) -> Draws:
         self._functions = {name: getattr(torch, name) for name in DRAWS}
