@@ -326,7 +326,8 @@ def _without_condition(weights: dict[str, Any], values: Params) -> dict[str, Any
         )
         size = torch.Size([2 * hidden])
         own, more = (
-            checked_weight(kept, name, size, values.what) for name in (bias_name, f"{projection}.bias")
+            checked_weight(kept, name, size, values.what)
+            for name in (bias_name, f"{projection}.bias")
         )
         constant = weight[:, :, 0].double() @ null[:, 0].double() + more.double()
         kept[bias_name] = (own.double() + constant).float()

@@ -19,7 +19,10 @@ from diffwave.spectrogram import WINDOW_SAMPLES
 from diffwave.waveform import HOP_SAMPLES, WaveformDiffusion
 from rave.checkpoint import read_checkpoint
 
-UPSAMPLER = {"upsampler.0": "spectrogram_upsampler.conv1", "upsampler.2": "spectrogram_upsampler.conv2"}
+UPSAMPLER = {
+    "upsampler.0": "spectrogram_upsampler.conv1",
+    "upsampler.2": "spectrogram_upsampler.conv2",
+}
 # What checkpoints older than the fast sampling lack: the levels that lmnt diffwave has for it.
 FAST_BETAS = [0.0001, 0.001, 0.01, 0.05, 0.2, 0.5]
 LARGEST_BETA = 0.999
