@@ -132,7 +132,9 @@ def test_segments_follow_from_seed_and_index() -> None:
 
 
 def latent_folder(tmp_path: Path, num_frames: int = 60) -> LatentHeader:
-    arrays = {f"{n}.npy": autoregression(4, num_frames, 0.95, seed) for seed, n in enumerate("abcd")}
+    arrays = {
+        f"{n}.npy": autoregression(4, num_frames, 0.95, seed) for seed, n in enumerate("abcd")
+    }
     for array in arrays.values():
         array[3] = 0.001 * array[3]  # carries nothing
     return write_latent_folder(tmp_path / "latents", arrays)
