@@ -26,15 +26,19 @@ def parser() -> argparse.ArgumentParser:
     options = command_parser(
         "python -m diffwave.inference",
         "Generate latents with a trained diffusion model, or make new ones of some that there are. "
-        "`rave decode`\nmakes audio of them.",
+        "`rave decode`\nmakes audio of them. With a waveform run of lmnt diffwave: audio of a "
+        "spectrogram, in a folder or\na file OUT.wav.",
         "python -m diffwave.inference runs/piano generated --count 4 --seconds 10\n"
         "  python -m diffwave.inference runs/piano varied --vary latents/a.npy --strength 0.4\n"
         "  python -m diffwave.inference runs/piano mended --inpaint latents/a.npy --from 3 --to 5\n"
-        "  python -m diffwave.inference runs/piano following --from-audio a.wav --guidance 2",
+        "  python -m diffwave.inference runs/piano following --from-audio a.wav --guidance 2\n"
+        "  python -m diffwave.inference lmnt/weights.pt out.wav --spectrogram a.spec.npy --fast",
     )
     options.add_argument("run", type=Path, metavar="RUN", help="what diffwave.train wrote")
-    options.add_argument("out", type=Path, metavar="OUT_LATENTS_DIR", help="folder to write")
-    options.add_argument("--count", type=int, default=4, help="clips to generate (default 4)")
+    options.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    options.add_argument(
+        "--count", type=int, help="clips to generate (default 4; of a waveform run 1)"
+    )
     options.add_argument(
         "--seconds",
         type=float,
@@ -54,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds sampled at a time; longer clips are made in overlapping windows, in constant "
         "memory (default 1024 latent frames)",
+    )
+    options.add_argument(
+        "--fast",
+        action="store_true",
+        dest="is_fast",
+        help="of a waveform run: sample with its short schedule",
     )
     options.add_argument(
         "--force", action="store_true", help="write into a folder that holds other latents"
@@ -181,7 +191,19 @@ class Task:
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Generate, write a latent folder, and compare it with the training latents."""
+    """Generate latents and compare them with the training's, or audio with a waveform run."""
+    from diffwave.lmnt_waveform import read_vocoder
+
+    vocoder = read_vocoder(options.run)
+    if vocoder is not None:
+        from diffwave.vocode import vocode
+
+        paths = [str(options.run), str(options.out)]
+        return vocode(options, vocoder, parser().parse_args(paths))
+    return _generate(options)
+
+
+def _generate(options: argparse.Namespace) -> Result:
     from diffwave.conditions import open_conditions, parse_controls, parse_guidance
     from diffwave.editing import Sampling
     from diffwave.generate import build_sampler
@@ -191,8 +213,11 @@ def run(options: argparse.Namespace) -> Result:
     from rave.latents import read_latents
 
     device = choose_device(options.device)
-    if options.count < 1:
-        raise ValueError(f"--count is {options.count}; at least 1 is needed.")
+    count = 4 if options.count is None else options.count
+    if count < 1:
+        raise ValueError(f"--count is {count}; at least 1 is needed.")
+    if options.is_fast:
+        raise ValueError("--fast belongs to a waveform run. Ask for fewer --steps.")
     controls = parse_controls(options.control)
     trained = open_run(options.run)
     build_sampler(options.sampler, trained.model.schedule, options.steps)  # its checks only
@@ -208,7 +233,7 @@ def run(options: argparse.Namespace) -> Result:
         model.to(device)
         sampling = Sampling(
             model,
-            range(options.count),
+            range(count),
             options.seed,
             options.sampler,
             options.steps,

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffwave.conditioner import SPECTROGRAM, SpectrogramConditioner
+from diffwave.lmnt_params import Params, checked_weight
 from diffwave.model import LatentDiffusion
 from diffwave.network import CONCATENATION, DiffWave
-from diffwave.schedule import NoiseSchedule, alpha_bar_from_betas
 from diffwave.standardizer import Standardizer
 from rave.checkpoint import packed, read_checkpoint
 from rave.files import atomic_write
@@ -54,6 +54,7 @@ NAMES = {
 }
 # What the patched diffwave can predict.
 PREDICTIONS = ("epsilon", "v", "x0")
+LINK_BYTES = 64
 GATED = re.compile(r".*\.(dilated_conv|conditioner_projection)\.(weight|bias)")
 
 
@@ -62,6 +63,23 @@ def is_lmnt_run(path: Path) -> bool:
     if path.is_dir():
         return (path / WEIGHTS).exists() and not (path / "run.json").exists()
     return path.suffix == ".pt" and path.exists()
+
+
+def weights_file(path: Path) -> Path:
+    """Return the checkpoint of a run folder; a checkpoint is itself.
+
+    weights.pt is a link to the newest checkpoint. Where a copy has made a text of the link, as
+    file systems without links do, the text is followed.
+
+    Args:
+        path: Where `is_lmnt_run`.
+    """
+    path = path / WEIGHTS if path.is_dir() else path
+    if path.exists() and path.stat().st_size <= LINK_BYTES:
+        text = path.read_bytes()
+        if re.fullmatch(rb"weights-\d+\.pt\s*", text):
+            return path.with_name(text.decode().strip())
+    return path
 
 
 def read_lmnt_run(path: Path) -> tuple[LatentDiffusion, LatentHeader, int]:
@@ -73,7 +91,7 @@ def read_lmnt_run(path: Path) -> tuple[LatentDiffusion, LatentHeader, int]:
     Raises:
         ValueError: If it cannot be read or is no latent run; see `model_from_checkpoint`.
     """
-    weights_path = path / WEIGHTS if path.is_dir() else path
+    weights_path = weights_file(path)
     what = f"'{weights_path}'"
     checkpoint = read_checkpoint(weights_path, "Give a run folder of diffwave.train.")
     model = model_from_checkpoint(checkpoint, what)
@@ -83,7 +101,7 @@ def read_lmnt_run(path: Path) -> tuple[LatentDiffusion, LatentHeader, int]:
             "Copy the one of the latents it was trained on."
         )
     header = LatentHeader.read(weights_path.parent)
-    values = _Params(checkpoint["params"], what)
+    values = Params(checkpoint["params"], what)
     found = (values.size("raw_size"), values.size("hop_samples_latent"))
     if found != (header.latent_size, header.hop_samples):
         raise ValueError(
@@ -104,7 +122,7 @@ def read_lmnt_settings(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it cannot be read.
     """
-    weights_path = path / WEIGHTS if path.is_dir() else path
+    weights_path = weights_file(path)
     params = read_checkpoint(weights_path, "Give a run folder of diffwave.train.").get("params")
     known = params if isinstance(params, dict) else {}
     return {ours: known[theirs] for ours, theirs in SETTINGS.items() if theirs in known}
@@ -146,9 +164,10 @@ def model_from_checkpoint(checkpoint: dict[str, Any], what: str) -> LatentDiffus
     if "latent_size" not in params:
         raise ValueError(
             f"{what} is a model of audio, not of latents (params has no latent_size), which this "
-            "command cannot use. Train the patched lmnt diffwave on a latent folder."
+            "command cannot use. python -m diffwave.inference makes audio with it; for latents, "
+            "train the patched lmnt diffwave on a latent folder."
         )
-    values = _Params(params, what)
+    values = Params(params, what)
     is_conditional = bool(params.get("spectrogram_mels"))
     if not is_conditional:
         weights = _without_condition(weights, values)
@@ -165,58 +184,17 @@ def model_from_checkpoint(checkpoint: dict[str, Any], what: str) -> LatentDiffus
         )
         standardizer = Standardizer(values.size("raw_size"), network.latent_size)
     model = LatentDiffusion(standardizer, network, schedule, values.text("prediction"), conditioner)
-    _load(model, weights, what)
+    load_weights(model, {name: lmnt_name(name) for name in _named_weights(model)}, weights, what)
     return model
 
 
-def _conditioner(values: _Params) -> SpectrogramConditioner:
+def _conditioner(values: Params) -> SpectrogramConditioner:
     return SpectrogramConditioner(
         values.size("spectrogram_mels"),
         values.size("n_mels"),
         values.size("hop_samples_latent"),
         values.size("mel_hop_samples"),
     )
-
-
-class _Params:
-    """The values of `params`, each checked when it is read."""
-
-    def __init__(self, params: dict[str, Any], what: str) -> None:
-        self._params = params
-        self.what = what
-
-    def _value(self, name: str) -> Any:
-        if self._params.get(name) is None:
-            raise ValueError(
-                f"{self.what} lacks '{name}' in its params, so its model cannot be built. "
-                "Train it again with the patches of this version."
-            )
-        return self._params[name]
-
-    def _refusal(self, name: str, needed: str) -> ValueError:
-        found = repr(self._params[name])
-        found = found if len(found) < 40 else found[:36] + " ..."
-        return ValueError(f"{self.what} has {name} = {found} in its params; {needed} is needed.")
-
-    def size(self, name: str) -> int:
-        value = self._value(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self._refusal(name, "a whole number from 1")
-        return value
-
-    def text(self, name: str) -> str:
-        value = self._value(name)
-        if not isinstance(value, str):
-            raise self._refusal(name, "a name")
-        return value
-
-    def schedule(self) -> NoiseSchedule:
-        name = "noise_schedule"
-        betas = self._value(name)
-        is_list = isinstance(betas, list) and all(isinstance(beta, float | int) for beta in betas)
-        if not is_list or not betas or min(betas) < 0 or max(betas) > 1 or betas[0] == 0:
-            raise self._refusal(name, "a list of betas from 0 to 1, the first above 0,")
-        return NoiseSchedule(alpha_bar_from_betas(torch.tensor(betas, dtype=torch.float64)))
 
 
 def checkpoint_from_model(
@@ -308,44 +286,48 @@ def _with_halves_swapped(name: str, tensor: Tensor) -> Tensor:
     return torch.cat(tensor.chunk(2)[::-1]) if GATED.fullmatch(name) else tensor
 
 
-def _load(model: LatentDiffusion, weights: dict[str, Any], what: str) -> None:
-    """Give a model the weights that stand under their names."""
-    unknown = sorted(set(weights) - {lmnt_name(name) for name in _named_weights(model)})
+def load_weights(
+    model: nn.Module, names: dict[str, str], weights: dict[str, Any], what: str
+) -> None:
+    """Give a model the weights of a checkpoint of theirs.
+
+    Args:
+        model: May be without memory (device meta).
+        names: Our name of each weight, theirs.
+        weights: By their names.
+        what: What to call the checkpoint in a message.
+
+    Raises:
+        ValueError: If a weight is missing, unknown or of another shape; the message names it.
+    """
+    unknown = sorted(set(weights) - set(names.values()))
     if unknown:
         raise ValueError(
             f"{what} holds {len(unknown)} weights that its params do not account for "
             f"(first: '{unknown[0]}')."
         )
     state: dict[str, Any] = model.state_dict()  # with the schedule
-    for name, tensor in _named_weights(model).items():
-        theirs = lmnt_name(name)
-        found = _weight(weights, theirs, tensor.shape, what).float()
-        state[name] = _with_halves_swapped(theirs, found)
+    for ours, theirs in names.items():
+        found = checked_weight(weights, theirs, state[ours].shape, what).float()
+        state[ours] = _with_halves_swapped(theirs, found)
     model.load_state_dict(state, assign=True)
 
 
-def _weight(weights: dict[str, Any], name: str, shape: torch.Size, what: str) -> Tensor:
-    found = weights.get(name)
-    if not isinstance(found, Tensor) or found.shape != shape or not found.is_floating_point():
-        given = f"is {tuple(found.shape)}" if isinstance(found, Tensor) else "is missing"
-        raise ValueError(f"{what}: weight '{name}' {given}; {tuple(shape)} is needed.")
-    return found
-
-
-def _without_condition(weights: dict[str, Any], values: _Params) -> dict[str, Any]:
+def _without_condition(weights: dict[str, Any], values: Params) -> dict[str, Any]:
     """Return weights of a network without a condition that is the same function."""
     channels, hidden = values.size("n_mels"), values.size("residual_channels")
-    null = _weight(weights, NULL_CONDITION, torch.Size([channels, 1]), values.what)
+    null = checked_weight(weights, NULL_CONDITION, torch.Size([channels, 1]), values.what)
     kept = {name: tensor for name, tensor in weights.items() if not name.startswith(CONDITIONER)}
     for index in range(values.size("residual_layers")):
         projection = f"residual_layers.{index}.conditioner_projection"
         bias_name = f"residual_layers.{index}.dilated_conv.bias"
-        weight = _weight(
+        weight = checked_weight(
             kept, f"{projection}.weight", torch.Size([2 * hidden, channels, 1]), values.what
         )
         size = torch.Size([2 * hidden])
         own, more = (
-            _weight(kept, name, size, values.what) for name in (bias_name, f"{projection}.bias")
+            checked_weight(kept, name, size, values.what)
+            for name in (bias_name, f"{projection}.bias")
         )
         constant = weight[:, :, 0].double() @ null[:, 0].double() + more.double()
         kept[bias_name] = (own.double() + constant).float()

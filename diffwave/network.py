@@ -186,8 +186,11 @@ class DiffWave(LatentNetwork):
     def forward(self, noisy: Tensor, step: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the prediction, (B, K, N); see `LatentNetwork.forward`."""
         self._check(noisy, condition)
+        return self.predict(noisy, self.step(embed_step(step)), condition)
+
+    def predict(self, noisy: Tensor, embedding: Tensor, condition: Tensor | None) -> Tensor:
+        """Return the prediction, (B, K, N), of a step already embedded, (B, STEP_CHANNELS)."""
         x = functional.relu(self.input(noisy))
-        embedding = self.step(embed_step(step))
         skips = torch.zeros_like(x)
         for block in self.blocks:
             x, skip = block(x, embedding, condition)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rave.latents import LatentHeader
 
 JOURNAL_NAME = ".preprocess.jsonl"
+WAVEFORM_RATE_HZ = 22050  # lmnt diffwave's
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,11 +25,25 @@ def parser() -> argparse.ArgumentParser:
         "spectrograms,\nor controls that one can play or draw. The same command again continues, "
         "and takes in what was added\nor changed.",
         "python -m diffwave.preprocess latents recordings spectrograms\n"
-        "  python -m diffwave.preprocess latents recordings controls --controls loudness chroma",
+        "  python -m diffwave.preprocess latents recordings controls --controls loudness chroma\n"
+        "  python -m diffwave.preprocess recordings spectrograms --waveform",
     )
-    options.add_argument("latents", type=Path, metavar="LATENTS_DIR", help="what rave encode wrote")
-    options.add_argument("audio", type=Path, metavar="AUDIO_DIR", help="what it encoded")
-    options.add_argument("out", type=Path, metavar="OUT_DIR", help="folder to make")
+    options.add_argument(
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="LATENTS_DIR, what rave encode wrote (left out with --waveform); AUDIO_DIR, what it "
+        "encoded; OUT_DIR, folder to make",
+    )
+    options.add_argument(
+        "--waveform",
+        action="store_true",
+        dest="is_waveform",
+        help="make FILE.spec.npy of every audio file, for models of audio as lmnt diffwave trains; "
+        "OUT_DIR may be AUDIO_DIR",
+    )
+    options.add_argument("--sample-rate", type=int, help="in Hz, of --waveform (default 22050)")
     options.add_argument(
         "--controls",
         nargs="*",
@@ -54,6 +69,9 @@ def run(options: argparse.Namespace) -> Result:
     from rave.files import check_output_folder
     from rave.latents import LatentHeader
 
+    _name_folders(options)
+    if options.is_waveform:
+        return _make_waveform_spectrograms(options)
     header = LatentHeader.read(options.latents)
     if not options.audio.is_dir():
         raise ValueError(f"'{options.audio}' is not a folder. Give the folder that was encoded.")
@@ -65,6 +83,55 @@ def run(options: argparse.Namespace) -> Result:
     if options.controls is None:
         return _make_spectrograms(options, header, sources)
     return _make_controls(options, header, sources)
+
+
+def _name_folders(options: argparse.Namespace) -> None:
+    names = ["latents", "audio", "out"][1 if options.is_waveform else 0 :]
+    if len(options.folders) != len(names):
+        needed = " ".join(f"{name.upper()}_DIR" for name in names)
+        raise ValueError(f"{len(options.folders)} folders were given; {needed} are needed.")
+    vars(options).update(zip(names, options.folders, strict=True))
+    if options.is_waveform and options.controls is not None:
+        raise ValueError("--waveform makes spectrograms, not --controls.")
+    if options.sample_rate is not None and not options.is_waveform:
+        raise ValueError("--sample-rate belongs to --waveform: latents have the codec's.")
+
+
+def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
+    from diffwave.spectrogram import LogMel
+    from diffwave.waveform import HOP_SAMPLES
+    from rave.audio import list_audio_files, read_audio
+    from rave.batch import SkipFile, process_files
+    from rave.files import Journal, check_output_folder
+    from rave.latents import write_latents
+
+    if options.mel_hop != HOP_SAMPLES:
+        raise ValueError(f"--mel-hop is {options.mel_hop}; of --waveform it is {HOP_SAMPLES}.")
+    rate_hz = WAVEFORM_RATE_HZ if options.sample_rate is None else options.sample_rate
+    if options.mels < 1:
+        raise ValueError(f"--mels is {options.mels}; at least 1 is needed.")
+    if options.out.resolve() != options.audio.resolve():
+        check_output_folder(options.out, options.audio)
+    sources = {f"{name}.spec.npy": path for name, path in list_audio_files(options.audio).items()}
+    transform = LogMel(rate_hz, options.mel_hop, options.mels)
+    settings = {"sample_rate_hz": rate_hz, "num_mels": options.mels}
+    journal = Journal(options.out / JOURNAL_NAME, settings, force=options.force)
+
+    def work(name: str, source: Path) -> dict[str, Any]:
+        audio = read_audio(source, rate_hz, 1)[0]
+        try:
+            mel = transform.of_lmnt_diffwave(audio)
+        except ValueError as error:
+            raise SkipFile(str(error)) from error
+        return {"num_frames": write_latents(options.out / name, [mel], options.mels)}
+
+    report = process_files(sources, work, lambda name: options.out / name, journal, "Spectrograms")
+    if not report.records:
+        raise ValueError(
+            f"No file of '{options.audio}' can be used. {report.summary('Made spectrograms of')}"
+        )
+    figures = {"folder": str(options.out), **settings, **report.figures}
+    return Result(report.summary("Made spectrograms of"), figures, len(report.skipped))
 
 
 def _make_spectrograms(

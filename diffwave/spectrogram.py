@@ -211,6 +211,32 @@ class LogMel:
         for windows in centred_windows(audio, hop, WINDOW_SAMPLES, num_mel_frames, BLOCK_FRAMES):
             yield self._log_mel(windows)
 
+    def of_lmnt_diffwave(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the spectrogram of whole audio as lmnt diffwave has it.
+
+        Frame i is centred on sample i·hop, and the audio is mirrored at its ends.
+
+        Args:
+            audio: (T,).
+
+        Returns:
+            (M, 1 + T // hop) in [0, 1].
+
+        Raises:
+            ValueError: If the audio is too short to be mirrored.
+        """
+        if len(audio) <= WINDOW_SAMPLES // 2:
+            raise ValueError(
+                f"The audio has {len(audio)} samples; a spectrogram needs more than "
+                f"{WINDOW_SAMPLES // 2}."
+            )
+        padded = np.pad(audio, WINDOW_SAMPLES // 2, mode="reflect")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)
+        windows = windows[:: self.mel_hop_samples]
+        starts = range(0, len(windows), BLOCK_FRAMES)
+        blocks = [self._log_mel(windows[start : start + BLOCK_FRAMES]) for start in starts]
+        return np.concatenate(blocks, axis=1)
+
     def _log_mel(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         magnitude = np.abs(np.fft.rfft(frames * self._window, axis=1))
         mel = self._filters @ magnitude.T

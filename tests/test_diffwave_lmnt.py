@@ -251,10 +251,6 @@ def test_inference_refuses_what_is_no_latent_run_of_theirs(
         assert not (tmp_path / "out").exists()
         return refusal(capsys, code)
 
-    waveform = make_checkpoint(True)
-    del waveform["params"]["latent_size"]
-    run = write_run(tmp_path / "waveform", waveform, header)
-    assert "is a model of audio, not of latents" in refused(run)
     run = write_run(tmp_path / "foreign", {"state_dict": {}}, header)
     assert "is no checkpoint of lmnt diffwave" in refused(run)
     run = write_run(tmp_path / "list", [1], header)

@@ -1,0 +1,84 @@
+"""The values and weights of a checkpoint of lmnt diffwave, each checked when it is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffwave.schedule import NoiseSchedule, alpha_bar_from_betas
+
+
+class Params:
+    """The values of `params`.
+
+    Args:
+        params: As the checkpoint has them.
+        what: What to call the checkpoint in a message.
+        remedy: What to do where a value is missing.
+    """
+
+    def __init__(
+        self,
+        params: dict[str, Any],
+        what: str,
+        remedy: str = "Train it again with the patches of this version.",
+    ) -> None:
+        self._params = params
+        self.what = what
+        self._remedy = remedy
+
+    def _value(self, name: str) -> Any:
+        if self._params.get(name) is None:
+            raise ValueError(
+                f"{self.what} lacks '{name}' in its params, so its model cannot be built. "
+                + self._remedy
+            )
+        return self._params[name]
+
+    def refusal(self, name: str, needed: str) -> ValueError:
+        """Return the error that says what a value is and what it has to be."""
+        found = repr(self._params[name])
+        found = found if len(found) < 40 else found[:36] + " ..."
+        return ValueError(f"{self.what} has {name} = {found} in its params; {needed} is needed.")
+
+    def size(self, name: str) -> int:
+        """Return a whole number from 1."""
+        value = self._value(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.refusal(name, "a whole number from 1")
+        return value
+
+    def text(self, name: str) -> str:
+        """Return a name."""
+        value = self._value(name)
+        if not isinstance(value, str):
+            raise self.refusal(name, "a name")
+        return value
+
+    def betas(self, name: str, largest: float = 1.0) -> list[float]:
+        """Return the betas of a noise schedule, the first above 0, none above `largest`."""
+        betas = self._value(name)
+        is_list = isinstance(betas, list) and all(isinstance(beta, float | int) for beta in betas)
+        if not is_list or not betas or min(betas) < 0 or max(betas) > largest or betas[0] == 0:
+            raise self.refusal(name, f"a list of betas from 0 to {largest:g}, the first above 0,")
+        return [float(beta) for beta in betas]
+
+    def schedule(self) -> NoiseSchedule:
+        """Return the noise schedule."""
+        betas = torch.tensor(self.betas("noise_schedule"), dtype=torch.float64)
+        return NoiseSchedule(alpha_bar_from_betas(betas))
+
+
+def checked_weight(weights: dict[str, Any], name: str, shape: torch.Size, what: str) -> Tensor:
+    """Return a weight of a checkpoint.
+
+    Raises:
+        ValueError: If it is missing or of another shape; the message names it.
+    """
+    found = weights.get(name)
+    if not isinstance(found, Tensor) or found.shape != shape or not found.is_floating_point():
+        given = f"is {tuple(found.shape)}" if isinstance(found, Tensor) else "is missing"
+        raise ValueError(f"{what}: weight '{name}' {given}; {tuple(shape)} is needed.")
+    return found

@@ -1,0 +1,174 @@
+"""`rave sample_prior`: new latents from an autoregressive prior."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rave.command import Result, add_device, add_seed, command_parser
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rave.latents import LatentHeader, LatentStatistics
+    from rave.prior import LatentPrior
+
+CLIPS = "generated_*.npy"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `rave sample_prior`."""
+    options = command_parser(
+        "rave sample_prior",
+        "Make new latents with a prior of `rave train_prior`. `rave decode` makes audio of them.",
+        "rave sample_prior runs/prior generated --count 4 --seconds 20 --temperature 0.9",
+    )
+    options.add_argument(
+        "run", type=Path, metavar="RUN", help="what rave train_prior wrote, here or in acids-rave"
+    )
+    options.add_argument(
+        "--codec",
+        type=Path,
+        help="of a run of acids-rave: the run whose latents it was trained on",
+    )
+    options.add_argument("out", type=Path, metavar="OUT_LATENTS_DIR", help="folder to write")
+    options.add_argument("--count", type=int, default=4, help="clips to generate (default 4)")
+    options.add_argument("--seconds", type=float, default=10.0, help="of each (default 10)")
+    options.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="below 1 nearer to the likely, 0 the likeliest alone, above 1 bolder (default 1)",
+    )
+    options.add_argument("--force", action="store_true", help="replace what was generated before")
+    add_seed(options)
+    add_device(options)
+    return options
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Sample and write a latent folder."""
+    from dataclasses import replace
+
+    from tqdm import tqdm
+
+    from rave.device import choose_device
+    from rave.latents import GENERATED, HEADER_NAME, LatentFile, write_latents
+    from rave.upstream.run import is_run
+
+    device = choose_device(options.device)
+    if options.count < 1:
+        raise ValueError(f"--count is {options.count}; at least 1 is needed.")
+    if not 0 < options.seconds < float("inf"):
+        raise ValueError(f"--seconds is {options.seconds}; a number above 0 is needed.")
+    if not 0 <= options.temperature < float("inf"):
+        raise ValueError(f"--temperature is {options.temperature}; a number from 0 is needed.")
+    if is_run(options.run):
+        model, header = _open_upstream(options.run, options.codec)
+    else:
+        if options.codec is not None:
+            raise ValueError(f"'{options.run}' names its codec itself; leave --codec out.")
+        model, header = _open(options.run)
+    _check_output(options.out, options.force)
+    num_frames = max(round(options.seconds * header.frame_rate_hz), 1)
+    model.eval().to(device)
+    seeds = [(options.seed, index) for index in range(options.count)]
+    total = num_frames + model.latent_size - 1
+    with tqdm(desc="sample", total=total, unit="frame", file=sys.stderr) as bar:
+        latents = model.sample(num_frames, seeds, options.temperature, bar.update).cpu().numpy()
+    (options.out / HEADER_NAME).unlink(missing_ok=True)  # a header must not outlive its latents
+    for path in options.out.glob(CLIPS):
+        path.unlink()
+    files = []
+    for index, clip in enumerate(latents):
+        name = f"generated_{index:03d}.npy"
+        write_latents(options.out / name, [clip], header.latent_size)
+        samples = num_frames * header.hop_samples
+        files.append(LatentFile(name, num_frames, None, header.sample_rate_hz, samples))
+    if not header.statistics.num_frames:
+        header = replace(header, statistics=_statistics(latents))
+    replace(header, contents=GENERATED, files=files, seed=options.seed).write(options.out)
+    duration_s = num_frames / header.frame_rate_hz
+    figures = {
+        "folder": str(options.out),
+        "num_frames": num_frames,
+        "duration_s": duration_s,
+        "temperature": options.temperature,
+        "files": [file.path for file in files],
+    }
+    text = f"Generated {options.count} clips of {duration_s:.2f} s in '{options.out}'."
+    return Result(text, figures)
+
+
+def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
+    from rave.checkpoint import BEST, CHECKPOINTS, last_checkpoint, model_weights, read_checkpoint
+    from rave.commands.train_prior import KIND
+    from rave.experiment import rebuild_model
+    from rave.latents import LatentHeader
+
+    model: LatentPrior = rebuild_model(run, KIND)
+    header = LatentHeader.read(run)
+    best = run / CHECKPOINTS / BEST
+    checkpoint = read_checkpoint(best if best.exists() else last_checkpoint(run))
+    model.load_state_dict(model_weights(checkpoint))
+    return model, header
+
+
+def _open_upstream(run: Path, codec: Path | None) -> tuple[LatentPrior, LatentHeader]:
+    from rave.codec import load_run
+    from rave.latents import GENERATED, LatentHeader, LatentStatistics
+    from rave.upstream.prior import open_prior
+
+    model, fingerprint = open_prior(run)
+    if codec is None:
+        raise ValueError(
+            f"'{run}' is a prior of acids-rave. Add --codec RUN, the run that it was trained for."
+        )
+    form = load_run(codec)[1]
+    if form.fingerprint != fingerprint:
+        raise ValueError(
+            f"The prior '{run}' was trained for a codec of fingerprint {fingerprint}; '{codec}' "
+            f"has {form.fingerprint}. Give the run that it was trained for."
+        )
+    unknown = LatentStatistics([], [], [], [], 0)
+    return model, LatentHeader(
+        form.fingerprint,
+        str(codec),
+        form.sample_rate_hz,
+        form.hop_samples,
+        form.latent_size,
+        GENERATED,
+        unknown,
+        [],
+    )
+
+
+def _statistics(latents: NDArray[np.float32]) -> LatentStatistics:
+    """Return statistics of what was generated, (B, E, N), for want of the training latents'.
+
+    All dimensions count as informative, since the noise of the others is in them already.
+    """
+    from rave.latents import LatentStatistics
+
+    std = latents.std(axis=(0, 2))
+    zeros = [0.0] * len(std)
+    mean = latents.mean(axis=(0, 2)).tolist()
+    return LatentStatistics(mean, std.tolist(), zeros, zeros, latents[:, 0].size)
+
+
+def _check_output(folder: Path, is_forced: bool) -> None:
+    """Check that generated latents may be written: into a new folder, or over generated ones."""
+    from rave.latents import GENERATED, HEADER_NAME, LatentHeader
+
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"'{folder}' is a file; a folder is needed for the latents.")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    is_ours = (folder / HEADER_NAME).exists()
+    if not is_ours or LatentHeader.read(folder).contents != GENERATED:
+        raise ValueError(f"'{folder}' holds other files. Choose another folder.")
+    if not is_forced:
+        raise ValueError(f"'{folder}' holds latents. Choose another folder, or add --force.")

@@ -1,0 +1,151 @@
+"""`rave train_prior`: train an autoregressive prior on latents."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rave.command import Result, add_device, add_seed, add_settings, command_parser
+
+if TYPE_CHECKING:
+    from rave.prior_training import PriorTraining
+
+KIND = "rave-prior"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `rave train_prior`."""
+    options = command_parser(
+        "rave train_prior",
+        "Train an autoregressive prior on latents, from which `rave sample_prior` makes new ones. "
+        "The same\ncommand again resumes where the last checkpoint stopped.",
+        "rave train_prior latents --out runs/prior --set MAX_STEPS=5000",
+    )
+    options.add_argument("latents", type=Path, metavar="LATENTS_DIR", help="what rave encode wrote")
+    options.add_argument("--out", type=Path, required=True, help="run folder")
+    options.add_argument(
+        "--config", default="prior/default", help="recipe (default prior/default), or a .gin file"
+    )
+    add_settings(options)
+    add_device(options)
+    add_seed(options)
+    return options
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Fit the axes, train, and report the held-out loss."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    from rave import experiment
+    from rave.checkpoint import finished_steps
+    from rave.device import choose_device
+    from rave.files import check_output_folder
+    from rave.latents import LatentDataset, split_names
+    from rave.prior import principal_axes
+    from rave.prior_training import HELD_OUT_SEGMENTS, PriorSegments, PriorSystem
+    from rave.trainer import Loaders, StepBatches, fit
+
+    choose_device(options.device)
+    check_output_folder(options.out, options.latents)
+    dataset = LatentDataset(options.latents)
+    header = dataset.header
+    settings = [*options.settings, f"SEED={options.seed}", f"RAW_SIZE={header.latent_size}"]
+    experiment.parse_recipe("rave", options.config, [*settings, "LATENT_SIZE=1"])
+    training: PriorTraining = experiment.build_training()
+    clips = {file.path: dataset.array(index) for index, file in enumerate(dataset.files)}
+    names = _long_enough(clips, training.segment_frames)
+    train_names, held_out_names = split_names(names, training.held_out_fraction)
+    mean, axes, std = principal_axes(clips[name] for name in train_names)
+    latent_size = training.latent_size(std)
+    if training.segment_frames <= latent_size:
+        raise ValueError(
+            f"SEGMENT_FRAMES is {training.segment_frames}, but {latent_size} dimensions are "
+            "modelled, which need more frames. Raise it, or lower FIDELITY."
+        )
+    experiment.parse_recipe("rave", options.config, [*settings, f"LATENT_SIZE={latent_size}"])
+    torch.manual_seed(options.seed)  # of the first weights
+    model = experiment.build_model()
+    model_config = experiment.resolved_config()
+    training = experiment.build_training()
+    config = experiment.resolved_config()
+    if options.dry_run:
+        return Result(config.rstrip(), {"config": config})
+    model.fit(mean, axes, std)
+    experiment.save_run(options.out, KIND, model_config, config)
+    _save_header(options.out, header)
+    resumed_from = finished_steps(options.out)
+    frames, seed = training.segment_frames, training.seed
+    num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
+    segments = PriorSegments([clips[name] for name in train_names], frames, num_items, seed)
+    held_out = PriorSegments(
+        [clips[name] for name in held_out_names], frames, HELD_OUT_SEGMENTS, None
+    )
+    system = PriorSystem(model, training)
+    fit(
+        system,
+        lambda start_step: Loaders(
+            DataLoader(segments, batch_sampler=StepBatches(training.batch_size, start_step)),
+            DataLoader(held_out, batch_size=training.batch_size),
+        ),
+        options.out,
+        training.max_steps,
+        training.validate_every_steps,
+        device=options.device,
+        log_every_steps=training.log_every_steps,
+    )
+    figures: dict[str, Any] = {
+        "run": str(options.out),
+        "steps": training.max_steps,
+        "resumed_from": resumed_from,
+        "latent_size": latent_size,
+        "uniform": math.log(model.num_classes),
+    }
+    text = f"{training.max_steps} steps done in '{options.out}', {latent_size} dimensions."
+    if resumed_from < training.max_steps and "held_out_loss" in system.trainer.callback_metrics:
+        figures["held_out_loss"] = float(system.trainer.callback_metrics["held_out_loss"])
+        text += (
+            f" Held-out loss {figures['held_out_loss']:.3f} nats a value; knowing nothing costs "
+            f"{figures['uniform']:.3f}."
+        )
+    return Result(text, figures)
+
+
+def _long_enough(clips: dict[str, Any], num_frames: int) -> list[str]:
+    """Return the names of the clips that hold a segment; tell the others."""
+    names = [name for name, clip in clips.items() if clip.shape[1] >= num_frames]
+    short = [name for name in clips if name not in names]
+    if not names:
+        longest = max(clip.shape[1] for clip in clips.values())
+        raise ValueError(
+            f"No clip holds a segment of {num_frames} frames (the longest has {longest}). Lower "
+            "it with --set SEGMENT_FRAMES=…"
+        )
+    if short:
+        print(
+            f"left out, shorter than {num_frames} frames: {', '.join(short[:8])}"
+            f" ({len(short)} in all)",
+            file=sys.stderr,
+        )
+    return names
+
+
+def _save_header(folder: Path, header: Any) -> None:
+    from dataclasses import replace
+
+    from rave.latents import HEADER_NAME, LatentHeader
+
+    header = replace(header, files=[], skipped={})
+    if (folder / HEADER_NAME).exists():
+        found = LatentHeader.read(folder)
+        header.check_matches(found, "The latent folder", f"run '{folder}'")
+        if found.statistics != header.statistics:
+            raise ValueError(
+                f"Run '{folder}' was begun on latents with other statistics. Give it the same "
+                "latents, or another --out."
+            )
+        return
+    header.write(folder)

@@ -1,0 +1,124 @@
+"""Training of the autoregressive prior on a latent folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rave.prior import LatentPrior
+
+HELD_OUT_SEGMENTS = 64
+
+
+@dataclass(frozen=True)
+class PriorTraining:
+    """What a recipe says about training.
+
+    Attributes:
+        seed: Of the first weights and the segments.
+        max_steps: Of the run.
+        batch_size: Segments per step.
+        segment_frames: Length of a segment.
+        learning_rate: Of Adam.
+        fidelity: Share of the latents' variance that the modelled dimensions hold.
+        held_out_fraction: Of the files.
+        validate_every_steps: Steps between validations.
+        log_every_steps: Steps between points of the curves.
+
+    Raises:
+        ValueError: If the fidelity is not above 0 and at most 1.
+    """
+
+    seed: int
+    max_steps: int
+    batch_size: int
+    segment_frames: int
+    learning_rate: float
+    fidelity: float
+    held_out_fraction: float
+    validate_every_steps: int
+    log_every_steps: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fidelity <= 1:
+            raise ValueError(f"FIDELITY is {self.fidelity}; above 0 and at most 1 is needed.")
+
+    def latent_size(self, std: NDArray[np.float64]) -> int:
+        """Return how many axes of these standard deviations hold `fidelity` of the variance."""
+        share = np.cumsum(np.square(std)) / max(float(np.square(std).sum()), 1e-30)
+        return min(int(np.searchsorted(share, self.fidelity - 1e-9)) + 1, len(std))
+
+
+class PriorSegments(Dataset[Tensor]):
+    """Segments of clips, (E, num_frames); item i depends on the seed and i alone.
+
+    Args:
+        clips: (E, N) each, may be memory-mapped; all at least `num_frames` long.
+        num_frames: Of a segment.
+        num_items: Of the dataset.
+        seed: Of the draws; None for segments spread evenly over the clips.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[NDArray[np.float32]],
+        num_frames: int,
+        num_items: int,
+        seed: int | None,
+    ) -> None:
+        self.clips, self.num_frames = clips, num_frames
+        self.num_items, self.seed = num_items, seed
+        self._ends = np.cumsum([clip.shape[1] - num_frames + 1 for clip in clips])
+
+    def __len__(self) -> int:
+        return self.num_items
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return a segment."""
+        total = int(self._ends[-1])
+        if self.seed is None:
+            place = index * total // self.num_items
+        else:
+            place = int(np.random.default_rng([self.seed, index]).integers(total))
+        number = int(np.searchsorted(self._ends, place, side="right"))
+        clip = self.clips[number]
+        start = place - int(self._ends[number]) + clip.shape[1] - self.num_frames + 1
+        return torch.from_numpy(np.array(clip[:, start : start + self.num_frames]))
+
+
+class PriorSystem(LightningModule):
+    """One step of training, and the held-out loss beside that of knowing nothing.
+
+    Args:
+        model: To train.
+        training: The recipe.
+    """
+
+    def __init__(self, model: LatentPrior, training: PriorTraining) -> None:
+        super().__init__()
+        self.model = model
+        self.training_recipe = training
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        loss = self.model.loss(batch).mean()
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Add a batch to the held-out loss, in nats per value."""
+        loss = self.model.loss(batch)
+        self.log("held_out_loss", loss.mean(), batch_size=len(loss), prog_bar=True)
+        self.log("reference/uniform", math.log(self.model.num_classes), batch_size=len(loss))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam."""
+        return torch.optim.Adam(self.model.parameters(), lr=self.training_recipe.learning_rate)
