@@ -67,19 +67,32 @@ class NoiseGenerator(nn.Module):
             (B, C·M, S).
         """
         batch, steps = hidden.shape[0], hidden.shape[2]
+        if noise is None:
+            noise = 2.0 * torch.rand(batch, self.out_channels, steps, device=hidden.device) - 1.0
+        start = self.response_steps // 2  # the response is centred: cut the same on both sides
+        return self.overlapped(self.net(hidden), noise)[..., start : start + steps]
+
+    def overlapped(self, raw: Tensor, noise: Tensor) -> Tensor:
+        """Return shaped noise with the whole responses of its first and last block.
+
+        Args:
+            raw: (B, C·M·num_bins, S/F), of the last layer.
+            noise: (B, C·M, S).
+
+        Returns:
+            (B, C·M, S + W).
+        """
+        batch, steps = noise.shape[0], noise.shape[2]
         num_blocks, size = steps // self.block_steps, self.block_steps + self.response_steps
-        raw = torch.sigmoid(self.net(hidden) + self.bias)
+        raw = torch.sigmoid(raw + self.bias)
         amplitudes = 2.0 * raw.pow(self.exponent) + self.floor
         amplitudes = amplitudes.reshape(batch * self.out_channels, self.num_bins, num_blocks)
         response = torch.fft.irfft(amplitudes.transpose(1, 2), n=self.response_steps)
-        window = torch.hann_window(self.response_steps, device=hidden.device)
+        window = torch.hann_window(self.response_steps, device=noise.device)
         response = response.roll(self.response_steps // 2, -1) * window
-        if noise is None:
-            noise = 2.0 * torch.rand(batch, self.out_channels, steps, device=hidden.device) - 1.0
         blocks = noise.reshape(batch * self.out_channels, num_blocks, self.block_steps)
         product = torch.fft.rfft(blocks, n=size) * torch.fft.rfft(response, n=size)
         pieces = torch.fft.irfft(product, n=size).transpose(1, 2)
         total = steps + self.response_steps
         summed = functional.fold(pieces, (1, total), (1, size), stride=(1, self.block_steps))
-        start = self.response_steps // 2  # the response is centred: cut the same on both sides
-        return summed.reshape(batch, self.out_channels, total)[..., start : start + steps]
+        return summed.reshape(batch, self.out_channels, total)

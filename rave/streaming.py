@@ -1,0 +1,413 @@
+"""Layers that take a stream block by block and give what they would give of the whole.
+
+A layer that looks ahead must wait: its output is delayed. `streamed` converts a chain of layers and
+counts the delay on the way; a strided layer waits until its delay is a whole number of output steps,
+so that an encoder is late by whole latent frames and its output is that of the offline encoder.
+
+    offline   a0 a1 a2 a3 a4 a5        each a depends on inputs up to 2 steps later
+    stream    ·  ·  a0 a1 a2 a3        the same numbers, 2 steps late
+
+Whoever calls the layers counts time. Every block comes with `frame`, the latent frame at which its
+first step would be if nothing were delayed, and with `is_first`, which empties the layers' memory.
+A layer takes what lies before time 0 for zeros, as offline padding does: so even the first outputs
+are those of the whole.
+
+B batch, C channels, n steps of a block, F steps of a block of noise.
+"""
+
+# No `from __future__ import annotations`: TorchScript reads the annotations.
+
+from dataclasses import dataclass, replace
+from functools import singledispatch
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rave.blocks.noise import NoiseGenerator
+from rave.blocks.v2 import DecoderV2, EncoderV2, Residual
+from rave.convolution import Conv1d, ConvTranspose1d
+from rave.model import RAVE
+from rave.pqmf import PQMF
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time of a stream at one place of a chain of layers.
+
+    Attributes:
+        delay_steps: How late the stream is.
+        steps_per_frame: Its steps per latent frame.
+    """
+
+    delay_steps: int
+    steps_per_frame: int
+
+    def later(self, steps: int) -> "Clock":
+        """Return the clock of the stream delayed by so many steps more."""
+        return replace(self, delay_steps=self.delay_steps + steps)
+
+
+def silence_before_start(x: Tensor, frame: int, steps_per_frame: int, delay_steps: int) -> Tensor:
+    """Return a block (B, C, n) with zeros where it lies before time 0."""
+    early = min(max(delay_steps - frame * steps_per_frame, 0), x.shape[2])
+    if early == 0:
+        return x
+    return torch.cat([torch.zeros_like(x[:, :, :early]), x[:, :, early:]], 2)
+
+
+def remembered(memory: Tensor, x: Tensor, steps: int, is_first: bool) -> Tensor:
+    """Return a block with the `steps` before it, from `memory` or zeros, in front."""
+    if is_first:
+        memory = x.new_zeros(x.shape[0], x.shape[1], steps)
+    return torch.cat([memory, x], 2)
+
+
+class Delay(nn.Module):
+    """A stream some steps later."""
+
+    memory: Tensor
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.register_buffer("memory", torch.zeros(1, 1, 0))
+
+    def forward(self, x: Tensor, is_first: bool) -> Tensor:
+        """Return (B, C, n) for (B, C, n)."""
+        if self.steps == 0:
+            return x
+        x = remembered(self.memory, x, self.steps, is_first)
+        self.memory = x[:, :, x.shape[2] - self.steps :].clone()
+        return x[:, :, : x.shape[2] - self.steps]
+
+
+class StreamingConv1d(nn.Module):
+    """A convolution of a stream: (B, C, n) → (B, out_channels, n / stride), stride a divisor of n.
+
+    Args:
+        weight: (out_channels, C / groups, kernel).
+        bias: (out_channels), or None.
+        reach: Steps left and right that an output sees.
+        stride: Input steps per output step.
+        dilation: Input steps between taps.
+        groups: Of channels.
+        clock: Of the input.
+    """
+
+    memory: Tensor
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        reach: tuple[int, int],
+        stride: int,
+        dilation: int,
+        groups: int,
+        clock: Clock,
+    ) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight, False), bias
+        self.stride, self.dilation, self.groups = stride, dilation, groups
+        self.delay_steps, self.steps_per_frame = clock.delay_steps, clock.steps_per_frame
+        delay = clock.delay_steps + reach[1]
+        self.wait = -delay % stride
+        self.kept = sum(reach) + self.wait
+        self.clock_after = Clock((delay + self.wait) // stride, clock.steps_per_frame // stride)
+        self.register_buffer("memory", torch.zeros(1, 1, 0))
+
+    def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return the outputs that are complete with this block."""
+        x = silence_before_start(x, frame, self.steps_per_frame, self.delay_steps)
+        if self.kept > 0:
+            x = remembered(self.memory, x, self.kept, is_first)
+            self.memory = x[:, :, x.shape[2] - self.kept :].clone()
+        x = x[:, :, : x.shape[2] - self.wait]
+        return functional.conv1d(
+            x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups
+        )
+
+
+class StreamingConvTranspose1d(nn.Module):
+    """A transposed convolution of kernel 2r and stride r of a stream: n → r·n, late by r/2."""
+
+    memory: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, clock: Clock) -> None:
+        super().__init__()
+        self.weight, self.bias, self.stride = nn.Parameter(weight, False), bias, stride
+        self.delay_steps, self.steps_per_frame = clock.delay_steps, clock.steps_per_frame
+        self.clock_after = Clock(
+            clock.delay_steps * stride + stride // 2, clock.steps_per_frame * stride
+        )
+        self.register_buffer("memory", torch.zeros(1, 1, 0))
+
+    def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return (B, out_channels, r·n) for (B, C, n)."""
+        x = silence_before_start(x, frame, self.steps_per_frame, self.delay_steps)
+        x = remembered(self.memory, x, 1, is_first)
+        self.memory = x[:, :, x.shape[2] - 1 :].clone()
+        return functional.conv_transpose1d(x, self.weight, self.bias, self.stride, self.stride)
+
+
+class Pointwise(nn.Module):
+    """A layer whose output at a step depends on its input at that step only."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return a block of the same length."""
+        return self.layer(x)
+
+
+class Chain(nn.Module):
+    """Layers one after the other."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return what the last layer gives."""
+        for layer in self.layers:
+            x = layer(x, frame, is_first)
+        return x
+
+
+class StreamingResidual(nn.Module):
+    """x + net(x), x as late as net(x)."""
+
+    def __init__(self, net: nn.Module, delay_steps: int) -> None:
+        super().__init__()
+        self.net, self.delay = net, Delay(delay_steps)
+
+    def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return a block of the same shape."""
+        return self.delay(x, is_first) + self.net(x, frame, is_first)
+
+
+class StreamingNoise(nn.Module):
+    """Shaped noise of a stream; blocks overlap into the next call."""
+
+    tail: Tensor
+
+    def __init__(self, generator: NoiseGenerator, clock: Clock) -> None:
+        super().__init__()
+        self.net, at_blocks = streamed(generator.net, clock)
+        self.generator = generator
+        self.block_steps, self.response_steps = generator.block_steps, generator.response_steps
+        delay = at_blocks.delay_steps * self.block_steps
+        self.noise_delay, self.steps_per_frame = delay, clock.steps_per_frame
+        self.clock_after = Clock(delay + self.response_steps // 2, clock.steps_per_frame)
+        self.delay = Delay(delay)
+        self.register_buffer("tail", torch.zeros(1, 1, 0))
+
+    def forward(self, hidden: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return (B, C·M, n) for hidden (B, in_channels, n) and noise (B, C·M, n)."""
+        steps = hidden.shape[2]
+        noise = self.delay(noise, is_first)
+        noise = silence_before_start(noise, frame, self.steps_per_frame, self.noise_delay)
+        summed = self.generator.overlapped(self.net(hidden, frame, is_first), noise)
+        if not is_first:
+            summed = summed + functional.pad(self.tail, (0, steps))
+        self.tail = summed[:, :, steps:].clone()
+        return summed[:, :, :steps]
+
+
+class StreamingDecoderV2(nn.Module):
+    """`DecoderV2` of a stream, without and with noise."""
+
+    def __init__(self, decoder: DecoderV2, clock: Clock) -> None:
+        super().__init__()
+        self.net, at_hidden = streamed(decoder.net, clock)
+        self.wave, at_wave = streamed(decoder.wave, at_hidden)
+        self.clock_after, self.noise = at_wave, None
+        self.wave_delay, self.noise_delay = Delay(0), Delay(0)
+        if decoder.noise is not None:
+            self.noise = StreamingNoise(decoder.noise, at_hidden)
+            late = self.noise.clock_after.delay_steps - at_wave.delay_steps
+            self.wave_delay, self.noise_delay = Delay(max(late, 0)), Delay(max(-late, 0))
+            self.clock_after = at_wave.later(max(late, 0))
+
+    def forward(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return bands (B, C·M, n·hop/M) of latents (B, D, n) and noise of the bands' shape."""
+        hidden = self.net(latents, frame, is_first)
+        wave, amplitude = self.wave(hidden, frame, is_first).chunk(2, dim=1)
+        bands = self.wave_delay(wave * torch.sigmoid(amplitude), is_first)
+        if self.noise is not None:
+            shaped = self.noise(hidden, noise, frame, is_first)
+            bands = bands + self.noise_delay(shaped, is_first)
+        return torch.tanh(bands)
+
+
+def flip_odd(bands: Tensor, first_step: int) -> Tensor:
+    """Negate odd bands at even steps, counted from time 0."""
+    odd = torch.arange(bands.shape[1], device=bands.device)[:, None] % 2 == 1
+    even = (torch.arange(bands.shape[2], device=bands.device) + first_step) % 2 == 0
+    return torch.where(odd & even, -bands, bands)
+
+
+class StreamingAnalysis(nn.Module):
+    """Audio (B, C, n) → bands (B, C·M, n/M)."""
+
+    def __init__(self, pqmf: PQMF, clock: Clock) -> None:
+        super().__init__()
+        self.num_bands = pqmf.num_bands
+        weight, padding = pqmf.analysis_weight, pqmf.analysis_padding
+        self.conv = StreamingConv1d(weight, None, padding, pqmf.num_bands, 1, 1, clock)
+        self.clock_after = self.conv.clock_after
+        self.first_step = -self.clock_after.delay_steps
+
+    def forward(self, audio: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return the bands of a block of a whole, even number of band steps."""
+        batch, channels, samples = audio.shape
+        bands = self.conv(audio.reshape(batch * channels, 1, samples), frame, is_first)
+        bands = flip_odd(bands, self.first_step)
+        return bands.reshape(batch, channels * self.num_bands, -1)
+
+
+class StreamingSynthesis(nn.Module):
+    """Bands (B, C·M, n) → audio (B, C, n·M)."""
+
+    def __init__(self, pqmf: PQMF, clock: Clock) -> None:
+        super().__init__()
+        self.num_bands = pqmf.num_bands
+        weight, padding = pqmf.synthesis_weight, pqmf.synthesis_padding
+        self.conv = StreamingConv1d(weight, None, padding, 1, 1, 1, clock)
+        self.first_step = -clock.delay_steps
+        after = self.conv.clock_after
+        self.clock_after = Clock(
+            after.delay_steps * self.num_bands, after.steps_per_frame * self.num_bands
+        )
+
+    def forward(self, bands: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return the audio of a block of an even number of band steps."""
+        batch, rows, steps = bands.shape
+        channels = rows // self.num_bands
+        bands = flip_odd(bands.reshape(-1, self.num_bands, steps), self.first_step)
+        phases = self.conv(bands, frame, is_first)
+        audio = (self.num_bands * phases).flip(1).transpose(1, 2)
+        return audio.reshape(batch, channels, steps * self.num_bands)
+
+
+@singledispatch
+def streamed(layer: nn.Module, clock: Clock) -> tuple[nn.Module, Clock]:
+    """Return the streaming form of a layer, which shares its weights, and the clock behind it.
+
+    Args:
+        layer: Without weight norm; see `fold_weight_norm`.
+        clock: Of its input.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    raise ValueError(
+        f"Layer {type(layer).__name__} has no streaming form. Export without --streaming."
+    )
+
+
+@streamed.register
+def _(layer: nn.LeakyReLU, clock: Clock) -> tuple[nn.Module, Clock]:
+    return Pointwise(layer), clock
+
+
+@streamed.register
+def _(layer: Conv1d, clock: Clock) -> tuple[nn.Module, Clock]:
+    bias, groups = getattr(layer, "bias", None), getattr(layer, "groups", 1)
+    reach = layer.left, layer.right
+    conv = StreamingConv1d(
+        layer.weight, bias, reach, layer.stride, layer.dilation, groups, clock
+    )
+    return conv, conv.clock_after
+
+
+@streamed.register
+def _(layer: ConvTranspose1d, clock: Clock) -> tuple[nn.Module, Clock]:
+    bias = getattr(layer, "bias", None)
+    conv = StreamingConvTranspose1d(layer.weight, bias, layer.stride, clock)
+    return conv, conv.clock_after
+
+
+@streamed.register
+def _(layer: nn.Sequential, clock: Clock) -> tuple[nn.Module, Clock]:
+    layers = []
+    for member in layer:
+        streaming, clock = streamed(member, clock)
+        layers.append(streaming)
+    return Chain(layers), clock
+
+
+@streamed.register
+def _(layer: Residual, clock: Clock) -> tuple[nn.Module, Clock]:
+    net, after = streamed(layer.net, clock)
+    return StreamingResidual(net, after.delay_steps - clock.delay_steps), after
+
+
+@streamed.register
+def _(layer: EncoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
+    return streamed(layer.net, clock)
+
+
+@streamed.register
+def _(layer: DecoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
+    decoder = StreamingDecoderV2(layer, clock)
+    return decoder, decoder.clock_after
+
+
+class StreamingRAVE(nn.Module):
+    """A model that takes and gives a stream; shares the weights of the offline one.
+
+    Args:
+        model: Without weight norm.
+
+    Attributes:
+        encoder_delay_frames: How late latents are, in latent frames.
+        decoder_delay_samples: How late audio is behind latents.
+    """
+
+    def __init__(self, model: RAVE) -> None:
+        super().__init__()
+        self.hop_samples, self.latent_size = model.hop_samples, model.latent_size
+        self.std_floor = model.std_floor
+        self.noise_rows = model.pqmf.num_bands * model.num_channels
+        self.noise_steps_per_frame = model.hop_samples // model.pqmf.num_bands
+        self.analysis = StreamingAnalysis(model.pqmf, Clock(0, model.hop_samples))
+        self.encoder, at_latents = streamed(model.encoder, self.analysis.clock_after)
+        self.decoder, at_bands = streamed(model.decoder, Clock(0, 1))
+        self.synthesis = StreamingSynthesis(model.pqmf, at_bands)
+        self.encoder_delay_frames = at_latents.delay_steps
+        self.decoder_delay_samples = self.synthesis.clock_after.delay_steps
+
+    @torch.jit.export
+    def encode(self, audio: Tensor, frame: int) -> tuple[Tensor, Tensor]:
+        """Return mean and std of the posterior, each (B, D, n), `encoder_delay_frames` late.
+
+        Args:
+            audio: (B, C, n·hop_samples).
+            frame: Its first frame; 0 begins a stream.
+        """
+        bands = self.analysis(audio, frame, frame == 0)
+        mean, scale = self.encoder(bands, frame, frame == 0).chunk(2, dim=1)
+        return mean, functional.softplus(scale) + self.std_floor
+
+    @torch.jit.export
+    def decode(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return audio (B, C, n·hop_samples), `decoder_delay_samples` late.
+
+        Args:
+            latents: (B, D, n), raw.
+            noise: (B, noise_rows, n·noise_steps_per_frame) uniform in [-1, 1); read by decoders that
+                use noise.
+            frame: Their first frame. Latents before frame 0 do not exist.
+            is_first: Begin a stream.
+        """
+        bands = self.decoder(latents, noise, frame, is_first)
+        return self.synthesis(bands, frame, is_first)
+
+    def forward(self, audio: Tensor, noise: Tensor, frame: int) -> Tensor:
+        """Return audio encoded and decoded, late by both."""
+        mean, _ = self.encode(audio, frame)
+        return self.decode(mean, noise, frame - self.encoder_delay_frames, frame == 0)
