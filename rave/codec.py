@@ -358,4 +358,23 @@ def _load_torchscript(path: Path, device: torch.device) -> Codec:
             raise ValueError(
                 f"Cannot read the codec '{path}' ({str(error).splitlines()[0]}). Export it again."
             ) from error
-    return Codec(network, CodecFormat.from_json(extra[TORCHSCRIPT_HEADER], path), path, device)
+    codec_format = CodecFormat.from_json(extra[TORCHSCRIPT_HEADER], path)
+    if hasattr(network, "decode_offline"):
+        network = _OfflinePart(network)
+    return Codec(network, codec_format, path, device)
+
+
+class _OfflinePart(nn.Module):
+    """The model inside a module for nn~, whose own methods are those of a stream."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    def posterior_parameters(self, audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and std of the posterior, as `RAVE` does."""
+        return self.network.posterior_parameters(audio)
+
+    def decode(self, latents: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the audio of latents, as `RAVE` does."""
+        return self.network.decode_offline(latents, noise)

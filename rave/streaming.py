@@ -1,8 +1,8 @@
 """Layers that take a stream block by block and give what they would give of the whole.
 
-A layer that looks ahead must wait: its output is delayed. `streamed` converts a chain of layers and
-counts the delay on the way; a strided layer waits until its delay is a whole number of output steps,
-so that an encoder is late by whole latent frames and its output is that of the offline encoder.
+A layer that looks ahead must wait: its output is delayed. `streamed` converts a chain of layers
+and counts the delay on the way; a strided layer waits until its delay is a whole number of output
+steps, so that an encoder is late by whole latent frames and gives what the offline encoder gives.
 
     offline   a0 a1 a2 a3 a4 a5        each a depends on inputs up to 2 steps later
     stream    ·  ·  a0 a1 a2 a3        the same numbers, 2 steps late
@@ -318,9 +318,7 @@ def _(layer: nn.LeakyReLU, clock: Clock) -> tuple[nn.Module, Clock]:
 def _(layer: Conv1d, clock: Clock) -> tuple[nn.Module, Clock]:
     bias, groups = getattr(layer, "bias", None), getattr(layer, "groups", 1)
     reach = layer.left, layer.right
-    conv = StreamingConv1d(
-        layer.weight, bias, reach, layer.stride, layer.dilation, groups, clock
-    )
+    conv = StreamingConv1d(layer.weight, bias, reach, layer.stride, layer.dilation, groups, clock)
     return conv, conv.clock_after
 
 
@@ -395,17 +393,18 @@ class StreamingRAVE(nn.Module):
 
     @torch.jit.export
     def decode(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
-        """Return audio (B, C, n·hop_samples), `decoder_delay_samples` late.
+        """Return audio (B, C, n·hop_samples), `decoder_delay_samples` late; silence before it.
 
         Args:
             latents: (B, D, n), raw.
-            noise: (B, noise_rows, n·noise_steps_per_frame) uniform in [-1, 1); read by decoders that
-                use noise.
+            noise: (B, noise_rows, n·noise_steps_per_frame) uniform in [-1, 1), for decoders
+                that use noise.
             frame: Their first frame. Latents before frame 0 do not exist.
             is_first: Begin a stream.
         """
         bands = self.decoder(latents, noise, frame, is_first)
-        return self.synthesis(bands, frame, is_first)
+        audio = self.synthesis(bands, frame, is_first)
+        return silence_before_start(audio, frame, self.hop_samples, self.decoder_delay_samples)
 
     def forward(self, audio: Tensor, noise: Tensor, frame: int) -> Tensor:
         """Return audio encoded and decoded, late by both."""

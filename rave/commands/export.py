@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rave.codec import Codec
 
 TORCHSCRIPT, ACIDS_RAVE = "torchscript", "acids-rave"
+FIDELITY = 0.95  # as in acids-rave
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,6 +31,36 @@ def parser() -> argparse.ArgumentParser:
         default=TORCHSCRIPT,
         help="torchscript: a .ts file; acids-rave: a folder with config.gin and checkpoint, whose "
         "latents have a fingerprint of their own (default torchscript)",
+    )
+    streaming = parser.add_argument_group("for nn~ (Max, PureData, SuperCollider)")
+    streaming.add_argument(
+        "--streaming",
+        action="store_true",
+        help="write a .ts whose encode, decode and forward take a stream block by block",
+    )
+    streaming.add_argument(
+        "--fidelity",
+        type=float,
+        metavar="SHARE",
+        help="as many principal latents as carry this share of the variance, in (0, 1]; 1 is all "
+        f"(default {FIDELITY})",
+    )
+    streaming.add_argument(
+        "--power-of-two",
+        action="store_true",
+        help="round that number up to a power of two, as acids-rave does",
+    )
+    streaming.add_argument(
+        "--noise-seed",
+        type=int,
+        metavar="SEED",
+        help="the same noise in decode each time, from 0 on (default: other noise each time)",
+    )
+    streaming.add_argument(
+        "--host-rate",
+        type=int,
+        metavar="HZ",
+        help="sample rate of the host, twice or four times the model's (default: the model's)",
     )
     return parser
 
@@ -76,6 +107,9 @@ def _write(options: argparse.Namespace) -> list[str]:
         raise ValueError(
             f"'{options.out}' would be a folder; give a name that does not end in .ts."
         )
+    _check_streaming(options)
+    if options.streaming:
+        return _write_streaming(options)
     if is_script:
         export_torchscript(*load_run(options.run), options.out)
         return []
@@ -83,6 +117,37 @@ def _write(options: argparse.Namespace) -> list[str]:
     if not export_run(options.run, options.out):
         notes.append("The discriminators did not go along.")
     return notes
+
+
+def _check_streaming(options: argparse.Namespace) -> None:
+    """Refuse options that would have no effect."""
+    if options.streaming and options.format == TORCHSCRIPT:
+        return
+    if options.streaming:
+        raise ValueError(f"--streaming writes TorchScript; leave out --format {options.format}.")
+    for name in ("fidelity", "power_of_two", "noise_seed", "host_rate"):
+        if getattr(options, name) not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} is for --streaming; add it.")
+
+
+def _write_streaming(options: argparse.Namespace) -> list[str]:
+    """Write a module for nn~ and return what the user should know of it."""
+    from rave.codec import load_run
+    from rave.export import export_nn_tilde
+    from rave.nn_tilde import FRESH_NOISE, host_ratio, latent_count
+
+    model, codec_format = load_run(options.run)
+    wanted = FIDELITY if options.fidelity is None else options.fidelity
+    count = latent_count(model.fidelity, wanted, options.power_of_two)
+    seed = FRESH_NOISE if options.noise_seed is None else options.noise_seed
+    encode, decode = export_nn_tilde(
+        model, codec_format, options.out, count, seed, options.host_rate
+    )
+    rate_hz = model.sample_rate_hz * host_ratio(model.sample_rate_hz, options.host_rate)
+    return [
+        f"In nn~ at {rate_hz} Hz, {count} of {model.latent_size} latents. Late: encode {encode} "
+        f"samples, decode {decode}, both {1000 * (encode + decode) / rate_hz:.1f} ms."
+    ]
 
 
 def _largest_difference(run: Codec, export: Codec) -> float:
