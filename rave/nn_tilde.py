@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rave.model import RAVE
 from rave.resampling import StreamingResampler
-from rave.streaming import StreamingRAVE
+from rave.streaming_model import StreamingRAVE
 
 FRESH_NOISE = -1  # as a seed: other noise each time
 INT_CODE, BOOL_CODE = 1, 0  # of attribute types in nn~

@@ -7,7 +7,8 @@ from torch import nn
 
 from rave.blocks.v2 import EncoderV2
 from rave.convolution import fold_weight_norm
-from rave.streaming import Clock, StreamingRAVE, streamed
+from rave.streaming import Clock, streamed
+from rave.streaming_model import StreamingRAVE
 
 NOISY = ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")  # a hop of 128
 STEREO = ("v2", *SHORT, "NUM_CHANNELS=2")
