@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -33,6 +33,7 @@ from rave.latents import LatentHeader, LatentStatistics, check_codec
 from rave.model import RAVE
 from rave.positional_noise import PositionalNoise
 from rave.upstream import run as upstream
+from rave.upstream import torchscript as upstream_script
 
 Array = NDArray[np.float32]
 WINDOW_FRAMES = 128
@@ -291,7 +292,7 @@ def audio_windows(
 
 
 def load_codec(path: Path, device: torch.device) -> Codec:
-    """Open a codec: a run of `rave train` or of acids-rave, or a .ts file of `rave export`.
+    """Open a codec: a run, or a .ts file, of `rave train` and `rave export` or of acids-rave.
 
     A .ts file is a program: open only those whose origin you trust.
 
@@ -358,10 +359,24 @@ def _load_torchscript(path: Path, device: torch.device) -> Codec:
             raise ValueError(
                 f"Cannot read the codec '{path}' ({str(error).splitlines()[0]}). Export it again."
             ) from error
+    if not extra[TORCHSCRIPT_HEADER] and upstream_script.is_export(network):
+        return _load_upstream_torchscript(network, path, device)
     codec_format = CodecFormat.from_json(extra[TORCHSCRIPT_HEADER], path)
     if hasattr(network, "decode_offline"):
         network = _OfflinePart(network)
     return Codec(network, codec_format, path, device)
+
+
+def _load_upstream_torchscript(network: Any, path: Path, device: torch.device) -> Codec:
+    """Return the codec of a .ts of acids-rave; its first principal latents."""
+    cropped, model, fingerprint = upstream_script.open_export(network.cpu(), path)
+    codec_format = replace(
+        CodecFormat.of(model, fingerprint),
+        latent_size=cropped.num_latents,
+        noise_rows=model.latent_size - cropped.num_latents,
+        noise_steps_per_frame=1,
+    )
+    return Codec(cropped, codec_format, path, device)
 
 
 class _OfflinePart(nn.Module):
