@@ -1,4 +1,4 @@
-"""`rave export`: a run → one TorchScript file, or a run folder of acids-rave."""
+"""`rave export`: a run → one TorchScript file, ONNX, or a run folder of acids-rave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rave.command import Result, command_parser
 if TYPE_CHECKING:
     from rave.codec import Codec
 
-TORCHSCRIPT, ACIDS_RAVE = "torchscript", "acids-rave"
+TORCHSCRIPT, ACIDS_RAVE, ONNX = "torchscript", "acids-rave", "onnx"
 FIDELITY = 0.95  # as in acids-rave
 
 
@@ -19,18 +19,19 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave export`."""
     parser = command_parser(
         "rave export",
-        "Write a trained autoencoder as TorchScript with encode, decode and forward, or as a run "
-        "folder that acids-rave opens, and check it against the run.",
+        "Write a trained autoencoder as TorchScript with encode, decode and forward, as ONNX, "
+        "or as a run folder that acids-rave opens, and check it against the run.",
         "rave export runs/piano piano.ts",
     )
     parser.add_argument("run", type=Path, help="run folder of `rave train` or of acids-rave")
     parser.add_argument("out", type=Path, help="file to write, ending in .ts, or folder to make")
     parser.add_argument(
         "--format",
-        choices=(TORCHSCRIPT, ACIDS_RAVE),
+        choices=(TORCHSCRIPT, ACIDS_RAVE, ONNX),
         default=TORCHSCRIPT,
         help="torchscript: a .ts file; acids-rave: a folder with config.gin and checkpoint, whose "
-        "latents have a fingerprint of their own (default torchscript)",
+        "latents have a fingerprint of their own; onnx: a folder with encoder and decoder "
+        "(default torchscript)",
     )
     streaming = parser.add_argument_group("for nn~ (Max, PureData, SuperCollider)")
     streaming.add_argument(
@@ -75,24 +76,28 @@ def run(options: argparse.Namespace) -> Result:
     """
     import torch
 
-    from rave.codec import load_codec
+    from rave.codec import load_codec, load_run
 
-    notes = _write(options)
-    run, export = (load_codec(path, torch.device("cpu")) for path in (options.run, options.out))
+    difference, notes = _write(options)
+    if difference is None:
+        run, export = (load_codec(path, torch.device("cpu")) for path in (options.run, options.out))
+        difference, fingerprint = _largest_difference(run, export), export.format.fingerprint
+    else:
+        fingerprint = load_run(options.run)[1].fingerprint
     files = [p for p in (options.out, *options.out.rglob("*")) if p.is_file()]
     figures = {
         "file": str(options.out),
         "format": options.format,
-        "fingerprint": export.format.fingerprint,
+        "fingerprint": fingerprint,
         "size_mib": sum(path.stat().st_size for path in files) / 2**20,
-        "largest_difference": _largest_difference(run, export),
+        "largest_difference": difference,
     }
     told = "'{file}' ({size_mib:.1f} MiB) equals the run to {largest_difference:.1e}."
     return Result("\n".join([told.format(**figures), *notes]), figures)
 
 
-def _write(options: argparse.Namespace) -> list[str]:
-    """Write the output and return what the user should know of it."""
+def _write(options: argparse.Namespace) -> tuple[float | None, list[str]]:
+    """Write the output; return its difference from the run, if compared, and what to know of it."""
     from rave.codec import load_run
     from rave.export import export_torchscript
     from rave.upstream.export import export_run
@@ -109,14 +114,18 @@ def _write(options: argparse.Namespace) -> list[str]:
         )
     _check_streaming(options)
     if options.streaming:
-        return _write_streaming(options)
+        return None, _write_streaming(options)
     if is_script:
         export_torchscript(*load_run(options.run), options.out)
-        return []
+        return None, []
+    if options.format == ONNX:
+        from rave.onnx_export import export_onnx
+
+        return export_onnx(*load_run(options.run), options.out), []
     notes = ["It is a codec of its own: what it is to decode, encode with it."]
     if not export_run(options.run, options.out):
         notes.append("The discriminators did not go along.")
-    return notes
+    return None, notes
 
 
 def _check_streaming(options: argparse.Namespace) -> None:

@@ -123,7 +123,7 @@ class _Reader:
             if getattr(self.network, name, "pqmf") != "pqmf":
                 raise self.refused(f"{name} '{getattr(self.network, name)}'")
         if "resampler" in dict(self.network.named_children()):
-            raise self.refused("a resampler (rave export --sr)")
+            raise self.refused("a resampler")
         num_bands = self._weight("pqmf.forward_conv").shape[0]
         encoder_layers = self._layers("encoder.encoder", "EncoderV2")
         decoder_layers = self._layers("decoder", "GeneratorV2")
