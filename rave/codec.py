@@ -29,6 +29,7 @@ from torch.nn import functional
 from rave import experiment
 from rave.checkpoint import last_checkpoint, model_weights, read_checkpoint
 from rave.convolution import fold_weight_norm
+from rave.derivative import differentiated, integrated
 from rave.latents import LatentHeader, LatentStatistics, check_codec
 from rave.model import RAVE
 from rave.positional_noise import PositionalNoise
@@ -55,6 +56,8 @@ class CodecFormat:
         decoder_reach_frames: Frames left and right of a frame that the decoder sees.
         noise_rows: Rows of the decoder's noise input, C·M; 0 if it takes none.
         noise_steps_per_frame: Steps of that input per latent frame, hop / M.
+        is_derivative: The model knows the derivative of audio; the codec differentiates and
+            integrates.
     """
 
     fingerprint: str
@@ -66,6 +69,7 @@ class CodecFormat:
     decoder_reach_frames: tuple[int, int]
     noise_rows: int
     noise_steps_per_frame: int
+    is_derivative: bool = False
 
     @classmethod
     def of(cls, model: RAVE, fingerprint: str | None = None) -> CodecFormat:
@@ -88,6 +92,13 @@ class CodecFormat:
             noise_rows=bands * model.num_channels if has_noise else 0,
             noise_steps_per_frame=model.hop_samples // bands,
         )
+
+    def of_derivative(self) -> CodecFormat:
+        """Return the format of the same weights for audio's derivative, with its fingerprint."""
+        if self.is_derivative:
+            return self
+        digest = sha256(f"derivative {self.fingerprint}".encode())
+        return replace(self, is_derivative=True, fingerprint=digest.hexdigest()[:16])
 
     def to_json(self) -> str:
         """Return the header of an exported codec."""
@@ -174,6 +185,8 @@ class Codec:
         """
         left, right = self.format.encoder_reach_frames
         hop = self.format.hop_samples
+        if self.format.is_derivative:
+            blocks = differentiated(blocks)
         for audio, start, count in audio_windows(blocks, hop, window_frames, left, right):
             mean, std = self._posterior(audio)
             yield mean[:, start : start + count], std[:, start : start + count]
@@ -199,6 +212,14 @@ class Codec:
             noise: What the decoder hears where latents say nothing.
             window_frames: Frames decoded at a time.
         """
+        blocks = self._decoded_blocks(latents, noise, window_frames)
+        return (
+            integrated(blocks, self.format.sample_rate_hz) if self.format.is_derivative else blocks
+        )
+
+    def _decoded_blocks(
+        self, latents: Array, noise: DecoderNoise, window_frames: int
+    ) -> Iterator[Array]:
         left, right = self.format.decoder_reach_frames
         hop, num_frames = self.format.hop_samples, latents.shape[1]
         for first in range(0, num_frames, window_frames):
@@ -291,32 +312,54 @@ def audio_windows(
             held_from = kept_from
 
 
-def load_codec(path: Path, device: torch.device) -> Codec:
+def load_codec(
+    path: Path, device: torch.device, *, ema: bool = False, derivative: bool = False
+) -> Codec:
     """Open a codec: a run, or a .ts file, of `rave train` and `rave export` or of acids-rave.
 
     A .ts file is a program: open only those whose origin you trust.
 
+    Args:
+        path: The run or the file.
+        device: To compute on.
+        ema: Take the averaged weights of a run.
+        derivative: The model knows the derivative of audio; nothing in a run of acids-rave says so.
+
     Raises:
-        ValueError: If it is neither, or is damaged.
+        ValueError: If it is neither, is damaged, or has no averaged weights.
     """
     if path.suffix == ".ts":
-        return _load_torchscript(path, device)
-    model, format = load_run(path)
+        if ema:
+            raise ValueError(f"'{path}' has its weights for good; give --ema when you export it.")
+        codec = _load_torchscript(path, device)
+        if derivative:
+            codec.format = codec.format.of_derivative()
+        return codec
+    model, format = load_run(path, ema=ema, derivative=derivative)
     fold_weight_norm(model)
     return Codec(model, format, path, device)
 
 
-def load_run(path: Path) -> tuple[RAVE, CodecFormat]:
+def load_run(
+    path: Path, *, ema: bool = False, derivative: bool = False
+) -> tuple[RAVE, CodecFormat]:
     """Return the model and the format of a run of `rave train` or of acids-rave.
 
     Args:
         path: A run folder; of acids-rave, a version of it or a checkpoint too.
+        ema: As in `load_codec`.
+        derivative: As in `load_codec`.
 
     Raises:
-        ValueError: If it is neither, or is damaged.
+        ValueError: If it is neither, is damaged, or has no averaged weights.
     """
+    model, format = _load_run(path, ema)
+    return model, format.of_derivative() if derivative else format
+
+
+def _load_run(path: Path, ema: bool) -> tuple[RAVE, CodecFormat]:
     if upstream.is_run(path):
-        model, fingerprint = upstream.open_run(path)
+        model, fingerprint = upstream.open_run(path, ema)
         return model, CodecFormat.of(model, fingerprint)
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
@@ -324,6 +367,8 @@ def load_run(path: Path) -> tuple[RAVE, CodecFormat]:
             f"The codec '{path}' {what}. Give a run folder of `rave train` or of acids-rave, "
             "or a .ts file."
         )
+    if ema:
+        raise ValueError(f"'{path}' is a run of `rave train`, which keeps no averaged weights.")
     model = load_model(path)
     return model, CodecFormat.of(model)
 

@@ -60,6 +60,24 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add `--ema` and `--derivative`, which say what a run of acids-rave does not."""
+    parser.add_argument(
+        "--ema", action="store_true", help="take the averaged weights of a run of acids-rave"
+    )
+    parser.add_argument(
+        "--derivative",
+        action="store_true",
+        help="the codec was trained on audio's derivative (acids-rave's train --derivative): "
+        "differentiate before encoding, integrate after decoding",
+    )
+
+
+def chosen_weights(options: argparse.Namespace) -> dict[str, bool]:
+    """Return what the options of `add_weights` say, as arguments of `load_codec`."""
+    return {"ema": options.ema, "derivative": options.derivative}
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add `--set` and `--dry-run`, the options of commands that read a recipe."""
     parser.add_argument(

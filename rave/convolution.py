@@ -34,6 +34,7 @@ class Conv1d(nn.Module):
         stride: Input steps per output step.
         dilation: Input steps between taps.
         is_causal: Put all zeros on the left, so that no output sees later input.
+        groups: Parts of the channels that do not see each other.
     """
 
     def __init__(
@@ -44,18 +45,19 @@ class Conv1d(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         is_causal: bool = False,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         left, right = padding(kernel_size, dilation, is_causal=is_causal)
         self.left, self.right = left, right
-        self.stride, self.dilation = stride, dilation
-        reference = nn.Conv1d(in_channels, out_channels, kernel_size, bias=False)
+        self.stride, self.dilation, self.groups = stride, dilation, groups
+        reference = nn.Conv1d(in_channels, out_channels, kernel_size, groups=groups, bias=False)
         self.weight = reference.weight  # torch's default initialisation
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out_channels, ceil(T / stride)) for (B, in_channels, T)."""
         x = functional.pad(x, (self.left, self.right))
-        return functional.conv1d(x, self.weight, None, self.stride, 0, self.dilation)
+        return functional.conv1d(x, self.weight, None, self.stride, 0, self.dilation, self.groups)
 
 
 class ConvTranspose1d(nn.Module):

@@ -1,8 +1,9 @@
 """Recipes and run folders: parse gin, lock it, build objects, save what was built, build it again.
 
 The only module that imports gin; `read_bindings` reads gin files of other programs too. A recipe is
-a `.gin` file under `configs/recipes/`; all of it, with the user's settings, is parsed in one call
-and locked. A run folder holds
+a `.gin` file under `configs/recipes/`, with options of `configs/options/` behind it if need be, as
+in `v2+causal+noise`; all of it, with the user's settings, is parsed in one call and locked. A run
+folder holds
 
     run.json      format version, kind ("rave" or "diffwave")
     model.gin     the resolved values the model was built from; rebuilds the same model
@@ -27,7 +28,7 @@ from gin import config_parser
 from rave.files import atomic_write, read_json, write_json
 
 RUN_VERSION = 1
-RECIPES = Path("configs") / "recipes"
+RECIPES, OPTIONS = (Path("configs") / name for name in ("recipes", "options"))
 # A recipe names classes of these modules and no others: parsing one must not run foreign code.
 ALLOWED_IMPORTS = re.compile(r"(__gin__|rave|diffwave)(\.|$)")
 LENGTHS = ("MAX_STEPS", "PHASE_1_STEPS")  # settings that a run may outgrow
@@ -60,32 +61,29 @@ def list_recipes(package: str) -> list[str]:
     return sorted(path.stem for path in (_package_folder(package) / RECIPES).glob("*.gin"))
 
 
+def list_options(package: str) -> list[str]:
+    """Return the names of what a recipe of a package can be combined with."""
+    return sorted(path.stem for path in (_package_folder(package) / OPTIONS).glob("*.gin"))
+
+
 def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> None:
     """Parse a recipe and the user's settings in one call, and lock the configuration.
 
     Args:
         package: "rave" or "diffwave".
-        recipe: Name of a shipped recipe, or path of a `.gin` file.
+        recipe: Name of a shipped recipe, with `+option` as often as wanted; or path of a `.gin`
+            file.
         settings: Lines `NAME=VALUE`; NAME is a macro of the recipe or a `module.Class.argument`.
 
     Raises:
-        ValueError: If the recipe does not exist, a name or value is not understood, or a setting
-            names a macro that nothing uses.
+        ValueError: If the recipe or an option does not exist, an option would change nothing, a
+            name or value is not understood, or a setting names a macro that nothing uses.
     """
-    path = _package_folder(package) / RECIPES / f"{recipe}.gin"
-    if not path.is_file():
-        path = Path(recipe)
-    if not path.is_file():
-        raise ValueError(
-            f"There is no recipe '{recipe}'. Give a .gin file or one of: "
-            f"{', '.join(list_recipes(package))}."
-        )
+    lines = _recipe_lines(package, recipe)
     for setting in settings:
         if not re.fullmatch(r"[\w./]+\s*=.*", setting.strip(), re.DOTALL):
             raise ValueError(f"'{setting}' is not NAME=VALUE. Write --set LATENT_SIZE=16, say.")
-    configs = _package_folder(package) / "configs"
-    lines = [*_expanded(path, configs), *settings]
-    _parse(lines, f"recipe '{recipe}'")
+    _parse([*lines, *settings], f"recipe '{recipe}'")
     defined = set(re.findall(r"^([A-Z][A-Z0-9_]*) = ", gin.config_str(), re.MULTILINE))
     used = set(re.findall(r"%([A-Z][A-Z0-9_]*)", gin.config_str()))
     if defined - used:
@@ -93,6 +91,42 @@ def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> Non
             f"Nothing in recipe '{recipe}' uses {', '.join(sorted(defined - used))}. "
             f"It uses: {', '.join(sorted(used))}."
         )
+
+
+def _recipe_lines(package: str, recipe: str) -> list[str]:
+    """Return the lines of a recipe and of its options."""
+    folder, path = _package_folder(package), Path(recipe)
+    name, options = recipe, list[str]()
+    if not path.is_file():
+        name, *options = recipe.split("+")
+        path = folder / RECIPES / f"{name}.gin"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        raise ValueError(
+            f"There is no recipe '{name}'. Give a .gin file or one of: "
+            f"{', '.join(list_recipes(package))}."
+        )
+    lines = _expanded(path, folder / "configs")
+    for option in options:
+        if option not in list_options(package):
+            raise ValueError(
+                f"There is no option '{option}'. Choose among: {', '.join(list_options(package))}."
+            )
+        added = _expanded(folder / OPTIONS / f"{option}.gin", folder / "configs")
+        if not (_bound(added) - _built(added)) & _built(lines):
+            raise ValueError(f"Option '{option}' changes nothing in '{name}'; leave it out.")
+        lines += added
+    return lines
+
+
+def _bound(lines: Sequence[str]) -> set[str]:
+    """Return the classes to whose arguments lines give values."""
+    return set(re.findall(r"^(\w+\.\w+)\.\w+ =", "\n".join(lines), re.MULTILINE))
+
+
+def _built(lines: Sequence[str]) -> set[str]:
+    return set(re.findall(r"@(?:\w+/)?(\w+\.\w+)\(\)", "\n".join(lines)))
 
 
 def _expanded(path: Path, configs: Path) -> list[str]:

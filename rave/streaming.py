@@ -24,7 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rave.blocks.noise import NoiseGenerator
+from rave.blocks.adain import AdaIN
+from rave.blocks.noise import NoiseGenerator, amplitude
+from rave.blocks.snake import Snake
+from rave.blocks.v1 import DecoderV1, EncoderV1
 from rave.blocks.v2 import DecoderV2, EncoderV2, Residual
 from rave.convolution import Conv1d, ConvTranspose1d
 
@@ -196,10 +199,9 @@ class StreamingNoise(nn.Module):
         super().__init__()
         self.net, at_blocks = streamed(generator.net, clock)
         self.generator = generator
-        self.block_steps, self.response_steps = generator.block_steps, generator.response_steps
-        delay = at_blocks.delay_steps * self.block_steps
+        delay = at_blocks.delay_steps * generator.block_steps
         self.noise_delay, self.steps_per_frame = delay, clock.steps_per_frame
-        self.clock_after = Clock(delay + self.response_steps // 2, clock.steps_per_frame)
+        self.clock_after = Clock(delay + generator.lead_steps, clock.steps_per_frame)
         self.delay = Delay(delay)
         self.register_buffer("tail", torch.zeros(1, 1, 0))
 
@@ -208,11 +210,54 @@ class StreamingNoise(nn.Module):
         steps = hidden.shape[2]
         noise = self.delay(noise, is_first)
         noise = silence_before_start(noise, frame, self.steps_per_frame, self.noise_delay)
-        summed = self.generator.overlapped(self.net(hidden, frame, is_first), noise)
-        if not is_first:
+        summed = self.generator.shaped(self.net(hidden, frame, is_first), noise)
+        if not is_first and summed.shape[2] > steps:
             summed = summed + functional.pad(self.tail, (0, steps))
         self.tail = summed[:, :, steps:].clone()
         return summed[:, :, :steps]
+
+
+class Together(nn.Module):
+    """Two streams, the earlier one delayed to the later."""
+
+    def __init__(self, first: Clock, second: Clock) -> None:
+        super().__init__()
+        late = second.delay_steps - first.delay_steps
+        self.first, self.second = Delay(max(late, 0)), Delay(max(-late, 0))
+        self.clock_after = first.later(max(late, 0))
+
+    def forward(self, first: Tensor, second: Tensor, is_first: bool) -> tuple[Tensor, Tensor]:
+        """Return both at one time."""
+        return self.first(first, is_first), self.second(second, is_first)
+
+
+class StreamingDecoderV1(nn.Module):
+    """`DecoderV1` of a stream, without and with noise."""
+
+    def __init__(self, decoder: DecoderV1, clock: Clock) -> None:
+        super().__init__()
+        self.net, at_hidden = streamed(decoder.net, clock)
+        self.wave, at_wave = streamed(decoder.wave, at_hidden)
+        self.loudness, at_loudness = streamed(decoder.loudness, at_hidden)
+        self.with_loudness = Together(at_wave, at_loudness)
+        self.clock_after, self.noise = self.with_loudness.clock_after, None
+        if decoder.noise is not None:
+            self.noise = StreamingNoise(decoder.noise, at_hidden)
+            self.with_noise = Together(self.clock_after, self.noise.clock_after)
+            self.clock_after = self.with_noise.clock_after
+
+    def forward(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return bands (B, C·M, n·hop/M) of latents (B, D, n) and noise of the bands' shape."""
+        hidden = self.net(latents, frame, is_first)
+        wave, loudness = self.with_loudness(
+            self.wave(hidden, frame, is_first), self.loudness(hidden, frame, is_first), is_first
+        )
+        bands = torch.tanh(wave) * amplitude(loudness)
+        if self.noise is not None:
+            shaped = self.noise(hidden, noise, frame, is_first)
+            bands, shaped = self.with_noise(bands, shaped, is_first)
+            bands = bands + shaped
+        return bands
 
 
 class StreamingDecoderV2(nn.Module):
@@ -223,21 +268,20 @@ class StreamingDecoderV2(nn.Module):
         self.net, at_hidden = streamed(decoder.net, clock)
         self.wave, at_wave = streamed(decoder.wave, at_hidden)
         self.clock_after, self.noise = at_wave, None
-        self.wave_delay, self.noise_delay = Delay(0), Delay(0)
         if decoder.noise is not None:
             self.noise = StreamingNoise(decoder.noise, at_hidden)
-            late = self.noise.clock_after.delay_steps - at_wave.delay_steps
-            self.wave_delay, self.noise_delay = Delay(max(late, 0)), Delay(max(-late, 0))
-            self.clock_after = at_wave.later(max(late, 0))
+            self.with_noise = Together(at_wave, self.noise.clock_after)
+            self.clock_after = self.with_noise.clock_after
 
     def forward(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
         """Return bands (B, C·M, n·hop/M) of latents (B, D, n) and noise of the bands' shape."""
         hidden = self.net(latents, frame, is_first)
-        wave, amplitude = self.wave(hidden, frame, is_first).chunk(2, dim=1)
-        bands = self.wave_delay(wave * torch.sigmoid(amplitude), is_first)
+        wave, gate = self.wave(hidden, frame, is_first).chunk(2, dim=1)
+        bands = wave * torch.sigmoid(gate)
         if self.noise is not None:
             shaped = self.noise(hidden, noise, frame, is_first)
-            bands = bands + self.noise_delay(shaped, is_first)
+            bands, shaped = self.with_noise(bands, shaped, is_first)
+            bands = bands + shaped
         return torch.tanh(bands)
 
 
@@ -257,8 +301,11 @@ def streamed(layer: nn.Module, clock: Clock) -> tuple[nn.Module, Clock]:
     )
 
 
-@streamed.register
-def _(layer: nn.LeakyReLU, clock: Clock) -> tuple[nn.Module, Clock]:
+@streamed.register(nn.LeakyReLU)
+@streamed.register(nn.BatchNorm1d)
+@streamed.register(Snake)
+@streamed.register(AdaIN)
+def _(layer: nn.Module, clock: Clock) -> tuple[nn.Module, Clock]:
     return Pointwise(layer), clock
 
 
@@ -292,9 +339,16 @@ def _(layer: Residual, clock: Clock) -> tuple[nn.Module, Clock]:
     return StreamingResidual(net, after.delay_steps - clock.delay_steps), after
 
 
-@streamed.register
-def _(layer: EncoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
+@streamed.register(EncoderV1)
+@streamed.register(EncoderV2)
+def _(layer: EncoderV1 | EncoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
     return streamed(layer.net, clock)
+
+
+@streamed.register
+def _(layer: DecoderV1, clock: Clock) -> tuple[nn.Module, Clock]:
+    decoder = StreamingDecoderV1(layer, clock)
+    return decoder, decoder.clock_after
 
 
 @streamed.register

@@ -163,6 +163,7 @@ class RaveSystem(LightningModule):
     def _posterior(self, audio: Tensor) -> DiagonalGaussian:
         if not self.is_adversarial:
             return self.model.encode(audio)
+        self.model.encoder.eval()  # nor does its batch normalisation go on learning
         with torch.no_grad():  # frozen: the latents that are learnt in phase 1 stay
             return self.model.encode(audio)
 

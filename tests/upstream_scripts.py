@@ -10,7 +10,7 @@ from rave.convolution import Conv1d as OurConv1d
 from rave.convolution import ConvTranspose1d as OurConvTranspose1d
 from rave.convolution import fold_weight_norm
 from rave.model import RAVE
-from rave.upstream.run import num_decoder_layers, their_name
+from rave.upstream.names import naming, their_name
 
 
 class Node(nn.Module):
@@ -95,17 +95,17 @@ def write_export(
         **parts: Attributes and modules more.
     """
     fold_weight_norm(model)
-    root, count = kind(), num_decoder_layers(model)
+    root, rules = kind(), naming(model)
     root.encoder, root.decoder = Node(), GeneratorV2()
     root.encoder.encoder = EncoderV2()
     for name, layer in model.named_modules():
         if name.startswith(("encoder.", "decoder.")) and not list(layer.children()):
-            theirs = their_name(f"{name}.x", count).removesuffix(".x")
+            theirs = their_name(f"{name}.x", rules).removesuffix(".x")
             _place(root, theirs, _leaf(layer, is_streaming))
     for name in ("analysis_weight", "synthesis_weight"):
         holder = Node()
         holder.register_buffer("weight", getattr(model.pqmf, name))
-        _place(root, their_name(f"pqmf.{name}", count).removesuffix(".weight"), holder)
+        _place(root, their_name(f"pqmf.{name}", rules).removesuffix(".weight"), holder)
     for name in ("latent_mean", "latent_pca", "fidelity"):
         root.register_buffer(name, getattr(model, name))
     root.sr, root.latent_size = model.sample_rate_hz, num_latents

@@ -13,7 +13,12 @@ from torch.nn import functional
 from rave.convolution import LEAKY_SLOPE, Conv1d
 
 # Amplitudes start near 1e-3: the decoder's noise is quiet until it is learned (DDSP, appendix B.2).
-AMPLITUDE_BIAS, AMPLITUDE_EXPONENT, AMPLITUDE_FLOOR = -5.0, 2.3, 1e-7
+AMPLITUDE_BIAS = -5.0
+
+
+def amplitude(x: Tensor) -> Tensor:
+    """Return a positive amplitude, 2·sigmoid(x)^2.3 + 1e-7 (DDSP, appendix B.2 and its code)."""
+    return 2.0 * torch.sigmoid(x).pow(2.3) + 1e-7
 
 
 class NoiseGenerator(nn.Module):
@@ -26,9 +31,14 @@ class NoiseGenerator(nn.Module):
         num_channels: C; the output has C·M rows.
         ratios: Strides down to the rate of the filters; their product F is the block length.
         num_bins: Frequencies of a filter; its response is W = 2·num_bins − 2 steps long.
+        kernel_size: Of the layers; None is twice their stride.
+        is_causal: Let a block see no input beyond its end.
+        overlaps: Let the response of a block sound into the next ones. If not, as in acids-rave,
+            the response has its times modulo F and ends with the block; W ≤ F keeps its spectrum.
+        activation: Of a number of channels, between the layers; None is a leaky ReLU.
 
-    Differs: acids-rave cuts each block's response at F steps, which leaves almost nothing of it
-        where W > F; here responses overlap and add.
+    Differs: acids-rave cuts the response at F steps also where W > F, which leaves almost nothing
+        of it. It does so here without `overlaps`, which only its own models of that kind set.
     """
 
     def __init__(
@@ -39,22 +49,33 @@ class NoiseGenerator(nn.Module):
         num_channels: int,
         ratios: Sequence[int],
         num_bins: int,
+        kernel_size: int | None = None,
+        is_causal: bool = False,
+        overlaps: bool = True,
+        activation: type[nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.out_channels = out_channels = num_bands * num_channels
         sizes = [in_channels, *[hidden_channels] * (len(ratios) - 1), out_channels * num_bins]
         layers: list[nn.Module] = []
         for size, next_size, ratio in zip(sizes[:-1], sizes[1:], ratios, strict=True):
-            layers += [Conv1d(size, next_size, 2 * ratio, stride=ratio), nn.LeakyReLU(LEAKY_SLOPE)]
+            taps = kernel_size or 2 * ratio
+            layer = Conv1d(size, next_size, taps, stride=ratio, is_causal=is_causal)
+            if is_causal and taps > ratio:  # up to the last step of a stride, and no further
+                layer.left, layer.right = taps - ratio, 0
+            between = nn.LeakyReLU(LEAKY_SLOPE) if activation is None else activation(next_size)
+            layers += [layer, between]
         self.net = nn.Sequential(*layers[:-1])
         self.num_bins = num_bins
         # TorchScript reads attributes, but no globals.
-        self.bias, self.exponent = AMPLITUDE_BIAS, AMPLITUDE_EXPONENT
-        self.floor = AMPLITUDE_FLOOR
+        self.bias, self.is_causal, self.overlaps = AMPLITUDE_BIAS, is_causal, overlaps
         self.block_steps = math.prod(ratios)
         self.response_steps = 2 * num_bins - 2
-        # A step is in a block and in half a response; what the layers see comes on top.
-        self.reach_steps = self.block_steps + self.response_steps // 2
+        # A step is in a block and in its half of a response; what the layers see comes on top.
+        half = self.response_steps // 2
+        # The response is centred: cut the same on both sides, or let a causal one come later.
+        self.lead_steps = half if overlaps and not is_causal else 0
+        self.reach_steps = self.block_steps + (half * (2 if is_causal else 1) if overlaps else 0)
 
     def forward(self, hidden: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return shaped noise.
@@ -69,10 +90,10 @@ class NoiseGenerator(nn.Module):
         batch, steps = hidden.shape[0], hidden.shape[2]
         if noise is None:
             noise = 2.0 * torch.rand(batch, self.out_channels, steps, device=hidden.device) - 1.0
-        start = self.response_steps // 2  # the response is centred: cut the same on both sides
-        return self.overlapped(self.net(hidden), noise)[..., start : start + steps]
+        shaped = self.shaped(self.net(hidden), noise)
+        return shaped[..., self.lead_steps : self.lead_steps + steps]
 
-    def overlapped(self, raw: Tensor, noise: Tensor) -> Tensor:
+    def shaped(self, raw: Tensor, noise: Tensor) -> Tensor:
         """Return shaped noise with the whole responses of its first and last block.
 
         Args:
@@ -80,19 +101,38 @@ class NoiseGenerator(nn.Module):
             noise: (B, C·M, S).
 
         Returns:
-            (B, C·M, S + W).
+            (B, C·M, S + W); (B, C·M, S) without `overlaps`.
         """
         batch, steps = noise.shape[0], noise.shape[2]
-        num_blocks, size = steps // self.block_steps, self.block_steps + self.response_steps
-        raw = torch.sigmoid(raw + self.bias)
-        amplitudes = 2.0 * raw.pow(self.exponent) + self.floor
+        num_blocks = steps // self.block_steps
+        amplitudes = amplitude(raw + self.bias)
         amplitudes = amplitudes.reshape(batch * self.out_channels, self.num_bins, num_blocks)
         response = torch.fft.irfft(amplitudes.transpose(1, 2), n=self.response_steps)
         window = torch.hann_window(self.response_steps, device=noise.device)
         response = response.roll(self.response_steps // 2, -1) * window
         blocks = noise.reshape(batch * self.out_channels, num_blocks, self.block_steps)
+        if not self.overlaps:
+            return self._block_by_block(blocks, response).reshape(noise.shape)
+        size = self.block_steps + self.response_steps
         product = torch.fft.rfft(blocks, n=size) * torch.fft.rfft(response, n=size)
         pieces = torch.fft.irfft(product, n=size).transpose(1, 2)
         total = steps + self.response_steps
         summed = functional.fold(pieces, (1, total), (1, size), stride=(1, self.block_steps))
         return summed.reshape(batch, self.out_channels, total)
+
+    def _block_by_block(self, blocks: Tensor, response: Tensor) -> Tensor:
+        """Return each block convolved with its response, both F steps long, cut at the block."""
+        length = self.block_steps
+        response = functional.pad(response, (0, length - self.response_steps))
+        response = response.roll(-(self.response_steps // 2), -1)
+        product = torch.fft.rfft(blocks, n=2 * length) * torch.fft.rfft(response, n=2 * length)
+        return torch.fft.irfft(product, n=2 * length)[..., :length]
+
+
+def check_blocks(noise: NoiseGenerator | None, ratios: Sequence[int]) -> None:
+    """Refuse ratios whose latent frame is no whole number of the noise generator's blocks."""
+    if noise is not None and math.prod(ratios) % noise.block_steps:
+        raise ValueError(
+            f"Ratios {list(ratios)} give {math.prod(ratios)} band steps a latent frame; the "
+            f"noise generator needs a multiple of its {noise.block_steps}. Change either's."
+        )

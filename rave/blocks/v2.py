@@ -4,13 +4,12 @@ B batch, M bands, C audio channels, D latent size, N latent frames, T/M band ste
 Layer order and names follow acids-rave 2.3.1 (`net.<index>`), so that its weights fit.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from rave.blocks.noise import NoiseGenerator
+from rave.blocks.noise import NoiseGenerator, check_blocks
 from rave.convolution import LEAKY_SLOPE, Conv1d, ConvTranspose1d, normalised
 
 
@@ -26,20 +25,32 @@ class Residual(nn.Module):
         return x + self.net(x)
 
 
-def _activation() -> nn.Module:
-    return nn.LeakyReLU(LEAKY_SLOPE)
+OfChannels = type[nn.Module]  # built with a number of channels
 
 
-def _dilated_unit(channels: int, kernel_size: int, dilation: int, is_causal: bool) -> nn.Module:
-    wide = Conv1d(channels, channels, kernel_size, dilation=dilation, is_causal=is_causal)
-    return Residual(
-        nn.Sequential(
-            _activation(),
+def _activation(channels: int, kind: OfChannels | None) -> nn.Module:
+    return nn.LeakyReLU(LEAKY_SLOPE) if kind is None else kind(channels)
+
+
+def _units(
+    channels: int,
+    kernel_size: int,
+    dilations: Sequence[int],
+    is_causal: bool,
+    adaptation: OfChannels | None,
+) -> list[nn.Module]:
+    """Return residual units, each behind an adaptation if there is one."""
+    units: list[nn.Module] = []
+    for dilation in dilations:
+        wide = Conv1d(channels, channels, kernel_size, dilation=dilation, is_causal=is_causal)
+        net = nn.Sequential(
+            nn.LeakyReLU(LEAKY_SLOPE),
             normalised(wide),
-            _activation(),
+            nn.LeakyReLU(LEAKY_SLOPE),
             normalised(Conv1d(channels, channels, 1)),
         )
-    )
+        units += [*([] if adaptation is None else [adaptation(channels)]), Residual(net)]
+    return units
 
 
 class EncoderV2(nn.Module):
@@ -54,6 +65,9 @@ class EncoderV2(nn.Module):
         kernel_size: Of the dilated units; the first convolution has 2·kernel_size + 1 taps.
         dilations: Dilations of the units before each stride.
         is_causal: See no later input.
+        activation: Before the strided and the last convolution, e.g. Snake; None is a leaky ReLU,
+            as always inside the units.
+        adaptation: Before each unit, e.g. AdaIN; None is none.
     """
 
     def __init__(
@@ -66,18 +80,20 @@ class EncoderV2(nn.Module):
         kernel_size: int,
         dilations: Sequence[Sequence[int]],
         is_causal: bool = False,
+        activation: OfChannels | None = None,
+        adaptation: OfChannels | None = None,
     ) -> None:
         super().__init__()
         channels = capacity
         in_channels = num_bands * num_channels
         net = [normalised(Conv1d(in_channels, channels, 2 * kernel_size + 1, is_causal=is_causal))]
         for ratio, unit_dilations in zip(ratios, dilations, strict=True):
-            net += [_dilated_unit(channels, kernel_size, d, is_causal) for d in unit_dilations]
+            net += _units(channels, kernel_size, unit_dilations, is_causal, adaptation)
             down = Conv1d(channels, 2 * channels, 2 * ratio, stride=ratio, is_causal=is_causal)
-            net += [_activation(), normalised(down)]
+            net += [_activation(channels, activation), normalised(down)]
             channels *= 2
         last = Conv1d(channels, 2 * latent_size, kernel_size, is_causal=is_causal)
-        self.net = nn.Sequential(*net, _activation(), normalised(last))
+        self.net = nn.Sequential(*net, _activation(channels, activation), normalised(last))
 
     def forward(self, bands: Tensor) -> Tensor:
         """Return (B, 2·D, N) for (B, C·M, T/M)."""
@@ -98,6 +114,8 @@ class DecoderV2(nn.Module):
         dilations: The encoder's, in the encoder's order.
         noise: Generator of shaped noise, or None.
         is_causal: See no later latents, apart from the transposed convolutions' own reach.
+        activation: As in the encoder, before the transposed and the last convolution.
+        adaptation: As in the encoder.
 
     Raises:
         ValueError: If a latent frame is no whole number of the noise generator's blocks.
@@ -114,22 +132,20 @@ class DecoderV2(nn.Module):
         dilations: Sequence[Sequence[int]],
         noise: NoiseGenerator | None = None,
         is_causal: bool = False,
+        activation: OfChannels | None = None,
+        adaptation: OfChannels | None = None,
     ) -> None:
         super().__init__()
-        if noise is not None and math.prod(ratios) % noise.block_steps:
-            raise ValueError(
-                f"Ratios {list(ratios)} give {math.prod(ratios)} band steps a latent frame; the "
-                f"noise generator needs a multiple of its {noise.block_steps}. Change either's."
-            )
+        check_blocks(noise, ratios)
         channels = capacity * 2 ** len(ratios)
         net = [normalised(Conv1d(latent_size, channels, kernel_size, is_causal=is_causal))]
         pairs = zip(reversed(ratios), reversed(dilations), strict=True)
         for ratio, unit_dilations in pairs:
             up = ConvTranspose1d(channels, channels // 2, ratio)
-            net += [_activation(), normalised(up)]
+            net += [_activation(channels, activation), normalised(up)]
             channels //= 2
-            net += [_dilated_unit(channels, kernel_size, d, is_causal) for d in unit_dilations]
-        self.net = nn.Sequential(*net, _activation())
+            net += _units(channels, kernel_size, unit_dilations, is_causal, adaptation)
+        self.net = nn.Sequential(*net, _activation(channels, activation))
         rows = 2 * num_bands * num_channels
         wave = Conv1d(channels, rows, 2 * kernel_size + 1, is_causal=is_causal)
         self.wave = normalised(wave)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_device, add_seed, command_parser
+from rave.command import Result, add_device, add_seed, add_weights, chosen_weights, command_parser
 
 if TYPE_CHECKING:
     from rave.codec import Array, Codec
@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         help="write at the codec's sample rate instead of each source's",
     )
     parser.add_argument("--force", action="store_true", help="replace audio of other settings")
+    add_weights(parser)
     add_device(parser)
     add_seed(parser)
     return parser
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> Result:
     folder: Path = options.out_audio_dir
     header = LatentHeader.read(options.latents_dir)
     check_output_folder(folder, options.latents_dir)
-    codec = load_codec(options.codec, choose_device(options.device))
+    codec = load_codec(options.codec, choose_device(options.device), **chosen_weights(options))
     codec.check_latents(header, options.latents_dir)
     settings = {
         "codec": codec.format.fingerprint,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_device, add_seed, command_parser
+from rave.command import Result, add_device, add_seed, add_weights, chosen_weights, command_parser
 
 if TYPE_CHECKING:
     from rave.codec import Array, Codec
@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "model: collapsed dimensions turn to white noise)",
     )
     parser.add_argument("--force", action="store_true", help="replace latents of other settings")
+    add_weights(parser)
     add_device(parser)
     add_seed(parser)
     return parser
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> Result:
     folder: Path = options.latents_dir
     sources = list_audio_files(options.audio_dir)
     check_output_folder(folder, options.audio_dir)
-    codec = load_codec(options.codec, choose_device(options.device))
+    codec = load_codec(options.codec, choose_device(options.device), **chosen_weights(options))
     contents = POSTERIOR_SAMPLE if options.sample else POSTERIOR_MEAN
     seed = options.seed if options.sample else None
     settings = {"codec": codec.format.fingerprint, "contents": contents, "seed": seed}

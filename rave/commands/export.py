@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import Result, command_parser
+from rave.command import Result, add_weights, chosen_weights, command_parser
 
 if TYPE_CHECKING:
     from rave.codec import Codec
@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="HZ",
         help="sample rate of the host, twice or four times the model's (default: the model's)",
     )
+    add_weights(parser)
     return parser
 
 
@@ -80,10 +81,12 @@ def run(options: argparse.Namespace) -> Result:
 
     difference, notes = _write(options)
     if difference is None:
-        run, export = (load_codec(path, torch.device("cpu")) for path in (options.run, options.out))
+        device = torch.device("cpu")
+        run = load_codec(options.run, device, **chosen_weights(options))
+        export = load_codec(options.out, device)
         difference, fingerprint = _largest_difference(run, export), export.format.fingerprint
     else:
-        fingerprint = load_run(options.run)[1].fingerprint
+        fingerprint = load_run(options.run, **chosen_weights(options))[1].fingerprint
     files = [p for p in (options.out, *options.out.rglob("*")) if p.is_file()]
     figures = {
         "file": str(options.out),
@@ -116,12 +119,17 @@ def _write(options: argparse.Namespace) -> tuple[float | None, list[str]]:
     if options.streaming:
         return None, _write_streaming(options)
     if is_script:
-        export_torchscript(*load_run(options.run), options.out)
+        export_torchscript(*load_run(options.run, **chosen_weights(options)), options.out)
         return None, []
     if options.format == ONNX:
         from rave.onnx_export import export_onnx
 
-        return export_onnx(*load_run(options.run), options.out), []
+        return export_onnx(*load_run(options.run, **chosen_weights(options)), options.out), []
+    if options.ema or options.derivative:
+        raise ValueError(
+            "A run folder of acids-rave cannot say --ema or --derivative. Leave them out, and give "
+            "them where the folder is opened."
+        )
     notes = ["It is a codec of its own: what it is to decode, encode with it."]
     if not export_run(options.run, options.out):
         notes.append("The discriminators did not go along.")
@@ -130,6 +138,8 @@ def _write(options: argparse.Namespace) -> tuple[float | None, list[str]]:
 
 def _check_streaming(options: argparse.Namespace) -> None:
     """Refuse options that would have no effect."""
+    if options.derivative and (options.streaming or options.format == ONNX):
+        raise ValueError("Neither a stream nor ONNX can integrate audio; leave out --derivative.")
     if options.streaming and options.format == TORCHSCRIPT:
         return
     if options.streaming:
@@ -145,7 +155,7 @@ def _write_streaming(options: argparse.Namespace) -> list[str]:
     from rave.export import export_nn_tilde
     from rave.nn_tilde import FRESH_NOISE, host_ratio, latent_count
 
-    model, codec_format = load_run(options.run)
+    model, codec_format = load_run(options.run, **chosen_weights(options))
     wanted = FIDELITY if options.fidelity is None else options.fidelity
     count = latent_count(model.fidelity, wanted, options.power_of_two)
     seed = FRESH_NOISE if options.noise_seed is None else options.noise_seed

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_device, add_seed, command_parser
+from rave.command import Result, add_device, add_seed, add_weights, chosen_weights, command_parser
 
 if TYPE_CHECKING:
     from rave.codec import Array, Codec
@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("out_dir", type=Path, help="folder to write; must be empty or new")
     parser.add_argument("--steps", type=int, default=5, help="blends from A to B (default 5)")
     parser.add_argument("--force", action="store_true", help="replace what the folder holds")
+    add_weights(parser)
     add_device(parser)
     add_seed(parser)
     return parser
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> Result:
         raise ValueError(
             f"'{options.out_dir}' is not empty. Choose another folder, or add --force."
         )
-    codec = load_codec(options.codec, choose_device(options.device))
+    codec = load_codec(options.codec, choose_device(options.device), **chosen_weights(options))
     clips, statistics, cut = _encoded(codec, options.audio)
     blends: dict[str, Array] = {}
     if len(clips) == 2:

@@ -17,7 +17,8 @@ from rave.files import atomic_folder
 from rave.model import RAVE
 from rave.pqmf import prototype_filter
 from rave.upstream.config import CAUSAL, CENTRED, Config
-from rave.upstream.run import CONFIG, is_run, num_decoder_layers, their_name
+from rave.upstream.names import COMMON, naming, their_name
+from rave.upstream.run import CONFIG, is_run
 
 CHECKPOINT = Path("version_0") / "checkpoints" / "last.ckpt"
 DISCRIMINATORS = ["MultiPeriodDiscriminator", "MultiScaleDiscriminator"]
@@ -189,8 +190,8 @@ def _attenuation_db(ours: Config) -> float:
 
 def _model_weights(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dict[str, Tensor]:
     """Return what acids-rave's model of this kind keeps, but its discriminators."""
-    layers = num_decoder_layers(model)
-    weights = {their_name(n, layers): value for n, value in model_weights(checkpoint).items()}
+    rules = naming(model)
+    weights = {their_name(n, rules): value for n, value in model_weights(checkpoint).items()}
     bands = model.pqmf.num_bands
     prototype = torch.from_numpy(prototype_filter(_attenuation_db(ours), bands)).float()
     is_second_phase = checkpoint["global_step"] >= _training(ours, "phase_1_steps", 1000000)
@@ -214,7 +215,9 @@ def _discriminator_weights(checkpoint: dict[str, Any], ours: Config) -> dict[str
     if names != DISCRIMINATORS:
         return {}
     state = checkpoint["state_dict"]
-    return {their_name(n, 0): value for n, value in state.items() if n.startswith("discriminator.")}
+    return {
+        their_name(n, COMMON): value for n, value in state.items() if n.startswith("discriminator.")
+    }
 
 
 def _training(ours: Config, argument: str, default: Any) -> Any:

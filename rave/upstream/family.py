@@ -2,22 +2,20 @@
 
 Settings that do not touch what a model computes (losses, discriminators, data) are not looked at;
 of the others, what our layers do not compute exactly is refused by name. A family of models adds
-its builders to the tables.
+its builders to the tables here and in `rave.upstream.networks`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rave.blocks.v2 import DecoderV2, EncoderV2
-from rave.experiment import Reference
 from rave.model import RAVE
 from rave.pqmf import PQMF
 from rave.upstream.config import Config, Part
+from rave.upstream.networks import DECODERS, ENCODERS, decoder_latents
 
 # What a model is trained with, and what old versions wrote and newer ones do not read.
 TRAINING_ARGUMENTS = (
@@ -28,94 +26,6 @@ TRAINING_ARGUMENTS = (
 )
 
 
-def _check_convolutions(config: Config, scope: str) -> None:
-    config.part("normalization", scope).needs("mode", "weight_norm", "identity")
-    config.part("Conv1d", scope).needs("bias", False, True)
-    config.part("ConvTranspose1d", scope).needs("bias", False, True)
-
-
-def _dilations(part: Part) -> list[list[int]]:
-    """Return a list of dilations for each ratio, or more; one list stands for all ratios."""
-    ratios, value = part.counts("ratios"), part.bound("dilations")
-    if not isinstance(value, (list, tuple)) or not value:
-        raise part.refused("dilations", value)
-    if not isinstance(value[0], (list, tuple)):
-        return [part.counts("dilations")] * len(ratios)
-    rows = [
-        Part(part.path, part.name, part.scope, {"dilations": row}).counts("dilations")
-        for row in value
-    ]
-    if len(rows) < len(ratios):
-        raise part.refused("dilations", value)
-    return rows
-
-
-def _encoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) -> EncoderV2:
-    part.knows(
-        *("data_size", "capacity", "ratios", "latent_size", "n_out", "kernel_size", "dilations"),
-        *("keep_dim", "recurrent_layer", "n_channels", "activation", "adain", "spectrogram"),
-    )
-    part.needs("n_out", 2, None)
-    part.needs("keep_dim", False, False)
-    for name in ("recurrent_layer", "adain", "activation"):
-        part.needs(name, None, None)
-    part.needs("data_size", num_bands, None)
-    _check_convolutions(config, part.scope)
-    ratios = part.counts("ratios")
-    return EncoderV2(
-        num_bands,
-        num_channels,
-        part.count("capacity"),
-        ratios,
-        part.count("latent_size"),
-        part.count("kernel_size"),
-        _dilations(part)[: len(ratios)],
-        config.is_causal(part.scope),
-    )
-
-
-def _decoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) -> DecoderV2:
-    part.knows(
-        *("data_size", "capacity", "ratios", "latent_size", "kernel_size", "dilations"),
-        *("keep_dim", "recurrent_layer", "n_channels", "activation", "adain"),
-        *("amplitude_modulation", "noise_module"),
-    )
-    part.needs("keep_dim", False, False)
-    part.needs("amplitude_modulation", True, False)
-    for name in ("recurrent_layer", "adain", "activation", "noise_module"):
-        part.needs(name, None, None)
-    part.needs("data_size", num_bands, None)
-    _check_convolutions(config, part.scope)
-    ratios = part.counts("ratios")
-    for ratio in ratios:
-        if ratio % 2:  # acids-rave gives a sample too many there
-            raise part.refused("ratios", ratios)
-    return DecoderV2(
-        num_bands,
-        num_channels,
-        part.count("capacity"),
-        ratios,
-        _decoder_latents(config, part),
-        part.count("kernel_size"),
-        _dilations(part)[-len(ratios) :],  # acids-rave pairs them from the end
-        is_causal=config.is_causal(part.scope),
-    )
-
-
-def _decoder_latents(config: Config, part: Part) -> int:
-    value = part.bound("latent_size")
-    if not isinstance(value, Reference):
-        return part.count("latent_size")
-    if value.name.rpartition(".")[2] != "get_augmented_latent_size" or not value.is_called:
-        raise part.refused("latent_size", value)
-    augmented = config.part("get_augmented_latent_size", part.scope)
-    augmented.needs("noise_augmentation", 0, 0)
-    return augmented.count("latent_size")
-
-
-Builder = Callable[[Config, Part, int, int], nn.Module]
-ENCODERS: dict[str, Builder] = {"EncoderV2": _encoder_v2}
-DECODERS: dict[str, Builder] = {"GeneratorV2": _decoder_v2}
 POSTERIORS = {"VariationalEncoder": "encoder"}  # the argument that names the network
 
 
@@ -139,6 +49,15 @@ def _check_signals(rave: Part) -> None:
         rave.needs(name, None, None)
 
 
+def _num_channels(weights: Mapping[str, Tensor], rows_per_channel: int) -> int:
+    """Return the number of audio channels by the encoder's first layer; 1 if it has none."""
+    for name in ("weight_v", "weight"):
+        first = weights.get(f"encoder.encoder.net.0.{name}")
+        if first is not None and first.dim() == 3:
+            return max(first.shape[1] // rows_per_channel, 1)
+    return 1
+
+
 def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
     """Return the model of a config.gin with fresh weights.
 
@@ -160,8 +79,7 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
     generator = config.chosen(rave, "decoder", DECODERS)
     _check_signals(rave)
     pqmf = _filter_bank(config, rave)
-    first = weights.get("encoder.encoder.net.0.weight_v", torch.zeros(0))
-    num_channels = max(first.shape[1] // pqmf.num_bands, 1) if first.dim() == 3 else 1
+    num_channels = _num_channels(weights, pqmf.num_bands)
     encoder, decoder = (
         table[part.name.rpartition(".")[2]](config, part, pqmf.num_bands, num_channels)
         for table, part in ((ENCODERS, network), (DECODERS, generator))
@@ -169,7 +87,7 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
     ratios, latent_size = network.counts("ratios"), rave.count("latent_size")
     if math.prod(generator.counts("ratios")) != math.prod(ratios):
         raise generator.refused("ratios", generator.counts("ratios"))
-    sizes = network.count("latent_size"), _decoder_latents(config, generator)
+    sizes = network.count("latent_size"), decoder_latents(config, generator)
     for part, size in zip((network, generator), sizes, strict=True):
         if size != latent_size:
             raise part.refused("latent_size", size)

@@ -1,4 +1,4 @@
-"""A run of acids-rave: find its files, read its weights, name them, open it."""
+"""A run of acids-rave: find its files, read its weights, open it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -13,13 +14,17 @@ from rave.checkpoint import BEST, LAST, read_checkpoint
 from rave.model import RAVE
 from rave.upstream.config import Config
 from rave.upstream.family import build_model
+from rave.upstream.names import naming, their_name
 
 CONFIG, CHECKPOINTS = "config.gin", "*.ckpt"
 # Parts of a checkpoint that encode and decode do without.
 TRAINING_WEIGHTS = re.compile(
     r"(discriminator|audio_distance|multiband_audio_distance)\."
-    r"|(receptive_field|encoder\.warmed_up|pqmf\.hk|pqmf\.h)$"
+    r"|(receptive_field|(en|de)coder\.warmed_up|pqmf\.hk|pqmf\.h)$"
+    r"|decoder\..*\.target_size$"  # of a noise generator: its block length
+    r"|.*\.(pad|cache)$"  # what a streaming model has heard
 )
+NOISE_IS_ON = "decoder.warmed_up"
 # The weights that make latents and audio what they are.
 FINGERPRINTED = re.compile(r"encoder\.encoder\.|decoder\.|pqmf\.(forward|inverse)_conv\.weight$")
 
@@ -83,31 +88,6 @@ def find_config(checkpoint: Path) -> Path:
     )
 
 
-def num_decoder_layers(model: RAVE) -> int:
-    """Return the number of layers before a decoder's last convolution."""
-    return len(list(model.decoder.get_submodule("net").children()))
-
-
-def their_name(name: str, num_decoder_layers: int) -> str:
-    """Return acids-rave's name of one of our weights.
-
-    Args:
-        name: In the state of a `RAVE`, or `discriminator.…`.
-        num_decoder_layers: Before the decoder's last convolution.
-    """
-    name = re.sub(r"^((?:en|de)coder\.net\.\d+)\.net\.", r"\1.aligned.branches.0.net.", name)
-    for ours, theirs in (
-        (r"^encoder\.", "encoder.encoder."),
-        (r"^decoder\.wave\.", f"decoder.net.{num_decoder_layers}."),
-        (r"^pqmf\.analysis_weight$", "pqmf.forward_conv.weight"),
-        (r"^pqmf\.synthesis_weight$", "pqmf.inverse_conv.weight"),
-        (r"\.parametrizations\.weight\.original0$", ".weight_g"),
-        (r"\.parametrizations\.weight\.original1$", ".weight_v"),
-    ):
-        name = re.sub(ours, theirs, name)
-    return name
-
-
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
     """Return the fingerprint of the weights of a run, by their names in its checkpoint.
 
@@ -123,23 +103,41 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_weights(checkpoint: Path) -> dict[str, Tensor]:
+def read_weights(checkpoint: Path, ema: bool = False) -> dict[str, Tensor]:
     """Return the weights in a checkpoint of acids-rave, by its names; no code in it is run.
 
+    Args:
+        checkpoint: The file.
+        ema: Take the averages of those that were trained, as its `train --ema` keeps them.
+
     Raises:
-        ValueError: If the file is damaged, or holds anything but tensors there.
+        ValueError: If the file is damaged, holds anything but tensors there, or has no averages.
     """
     content = read_checkpoint(checkpoint, "Take another checkpoint of the run.")
     weights = content.get("state_dict")
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
-    ):
+    if not _is_weights(weights):
         raise ValueError(f"'{checkpoint}' holds no weights of a model (state_dict).")
-    return weights
+    if not ema:
+        return weights
+    callbacks = content.get("callbacks")
+    averages = callbacks.get("EMA") if isinstance(callbacks, dict) else None
+    if not averages or not _is_weights(averages):
+        raise ValueError(f"'{checkpoint}' holds no averaged weights (EMA). Open it without --ema.")
+    return {**weights, **averages}
 
 
-def open_run(path: Path) -> tuple[RAVE, str]:
+def _is_weights(content: Any) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+
+
+def open_run(path: Path, ema: bool = False) -> tuple[RAVE, str]:
     """Open a run of acids-rave: its folder, a version of it, or a checkpoint.
+
+    Args:
+        path: Of one of these.
+        ema: Take the averaged weights.
 
     Returns:
         The model, and the fingerprint of its weights.
@@ -149,10 +147,10 @@ def open_run(path: Path) -> tuple[RAVE, str]:
     """
     checkpoint = find_checkpoint(path)
     config = Config(find_config(checkpoint))
-    weights = read_weights(checkpoint)
+    weights = read_weights(checkpoint, ema)
     model = build_model(config, weights)
     state = model.state_dict()
-    names = {their_name(name, num_decoder_layers(model)): name for name in state}
+    names = {their_name(name, naming(model)): name for name in state}
     for theirs, ours in names.items():
         found = tuple(weights[theirs].shape) if theirs in weights else "missing"
         if found != tuple(state[ours].shape):
@@ -168,4 +166,6 @@ def open_run(path: Path) -> tuple[RAVE, str]:
             f"named {left[0]} ({len(left)} in all)."
         )
     model.load_state_dict({ours: weights[theirs] for theirs, ours in names.items()})
+    if not weights.get(NOISE_IS_ON, 1):  # v1 in its first phase: a generator that nothing trained
+        setattr(model.decoder, "noise", None)  # noqa: B010 - typed as a Module
     return model, fingerprint(weights)

@@ -22,7 +22,8 @@ from rave.blocks.v2 import DecoderV2, EncoderV2
 from rave.convolution import fold_weight_norm
 from rave.model import RAVE
 from rave.pqmf import PQMF
-from rave.upstream.run import fingerprint, num_decoder_layers, their_name
+from rave.upstream.names import naming, their_name
+from rave.upstream.run import fingerprint
 
 VARIATIONAL = "VariationalScriptedRAVE"
 CONVOLUTIONS = ("Conv1d", "CachedConv1d")
@@ -194,10 +195,9 @@ class _Reader:
 
     def _fill(self, model: RAVE) -> None:
         """Copy the weights into a model."""
-        count = num_decoder_layers(model)
-        state = model.state_dict()
+        rules, state = naming(model), model.state_dict()
         for ours in state:
-            theirs = their_name(ours, count)
+            theirs = their_name(ours, rules)
             found = self.weights.get(theirs)
             if found is None or found.shape != state[ours].shape:
                 what = "no" if found is None else f"a {tuple(found.shape)}"

@@ -1,0 +1,76 @@
+"""Adaptive instance normalisation: give one sound the statistics of another, layer by layer.
+
+B batch, C channels, T time steps. x is the source, y the target; names are acids-rave's, so that
+its weights fit.
+"""
+
+import torch
+from torch import Tensor, nn
+
+MAX_BATCH = 64  # items with statistics of their own; acids-rave's
+STD_FLOOR = 1e-5
+
+
+class AdaIN(nn.Module):
+    """The identity, until statistics of a source and of a target have been learnt.
+
+    Args:
+        num_channels: C.
+
+    Attributes:
+        mean_x: (MAX_BATCH, C, 1) of the source; std_x, mean_y, std_y alike.
+        num_update_x: (1) blocks the source's statistics are the mean of; num_update_y alike.
+        learn_x: (1) 1 while each block in evaluation is to be learnt from; learn_y alike.
+
+    Source: Huang & Belongie 2017, arXiv:1703.06868, equation 8.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        for side in ("x", "y"):
+            self.register_buffer(f"mean_{side}", torch.zeros(MAX_BATCH, num_channels, 1))
+            self.register_buffer(f"std_{side}", torch.ones(MAX_BATCH, num_channels, 1))
+            self.register_buffer(f"learn_{side}", torch.zeros(1))
+            self.register_buffer(f"num_update_{side}", torch.zeros(1))
+        self.floor = STD_FLOOR  # TorchScript reads attributes, but no globals
+
+    mean_x: Tensor
+    std_x: Tensor
+    learn_x: Tensor
+    num_update_x: Tensor
+    mean_y: Tensor
+    std_y: Tensor
+    learn_y: Tensor
+    num_update_y: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, T) of the input's shape; B at most MAX_BATCH in evaluation."""
+        if self.training:
+            return x
+        size = x.shape[0]
+        if bool(self.learn_y):
+            self._learn(x, self.mean_y, self.std_y, self.num_update_y)
+            return x
+        if bool(self.learn_x):
+            self._learn(x, self.mean_x, self.std_x, self.num_update_x)
+        if bool(self.num_update_x) and bool(self.num_update_y):
+            x = (x - self.mean_x[:size]) / (self.std_x[:size] + self.floor)
+            x = x * self.std_y[:size] + self.mean_y[:size]
+        return x
+
+    def _learn(self, x: Tensor, mean: Tensor, std: Tensor, count: Tensor) -> None:
+        """Take a block into the running mean of means and of standard deviations."""
+        size = x.shape[0]
+        mean[:size] += (x.mean(-1, keepdim=True) - mean[:size]) / (count + 1.0)
+        std[:size] += (x.std(-1, keepdim=True) - std[:size]) / (count + 1.0)
+        count += 1.0
+
+    def reset(self) -> None:
+        """Forget both sides: the identity again."""
+        for mean, std, count in (
+            (self.mean_x, self.std_x, self.num_update_x),
+            (self.mean_y, self.std_y, self.num_update_y),
+        ):
+            mean.zero_()
+            std.fill_(1.0)
+            count.zero_()

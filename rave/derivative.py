@@ -1,0 +1,44 @@
+"""Audio of models that were trained on its derivative. C channels, t samples.
+
+Differs: acids-rave leaves the derivative's factor 1/2 in what it integrates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import lfilter
+
+Array = NDArray[np.float32]
+CUTOFF_HZ = 10.0  # of the integrator, which lets no constant through; acids-rave's
+
+
+def differentiated(blocks: Iterable[Array]) -> Iterator[Array]:
+    """Yield half the difference of neighbouring samples of one file's audio, in blocks (C, t)."""
+    return _filtered(blocks, [0.5, -0.5], [1.0])
+
+
+def integrated(blocks: Iterable[Array], sample_rate_hz: int) -> Iterator[Array]:
+    """Yield what `differentiated` was made of, but for what lies below `CUTOFF_HZ`.
+
+    Args:
+        blocks: (C, t) each, of one file.
+        sample_rate_hz: Of the audio.
+    """
+    pole = 1.0 / (1.0 + 2.0 * math.pi * CUTOFF_HZ / sample_rate_hz)
+    return _filtered(blocks, [2.0, -2.0], [1.0, -2.0 * pole, pole * pole])
+
+
+def _filtered(
+    blocks: Iterable[Array], numerator: list[float], denominator: list[float]
+) -> Iterator[Array]:
+    state = None
+    for block in blocks:
+        if state is None:
+            order = max(len(numerator), len(denominator)) - 1
+            state = np.zeros((block.shape[0], order))
+        audio, state = lfilter(numerator, denominator, block.astype(np.float64), axis=1, zi=state)
+        yield audio.astype(np.float32)

@@ -1,0 +1,193 @@
+"""Recipes and their options, and the parts that only they build."""
+
+import pytest
+import torch
+from rave_models import band_noise, build_model, small_model
+from rave_runs import TINY, checkpoint, prepare
+
+from rave import experiment
+from rave.blocks.adain import AdaIN
+from rave.blocks.noise import NoiseGenerator
+from rave.blocks.snake import Snake
+from rave.codec import load_model
+from rave.main_cli import main
+
+COMBINED = (
+    "v1",
+    "v1+causal",
+    "onnx+causal",
+    "v3",
+    "v2+causal+noise",
+    "v2_small+causal+snake+adain",
+)
+CAUSAL = ("v1+causal", "onnx+causal", "v3+causal", "v2+noise+causal", "v2_small+causal")
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Options
+
+
+@pytest.mark.parametrize("recipe", COMBINED)
+def test_the_saved_config_rebuilds_the_model(tmp_path, recipe):
+    model = small_model(recipe)
+    config = experiment.resolved_config()
+    experiment.save_run(tmp_path / "run", "rave", config, config)
+    again = experiment.rebuild_model(tmp_path / "run", "rave").eval()
+    again.load_state_dict(model.state_dict())
+    latents = normal(1, 4, 3)
+    noise = None if model.decoder.noise is None else band_noise(model, 3)
+    assert torch.equal(again.decode(latents, noise), model.decode(latents, noise))
+    assert str(again) == str(model)
+
+
+def test_the_order_of_options_does_not_matter():
+    first = small_model("v2_small+causal+noise+snake")
+    assert str(first) == str(small_model("v2_small+snake+noise+causal"))
+    assert str(first) != str(small_model("v2_small"))
+
+
+def test_v3_is_v2_with_its_options():
+    assert str(small_model("v3")) == str(small_model("v2+adain+snake"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("v2+reverb", r"no option 'reverb'. Choose among: adain, "),
+        ("v4+causal", r"no recipe 'v4'"),
+        ("v2+", r"no option ''"),
+        ("v1+noise", r"Option 'noise' changes nothing in 'v1'; leave it out"),
+        ("onnx+snake", r"Option 'snake' changes nothing in 'onnx'"),
+        ("raspberry+adain", r"Option 'adain' changes nothing in 'raspberry'"),
+    ],
+)
+def test_an_option_that_is_not_there_or_would_do_nothing_is_refused(recipe, message):
+    with pytest.raises(ValueError, match=message):
+        experiment.parse_recipe("rave", recipe)
+
+
+@pytest.mark.parametrize("recipe", CAUSAL)
+def test_appended_audio_never_changes_earlier_frames(recipe):
+    model = small_model(recipe)
+    hop, audio = model.hop_samples, 0.1 * normal(1, 1, 12 * model.hop_samples)
+    assert model.encoder_reach_frames()[1] == 0
+    whole = model.encode(audio).mean
+    for num_frames in (1, 5, 11):
+        part = model.encode(audio[..., : num_frames * hop]).mean
+        assert torch.allclose(part, whole[..., :num_frames], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", CAUSAL)
+def test_appended_latents_change_earlier_bands_only_by_the_transposed_convolutions(recipe):
+    """They reach half a stride to the left of each frame: less than one frame in all."""
+    model = small_model(recipe)
+    latents, steps = normal(1, 4, 12), model.hop_samples // 16
+    noise = None if model.decoder.noise is None else band_noise(model, 12)
+    whole = model.decode_bands(latents, noise)
+    for num_frames in (2, 7, 11):
+        kept = (num_frames - 1) * steps
+        given = None if noise is None else noise[..., : num_frames * steps]
+        part = model.decode_bands(latents[..., :num_frames], given)
+        assert torch.allclose(part[..., :kept], whole[..., :kept], rtol=0, atol=1e-6)
+
+
+# Parts
+
+
+def test_snake_is_periodic_around_the_identity():
+    snake = Snake(2)
+    snake.alpha.data = torch.tensor([[1.0], [2.0]])
+    x = normal(1, 2, 50)
+    found = snake(x) - x
+    assert torch.allclose(found[:, 0], torch.sin(x[:, 0]).square(), atol=1e-6)
+    assert torch.allclose(found[:, 1], torch.sin(2 * x[:, 1]).square() / 2, atol=1e-6)
+
+
+def test_adaptation_gives_the_source_the_statistics_of_the_target():
+    layer, source, target = AdaIN(3).eval(), 2 + 3 * normal(1, 3, 4000), normal(1, 3, 4000, seed=1)
+    assert torch.equal(layer(source), source)
+    layer.learn_y.fill_(1)
+    assert torch.equal(layer(target), target)
+    layer.learn_y.zero_()
+    assert torch.equal(layer(source), source)  # the source's are not known yet
+    layer.learn_x.fill_(1)
+    found = layer(source)
+    for moment in (torch.mean, torch.std):
+        assert torch.allclose(moment(found, dim=-1), moment(target, dim=-1), atol=1e-3)
+    assert torch.equal(layer.train()(source), source)
+    layer.reset()
+    layer.eval().learn_x.zero_()
+    assert torch.equal(layer(source), source)
+
+
+def test_adaptation_learns_the_mean_of_its_blocks():
+    layer, blocks = AdaIN(2).eval(), [normal(3, 2, 100, seed=i) + i for i in range(4)]
+    layer.learn_x.fill_(1)
+    for block in blocks:
+        layer(block)
+    means = torch.stack([block.mean(-1, keepdim=True) for block in blocks]).mean(0)
+    assert torch.allclose(layer.mean_x[:3], means, atol=1e-5)
+    assert float(layer.num_update_x) == 4
+    assert torch.equal(layer.mean_x[3:], torch.zeros(61, 2, 1))
+
+
+def test_noise_block_by_block_is_the_noise_times_equal_amplitudes():
+    """A flat spectrum is a response of one step, which nothing cuts."""
+    generator = NoiseGenerator(1, 4, 1, 1, [4, 4, 4], 5, kernel_size=3, overlaps=False)
+    noise = 2 * torch.rand(1, 1, 640, generator=torch.Generator().manual_seed(0)) - 1
+    raw = torch.logit(torch.tensor(0.25 / 2) ** (1 / 2.3)) + 5
+    generator.net = Constant(raw, 5, 10)
+    assert torch.allclose(generator(torch.zeros(1, 1, 640), noise), 0.25 * noise, atol=1e-5)
+
+
+class Constant(torch.nn.Module):
+    """Gives one value for all rows and blocks."""
+
+    def __init__(self, value, num_rows, num_blocks):
+        super().__init__()
+        self.value = value.expand(1, num_rows, num_blocks)
+
+    def forward(self, hidden):
+        return self.value
+
+
+def test_a_block_does_not_hear_the_noise_of_another():
+    model = small_model("v2+noise")
+    assert not model.decoder.noise.overlaps
+    hidden, noise = normal(1, 2, 64), band_noise(model, 1)[..., :64]
+    changed = noise.clone()
+    changed[..., 24:32] = 0
+    difference = (model.decoder.noise(hidden, noise) - model.decoder.noise(hidden, changed)).abs()
+    assert difference[..., 24:32].max() > 0
+    assert max(difference[..., :24].max(), difference[..., 32:].max()) < 1e-9
+
+
+# Training
+
+
+@pytest.mark.parametrize("recipe", ["v1", "v3+causal", "v2+noise"])
+def test_recipes_train_through_both_phases_and_open_again(tmp_path, recipe):
+    out = tmp_path / "run"
+    settings = [s for s in TINY if "DILATIONS" not in s or recipe != "v1"]
+    settings = ["RATIOS=[4, 2]" if "RATIOS" in s else s for s in settings]
+    if recipe == "v1":
+        settings.append("noise.NoiseGenerator.ratios=[2, 4]")
+    sets = [part for setting in settings for part in ("--set", setting)]
+    where = ["--data", str(prepare(tmp_path)), "--out", str(out), "--device", "cpu"]
+    assert main(["train", recipe, *where, *sets]) == 0
+    model = load_model(out)
+    for name, value in model.state_dict().items():
+        assert torch.isfinite(value).all(), name
+    if recipe == "v1":
+        # 4 of 8 steps are of phase 2, in which the latents stay what they are.
+        counts = [v for n, v in checkpoint(out)["state_dict"].items() if "num_batches" in n]
+        assert [int(count) for count in counts] == [4, 4]
+
+
+def test_a_recipe_file_is_taken_whatever_its_name(tmp_path):
+    path = tmp_path / "a+b.gin"
+    path.write_text("include 'recipes/v2.gin'\n")
+    assert str(build_model(str(path), "CAPACITY=2")) == str(build_model("v2", "CAPACITY=2"))
