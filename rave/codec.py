@@ -34,6 +34,7 @@ from rave.latents import LatentHeader, LatentStatistics, check_codec
 from rave.model import RAVE
 from rave.positional_noise import PositionalNoise
 from rave.upstream import run as upstream
+from rave.upstream import torchscript as upstream_script
 
 Array = NDArray[np.float32]
 WINDOW_FRAMES = 128
@@ -314,7 +315,7 @@ def audio_windows(
 def load_codec(
     path: Path, device: torch.device, *, ema: bool = False, derivative: bool = False
 ) -> Codec:
-    """Open a codec: a run of `rave train` or of acids-rave, or a .ts file of `rave export`.
+    """Open a codec: a run, or a .ts file, of `rave train` and `rave export` or of acids-rave.
 
     A .ts file is a program: open only those whose origin you trust.
 
@@ -403,4 +404,37 @@ def _load_torchscript(path: Path, device: torch.device) -> Codec:
             raise ValueError(
                 f"Cannot read the codec '{path}' ({str(error).splitlines()[0]}). Export it again."
             ) from error
-    return Codec(network, CodecFormat.from_json(extra[TORCHSCRIPT_HEADER], path), path, device)
+    if not extra[TORCHSCRIPT_HEADER] and upstream_script.is_export(network):
+        return _load_upstream_torchscript(network, path, device)
+    codec_format = CodecFormat.from_json(extra[TORCHSCRIPT_HEADER], path)
+    if hasattr(network, "decode_offline"):
+        network = _OfflinePart(network)
+    return Codec(network, codec_format, path, device)
+
+
+def _load_upstream_torchscript(network: Any, path: Path, device: torch.device) -> Codec:
+    """Return the codec of a .ts of acids-rave; its first principal latents."""
+    cropped, model, fingerprint = upstream_script.open_export(network.cpu(), path)
+    codec_format = replace(
+        CodecFormat.of(model, fingerprint),
+        latent_size=cropped.num_latents,
+        noise_rows=model.latent_size - cropped.num_latents,
+        noise_steps_per_frame=1,
+    )
+    return Codec(cropped, codec_format, path, device)
+
+
+class _OfflinePart(nn.Module):
+    """The model inside a module for nn~, whose own methods are those of a stream."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    def posterior_parameters(self, audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and std of the posterior, as `RAVE` does."""
+        return self.network.posterior_parameters(audio)
+
+    def decode(self, latents: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the audio of latents, as `RAVE` does."""
+        return self.network.decode_offline(latents, noise)

@@ -13,6 +13,7 @@ from rave.codec import TORCHSCRIPT_HEADER, CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.files import atomic_write
 from rave.model import RAVE
+from rave.nn_tilde import NNTilde
 
 
 class ScriptedRAVE(nn.Module):
@@ -55,10 +56,44 @@ def export_torchscript(model: RAVE, codec_format: CodecFormat, path: Path) -> No
         path: The file.
     """
     fold_weight_norm(model)
+    _write(ScriptedRAVE(model.eval()), codec_format, path)
+
+
+def export_nn_tilde(
+    model: RAVE,
+    codec_format: CodecFormat,
+    path: Path,
+    num_latents: int,
+    noise_seed: int,
+    host_rate_hz: int | None = None,
+) -> tuple[int, int]:
+    """Write a model as TorchScript for nn~, as `export_torchscript` does.
+
+    Args:
+        model: To write.
+        codec_format: That the file states: the model's own, of all its latents.
+        path: The file.
+        num_latents: Of `encode` and `decode`; see `rave.nn_tilde.latent_count`.
+        noise_seed: Of the noise in `decode`; negative: other noise each time.
+        host_rate_hz: Sample rate of the host, if not the model's.
+
+    Returns:
+        Latency of encode and decode, in samples of the host.
+
+    Raises:
+        ValueError: If a layer has no streaming form, or the host's rate or the hop does not fit.
+    """
+    fold_weight_norm(model)
+    module = NNTilde(model.eval(), num_latents, noise_seed, host_rate_hz).eval()
+    _write(module, codec_format, path)
+    return module.encode_latency_samples, module.decode_latency_samples
+
+
+def _write(module: nn.Module, codec_format: CodecFormat, path: Path) -> None:
     with warnings.catch_warnings():
         # 2026-11: torch.jit is deprecated in favour of torch.export, which nn~ cannot load.
         warnings.simplefilter("ignore", DeprecationWarning)
-        scripted = torch.jit.script(ScriptedRAVE(model.eval()))
+        scripted = torch.jit.script(module)
         with atomic_write(path) as temporary:
             extra = {TORCHSCRIPT_HEADER: codec_format.to_json()}
             # By way of memory: on a full disk torch's own writer would end the program.

@@ -73,6 +73,8 @@ class NoiseGenerator(nn.Module):
         self.response_steps = 2 * num_bins - 2
         # A step is in a block and in its half of a response; what the layers see comes on top.
         half = self.response_steps // 2
+        # The response is centred: cut the same on both sides, or let a causal one come later.
+        self.lead_steps = half if overlaps and not is_causal else 0
         self.reach_steps = self.block_steps + (half * (2 if is_causal else 1) if overlaps else 0)
 
     def forward(self, hidden: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -86,14 +88,28 @@ class NoiseGenerator(nn.Module):
             (B, C·M, S).
         """
         batch, steps = hidden.shape[0], hidden.shape[2]
-        num_blocks = steps // self.block_steps
-        amplitudes = amplitude(self.net(hidden) + self.bias)
-        amplitudes = amplitudes.reshape(batch * self.out_channels, self.num_bins, num_blocks)
-        response = torch.fft.irfft(amplitudes.transpose(1, 2), n=self.response_steps)
-        window = torch.hann_window(self.response_steps, device=hidden.device)
-        response = response.roll(self.response_steps // 2, -1) * window
         if noise is None:
             noise = 2.0 * torch.rand(batch, self.out_channels, steps, device=hidden.device) - 1.0
+        shaped = self.shaped(self.net(hidden), noise)
+        return shaped[..., self.lead_steps : self.lead_steps + steps]
+
+    def shaped(self, raw: Tensor, noise: Tensor) -> Tensor:
+        """Return shaped noise with the whole responses of its first and last block.
+
+        Args:
+            raw: (B, C·M·num_bins, S/F), of the last layer.
+            noise: (B, C·M, S).
+
+        Returns:
+            (B, C·M, S + W); (B, C·M, S) without `overlaps`.
+        """
+        batch, steps = noise.shape[0], noise.shape[2]
+        num_blocks = steps // self.block_steps
+        amplitudes = amplitude(raw + self.bias)
+        amplitudes = amplitudes.reshape(batch * self.out_channels, self.num_bins, num_blocks)
+        response = torch.fft.irfft(amplitudes.transpose(1, 2), n=self.response_steps)
+        window = torch.hann_window(self.response_steps, device=noise.device)
+        response = response.roll(self.response_steps // 2, -1) * window
         blocks = noise.reshape(batch * self.out_channels, num_blocks, self.block_steps)
         if not self.overlaps:
             return self._block_by_block(blocks, response).reshape(noise.shape)
@@ -102,9 +118,7 @@ class NoiseGenerator(nn.Module):
         pieces = torch.fft.irfft(product, n=size).transpose(1, 2)
         total = steps + self.response_steps
         summed = functional.fold(pieces, (1, total), (1, size), stride=(1, self.block_steps))
-        # The response is centred: cut the same on both sides, or let a causal one come later.
-        start = 0 if self.is_causal else self.response_steps // 2
-        return summed.reshape(batch, self.out_channels, total)[..., start : start + steps]
+        return summed.reshape(batch, self.out_channels, total)
 
     def _block_by_block(self, blocks: Tensor, response: Tensor) -> Tensor:
         """Return each block convolved with its response, both F steps long, cut at the block."""

@@ -1,4 +1,4 @@
-"""`rave export`: a run → one TorchScript file, or a run folder of acids-rave."""
+"""`rave export`: a run → one TorchScript file, ONNX, or a run folder of acids-rave."""
 
 from __future__ import annotations
 
@@ -11,25 +11,57 @@ from rave.command import Result, add_weights, chosen_weights, command_parser
 if TYPE_CHECKING:
     from rave.codec import Codec
 
-TORCHSCRIPT, ACIDS_RAVE = "torchscript", "acids-rave"
+TORCHSCRIPT, ACIDS_RAVE, ONNX = "torchscript", "acids-rave", "onnx"
+FIDELITY = 0.95  # as in acids-rave
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave export`."""
     parser = command_parser(
         "rave export",
-        "Write a trained autoencoder as TorchScript with encode, decode and forward, or as a run "
-        "folder that acids-rave opens, and check it against the run.",
+        "Write a trained autoencoder as TorchScript with encode, decode and forward, as ONNX, "
+        "or as a run folder that acids-rave opens, and check it against the run.",
         "rave export runs/piano piano.ts",
     )
     parser.add_argument("run", type=Path, help="run folder of `rave train` or of acids-rave")
     parser.add_argument("out", type=Path, help="file to write, ending in .ts, or folder to make")
     parser.add_argument(
         "--format",
-        choices=(TORCHSCRIPT, ACIDS_RAVE),
+        choices=(TORCHSCRIPT, ACIDS_RAVE, ONNX),
         default=TORCHSCRIPT,
         help="torchscript: a .ts file; acids-rave: a folder with config.gin and checkpoint, whose "
-        "latents have a fingerprint of their own (default torchscript)",
+        "latents have a fingerprint of their own; onnx: a folder with encoder and decoder "
+        "(default torchscript)",
+    )
+    streaming = parser.add_argument_group("for nn~ (Max, PureData, SuperCollider)")
+    streaming.add_argument(
+        "--streaming",
+        action="store_true",
+        help="write a .ts whose encode, decode and forward take a stream block by block",
+    )
+    streaming.add_argument(
+        "--fidelity",
+        type=float,
+        metavar="SHARE",
+        help="as many principal latents as carry this share of the variance, in (0, 1]; 1 is all "
+        f"(default {FIDELITY})",
+    )
+    streaming.add_argument(
+        "--power-of-two",
+        action="store_true",
+        help="round that number up to a power of two, as acids-rave does",
+    )
+    streaming.add_argument(
+        "--noise-seed",
+        type=int,
+        metavar="SEED",
+        help="the same noise in decode each time, from 0 on (default: other noise each time)",
+    )
+    streaming.add_argument(
+        "--host-rate",
+        type=int,
+        metavar="HZ",
+        help="sample rate of the host, twice or four times the model's (default: the model's)",
     )
     add_weights(parser)
     return parser
@@ -45,26 +77,30 @@ def run(options: argparse.Namespace) -> Result:
     """
     import torch
 
-    from rave.codec import load_codec
+    from rave.codec import load_codec, load_run
 
-    notes = _write(options)
-    device = torch.device("cpu")
-    run = load_codec(options.run, device, **chosen_weights(options))
-    export = load_codec(options.out, device)
+    difference, notes = _write(options)
+    if difference is None:
+        device = torch.device("cpu")
+        run = load_codec(options.run, device, **chosen_weights(options))
+        export = load_codec(options.out, device)
+        difference, fingerprint = _largest_difference(run, export), export.format.fingerprint
+    else:
+        fingerprint = load_run(options.run, **chosen_weights(options))[1].fingerprint
     files = [p for p in (options.out, *options.out.rglob("*")) if p.is_file()]
     figures = {
         "file": str(options.out),
         "format": options.format,
-        "fingerprint": export.format.fingerprint,
+        "fingerprint": fingerprint,
         "size_mib": sum(path.stat().st_size for path in files) / 2**20,
-        "largest_difference": _largest_difference(run, export),
+        "largest_difference": difference,
     }
     told = "'{file}' ({size_mib:.1f} MiB) equals the run to {largest_difference:.1e}."
     return Result("\n".join([told.format(**figures), *notes]), figures)
 
 
-def _write(options: argparse.Namespace) -> list[str]:
-    """Write the output and return what the user should know of it."""
+def _write(options: argparse.Namespace) -> tuple[float | None, list[str]]:
+    """Write the output; return its difference from the run, if compared, and what to know of it."""
     from rave.codec import load_run
     from rave.export import export_torchscript
     from rave.upstream.export import export_run
@@ -79,9 +115,16 @@ def _write(options: argparse.Namespace) -> list[str]:
         raise ValueError(
             f"'{options.out}' would be a folder; give a name that does not end in .ts."
         )
+    _check_streaming(options)
+    if options.streaming:
+        return None, _write_streaming(options)
     if is_script:
         export_torchscript(*load_run(options.run, **chosen_weights(options)), options.out)
-        return []
+        return None, []
+    if options.format == ONNX:
+        from rave.onnx_export import export_onnx
+
+        return export_onnx(*load_run(options.run, **chosen_weights(options)), options.out), []
     if options.ema or options.derivative:
         raise ValueError(
             "A run folder of acids-rave cannot say --ema or --derivative. Leave them out, and give "
@@ -90,7 +133,40 @@ def _write(options: argparse.Namespace) -> list[str]:
     notes = ["It is a codec of its own: what it is to decode, encode with it."]
     if not export_run(options.run, options.out):
         notes.append("The discriminators did not go along.")
-    return notes
+    return None, notes
+
+
+def _check_streaming(options: argparse.Namespace) -> None:
+    """Refuse options that would have no effect."""
+    if options.derivative and (options.streaming or options.format == ONNX):
+        raise ValueError("Neither a stream nor ONNX can integrate audio; leave out --derivative.")
+    if options.streaming and options.format == TORCHSCRIPT:
+        return
+    if options.streaming:
+        raise ValueError(f"--streaming writes TorchScript; leave out --format {options.format}.")
+    for name in ("fidelity", "power_of_two", "noise_seed", "host_rate"):
+        if getattr(options, name) not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} is for --streaming; add it.")
+
+
+def _write_streaming(options: argparse.Namespace) -> list[str]:
+    """Write a module for nn~ and return what the user should know of it."""
+    from rave.codec import load_run
+    from rave.export import export_nn_tilde
+    from rave.nn_tilde import FRESH_NOISE, host_ratio, latent_count
+
+    model, codec_format = load_run(options.run, **chosen_weights(options))
+    wanted = FIDELITY if options.fidelity is None else options.fidelity
+    count = latent_count(model.fidelity, wanted, options.power_of_two)
+    seed = FRESH_NOISE if options.noise_seed is None else options.noise_seed
+    encode, decode = export_nn_tilde(
+        model, codec_format, options.out, count, seed, options.host_rate
+    )
+    rate_hz = model.sample_rate_hz * host_ratio(model.sample_rate_hz, options.host_rate)
+    return [
+        f"In nn~ at {rate_hz} Hz, {count} of {model.latent_size} latents. Late: encode {encode} "
+        f"samples, decode {decode}, both {1000 * (encode + decode) / rate_hz:.1f} ms."
+    ]
 
 
 def _largest_difference(run: Codec, export: Codec) -> float:

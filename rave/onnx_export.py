@@ -1,0 +1,133 @@
+"""A trained autoencoder as ONNX: `encoder.onnx`, `decoder.onnx`, and `codec.json` beside them.
+
+encoder.onnx   audio (1, C, n·hop) → mean, std (1, D, n)
+decoder.onnx   latents (1, D, n), for decoders with noise also noise (1, C·M, n·hop/M) uniform in
+               [-1, 1) → audio (1, C, n·hop)
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rave.codec import TORCHSCRIPT_HEADER, CodecFormat
+from rave.convolution import fold_weight_norm
+from rave.files import atomic_write
+from rave.model import RAVE
+
+ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
+LARGEST_DIFFERENCE = 1e-4  # of ONNX Runtime from torch, relative to the largest value
+EXAMPLE_FRAMES, CHECKED_FRAMES = 8, 13  # another length than the traced one
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: RAVE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.posterior_parameters(audio)
+
+
+class _Decoder(nn.Module):
+    def __init__(self, model: RAVE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.model.decode(latents, noise)
+
+
+def _inputs(model: RAVE, codec_format: CodecFormat, num_frames: int) -> list[dict[str, Tensor]]:
+    """Return inputs of encoder and decoder by name."""
+    draw = torch.Generator().manual_seed(num_frames)
+    size = 1, model.num_channels, num_frames * model.hop_samples
+    audio = 0.3 * torch.randn(size, generator=draw)
+    latents = {"latents": torch.randn(1, model.latent_size, num_frames, generator=draw)}
+    if codec_format.noise_rows:
+        steps = num_frames * codec_format.noise_steps_per_frame
+        rows = torch.rand(1, codec_format.noise_rows, steps, generator=draw)
+        latents["noise"] = 2 * rows - 1
+    return [{"audio": audio}, latents]
+
+
+def export_onnx(model: RAVE, codec_format: CodecFormat, folder: Path) -> float:
+    """Write a model as ONNX and compare it with torch. Its weight norm is folded in place.
+
+    Args:
+        model: To write.
+        codec_format: That codec.json states.
+        folder: To write into.
+
+    Returns:
+        The largest difference of any output, relative to its largest value.
+
+    Raises:
+        ValueError: If the packages of the extra [onnx] are missing, or the difference is too large.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch.onnx needs it
+    except ImportError as error:
+        raise ValueError(
+            f"ONNX needs a package that is not installed ({error.name}). "
+            "Install it with pip install 'rave-diffwave[onnx]'."
+        ) from error
+    fold_weight_norm(model.eval().requires_grad_(False))
+    frames = torch.export.Dim("frames", min=2)
+    per_frame = {"audio": model.hop_samples, "latents": 1}
+    per_frame["noise"] = codec_format.noise_steps_per_frame
+    examples = _inputs(model, codec_format, EXAMPLE_FRAMES)
+    checks = _inputs(model, codec_format, CHECKED_FRAMES)
+    folder.mkdir(parents=True, exist_ok=True)
+    largest = 0.0
+    parts = (_Encoder(model), ENCODER, ["mean", "std"]), (_Decoder(model), DECODER, ["audio"])
+    for (part, name, outputs), example, check in zip(parts, examples, checks, strict=True):
+        shapes = {key: {2: per_frame[key] * frames} for key in example}
+        with _quiet(), atomic_write(folder / name) as temporary:
+            program: Any = torch.onnx.export(
+                part,
+                tuple(example.values()),
+                input_names=list(example),
+                output_names=outputs,
+                dynamic_shapes=shapes,
+                dynamo=True,
+                verbose=False,
+            )
+            temporary.write_bytes(program.model_proto.SerializeToString())
+        session = onnxruntime.InferenceSession(str(folder / name))
+        found = session.run(None, {key: value.numpy() for key, value in check.items()})
+        wanted = part(**check)
+        for a, b in zip(found, wanted if len(outputs) > 1 else [wanted], strict=True):
+            largest = max(largest, float(np.abs(a - b.numpy()).max() / b.abs().max()))
+    if largest > LARGEST_DIFFERENCE:
+        raise ValueError(
+            f"'{folder}' differs from the run by {largest:.1e} of its largest value, more than "
+            f"{LARGEST_DIFFERENCE:.0e}. Do not use it."
+        )
+    with atomic_write(folder / TORCHSCRIPT_HEADER) as temporary:
+        temporary.write_text(codec_format.to_json())
+    return largest
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch.onnx says of packages that nothing here uses."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # 2026-11: torch.onnx uses functions of onnxscript and copyreg that are deprecated.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,357 @@
+"""Layers that take a stream block by block and give what they would give of the whole.
+
+A layer that looks ahead must wait: its output is delayed. `streamed` converts a chain of layers
+and counts the delay on the way; a strided layer waits until its delay is a whole number of output
+steps, so that an encoder is late by whole latent frames and gives what the offline encoder gives.
+
+    offline   a0 a1 a2 a3 a4 a5        each a depends on inputs up to 2 steps later
+    stream    ·  ·  a0 a1 a2 a3        the same numbers, 2 steps late
+
+Whoever calls the layers counts time. Every block comes with `frame`, the latent frame at which its
+first step would be if nothing were delayed, and with `is_first`, which empties the layers' memory.
+A layer takes what lies before time 0 for zeros, as offline padding does: so even the first outputs
+are those of the whole.
+
+B batch, C channels, n steps of a block, F steps of a block of noise.
+"""
+
+# No `from __future__ import annotations`: TorchScript reads the annotations.
+
+from dataclasses import dataclass, replace
+from functools import singledispatch
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rave.blocks.adain import AdaIN
+from rave.blocks.noise import NoiseGenerator, amplitude
+from rave.blocks.snake import Snake
+from rave.blocks.v1 import DecoderV1, EncoderV1
+from rave.blocks.v2 import DecoderV2, EncoderV2, Residual
+from rave.convolution import Conv1d, ConvTranspose1d
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time of a stream at one place of a chain of layers.
+
+    Attributes:
+        delay_steps: How late the stream is.
+        steps_per_frame: Its steps per latent frame.
+    """
+
+    delay_steps: int
+    steps_per_frame: int
+
+    def later(self, steps: int) -> "Clock":
+        """Return the clock of the stream delayed by so many steps more."""
+        return replace(self, delay_steps=self.delay_steps + steps)
+
+
+def silence_before_start(x: Tensor, frame: int, steps_per_frame: int, delay_steps: int) -> Tensor:
+    """Return a block (B, C, n) with zeros where it lies before time 0."""
+    early = min(max(delay_steps - frame * steps_per_frame, 0), x.shape[2])
+    if early == 0:
+        return x
+    return torch.cat([torch.zeros_like(x[:, :, :early]), x[:, :, early:]], 2)
+
+
+def remembered(memory: Tensor, x: Tensor, steps: int, is_first: bool) -> Tensor:
+    """Return a block with the `steps` before it, from `memory` or zeros, in front."""
+    if is_first:
+        memory = x.new_zeros(x.shape[0], x.shape[1], steps)
+    return torch.cat([memory, x], 2)
+
+
+class Delay(nn.Module):
+    """A stream some steps later."""
+
+    memory: Tensor
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.register_buffer("memory", torch.zeros(1, 1, 0))
+
+    def forward(self, x: Tensor, is_first: bool) -> Tensor:
+        """Return (B, C, n) for (B, C, n)."""
+        if self.steps == 0:
+            return x
+        x = remembered(self.memory, x, self.steps, is_first)
+        self.memory = x[:, :, x.shape[2] - self.steps :].clone()
+        return x[:, :, : x.shape[2] - self.steps]
+
+
+class StreamingConv1d(nn.Module):
+    """A convolution of a stream: (B, C, n) → (B, out_channels, n / stride), stride a divisor of n.
+
+    Args:
+        weight: (out_channels, C / groups, kernel).
+        bias: (out_channels), or None.
+        reach: Steps left and right that an output sees.
+        stride: Input steps per output step.
+        dilation: Input steps between taps.
+        groups: Of channels.
+        clock: Of the input.
+    """
+
+    memory: Tensor
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        reach: tuple[int, int],
+        stride: int,
+        dilation: int,
+        groups: int,
+        clock: Clock,
+    ) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight, False), bias
+        self.stride, self.dilation, self.groups = stride, dilation, groups
+        self.delay_steps, self.steps_per_frame = clock.delay_steps, clock.steps_per_frame
+        delay = clock.delay_steps + reach[1]
+        self.wait = -delay % stride
+        self.kept = sum(reach) + self.wait
+        self.clock_after = Clock((delay + self.wait) // stride, clock.steps_per_frame // stride)
+        self.register_buffer("memory", torch.zeros(1, 1, 0))
+
+    def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return the outputs that are complete with this block."""
+        x = silence_before_start(x, frame, self.steps_per_frame, self.delay_steps)
+        if self.kept > 0:
+            x = remembered(self.memory, x, self.kept, is_first)
+            self.memory = x[:, :, x.shape[2] - self.kept :].clone()
+        x = x[:, :, : x.shape[2] - self.wait]
+        return functional.conv1d(
+            x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups
+        )
+
+
+class StreamingConvTranspose1d(nn.Module):
+    """A transposed convolution of kernel 2r and stride r of a stream: n → r·n, late by r/2."""
+
+    memory: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, clock: Clock) -> None:
+        super().__init__()
+        self.weight, self.bias, self.stride = nn.Parameter(weight, False), bias, stride
+        self.delay_steps, self.steps_per_frame = clock.delay_steps, clock.steps_per_frame
+        self.clock_after = Clock(
+            clock.delay_steps * stride + stride // 2, clock.steps_per_frame * stride
+        )
+        self.register_buffer("memory", torch.zeros(1, 1, 0))
+
+    def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return (B, out_channels, r·n) for (B, C, n)."""
+        x = silence_before_start(x, frame, self.steps_per_frame, self.delay_steps)
+        x = remembered(self.memory, x, 1, is_first)
+        self.memory = x[:, :, x.shape[2] - 1 :].clone()
+        return functional.conv_transpose1d(x, self.weight, self.bias, self.stride, self.stride)
+
+
+class Pointwise(nn.Module):
+    """A layer whose output at a step depends on its input at that step only."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return a block of the same length."""
+        return self.layer(x)
+
+
+class Chain(nn.Module):
+    """Layers one after the other."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return what the last layer gives."""
+        for layer in self.layers:
+            x = layer(x, frame, is_first)
+        return x
+
+
+class StreamingResidual(nn.Module):
+    """x + net(x), x as late as net(x)."""
+
+    def __init__(self, net: nn.Module, delay_steps: int) -> None:
+        super().__init__()
+        self.net, self.delay = net, Delay(delay_steps)
+
+    def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return a block of the same shape."""
+        return self.delay(x, is_first) + self.net(x, frame, is_first)
+
+
+class StreamingNoise(nn.Module):
+    """Shaped noise of a stream; blocks overlap into the next call."""
+
+    tail: Tensor
+
+    def __init__(self, generator: NoiseGenerator, clock: Clock) -> None:
+        super().__init__()
+        self.net, at_blocks = streamed(generator.net, clock)
+        self.generator = generator
+        delay = at_blocks.delay_steps * generator.block_steps
+        self.noise_delay, self.steps_per_frame = delay, clock.steps_per_frame
+        self.clock_after = Clock(delay + generator.lead_steps, clock.steps_per_frame)
+        self.delay = Delay(delay)
+        self.register_buffer("tail", torch.zeros(1, 1, 0))
+
+    def forward(self, hidden: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return (B, C·M, n) for hidden (B, in_channels, n) and noise (B, C·M, n)."""
+        steps = hidden.shape[2]
+        noise = self.delay(noise, is_first)
+        noise = silence_before_start(noise, frame, self.steps_per_frame, self.noise_delay)
+        summed = self.generator.shaped(self.net(hidden, frame, is_first), noise)
+        if not is_first and summed.shape[2] > steps:
+            summed = summed + functional.pad(self.tail, (0, steps))
+        self.tail = summed[:, :, steps:].clone()
+        return summed[:, :, :steps]
+
+
+class Together(nn.Module):
+    """Two streams, the earlier one delayed to the later."""
+
+    def __init__(self, first: Clock, second: Clock) -> None:
+        super().__init__()
+        late = second.delay_steps - first.delay_steps
+        self.first, self.second = Delay(max(late, 0)), Delay(max(-late, 0))
+        self.clock_after = first.later(max(late, 0))
+
+    def forward(self, first: Tensor, second: Tensor, is_first: bool) -> tuple[Tensor, Tensor]:
+        """Return both at one time."""
+        return self.first(first, is_first), self.second(second, is_first)
+
+
+class StreamingDecoderV1(nn.Module):
+    """`DecoderV1` of a stream, without and with noise."""
+
+    def __init__(self, decoder: DecoderV1, clock: Clock) -> None:
+        super().__init__()
+        self.net, at_hidden = streamed(decoder.net, clock)
+        self.wave, at_wave = streamed(decoder.wave, at_hidden)
+        self.loudness, at_loudness = streamed(decoder.loudness, at_hidden)
+        self.with_loudness = Together(at_wave, at_loudness)
+        self.clock_after, self.noise = self.with_loudness.clock_after, None
+        if decoder.noise is not None:
+            self.noise = StreamingNoise(decoder.noise, at_hidden)
+            self.with_noise = Together(self.clock_after, self.noise.clock_after)
+            self.clock_after = self.with_noise.clock_after
+
+    def forward(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return bands (B, C·M, n·hop/M) of latents (B, D, n) and noise of the bands' shape."""
+        hidden = self.net(latents, frame, is_first)
+        wave, loudness = self.with_loudness(
+            self.wave(hidden, frame, is_first), self.loudness(hidden, frame, is_first), is_first
+        )
+        bands = torch.tanh(wave) * amplitude(loudness)
+        if self.noise is not None:
+            shaped = self.noise(hidden, noise, frame, is_first)
+            bands, shaped = self.with_noise(bands, shaped, is_first)
+            bands = bands + shaped
+        return bands
+
+
+class StreamingDecoderV2(nn.Module):
+    """`DecoderV2` of a stream, without and with noise."""
+
+    def __init__(self, decoder: DecoderV2, clock: Clock) -> None:
+        super().__init__()
+        self.net, at_hidden = streamed(decoder.net, clock)
+        self.wave, at_wave = streamed(decoder.wave, at_hidden)
+        self.clock_after, self.noise = at_wave, None
+        if decoder.noise is not None:
+            self.noise = StreamingNoise(decoder.noise, at_hidden)
+            self.with_noise = Together(at_wave, self.noise.clock_after)
+            self.clock_after = self.with_noise.clock_after
+
+    def forward(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return bands (B, C·M, n·hop/M) of latents (B, D, n) and noise of the bands' shape."""
+        hidden = self.net(latents, frame, is_first)
+        wave, gate = self.wave(hidden, frame, is_first).chunk(2, dim=1)
+        bands = wave * torch.sigmoid(gate)
+        if self.noise is not None:
+            shaped = self.noise(hidden, noise, frame, is_first)
+            bands, shaped = self.with_noise(bands, shaped, is_first)
+            bands = bands + shaped
+        return torch.tanh(bands)
+
+
+@singledispatch
+def streamed(layer: nn.Module, clock: Clock) -> tuple[nn.Module, Clock]:
+    """Return the streaming form of a layer, which shares its weights, and the clock behind it.
+
+    Args:
+        layer: Without weight norm; see `fold_weight_norm`.
+        clock: Of its input.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    raise ValueError(
+        f"Layer {type(layer).__name__} has no streaming form. Export without --streaming."
+    )
+
+
+@streamed.register(nn.LeakyReLU)
+@streamed.register(nn.BatchNorm1d)
+@streamed.register(Snake)
+@streamed.register(AdaIN)
+def _(layer: nn.Module, clock: Clock) -> tuple[nn.Module, Clock]:
+    return Pointwise(layer), clock
+
+
+@streamed.register
+def _(layer: Conv1d, clock: Clock) -> tuple[nn.Module, Clock]:
+    bias, groups = getattr(layer, "bias", None), getattr(layer, "groups", 1)
+    reach = layer.left, layer.right
+    conv = StreamingConv1d(layer.weight, bias, reach, layer.stride, layer.dilation, groups, clock)
+    return conv, conv.clock_after
+
+
+@streamed.register
+def _(layer: ConvTranspose1d, clock: Clock) -> tuple[nn.Module, Clock]:
+    bias = getattr(layer, "bias", None)
+    conv = StreamingConvTranspose1d(layer.weight, bias, layer.stride, clock)
+    return conv, conv.clock_after
+
+
+@streamed.register
+def _(layer: nn.Sequential, clock: Clock) -> tuple[nn.Module, Clock]:
+    layers = []
+    for member in layer:
+        streaming, clock = streamed(member, clock)
+        layers.append(streaming)
+    return Chain(layers), clock
+
+
+@streamed.register
+def _(layer: Residual, clock: Clock) -> tuple[nn.Module, Clock]:
+    net, after = streamed(layer.net, clock)
+    return StreamingResidual(net, after.delay_steps - clock.delay_steps), after
+
+
+@streamed.register(EncoderV1)
+@streamed.register(EncoderV2)
+def _(layer: EncoderV1 | EncoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
+    return streamed(layer.net, clock)
+
+
+@streamed.register
+def _(layer: DecoderV1, clock: Clock) -> tuple[nn.Module, Clock]:
+    decoder = StreamingDecoderV1(layer, clock)
+    return decoder, decoder.clock_after
+
+
+@streamed.register
+def _(layer: DecoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
+    decoder = StreamingDecoderV2(layer, clock)
+    return decoder, decoder.clock_after

@@ -1,0 +1,121 @@
+"""The autoencoder of a stream: filter bank, encoder and decoder block by block.
+
+B batch, C audio channels, M bands, D latent size, n steps of a block.
+"""
+
+# No `from __future__ import annotations`: TorchScript reads the annotations.
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rave.model import RAVE
+from rave.pqmf import PQMF
+from rave.streaming import Clock, StreamingConv1d, silence_before_start, streamed
+
+
+def flip_odd(bands: Tensor, first_step: int) -> Tensor:
+    """Negate odd bands at even steps, counted from time 0."""
+    odd = torch.arange(bands.shape[1], device=bands.device)[:, None] % 2 == 1
+    even = (torch.arange(bands.shape[2], device=bands.device) + first_step) % 2 == 0
+    return torch.where(odd & even, -bands, bands)
+
+
+class StreamingAnalysis(nn.Module):
+    """Audio (B, C, n) → bands (B, C·M, n/M)."""
+
+    def __init__(self, pqmf: PQMF, clock: Clock) -> None:
+        super().__init__()
+        self.num_bands = pqmf.num_bands
+        weight, padding = pqmf.analysis_weight, pqmf.analysis_padding
+        self.conv = StreamingConv1d(weight, None, padding, pqmf.num_bands, 1, 1, clock)
+        self.clock_after = self.conv.clock_after
+        self.first_step = -self.clock_after.delay_steps
+
+    def forward(self, audio: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return the bands of a block of a whole, even number of band steps."""
+        batch, channels, samples = audio.shape
+        bands = self.conv(audio.reshape(batch * channels, 1, samples), frame, is_first)
+        bands = flip_odd(bands, self.first_step)
+        return bands.reshape(batch, channels * self.num_bands, -1)
+
+
+class StreamingSynthesis(nn.Module):
+    """Bands (B, C·M, n) → audio (B, C, n·M)."""
+
+    def __init__(self, pqmf: PQMF, clock: Clock) -> None:
+        super().__init__()
+        self.num_bands = pqmf.num_bands
+        weight, padding = pqmf.synthesis_weight, pqmf.synthesis_padding
+        self.conv = StreamingConv1d(weight, None, padding, 1, 1, 1, clock)
+        self.first_step = -clock.delay_steps
+        after = self.conv.clock_after
+        self.clock_after = Clock(
+            after.delay_steps * self.num_bands, after.steps_per_frame * self.num_bands
+        )
+
+    def forward(self, bands: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return the audio of a block of an even number of band steps."""
+        batch, rows, steps = bands.shape
+        channels = rows // self.num_bands
+        bands = flip_odd(bands.reshape(-1, self.num_bands, steps), self.first_step)
+        phases = self.conv(bands, frame, is_first)
+        audio = (self.num_bands * phases).flip(1).transpose(1, 2)
+        return audio.reshape(batch, channels, steps * self.num_bands)
+
+
+class StreamingRAVE(nn.Module):
+    """A model that takes and gives a stream; shares the weights of the offline one.
+
+    Args:
+        model: Without weight norm.
+
+    Attributes:
+        encoder_delay_frames: How late latents are, in latent frames.
+        decoder_delay_samples: How late audio is behind latents.
+    """
+
+    def __init__(self, model: RAVE) -> None:
+        super().__init__()
+        self.hop_samples, self.latent_size = model.hop_samples, model.latent_size
+        self.std_floor = model.std_floor
+        self.noise_rows = model.pqmf.num_bands * model.num_channels
+        self.noise_steps_per_frame = model.hop_samples // model.pqmf.num_bands
+        self.analysis = StreamingAnalysis(model.pqmf, Clock(0, model.hop_samples))
+        self.encoder, at_latents = streamed(model.encoder, self.analysis.clock_after)
+        self.decoder, at_bands = streamed(model.decoder, Clock(0, 1))
+        self.synthesis = StreamingSynthesis(model.pqmf, at_bands)
+        self.encoder_delay_frames = at_latents.delay_steps
+        self.decoder_delay_samples = self.synthesis.clock_after.delay_steps
+
+    @torch.jit.export
+    def encode(self, audio: Tensor, frame: int) -> tuple[Tensor, Tensor]:
+        """Return mean and std of the posterior, each (B, D, n), `encoder_delay_frames` late.
+
+        Args:
+            audio: (B, C, n·hop_samples).
+            frame: Its first frame; 0 begins a stream.
+        """
+        bands = self.analysis(audio, frame, frame == 0)
+        mean, scale = self.encoder(bands, frame, frame == 0).chunk(2, dim=1)
+        return mean, functional.softplus(scale) + self.std_floor
+
+    @torch.jit.export
+    def decode(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return audio (B, C, n·hop_samples), `decoder_delay_samples` late; silence before it.
+
+        Args:
+            latents: (B, D, n), raw.
+            noise: (B, noise_rows, n·noise_steps_per_frame) uniform in [-1, 1), for decoders
+                that use noise.
+            frame: Their first frame. Latents before frame 0 do not exist.
+            is_first: Begin a stream.
+        """
+        bands = self.decoder(latents, noise, frame, is_first)
+        audio = self.synthesis(bands, frame, is_first)
+        return silence_before_start(audio, frame, self.hop_samples, self.decoder_delay_samples)
+
+    def forward(self, audio: Tensor, noise: Tensor, frame: int) -> Tensor:
+        """Return audio encoded and decoded, late by both."""
+        mean, _ = self.encode(audio, frame)
+        return self.decode(mean, noise, frame - self.encoder_delay_frames, frame == 0)

@@ -1,0 +1,242 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from nn_host import Host
+from rave_models import SHORT, small_model, write_run
+from rave_runs import make_informative
+
+from rave.codec import CodecFormat, DecoderNoise, load_codec
+from rave.convolution import fold_weight_norm
+from rave.export import export_nn_tilde
+from rave.latents import LatentStatistics
+from rave.main_cli import main
+from rave.nn_tilde import FRESH_NOISE, NNTilde, latent_count
+from rave.resampling import StreamingResampler
+
+NOISY = ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")
+STEREO = ("v2", *SHORT, "NUM_CHANNELS=2")
+FIDELITY = torch.tensor([0.6, 0.9, 0.99, 1.0])
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+
+def model_of(*recipe):
+    """Return a small model whose latents are rotated and not centred."""
+    model = small_model(*recipe)
+    model.latent_pca.copy_(torch.linalg.qr(torch.arange(16.0).reshape(4, 4).cos())[0])
+    model.latent_mean.copy_(torch.tensor([0.005, -0.005, 0.01, 0.0]))
+    model.fidelity.copy_(FIDELITY)
+    return model
+
+
+def exported(path, *recipe, num_latents=4, seed=0, host_rate_hz=None):
+    model = model_of(*recipe)
+    codec_format = CodecFormat.of(model)
+    latencies = export_nn_tilde(model, codec_format, path, num_latents, seed, host_rate_hz)
+    return model, latencies
+
+
+@pytest.fixture(scope="module", params=[("v2", *SHORT), STEREO], ids=["mono", "stereo"])
+def at_host(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("nn") / "codec.ts"
+    model, latencies = exported(path, *request.param)
+    return model, path, latencies
+
+
+def audio_of(model, num_frames, ratio=1, batch=1):
+    shape = (batch, model.num_channels, num_frames * model.hop_samples * ratio)
+    return 0.3 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def relative(found, wanted):
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+@torch.inference_mode()
+def test_the_host_finds_what_it_asks_for(at_host):
+    model, path, latencies = at_host
+    host = Host(path)
+    channels, hop = model.num_channels, model.hop_samples
+    assert host.params == {
+        "encode": [channels, 1, 4, hop],
+        "decode": [4, hop, channels, 1],
+        "forward": [channels, 1, channels, 1],
+    }
+    for name in host.methods:
+        host.self_test(name, 8192)
+    assert host.sample_rate_hz == 44100
+    assert host.module.get_latency() == [sum(latencies)]
+    assert host.module.set_latency(0) != 0
+    assert host.module.set_buffer_attribute("none", torch.zeros(1), 44100) != 0
+    assert len(host.module.encode_output_labels) == 4
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("blocks", [1, 2, 8])
+def test_the_host_hears_the_offline_model_after_the_stated_latency(at_host, blocks):
+    model, path, (encode_late, decode_late) = at_host
+    host, audio = Host(path), audio_of(model, 48)
+    size, hop = blocks * model.hop_samples, model.hop_samples
+    mean, _ = model.posterior_parameters(audio)
+    latents = torch.matmul(model.latent_pca, mean - model.latent_mean[:, None])
+    found = host.play("encode", audio, size)[..., ::hop]
+    assert relative(found[..., encode_late // hop :], latents[..., : -encode_late // hop]) < 1e-4
+    decoded = model.decode(mean)
+    found = host.play("decode", latents.repeat_interleave(hop, 2), size)
+    assert relative(found[..., decode_late:], decoded[..., :-decode_late]) < 1e-4
+    late = encode_late + decode_late
+    found = Host(path).play("forward", audio, size)
+    assert relative(found[..., late:], decoded[..., :-late]) < 1e-4
+
+
+@torch.inference_mode()
+def test_block_size_and_batch_may_change_while_playing(at_host):
+    model, path, _ = at_host
+    audio, hop = audio_of(model, 24, batch=3), model.hop_samples
+    host = Host(path)
+    whole = host.play("forward", audio, audio.shape[2])
+    host.module.set_reset(True)
+    assert host.module.get_reset() == [True]
+    cuts = [n * hop for n in (0, 1, 4, 5, 16, 24)]
+    pieces = [host.module(audio[..., a:b]) for a, b in pairwise(cuts)]
+    assert relative(torch.cat(pieces, 2), whole) < 1e-4
+    alone = host.play("forward", audio[1:2], hop)
+    assert relative(alone, whole[1:2]) < 1e-4
+
+
+@torch.inference_mode()
+def test_a_block_that_is_no_multiple_of_the_hop_is_refused(at_host):
+    model, path, _ = at_host
+    with pytest.raises(torch.jit.Error, match="A block of 65 samples is no multiple of 64"):
+        Host(path).module(torch.zeros(1, model.num_channels, 65))
+
+
+@torch.inference_mode()
+def test_one_seed_is_one_noise_however_the_stream_is_cut(tmp_path):
+    exported(tmp_path / "a.ts", *NOISY, num_latents=2, seed=7)
+    host = Host(tmp_path / "a.ts")
+    latents = torch.randn(1, 2, 16)
+    whole = host.module.decode(latents)
+
+    def again(seed, size):
+        host.module.set_reset(True)
+        assert host.module.set_seed(seed) == 0
+        assert host.module.get_seed() == [seed]
+        pieces = [host.module.decode(latents[..., n : n + size]) for n in range(0, 16, size)]
+        return torch.cat(pieces, 2)
+
+    assert relative(again(7, 1), whole) < 1e-4
+    assert relative(again(7, 4), whole) < 1e-4
+    assert relative(again(8, 4), whole) > 1e-2
+    assert relative(again(FRESH_NOISE, 16), again(FRESH_NOISE, 16)) > 1e-2
+
+
+@torch.inference_mode()
+def test_missing_latents_are_filled_with_normal_noise():
+    model = model_of("v2", *SHORT)
+    fold_weight_norm(model)
+    module = NNTilde(model, 1, noise_seed=3)
+    uniform = module.latent_noise(3, -5, 100_000, torch.zeros(2, 1, 1))
+    assert torch.equal(uniform[0], uniform[1])
+    assert torch.equal(uniform[..., 10:20], module.latent_noise(3, 5, 10, torch.zeros(2, 1, 1)))
+    normal = np.sqrt(2) * torch.erfinv(2 * uniform[0] - 1).numpy()
+    assert np.abs(normal.mean(1)).max() < 0.02
+    assert np.abs(normal.var(1) - 1).max() < 0.02
+    assert np.abs(np.corrcoef(normal) - np.eye(3)).max() < 0.02
+    assert abs(np.corrcoef(normal[0, 1:], normal[0, :-1])[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("wanted", "exact", "rounded"), [(0.5, 1, 1), (0.6, 1, 1), (0.95, 3, 4), (1.0, 4, 4)]
+)
+def test_latents_are_the_fewest_of_the_fidelity(wanted, exact, rounded):
+    assert latent_count(FIDELITY, wanted, False) == exact
+    assert latent_count(FIDELITY, wanted, True) == rounded
+
+
+def test_a_fidelity_that_is_none_or_was_never_measured_is_refused():
+    for wanted in (0.0, 1.5):
+        with pytest.raises(ValueError, match="is no share of the variance"):
+            latent_count(FIDELITY, wanted, False)
+    with pytest.raises(ValueError, match=r"were never measured .* --fidelity 1"):
+        latent_count(torch.zeros(4), 0.95, False)
+
+
+# The host's rate
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("ratio", [2, 4])
+@pytest.mark.parametrize("block", [16, 64, 1024])
+def test_resampling_keeps_level_and_phase(ratio, block):
+    low, high = StreamingResampler(ratio), StreamingResampler(ratio)
+    time = torch.arange(8192) / 44100 / ratio
+    audio = (2 * torch.pi * 997 * time).sin().expand(1, 2, -1)
+    pieces = [
+        high.up(low.down(audio[..., n : n + block], n == 0), n == 0) for n in range(0, 8192, block)
+    ]
+    late = low.delay_samples + high.delay_samples
+    found, settled = torch.cat(pieces, 2)[..., late:], slice(late, None)
+    assert (found[..., settled] - audio[..., :-late][..., settled]).abs().max() < 1e-4
+
+
+@torch.inference_mode()
+def test_a_host_at_twice_the_rate_hears_the_model_resampled(tmp_path):
+    model, (encode_late, decode_late) = exported(
+        tmp_path / "a.ts", "v2", *SHORT, host_rate_hz=88200
+    )
+    host = Host(tmp_path / "a.ts")
+    assert host.params["encode"] == [1, 1, 4, 128]
+    assert host.sample_rate_hz == 88200
+    resampler = StreamingResampler(2)
+    audio = audio_of(model, 32, ratio=2)
+    low = resampler.down(audio, True)
+    mean, _ = model.posterior_parameters(low)
+    wanted = resampler.up(model.decode(mean), True)
+    late = encode_late + decode_late - 2 * resampler.delay_samples
+    found = host.play("forward", audio, 256)
+    assert relative(found[..., late:], wanted[..., :-late]) < 1e-4
+
+
+@pytest.mark.parametrize("rate_hz", [48000, 22050, 132300])
+def test_a_host_rate_of_no_whole_blocks_is_refused(rate_hz):
+    with pytest.raises(ValueError, match=f"A host at {rate_hz} Hz cannot play .* 44100, 88200"):
+        NNTilde(model_of("v2", *SHORT), 4, host_rate_hz=rate_hz)
+
+
+def test_a_hop_that_fills_no_block_is_refused():
+    model = small_model("v2", "RATIOS=[2, 6]", "DILATIONS=[[1], [1]]")
+    with pytest.raises(ValueError, match="A hop of 192 samples never fills"):
+        NNTilde(model, 4)
+
+
+# The command
+
+
+def test_a_streaming_export_stands_for_its_run(tmp_path, capsys):
+    run = write_run(tmp_path / "run", *STEREO)
+    make_informative(run)
+    options = ["--streaming", "--fidelity", "1", "--noise-seed", "5"]
+    assert main(["export", str(run), str(tmp_path / "a.ts"), *options]) == 0
+    assert "Late: encode 576 samples, decode 528, both 25.0 ms" in capsys.readouterr().out
+    codecs = [load_codec(path, torch.device("cpu")) for path in (run, tmp_path / "a.ts")]
+    assert codecs[0].format == codecs[1].format
+    audio = np.random.default_rng(0).standard_normal((2, 3000)).astype(np.float32)
+    (mean, std), (mean_again, std_again) = (codec.encode(audio) for codec in codecs)
+    assert np.abs(mean - mean_again).max() < 1e-5
+    assert np.abs(std - std_again).max() < 1e-5
+    statistics = LatentStatistics([0.0] * 4, [1.0] * 4, [1.0] * 4, [1.0] * 4, 100)
+    noise = DecoderNoise(codecs[0].format, statistics, 0, "a")
+    first, again = (codec.decode(mean, noise) for codec in codecs)
+    assert np.abs(first - again).max() < 1e-5
+    assert (tmp_path / "a.ts").stat().st_size < 2**18
+
+
+def test_streaming_options_without_streaming_are_refused(tmp_path, capsys):
+    run = write_run(tmp_path / "run", "v2", *SHORT)
+    for options in (["--fidelity", "0.9"], ["--host-rate", "88200"], ["--noise-seed", "1"]):
+        assert main(["export", str(run), str(tmp_path / "a.ts"), *options]) == 2
+        assert f"{options[0]} is for --streaming" in capsys.readouterr().err
+    assert main(["export", str(run), str(tmp_path / "a.ts"), "--streaming"]) == 2
+    assert "were never measured" in capsys.readouterr().err
