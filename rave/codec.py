@@ -241,7 +241,7 @@ class DecoderNoise:
             for v in (statistics.mean, statistics.posterior_std)
         )
         self._latent_noise = PositionalNoise(seed, f"latents {name}", format.latent_size)
-        self._added_noise = PositionalNoise(seed, f"rows {name}", format.num_noise_rows)
+        self._added_noise = PositionalNoise(seed, f"augmentation {name}", format.num_noise_rows)
         self._steps = format.noise_steps_per_frame
         self._band_noise = PositionalNoise(seed, f"bands {name}", format.noise_rows)
 

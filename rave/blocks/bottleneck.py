@@ -121,7 +121,8 @@ class Discrete(Bottleneck):
         """Return the sums of codes and the least std, each (B, D, N), of rows (B, D, N)."""
         mean = rows
         if bool(self.is_enabled):
-            mean = self.quantizer(rows) + (rows - rows.detach())  # the gradient passes through
+            _, sums = self.quantizer(rows)
+            mean = sums + (rows - rows.detach())  # the gradient passes through
         return mean, torch.full_like(mean, self.std_floor)
 
     def posterior(self, rows: Tensor) -> DiagonalGaussian:
@@ -137,7 +138,8 @@ class Discrete(Bottleneck):
         """
         if not bool(self.is_enabled):
             raise ValueError("The codebooks are not learnt, so there are no indices. Train first.")
-        return self.quantizer.indices(rows)
+        indices: Tensor = self.quantizer(rows)[0]
+        return indices
 
     def penalty(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
         """Return how far the rows are from their codes."""

@@ -6,6 +6,8 @@ Source: Zeghidour et al. 2021, SoundStream, arXiv:2107.03312, section III-C; cod
 averages by van den Oord et al. 2017, arXiv:1711.00937, appendix A.1.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -40,9 +42,10 @@ class Codebook(nn.Module):
         self.register_buffer("counts", torch.zeros(num_codes))
         self.register_buffer("sums", torch.zeros(num_codes, latent_size))
 
-    def indices(self, vectors: Tensor) -> Tensor:
-        """Return the nearest code of each vector, (V) int64, for (V, D)."""
-        return nearest(vectors, self.codes)
+    def forward(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the nearest code of each vector (V, D): its index, (V) int64, and itself."""
+        indices = nearest(vectors, self.codes)
+        return indices, self.codes[indices]
 
     def begin(self, vectors: Tensor, generator: torch.Generator) -> None:
         """Set the codes to the k-means of vectors (V, D)."""
@@ -89,39 +92,54 @@ class ResidualQuantizer(nn.Module):
         self.stages = nn.ModuleList(Codebook(num_codes, latent_size) for _ in range(num_stages))
         self.num_codes, self.latent_size = num_codes, latent_size
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return the nearest sums of codes, (B, D, N), of (B, D, N); no gradient."""
-        return self.dequantize(self.indices(rows))
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the codes of rows (B, D, N); no gradient.
 
-    def indices(self, rows: Tensor) -> Tensor:
-        """Return the codes of rows (B, D, N) by their index in each stage, (B, Q, N) int64."""
+        Returns:
+            Their index in each stage, (B, Q, N) int64, and their sum, (B, D, N).
+        """
         residual = _vectors(rows.detach())
+        total = torch.zeros_like(residual)
         found: list[Tensor] = []
         for stage in self.stages:
-            indices = nearest(residual, stage.codes)
-            residual = residual - stage.codes[indices]
+            indices, coded = stage(residual)
+            residual, total = residual - coded, total + coded
             found.append(indices.reshape(rows.shape[0], rows.shape[2]))
-        return torch.stack(found, dim=1)
+        sums = total.reshape(rows.shape[0], rows.shape[2], rows.shape[1]).transpose(1, 2)
+        return torch.stack(found, dim=1), sums
 
     def dequantize(self, indices: Tensor) -> Tensor:
-        """Return the sums of codes, (B, D, N), of indices (B, Q, N) int64."""
-        total = torch.zeros(
-            indices.shape[0], indices.shape[2], self.latent_size, device=indices.device
-        )
-        for number, stage in enumerate(self.stages):
-            total = total + stage.codes[indices[:, number]]
-        return total.transpose(1, 2)
+        """Return the sums of codes, (B, D, N), of indices (B, Q, N) int64.
+
+        Raises:
+            ValueError: If `indices` has another number of stages, or names a code that is not.
+        """
+        stages = self._stages()
+        if indices.dim() != 3 or indices.shape[1] != len(stages):
+            raise ValueError(
+                f"Indices have shape {tuple(indices.shape)}; (batch, {len(stages)}, frames) is "
+                "needed."
+            )
+        if int(indices.min()) < 0 or int(indices.max()) >= self.num_codes:
+            raise ValueError(
+                f"Indices reach from {int(indices.min())} to {int(indices.max())}; this codec has "
+                f"codes 0 to {self.num_codes - 1}."
+            )
+        coded = [stage.codes[indices[:, number]] for number, stage in enumerate(stages)]
+        return torch.stack(coded).sum(0).transpose(1, 2)
 
     def commitment(self, rows: Tensor) -> Tensor:
         """Return how far rows (B, D, N) are from their codes.
 
         The mean square of what is left after each stage, summed over stages; its gradient moves the
         rows, never the codes (arXiv:1711.00937, eq. 3, third term).
+
+        Differs: in acids-rave the gradient of the first stage alone reaches the rows.
         """
         residual = _vectors(rows)
         loss = torch.zeros((), device=rows.device)
-        for stage in self.stages:
-            residual = residual - stage.codes[nearest(residual.detach(), stage.codes)]
+        for stage in self._stages():
+            residual = residual - stage(residual.detach())[1]
             loss = loss + residual.square().mean()
         return loss
 
@@ -135,14 +153,16 @@ class ResidualQuantizer(nn.Module):
             is_first: Begin with the k-means of these rows.
         """
         residual = _vectors(rows)
-        for stage in self.stages:
+        for stage in self._stages():
             if is_first:
                 stage.begin(residual, generator)
-            indices = stage.indices(residual)
-            coded = stage.codes[indices]
+            indices, coded = stage(residual)
             if not is_first:
                 stage.learn(residual, indices, generator)
             residual = residual - coded
+
+    def _stages(self) -> list[Codebook]:
+        return [cast(Codebook, stage) for stage in self.stages]
 
 
 def nearest(vectors: Tensor, codes: Tensor) -> Tensor:

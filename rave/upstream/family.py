@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from rave.blocks.bottleneck import Discrete
 from rave.blocks.v2 import DecoderV2, EncoderV2
 from rave.experiment import Reference
 from rave.model import RAVE
 from rave.pqmf import PQMF
 from rave.upstream.config import Config, Part
+from rave.upstream.posteriors import POSTERIORS
 
 # What a model is trained with, and what old versions wrote and newer ones do not read.
 TRAINING_ARGUMENTS = (
@@ -55,7 +57,6 @@ def _encoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) -
         *("data_size", "capacity", "ratios", "latent_size", "n_out", "kernel_size", "dilations"),
         *("keep_dim", "recurrent_layer", "n_channels", "activation", "adain", "spectrogram"),
     )
-    part.needs("n_out", 2, None)
     part.needs("keep_dim", False, False)
     for name in ("recurrent_layer", "adain", "activation"):
         part.needs(name, None, None)
@@ -71,6 +72,7 @@ def _encoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) -
         part.count("kernel_size"),
         _dilations(part)[: len(ratios)],
         config.is_causal(part.scope),
+        part.count("n_out"),
     )
 
 
@@ -95,28 +97,30 @@ def _decoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) -
         num_channels,
         part.count("capacity"),
         ratios,
-        _decoder_latents(config, part),
+        sum(_decoder_latents(config, part)),
         part.count("kernel_size"),
         _dilations(part)[-len(ratios) :],  # acids-rave pairs them from the end
         is_causal=config.is_causal(part.scope),
     )
 
 
-def _decoder_latents(config: Config, part: Part) -> int:
+def _decoder_latents(config: Config, part: Part) -> tuple[int, int]:
+    """Return how many latents and how many rows of noise a decoder takes."""
     value = part.bound("latent_size")
     if not isinstance(value, Reference):
-        return part.count("latent_size")
+        return part.count("latent_size"), 0
     if value.name.rpartition(".")[2] != "get_augmented_latent_size" or not value.is_called:
         raise part.refused("latent_size", value)
     augmented = config.part("get_augmented_latent_size", part.scope)
-    augmented.needs("noise_augmentation", 0, 0)
-    return augmented.count("latent_size")
+    num_noise_rows = augmented.arguments.get("noise_augmentation", 0)
+    if type(num_noise_rows) is not int or num_noise_rows < 0:
+        raise augmented.refused("noise_augmentation", num_noise_rows)
+    return augmented.count("latent_size"), num_noise_rows
 
 
 Builder = Callable[[Config, Part, int, int], nn.Module]
 ENCODERS: dict[str, Builder] = {"EncoderV2": _encoder_v2}
 DECODERS: dict[str, Builder] = {"GeneratorV2": _decoder_v2}
-POSTERIORS = {"VariationalEncoder": "encoder"}  # the argument that names the network
 
 
 def _filter_bank(config: Config, rave: Part) -> PQMF:
@@ -156,7 +160,10 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
         *("is_mel_input", "spectrogram", *TRAINING_ARGUMENTS),
     )
     posterior = config.chosen(rave, "encoder", POSTERIORS)
-    network = config.chosen(posterior, POSTERIORS[posterior.name.rpartition(".")[2]], ENCODERS)
+    argument, build_bottleneck = POSTERIORS[posterior.name.rpartition(".")[2]]
+    network = config.chosen(posterior, argument, ENCODERS)
+    bottleneck = build_bottleneck(config, posterior)
+    network.needs("n_out", bottleneck.rows_per_latent, None)
     generator = config.chosen(rave, "decoder", DECODERS)
     _check_signals(rave)
     pqmf = _filter_bank(config, rave)
@@ -169,9 +176,17 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
     ratios, latent_size = network.counts("ratios"), rave.count("latent_size")
     if math.prod(generator.counts("ratios")) != math.prod(ratios):
         raise generator.refused("ratios", generator.counts("ratios"))
-    sizes = network.count("latent_size"), _decoder_latents(config, generator)
-    for part, size in zip((network, generator), sizes, strict=True):
-        if size != latent_size:
-            raise part.refused("latent_size", size)
+    if network.count("latent_size") != latent_size:
+        raise network.refused("latent_size", network.count("latent_size"))
+    num_decoder_latents, num_noise_rows = _decoder_latents(config, generator)
+    if num_decoder_latents + num_noise_rows != latent_size + bottleneck.num_noise_rows:
+        if num_decoder_latents == latent_size:
+            augmented = config.part("get_augmented_latent_size", generator.scope)
+            raise augmented.refused("noise_augmentation", num_noise_rows)
+        raise generator.refused("latent_size", num_decoder_latents)
+    if isinstance(bottleneck, Discrete) and bottleneck.quantizer.latent_size != latent_size:
+        raise posterior.refused("dim", bottleneck.quantizer.latent_size)
     rate_hz = rave.count("sampling_rate")
-    return RAVE(pqmf, encoder, decoder, latent_size, ratios, rate_hz, num_channels).eval()
+    return RAVE(
+        pqmf, encoder, decoder, latent_size, ratios, rate_hz, num_channels, bottleneck
+    ).eval()

@@ -9,19 +9,23 @@ from pathlib import Path
 
 from torch import Tensor
 
+from rave.blocks.bottleneck import Bottleneck, Gaussian
 from rave.checkpoint import BEST, LAST, read_checkpoint
 from rave.model import RAVE
 from rave.upstream.config import Config
 from rave.upstream.family import build_model
+from rave.upstream.posteriors import BOTTLENECK_NAMES, check_codebooks
 
 CONFIG, CHECKPOINTS = "config.gin", "*.ckpt"
 # Parts of a checkpoint that encode and decode do without.
 TRAINING_WEIGHTS = re.compile(
     r"(discriminator|audio_distance|multiband_audio_distance)\."
     r"|(receptive_field|encoder\.warmed_up|pqmf\.hk|pqmf\.h)$"
+    r"|encoder\.rvq\.layers\.\d+\._codebook\.inited$"
 )
-# The weights that make latents and audio what they are.
+# The weights that make latents and audio what they are; codebooks too, where there are any.
 FINGERPRINTED = re.compile(r"encoder\.encoder\.|decoder\.|pqmf\.(forward|inverse)_conv\.weight$")
+FINGERPRINTED_POINTS = re.compile(r"encoder\.|" + FINGERPRINTED.pattern)
 
 
 def is_run(path: Path) -> bool:
@@ -103,19 +107,23 @@ def their_name(name: str, num_decoder_layers: int) -> str:
         (r"^pqmf\.synthesis_weight$", "pqmf.inverse_conv.weight"),
         (r"\.parametrizations\.weight\.original0$", ".weight_g"),
         (r"\.parametrizations\.weight\.original1$", ".weight_v"),
+        *BOTTLENECK_NAMES,
     ):
         name = re.sub(ours, theirs, name)
     return name
 
 
-def fingerprint(weights: Mapping[str, Tensor]) -> str:
+def fingerprint(weights: Mapping[str, Tensor], bottleneck: Bottleneck) -> str:
     """Return the fingerprint of the weights of a run, by their names in its checkpoint.
 
     The first 16 hexadecimal digits of the sha256 of the encoder's network, the decoder and the two
-    filter banks, in the order of their names: the name, then the little-endian float32 values.
+    filter banks, in the order of their names: the name, then the little-endian float32 values. Of a
+    model that is not variational, all that the encoder keeps counts.
     """
     digest = sha256()
-    for name in sorted(filter(FINGERPRINTED.match, weights)):
+    is_variational = isinstance(bottleneck, Gaussian)
+    counted = FINGERPRINTED if is_variational else FINGERPRINTED_POINTS
+    for name in sorted(filter(counted.match, weights)):
         value = weights[name].detach().cpu()
         array = (value.float() if value.is_floating_point() else value).numpy()
         digest.update(name.encode())
@@ -168,4 +176,5 @@ def open_run(path: Path) -> tuple[RAVE, str]:
             f"named {left[0]} ({len(left)} in all)."
         )
     model.load_state_dict({ours: weights[theirs] for theirs, ours in names.items()})
-    return model, fingerprint(weights)
+    check_codebooks(model.bottleneck, weights, f"'{checkpoint}'")
+    return model, fingerprint(weights, model.bottleneck)
