@@ -192,8 +192,9 @@ class RaveSystem(LightningModule):
     def _generator_loss(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         recipe = self.training_recipe
         posterior = self._posterior(audio)
-        bands = self.model.decode_bands(self._latents(posterior, generator))
-        reconstruction = self.model.pqmf.synthesis(bands)[..., : audio.shape[-1]]
+        latents = self._latents(posterior, generator)
+        reconstruction, bands = self.model.decode_with_bands(latents)
+        reconstruction = reconstruction[..., : audio.shape[-1]]
         distance = self.audio_distance(audio, reconstruction, generator)
         values = {"spectral_distance": distance}
         if self.band_distance is not None:

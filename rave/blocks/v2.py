@@ -103,6 +103,7 @@ class DecoderV2(nn.Module):
         noise: Generator of shaped noise, or None.
         is_causal: See no later latents, apart from the transposed convolutions' own reach.
         num_noise_rows: A, rows of noise below the latents.
+        recurrent: Applied to the latents first, or None.
 
     Raises:
         ValueError: If a latent frame is no whole number of the noise generator's blocks.
@@ -120,6 +121,7 @@ class DecoderV2(nn.Module):
         noise: NoiseGenerator | None = None,
         is_causal: bool = False,
         num_noise_rows: int = 0,
+        recurrent: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if noise is not None and math.prod(ratios) % noise.block_steps:
@@ -129,7 +131,8 @@ class DecoderV2(nn.Module):
             )
         channels = capacity * 2 ** len(ratios)
         rows = latent_size + num_noise_rows
-        net = [normalised(Conv1d(rows, channels, kernel_size, is_causal=is_causal))]
+        net = [] if recurrent is None else [recurrent]
+        net += [normalised(Conv1d(rows, channels, kernel_size, is_causal=is_causal))]
         pairs = zip(reversed(ratios), reversed(dilations), strict=True)
         for ratio, unit_dilations in pairs:
             up = ConvTranspose1d(channels, channels // 2, ratio)

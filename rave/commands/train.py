@@ -21,7 +21,9 @@ def parser() -> argparse.ArgumentParser:
         "Train an autoencoder. The same command again resumes where the last checkpoint stopped.",
         "rave train tiny --data prepared --out runs/piano --set MAX_STEPS=7000",
     )
-    parser.add_argument("recipe", help="v2, v2_small, tiny, discrete, wasserstein, spherical, or a .gin file")
+    parser.add_argument(
+        "recipe", help="v2, v2_small, tiny, discrete, wasserstein, spherical, or a .gin file"
+    )
     parser.add_argument("--data", type=Path, required=True, help="prepared audio")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     add_settings(parser)

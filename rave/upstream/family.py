@@ -20,6 +20,7 @@ from rave.model import RAVE
 from rave.pqmf import PQMF
 from rave.upstream.config import Config, Part
 from rave.upstream.posteriors import POSTERIORS
+from rave.upstream.signals import mel_spectrogram, recurrent_layer, signals
 
 # What a model is trained with, and what old versions wrote and newer ones do not read.
 TRAINING_ARGUMENTS = (
@@ -84,9 +85,10 @@ def _decoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) -
     )
     part.needs("keep_dim", False, False)
     part.needs("amplitude_modulation", True, False)
-    for name in ("recurrent_layer", "adain", "activation", "noise_module"):
+    for name in ("adain", "activation", "noise_module"):
         part.needs(name, None, None)
-    part.needs("data_size", num_bands, None)
+    # Without a size it gives audio: one row a channel.
+    part.needs("data_size", None if num_bands == 1 else num_bands, None)
     _check_convolutions(config, part.scope)
     ratios = part.counts("ratios")
     for ratio in ratios:
@@ -101,6 +103,7 @@ def _decoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) -
         part.count("kernel_size"),
         _dilations(part)[-len(ratios) :],  # acids-rave pairs them from the end
         is_causal=config.is_causal(part.scope),
+        recurrent=recurrent_layer(config, part, sum(_decoder_latents(config, part))),
     )
 
 
@@ -132,17 +135,6 @@ def _filter_bank(config: Config, rave: Part) -> PQMF:
     return PQMF(bank.number("attenuation"), num_bands, config.is_causal(bank.scope))
 
 
-def _check_signals(rave: Part) -> None:
-    """Refuse models that do not go from bands to bands; old versions said it in other words."""
-    old = [rave.arguments.get(f"enable_pqmf_{way}") for way in ("encode", "decode")]
-    for mode, bands in zip(("input_mode", "output_mode"), old, strict=True):
-        rave.needs(mode, "pqmf", "pqmf")
-        if old != [None, None] and not bands:
-            raise rave.refused(mode, "raw")
-    for name in ("is_mel_input", "spectrogram"):
-        rave.needs(name, None, None)
-
-
 def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
     """Return the model of a config.gin with fresh weights.
 
@@ -165,16 +157,23 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
     bottleneck = build_bottleneck(config, posterior)
     network.needs("n_out", bottleneck.rows_per_latent, None)
     generator = config.chosen(rave, "decoder", DECODERS)
-    _check_signals(rave)
     pqmf = _filter_bank(config, rave)
+    has_bands, is_raw_output = signals(rave)
+    spectrogram = None if has_bands else mel_spectrogram(config, rave)
+    num_rows = pqmf.num_bands if spectrogram is None else spectrogram.num_bands
     first = weights.get("encoder.encoder.net.0.weight_v", torch.zeros(0))
-    num_channels = max(first.shape[1] // pqmf.num_bands, 1) if first.dim() == 3 else 1
+    num_channels = max(first.shape[1] // num_rows, 1) if first.dim() == 3 else 1
     encoder, decoder = (
-        table[part.name.rpartition(".")[2]](config, part, pqmf.num_bands, num_channels)
-        for table, part in ((ENCODERS, network), (DECODERS, generator))
+        table[part.name.rpartition(".")[2]](config, part, size, num_channels)
+        for table, part, size in (
+            (ENCODERS, network, num_rows),
+            (DECODERS, generator, 1 if is_raw_output else pqmf.num_bands),
+        )
     )
     ratios, latent_size = network.counts("ratios"), rave.count("latent_size")
-    if math.prod(generator.counts("ratios")) != math.prod(ratios):
+    step_samples = pqmf.num_bands if spectrogram is None else spectrogram.hop_samples
+    out_samples = 1 if is_raw_output else pqmf.num_bands
+    if out_samples * math.prod(generator.counts("ratios")) != step_samples * math.prod(ratios):
         raise generator.refused("ratios", generator.counts("ratios"))
     if network.count("latent_size") != latent_size:
         raise network.refused("latent_size", network.count("latent_size"))
@@ -188,5 +187,14 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
         raise posterior.refused("dim", bottleneck.quantizer.latent_size)
     rate_hz = rave.count("sampling_rate")
     return RAVE(
-        pqmf, encoder, decoder, latent_size, ratios, rate_hz, num_channels, bottleneck
+        pqmf,
+        encoder,
+        decoder,
+        latent_size,
+        ratios,
+        rate_hz,
+        num_channels,
+        bottleneck,
+        spectrogram,
+        is_raw_output,
     ).eval()

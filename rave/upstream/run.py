@@ -15,12 +15,14 @@ from rave.model import RAVE
 from rave.upstream.config import Config
 from rave.upstream.family import build_model
 from rave.upstream.posteriors import BOTTLENECK_NAMES, check_codebooks
+from rave.upstream.signals import SIGNAL_NAMES
 
 CONFIG, CHECKPOINTS = "config.gin", "*.ckpt"
 # Parts of a checkpoint that encode and decode do without.
 TRAINING_WEIGHTS = re.compile(
     r"(discriminator|audio_distance|multiband_audio_distance)\."
     r"|(receptive_field|encoder\.warmed_up|pqmf\.hk|pqmf\.h)$"
+    r"|decoder\.net\.0\.gru_state$"
     r"|encoder\.rvq\.layers\.\d+\._codebook\.inited$"
 )
 # The weights that make latents and audio what they are; codebooks too, where there are any.
@@ -108,6 +110,7 @@ def their_name(name: str, num_decoder_layers: int) -> str:
         (r"\.parametrizations\.weight\.original0$", ".weight_g"),
         (r"\.parametrizations\.weight\.original1$", ".weight_v"),
         *BOTTLENECK_NAMES,
+        *SIGNAL_NAMES,
     ):
         name = re.sub(ours, theirs, name)
     return name
