@@ -58,6 +58,7 @@ class CodecFormat:
         noise_steps_per_frame: Steps of that input per latent frame, hop / M.
         is_derivative: The model knows the derivative of audio; the codec differentiates and
             integrates.
+        num_noise_rows: A, rows of N(0, 1) that the decoder takes below the latents.
     """
 
     fingerprint: str
@@ -70,6 +71,7 @@ class CodecFormat:
     noise_rows: int
     noise_steps_per_frame: int
     is_derivative: bool = False
+    num_noise_rows: int = 0  # what .ts files that do not state it have
 
     @classmethod
     def of(cls, model: RAVE, fingerprint: str | None = None) -> CodecFormat:
@@ -91,6 +93,7 @@ class CodecFormat:
             decoder_reach_frames=model.decoder_reach_frames(),
             noise_rows=bands * model.num_channels if has_noise else 0,
             noise_steps_per_frame=model.hop_samples // bands,
+            num_noise_rows=model.num_noise_rows,
         )
 
     def of_derivative(self) -> CodecFormat:
@@ -130,7 +133,7 @@ class CodecFormat:
 
 def _fingerprint(model: RAVE) -> str:
     digest = sha256()
-    for part in (model.pqmf, model.encoder, model.decoder):
+    for part in (model.pqmf, model.encoder, model.bottleneck, model.decoder):
         for name, value in sorted(part.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().numpy().tobytes())
@@ -260,15 +263,25 @@ class DecoderNoise:
             for v in (statistics.mean, statistics.posterior_std)
         )
         self._latent_noise = PositionalNoise(seed, f"latents {name}", format.latent_size)
+        self._added_noise = PositionalNoise(seed, f"augmentation {name}", format.num_noise_rows)
         self._steps = format.noise_steps_per_frame
         self._band_noise = PositionalNoise(seed, f"bands {name}", format.noise_rows)
 
     def fill(self, latents: Array, start: int) -> Array:
-        """Return latents (D, n), beginning at frame `start`, with noise where they are empty."""
-        if not self._is_noise.any():
-            return latents
-        rows = self._latent_noise.normal(start, start + latents.shape[1]).T
-        return np.where(self._is_noise[:, None], self._mean + self._std * rows, latents)
+        """Return what the decoder takes, (D + A, n).
+
+        Args:
+            latents: (D, n). Where they are empty, noise takes their place; A rows of it come below.
+            start: The frame at which they begin.
+        """
+        stop = start + latents.shape[1]
+        if self._is_noise.any():
+            rows = self._latent_noise.normal(start, stop).T
+            latents = np.where(self._is_noise[:, None], self._mean + self._std * rows, latents)
+        if self._added_noise.width:
+            rows = self._added_noise.normal(start, stop).T.astype(np.float32)
+            latents = np.concatenate([latents, rows])
+        return latents
 
     def bands(self, start: int, num_frames: int) -> torch.Tensor | None:
         """Return the decoder's noise input, (1, C·M, n·hop/M) in [-1, 1), or None."""

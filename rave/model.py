@@ -1,4 +1,7 @@
-"""RAVE: audio ⇄ latents. B batch, C audio channels, T samples, D latent size, N latent frames."""
+"""RAVE: audio ⇄ latents. B batch, C audio channels, T samples, D latent size, N latent frames.
+
+A rows of noise, M bands.
+"""
 
 import math
 
@@ -6,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rave.blocks.bottleneck import Bottleneck, Gaussian
+from rave.blocks.signals import MEMORY_FRAMES, MelSpectrogram, Recurrent
 from rave.convolution import reach
 from rave.posterior import DiagonalGaussian
 from rave.pqmf import PQMF
-
-STD_FLOOR = 1e-4
 
 
 class RAVE(nn.Module):
@@ -18,12 +21,15 @@ class RAVE(nn.Module):
 
     Args:
         pqmf: Filter bank.
-        encoder: Module (B, C·M, T/M) → (B, 2·D, N).
-        decoder: Module (B, D, N) → (B, C·M, T/M), with optional noise as second argument.
+        encoder: Module (B, C·M, T/M) → the bottleneck's rows, (B, 2·D, N) of mean and scale.
+        decoder: Module (B, D + A, N) → (B, C·M, T/M), with optional noise as second argument.
         latent_size: D.
         ratios: Strides of the encoder; hop = M · their product.
         sample_rate_hz: Of the audio.
         num_channels: C.
+        bottleneck: What latents are; a normal distribution if None.
+        spectrogram: What the encoder sees instead of bands, or None.
+        is_raw_output: The decoder gives audio (B, C, T) instead of bands.
 
     Attributes:
         latent_mean: (D) mean of the posterior means over held-out audio.
@@ -46,13 +52,19 @@ class RAVE(nn.Module):
         ratios: list[int],
         sample_rate_hz: int,
         num_channels: int = 1,
+        bottleneck: Bottleneck | None = None,
+        spectrogram: MelSpectrogram | None = None,
+        is_raw_output: bool = False,
     ) -> None:
         super().__init__()
         self.pqmf, self.encoder, self.decoder = pqmf, encoder, decoder
+        self.bottleneck = Gaussian() if bottleneck is None else bottleneck
         self.latent_size, self.num_channels = latent_size, num_channels
+        self.num_noise_rows = self.bottleneck.num_noise_rows
         self.sample_rate_hz = sample_rate_hz
-        self.std_floor = STD_FLOOR  # TorchScript reads attributes, but no globals
-        self.hop_samples = pqmf.num_bands * math.prod(ratios)
+        self.spectrogram, self.is_raw_output = spectrogram, is_raw_output
+        step_samples = pqmf.num_bands if spectrogram is None else spectrogram.hop_samples
+        self.hop_samples = step_samples * math.prod(ratios)
         self.register_buffer("latent_mean", torch.zeros(latent_size))
         self.register_buffer("latent_pca", torch.eye(latent_size))
         self.register_buffer("fidelity", torch.zeros(latent_size))
@@ -74,46 +86,95 @@ class RAVE(nn.Module):
                 f"Audio has shape {tuple(audio.shape)}; (batch, {self.num_channels}, samples) "
                 "is needed."
             )
-        return DiagonalGaussian(*self.posterior_parameters(audio))
+        return self.bottleneck.posterior(self.encoder_rows(audio))
 
     def posterior_parameters(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and std of `encode` as two tensors, for TorchScript."""
+        parameters: tuple[Tensor, Tensor] = self.bottleneck(self.encoder_rows(audio))
+        return parameters
+
+    def encoder_rows(self, audio: Tensor) -> Tensor:
+        """Return what the encoder says of audio (B, C, T), before the bottleneck reads it."""
         audio = functional.pad(audio, (0, -audio.shape[-1] % self.hop_samples))
-        mean, scale = self.encoder(self.pqmf.analysis(audio)).chunk(2, dim=1)
-        return mean, functional.softplus(scale) + self.std_floor
+        if self.spectrogram is None:  # noqa: SIM108  TorchScript compiles one branch only
+            steps = self.pqmf.analysis(audio)
+        else:
+            steps = self.spectrogram(audio)
+        rows: Tensor = self.encoder(steps)
+        return rows
+
+    def with_noise_rows(self, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return latents with the noise that the decoder sees beside them.
+
+        Args:
+            latents: (B, D, N).
+            generator: Draws it; a CPU generator draws the same on every device.
+
+        Returns:
+            (B, D + A, N), the noise from N(0, 1).
+        """
+        shape = (latents.shape[0], self.num_noise_rows, latents.shape[2])
+        device = latents.device if generator is None else generator.device
+        noise = torch.randn(shape, generator=generator, device=device).to(latents)
+        return torch.cat([latents, noise], dim=1)
 
     def decode(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the audio of latents.
 
         Args:
-            latents: (B, D, N), raw latents.
+            latents: (B, D, N), raw latents; or (B, D + A, N), with the rows of noise.
             noise: (B, C·M, N·hop/M) uniform in [-1, 1), for decoders that use noise; drawn if None.
 
         Returns:
             (B, C, N·hop_samples), in time with the audio that was encoded. Nominally in [-1, 1].
         """
-        audio: Tensor = self.pqmf.synthesis(self.decode_bands(latents, noise))
-        return audio
+        output = self.decoder_output(latents, noise)
+        return output if self.is_raw_output else self.pqmf.synthesis(output)
 
     def decode_bands(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the bands of latents, (B, C·M, N·hop/M) in [-1, 1]; arguments as in `decode`."""
-        bands: Tensor = self.decoder(latents, noise)
-        return bands
+        return self.decode_with_bands(latents, noise)[1]
+
+    def decode_with_bands(
+        self, latents: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return audio and bands of latents; arguments as in `decode`."""
+        output = self.decoder_output(latents, noise)
+        if self.is_raw_output:
+            return output, self.pqmf.analysis(output)
+        return self.pqmf.synthesis(output), output
+
+    def decoder_output(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return what the decoder gives for latents: bands, or audio; arguments as in `decode`."""
+        size = self.latent_size
+        rest = latents[:, size:]
+        if rest.shape[1] < self.num_noise_rows:
+            shape = [latents.shape[0], self.num_noise_rows, latents.shape[2]]
+            rest = torch.randn(shape, device=latents.device)
+        latents = torch.cat([self.bottleneck.project(latents[:, :size]), rest], dim=1)
+        output: Tensor = self.decoder(latents, noise)
+        return output
 
     def encoder_reach_frames(self) -> tuple[int, int]:
         """Return the latent frames left and right of a frame whose audio the encoder sees."""
-        left, right = reach(self.encoder.modules(), self.pqmf.num_bands)
-        return self._frames(left, self.pqmf.analysis_reach[0]), self._frames(
-            right, self.pqmf.analysis_reach[1]
-        )
+        if self.spectrogram is None:
+            step_samples, seen = self.pqmf.num_bands, self.pqmf.analysis_reach
+        else:
+            step_samples = self.spectrogram.hop_samples
+            seen = self.spectrogram.reach_samples, self.spectrogram.reach_samples
+        left, right = reach(self.encoder.modules(), step_samples)
+        return self._frames(left, seen[0]), self._frames(right, seen[1])
 
     def decoder_reach_frames(self) -> tuple[int, int]:
         """Return the latent frames left and right of a frame that the decoder sees."""
         left, right = reach(self.decoder.modules(), self.hop_samples)
         noise = getattr(self.decoder, "noise", None)
         response = 0 if noise is None else noise.reach_steps * self.pqmf.num_bands
-        return self._frames(left + response, self.pqmf.synthesis_reach[0]), self._frames(
-            right + response, self.pqmf.synthesis_reach[1]
+        seen = (0, 0) if self.is_raw_output else self.pqmf.synthesis_reach
+        is_recurrent = any(isinstance(layer, Recurrent) for layer in self.decoder.modules())
+        memory = MEMORY_FRAMES if is_recurrent else 0
+        return self._frames(left + response, seen[0]) + memory, self._frames(
+            right + response, seen[1]
         )
 
     def _frames(self, network_samples: int, filter_bank_samples: int) -> int:

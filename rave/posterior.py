@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+STD_FLOOR = 1e-4  # least posterior std; that of points, which have none
+
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
@@ -33,3 +35,18 @@ class DiagonalGaussian:
         Differs: acids-rave leaves out the factor 1/2, so its beta means twice ours.
         """
         return 0.5 * (self.mean.square() + self.std.square() - 1.0) - self.std.log()
+
+
+@dataclass(frozen=True)
+class Point(DiagonalGaussian):
+    """The latents of an encoder that states no spread: `mean` are they, `std` the floor.
+
+    Attributes:
+        rows: (B, D, N) what the encoder gave before quantization, or None.
+    """
+
+    rows: Tensor | None = None
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Return the point, (B, D, N)."""
+        return self.mean

@@ -7,7 +7,6 @@ B batch, C audio channels, M bands, D latent size, n steps of a block.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rave.model import RAVE
 from rave.pqmf import PQMF
@@ -73,12 +72,21 @@ class StreamingRAVE(nn.Module):
     Attributes:
         encoder_delay_frames: How late latents are, in latent frames.
         decoder_delay_samples: How late audio is behind latents.
+
+    Raises:
+        ValueError: If the model is of a kind that does not stream.
     """
 
     def __init__(self, model: RAVE) -> None:
         super().__init__()
+        if model.spectrogram is not None or model.is_raw_output or model.num_noise_rows:
+            what = "reads a spectrogram" if model.spectrogram is not None else "gives raw audio"
+            what = "decodes noise beside its latents" if model.num_noise_rows else what
+            raise ValueError(
+                f"The model {what}, which cannot stream here. Export it without --streaming."
+            )
         self.hop_samples, self.latent_size = model.hop_samples, model.latent_size
-        self.std_floor = model.std_floor
+        self.bottleneck = model.bottleneck
         self.noise_rows = model.pqmf.num_bands * model.num_channels
         self.noise_steps_per_frame = model.hop_samples // model.pqmf.num_bands
         self.analysis = StreamingAnalysis(model.pqmf, Clock(0, model.hop_samples))
@@ -97,8 +105,8 @@ class StreamingRAVE(nn.Module):
             frame: Its first frame; 0 begins a stream.
         """
         bands = self.analysis(audio, frame, frame == 0)
-        mean, scale = self.encoder(bands, frame, frame == 0).chunk(2, dim=1)
-        return mean, functional.softplus(scale) + self.std_floor
+        parameters: tuple[Tensor, Tensor] = self.bottleneck(self.encoder(bands, frame, frame == 0))
+        return parameters
 
     @torch.jit.export
     def decode(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:

@@ -45,7 +45,7 @@ class RaveTraining:
         warmup_steps: From 0 to that rate.
         final_rate_factor: Share of it that is left at the end of phase 1, along a half cosine.
         discriminator_learning_rate: Constant.
-        beta_initial: Weight of the KL divergence at the first step.
+        beta_initial: Weight of the bottleneck's penalty, as the KL divergence, at the first step.
         beta: Weight after `beta_warmup_steps`, reached along a straight line in the logarithm.
         beta_warmup_steps: See `beta`.
         feature_matching_weight: Phase 2.
@@ -142,6 +142,11 @@ class RaveSystem(LightningModule):
         """Return whether training is in phase 2."""
         return self.global_step >= self.training_recipe.phase_1_steps
 
+    @property
+    def is_encoder_frozen(self) -> bool:
+        """Return whether latents stay as they are now."""
+        return self.is_adversarial and self.model.bottleneck.is_encoder_frozen_in_phase_2
+
     def training_step(self, audio: Tensor, batch_idx: int) -> Tensor:
         """Make one optimizer step on (B, C, T) audio and return its loss."""
         recipe = self.training_recipe
@@ -166,7 +171,7 @@ class RaveSystem(LightningModule):
         return loss.detach()
 
     def _posterior(self, audio: Tensor) -> DiagonalGaussian:
-        if not self.is_adversarial:
+        if not self.is_encoder_frozen:
             return self.model.encode(audio)
         self.model.encoder.eval()  # nor does its batch normalisation go on learning
         with torch.no_grad():  # frozen: the latents that are learnt in phase 1 stay
@@ -174,7 +179,8 @@ class RaveSystem(LightningModule):
 
     def _discriminator_loss(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         with torch.no_grad():
-            reconstruction = self._reconstruct(self._posterior(audio).sample(generator), audio)
+            latents = self._latents(self._posterior(audio), generator)
+            reconstruction = self._reconstruct(latents, audio)
         real, fake = self.discriminator(audio, reconstruction)
         loss = sum(
             (discriminator_hinge_loss(r[-1], f[-1]) for r, f in zip(real, fake, strict=True)),
@@ -183,21 +189,26 @@ class RaveSystem(LightningModule):
         self.log("train/discriminator_loss", loss.detach())
         return loss
 
+    def _latents(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
+        return self.model.with_noise_rows(posterior.sample(generator), generator)
+
     def _reconstruct(self, latents: Tensor, audio: Tensor) -> Tensor:
         return self.model.decode(latents)[..., : audio.shape[-1]]
 
     def _generator_loss(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         recipe = self.training_recipe
         posterior = self._posterior(audio)
-        bands = self.model.decode_bands(posterior.sample(generator))
-        reconstruction = self.model.pqmf.synthesis(bands)[..., : audio.shape[-1]]
+        latents = self._latents(posterior, generator)
+        reconstruction, bands = self.model.decode_with_bands(latents)
+        reconstruction = reconstruction[..., : audio.shape[-1]]
         distance = self.audio_distance(audio, reconstruction, generator)
         values = {"spectral_distance": distance}
         if self.band_distance is not None:
             target = self.model.pqmf.analysis(audio)
             values["band_spectral_distance"] = self.band_distance(target, bands, generator)
         beta = recipe.beta_at(self.global_step)
-        kl = posterior.kl().sum(dim=1).mean()
+        bottleneck = self.model.bottleneck
+        penalty = bottleneck.penalty(posterior, generator)
         loss = torch.stack(list(values.values())).sum()
         if self.is_adversarial:
             self.discriminator.requires_grad_(False)
@@ -212,9 +223,10 @@ class RaveSystem(LightningModule):
             values["adversarial"] = -torch.stack([f[-1].mean() for f in fake]).sum()
             loss = loss + recipe.feature_matching_weight * values["feature_matching"]
             loss = loss + recipe.adversarial_weight * values["adversarial"]
-        else:
-            loss = loss + beta * kl
-        values |= {"kl": kl, "beta": torch.tensor(beta), "loss": loss}
+        if not self.is_encoder_frozen:
+            loss = loss + beta * penalty
+            bottleneck.learn(posterior, generator)
+        values |= {bottleneck.penalty_name: penalty, "beta": torch.tensor(beta), "loss": loss}
         self.log_dict({f"train/{name}": value.detach() for name, value in values.items()})
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
         return loss
@@ -226,7 +238,9 @@ class RaveSystem(LightningModule):
     def validation_step(self, audio: Tensor, batch_idx: int) -> None:
         """Measure the reconstruction of held-out audio (B, C, T) from the posterior mean."""
         posterior = self.model.encode(audio)
-        reconstruction = self._reconstruct(posterior.mean, audio)
+        generator = torch.Generator().manual_seed(self.training_recipe.seed)
+        latents = self.model.with_noise_rows(posterior.mean, generator)
+        reconstruction = self._reconstruct(latents, audio)
         self._posteriors.append(posterior)
         decibels = log_spectral_distance_db(audio, reconstruction).mean()
         level = 20 * torch.log10(_rms(reconstruction) / _rms(audio))
@@ -248,11 +262,11 @@ class RaveSystem(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Fit the principal axes of the posterior means, and log what the latents carry."""
         mean = torch.cat([p.mean.transpose(1, 2).flatten(0, 1) for p in self._posteriors])
-        kl = torch.cat([p.kl().transpose(1, 2).flatten(0, 1) for p in self._posteriors]).mean(0)
         update_latent_axes(self.model, mean)
         for fidelity in FIDELITIES:
             name = f"latents/dimensions_{round(100 * fidelity)}"
             self.log(name, float(num_dimensions(self.model.fidelity, fidelity)))
+        kl = torch.cat([p.kl().transpose(1, 2).flatten(0, 1) for p in self._posteriors]).mean(0)
         self.log("latents/kl", kl.sum())
         board = self._board()
         if board is not None:

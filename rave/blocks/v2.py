@@ -61,13 +61,15 @@ class EncoderV2(nn.Module):
         num_channels: C; the input has C·M rows.
         capacity: Channels after the first convolution; doubled by each ratio.
         ratios: Strides, in order of application.
-        latent_size: D. The output has 2·D rows: mean, then the scale that softplus turns to std.
+        latent_size: D.
         kernel_size: Of the dilated units; the first convolution has 2·kernel_size + 1 taps.
         dilations: Dilations of the units before each stride.
         is_causal: See no later input.
         activation: Before the strided and the last convolution, e.g. Snake; None is a leaky ReLU,
             as always inside the units.
         adaptation: Before each unit, e.g. AdaIN; None is none.
+        rows_per_latent: 2: the output has 2·D rows, mean, then the scale that softplus turns to
+            std. 1: it has D rows.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class EncoderV2(nn.Module):
         is_causal: bool = False,
         activation: OfChannels | None = None,
         adaptation: OfChannels | None = None,
+        rows_per_latent: int = 2,
     ) -> None:
         super().__init__()
         channels = capacity
@@ -92,11 +95,12 @@ class EncoderV2(nn.Module):
             down = Conv1d(channels, 2 * channels, 2 * ratio, stride=ratio, is_causal=is_causal)
             net += [_activation(channels, activation), normalised(down)]
             channels *= 2
-        last = Conv1d(channels, 2 * latent_size, kernel_size, is_causal=is_causal)
+        rows = rows_per_latent * latent_size
+        last = Conv1d(channels, rows, kernel_size, is_causal=is_causal)
         self.net = nn.Sequential(*net, _activation(channels, activation), normalised(last))
 
     def forward(self, bands: Tensor) -> Tensor:
-        """Return (B, 2·D, N) for (B, C·M, T/M)."""
+        """Return (B, rows_per_latent·D, N) for (B, C·M, T/M)."""
         out: Tensor = self.net(bands)
         return out
 
@@ -116,6 +120,8 @@ class DecoderV2(nn.Module):
         is_causal: See no later latents, apart from the transposed convolutions' own reach.
         activation: As in the encoder, before the transposed and the last convolution.
         adaptation: As in the encoder.
+        num_noise_rows: A, rows of noise below the latents.
+        recurrent: Applied to the latents first, or None.
 
     Raises:
         ValueError: If a latent frame is no whole number of the noise generator's blocks.
@@ -134,11 +140,15 @@ class DecoderV2(nn.Module):
         is_causal: bool = False,
         activation: OfChannels | None = None,
         adaptation: OfChannels | None = None,
+        num_noise_rows: int = 0,
+        recurrent: nn.Module | None = None,
     ) -> None:
         super().__init__()
         check_blocks(noise, ratios)
         channels = capacity * 2 ** len(ratios)
-        net = [normalised(Conv1d(latent_size, channels, kernel_size, is_causal=is_causal))]
+        rows = latent_size + num_noise_rows
+        net = [] if recurrent is None else [recurrent]
+        net += [normalised(Conv1d(rows, channels, kernel_size, is_causal=is_causal))]
         pairs = zip(reversed(ratios), reversed(dilations), strict=True)
         for ratio, unit_dilations in pairs:
             up = ConvTranspose1d(channels, channels // 2, ratio)
@@ -155,7 +165,7 @@ class DecoderV2(nn.Module):
         """Return the bands of latents.
 
         Args:
-            latents: (B, D, N).
+            latents: (B, D + A, N).
             noise: (B, C·M, T/M) uniform in [-1, 1), for decoders with a noise generator; drawn
                 if None.
 

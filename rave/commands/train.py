@@ -24,8 +24,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "recipe",
-        help="v2, v1, v2_small, v3, tiny, …, with options behind it, e.g. v2+causal+noise; or a "
-        ".gin file",
+        help="v2, v1, v2_small, v3, tiny, discrete, …, with options behind it, e.g. "
+        "v2+causal+noise; or a .gin file",
     )
     parser.add_argument(
         "--data", type=Path, required=True, help="prepared audio, or an LMDB folder of acids-rave"

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from rave.blocks.bottleneck import Discrete
 from rave.model import RAVE
 from rave.pqmf import PQMF
 from rave.upstream.config import Config, Part
 from rave.upstream.networks import DECODERS, ENCODERS, decoder_latents
+from rave.upstream.posteriors import POSTERIORS
+from rave.upstream.signals import mel_spectrogram, signals
 
 # What a model is trained with, and what old versions wrote and newer ones do not read.
 TRAINING_ARGUMENTS = (
@@ -26,9 +29,6 @@ TRAINING_ARGUMENTS = (
 )
 
 
-POSTERIORS = {"VariationalEncoder": "encoder"}  # the argument that names the network
-
-
 def _filter_bank(config: Config, rave: Part) -> PQMF:
     bank = config.chosen(rave, "pqmf", ["CachedPQMF"])
     bank.knows("attenuation", "n_band", "polyphase", "n_channels")
@@ -36,17 +36,6 @@ def _filter_bank(config: Config, rave: Part) -> PQMF:
     if num_bands < 2 or num_bands & (num_bands - 1):
         raise bank.refused("n_band", num_bands)
     return PQMF(bank.number("attenuation"), num_bands, config.is_causal(bank.scope))
-
-
-def _check_signals(rave: Part) -> None:
-    """Refuse models that do not go from bands to bands; old versions said it in other words."""
-    old = [rave.arguments.get(f"enable_pqmf_{way}") for way in ("encode", "decode")]
-    for mode, bands in zip(("input_mode", "output_mode"), old, strict=True):
-        rave.needs(mode, "pqmf", "pqmf")
-        if old != [None, None] and not bands:
-            raise rave.refused(mode, "raw")
-    for name in ("is_mel_input", "spectrogram"):
-        rave.needs(name, None, None)
 
 
 def _num_channels(weights: Mapping[str, Tensor], rows_per_channel: int) -> int:
@@ -75,21 +64,48 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
         *("is_mel_input", "spectrogram", *TRAINING_ARGUMENTS),
     )
     posterior = config.chosen(rave, "encoder", POSTERIORS)
-    network = config.chosen(posterior, POSTERIORS[posterior.name.rpartition(".")[2]], ENCODERS)
+    argument, build_bottleneck = POSTERIORS[posterior.name.rpartition(".")[2]]
+    network = config.chosen(posterior, argument, ENCODERS)
+    bottleneck = build_bottleneck(config, posterior)
+    network.needs("n_out", bottleneck.rows_per_latent, None)
     generator = config.chosen(rave, "decoder", DECODERS)
-    _check_signals(rave)
     pqmf = _filter_bank(config, rave)
-    num_channels = _num_channels(weights, pqmf.num_bands)
+    has_bands, is_raw_output = signals(rave)
+    spectrogram = None if has_bands else mel_spectrogram(config, rave)
+    num_rows = pqmf.num_bands if spectrogram is None else spectrogram.num_bands
+    num_channels = _num_channels(weights, num_rows)
     encoder, decoder = (
-        table[part.name.rpartition(".")[2]](config, part, pqmf.num_bands, num_channels)
-        for table, part in ((ENCODERS, network), (DECODERS, generator))
+        table[part.name.rpartition(".")[2]](config, part, size, num_channels)
+        for table, part, size in (
+            (ENCODERS, network, num_rows),
+            (DECODERS, generator, 1 if is_raw_output else pqmf.num_bands),
+        )
     )
     ratios, latent_size = network.counts("ratios"), rave.count("latent_size")
-    if math.prod(generator.counts("ratios")) != math.prod(ratios):
+    step_samples = pqmf.num_bands if spectrogram is None else spectrogram.hop_samples
+    out_samples = 1 if is_raw_output else pqmf.num_bands
+    if out_samples * math.prod(generator.counts("ratios")) != step_samples * math.prod(ratios):
         raise generator.refused("ratios", generator.counts("ratios"))
-    sizes = network.count("latent_size"), decoder_latents(config, generator)
-    for part, size in zip((network, generator), sizes, strict=True):
-        if size != latent_size:
-            raise part.refused("latent_size", size)
+    if network.count("latent_size") != latent_size:
+        raise network.refused("latent_size", network.count("latent_size"))
+    num_decoder_latents, num_noise_rows = decoder_latents(config, generator)
+    if num_decoder_latents + num_noise_rows != latent_size + bottleneck.num_noise_rows:
+        if num_decoder_latents == latent_size:
+            augmented = config.part("get_augmented_latent_size", generator.scope)
+            raise augmented.refused("noise_augmentation", num_noise_rows)
+        raise generator.refused("latent_size", num_decoder_latents)
+    if isinstance(bottleneck, Discrete) and bottleneck.quantizer.latent_size != latent_size:
+        raise posterior.refused("dim", bottleneck.quantizer.latent_size)
     rate_hz = rave.count("sampling_rate")
-    return RAVE(pqmf, encoder, decoder, latent_size, ratios, rate_hz, num_channels).eval()
+    return RAVE(
+        pqmf,
+        encoder,
+        decoder,
+        latent_size,
+        ratios,
+        rate_hz,
+        num_channels,
+        bottleneck,
+        spectrogram,
+        is_raw_output,
+    ).eval()

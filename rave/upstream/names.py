@@ -9,6 +9,8 @@ from torch import nn
 
 from rave.blocks.v1 import DecoderV1
 from rave.model import RAVE
+from rave.upstream.posteriors import BOTTLENECK_NAMES
+from rave.upstream.signals import SIGNAL_NAMES
 
 Rules = Sequence[tuple[str, str]]  # pattern in our name, what stands there in theirs
 COMMON: Rules = (
@@ -17,6 +19,8 @@ COMMON: Rules = (
     (r"^pqmf\.synthesis_weight$", "pqmf.inverse_conv.weight"),
     (r"\.parametrizations\.weight\.original0$", ".weight_g"),
     (r"\.parametrizations\.weight\.original1$", ".weight_v"),
+    *BOTTLENECK_NAMES,
+    *SIGNAL_NAMES,
 )
 V1: Rules = (
     (

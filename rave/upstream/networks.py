@@ -16,6 +16,7 @@ from rave.blocks.v1 import DILATIONS, UNIT_KERNEL, DecoderV1, EncoderV1
 from rave.blocks.v2 import DecoderV2, EncoderV2
 from rave.experiment import Reference
 from rave.upstream.config import Config, Part
+from rave.upstream.signals import recurrent_layer
 
 # Their name → our class, for what a setting may name.
 ACTIVATIONS: dict[str, type[nn.Module]] = {"Snake": Snake}
@@ -58,16 +59,18 @@ def dilations_of(part: Part) -> list[list[int]]:
     return rows
 
 
-def decoder_latents(config: Config, part: Part) -> int:
-    """Return the latent size that a decoder is bound to."""
+def decoder_latents(config: Config, part: Part) -> tuple[int, int]:
+    """Return how many latents and how many rows of noise a decoder takes."""
     value = part.bound("latent_size")
     if not isinstance(value, Reference):
-        return part.count("latent_size")
+        return part.count("latent_size"), 0
     if value.name.rpartition(".")[2] != "get_augmented_latent_size" or not value.is_called:
         raise part.refused("latent_size", value)
     augmented = config.part("get_augmented_latent_size", part.scope)
-    augmented.needs("noise_augmentation", 0, 0)
-    return augmented.count("latent_size")
+    num_noise_rows = augmented.arguments.get("noise_augmentation", 0)
+    if type(num_noise_rows) is not int or num_noise_rows < 0:
+        raise augmented.refused("noise_augmentation", num_noise_rows)
+    return augmented.count("latent_size"), num_noise_rows
 
 
 def _even_ratios(part: Part) -> list[int]:
@@ -105,7 +108,6 @@ def encoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) ->
         *("data_size", "capacity", "ratios", "latent_size", "n_out", "kernel_size", "dilations"),
         *("keep_dim", "recurrent_layer", "n_channels", "activation", "adain", "spectrogram"),
     )
-    part.needs("n_out", 2, None)
     part.needs("keep_dim", False, False)
     part.needs("recurrent_layer", None, None)
     part.needs("data_size", num_bands, None)
@@ -122,6 +124,7 @@ def encoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) ->
         config.is_causal(part.scope),
         optional_class(part, "activation", ACTIVATIONS),
         optional_class(part, "adain", ADAPTATIONS),
+        part.count("n_out"),
     )
 
 
@@ -193,22 +196,23 @@ def decoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) ->
     )
     part.needs("keep_dim", False, False)
     part.needs("amplitude_modulation", True, False)
-    part.needs("recurrent_layer", None, None)
-    part.needs("data_size", num_bands, None)
+    # Without a size it gives audio: one row a channel.
+    part.needs("data_size", None if num_bands == 1 else num_bands, None)
     check_convolutions(config, part.scope)
-    ratios = _even_ratios(part)
+    ratios, num_rows = _even_ratios(part), sum(decoder_latents(config, part))
     return DecoderV2(
         num_bands,
         num_channels,
         part.count("capacity"),
         ratios,
-        decoder_latents(config, part),
+        num_rows,
         part.count("kernel_size"),
         dilations_of(part)[-len(ratios) :],  # acids-rave pairs them from the end
         _noise_v2(config, part, num_bands, num_channels),
         config.is_causal(part.scope),
         optional_class(part, "activation", ACTIVATIONS),
         optional_class(part, "adain", ADAPTATIONS),
+        recurrent=recurrent_layer(config, part, num_rows),
     )
 
 

@@ -10,11 +10,13 @@ from typing import Any, TypeGuard
 
 from torch import Tensor
 
+from rave.blocks.bottleneck import Gaussian
 from rave.checkpoint import BEST, LAST, read_checkpoint
 from rave.model import RAVE
 from rave.upstream.config import Config
 from rave.upstream.family import build_model
 from rave.upstream.names import naming, their_name
+from rave.upstream.posteriors import check_codebooks
 
 CONFIG, CHECKPOINTS = "config.gin", "*.ckpt"
 # Parts of a checkpoint that encode and decode do without.
@@ -22,11 +24,14 @@ TRAINING_WEIGHTS = re.compile(
     r"(discriminator|audio_distance|multiband_audio_distance)\."
     r"|(receptive_field|(en|de)coder\.warmed_up|pqmf\.hk|pqmf\.h)$"
     r"|decoder\..*\.target_size$"  # of a noise generator: its block length
+    r"|decoder\.net\.0\.gru_state$"
+    r"|encoder\.rvq\.layers\.\d+\._codebook\.inited$"
     r"|.*\.(pad|cache)$"  # what a streaming model has heard
 )
 NOISE_IS_ON = "decoder.warmed_up"
-# The weights that make latents and audio what they are.
+# The weights that make latents and audio what they are; codebooks too, where there are any.
 FINGERPRINTED = re.compile(r"encoder\.encoder\.|decoder\.|pqmf\.(forward|inverse)_conv\.weight$")
+FINGERPRINTED_POINTS = re.compile(r"encoder\.|" + FINGERPRINTED.pattern)
 
 
 def is_run(path: Path) -> bool:
@@ -88,14 +93,16 @@ def find_config(checkpoint: Path) -> Path:
     )
 
 
-def fingerprint(weights: Mapping[str, Tensor]) -> str:
+def fingerprint(weights: Mapping[str, Tensor], is_variational: bool = True) -> str:
     """Return the fingerprint of the weights of a run, by their names in its checkpoint.
 
     The first 16 hexadecimal digits of the sha256 of the encoder's network, the decoder and the two
-    filter banks, in the order of their names: the name, then the little-endian float32 values.
+    filter banks, in the order of their names: the name, then the little-endian float32 values. Of a
+    model that is not variational, all that the encoder keeps counts.
     """
     digest = sha256()
-    for name in sorted(filter(FINGERPRINTED.match, weights)):
+    counted = FINGERPRINTED if is_variational else FINGERPRINTED_POINTS
+    for name in sorted(filter(counted.match, weights)):
         value = weights[name].detach().cpu()
         array = (value.float() if value.is_floating_point() else value).numpy()
         digest.update(name.encode())
@@ -168,4 +175,5 @@ def open_run(path: Path, ema: bool = False) -> tuple[RAVE, str]:
     model.load_state_dict({ours: weights[theirs] for theirs, ours in names.items()})
     if not weights.get(NOISE_IS_ON, 1):  # v1 in its first phase: a generator that nothing trained
         setattr(model.decoder, "noise", None)  # noqa: B010 - typed as a Module
-    return model, fingerprint(weights)
+    check_codebooks(model.bottleneck, weights, f"'{checkpoint}'")
+    return model, fingerprint(weights, isinstance(model.bottleneck, Gaussian))

@@ -1,0 +1,82 @@
+"""What the encoder may see instead of bands, and memory of the latents before.
+
+B batch, C audio channels, T samples, D latent size, N latent frames, S spectrogram frames.
+"""
+
+import math
+
+import librosa
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# The state of a GRU at the beginning of a window has faded after so many frames: the codec decodes
+# in windows, each this much longer on the left.
+MEMORY_FRAMES = 64
+
+
+class MelSpectrogram(nn.Module):
+    """Logarithm of the power in mel bands, frames centred at multiples of the hop.
+
+    Args:
+        sample_rate_hz: Of the audio.
+        window_samples: Of the Hann window.
+        hop_samples: Between frames.
+        num_bands: Mel bands, HTK, from 0 Hz to half the sample rate.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(
+        self, sample_rate_hz: int, window_samples: int, hop_samples: int, num_bands: int
+    ) -> None:
+        super().__init__()
+        self.window_samples, self.hop_samples = window_samples, hop_samples
+        self.num_bands = num_bands
+        self.register_buffer("window", torch.hann_window(window_samples))
+        filters = librosa.filters.mel(
+            sr=sample_rate_hz, n_fft=window_samples, n_mels=num_bands, htk=True, norm=None
+        )
+        self.register_buffer("filters", torch.from_numpy(filters.T.copy()))  # (bins, bands)
+
+    @property
+    def reach_samples(self) -> int:
+        """Return the samples left and right of a frame's centre that it sees."""
+        return self.window_samples // 2
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Return (B, C·bands, S), S = T / hop_samples, for (B, C, T), T > window_samples / 2."""
+        batch, channels, samples = audio.shape
+        half = self.window_samples // 2
+        padded = functional.pad(audio, (half, half), mode="reflect")
+        spectrum = torch.stft(
+            padded.reshape(batch * channels, samples + 2 * half),
+            self.window_samples,
+            self.hop_samples,
+            window=self.window,
+            center=False,
+            return_complex=True,
+        )
+        spectrum = spectrum / math.sqrt(float(self.window.square().sum()))
+        power = torch.view_as_real(spectrum).square().sum(-1)
+        mel = torch.matmul(power.transpose(1, 2), self.filters).transpose(1, 2)
+        return torch.log1p(mel[..., :-1]).reshape(batch, -1, samples // self.hop_samples)
+
+
+class Recurrent(nn.Module):
+    """A gated recurrent network along the frames; its state is 0 before the first.
+
+    Args:
+        size: Rows of input and output.
+        num_layers: Of the network.
+    """
+
+    def __init__(self, size: int, num_layers: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(size, size, num_layers, batch_first=True)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Return (B, size, N) for (B, size, N)."""
+        hidden: Tensor = self.gru(latents.transpose(1, 2))[0]
+        return hidden.transpose(1, 2)
