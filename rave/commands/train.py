@@ -22,7 +22,8 @@ def parser() -> argparse.ArgumentParser:
         "rave train tiny --data prepared --out runs/piano --set MAX_STEPS=7000",
     )
     parser.add_argument(
-        "recipe", help="v2, v2_small, tiny, discrete, wasserstein, spherical, or a .gin file"
+        "recipe",
+        help="v2, v2_small, tiny, discrete, wasserstein, spherical, another, or a .gin file",
     )
     parser.add_argument("--data", type=Path, required=True, help="prepared audio")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
