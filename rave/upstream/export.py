@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rave.blocks.bottleneck import Gaussian
+from rave.blocks.signals import Recurrent
 from rave.blocks.v2 import DecoderV2, EncoderV2
 from rave.checkpoint import last_checkpoint, model_weights, packed, read_checkpoint
 from rave.codec import load_model
@@ -164,6 +166,17 @@ def _check_expressible(model: RAVE, ours: Config, run: Path) -> None:
     for part, known in ((model.encoder, EncoderV2), (model.decoder, DecoderV2)):
         if type(part) is not known:
             raise ValueError(f"'{run}' uses {type(part).__name__}, which acids-rave does not have.")
+    if type(model.bottleneck) is not Gaussian:
+        raise ValueError(
+            f"'{run}' has {type(model.bottleneck).__name__} latents, which this version cannot "
+            "write for acids-rave. Export it as TorchScript."
+        )
+    is_recurrent = any(isinstance(layer, Recurrent) for layer in model.decoder.modules())
+    if model.spectrogram is not None or model.is_raw_output or is_recurrent:
+        raise ValueError(
+            f"'{run}' sees a spectrogram, gives audio without bands, or is recurrent, which this "
+            "version cannot write for acids-rave. Export it as TorchScript."
+        )
     noise = getattr(model.decoder, "noise", None)
     if noise is not None:
         raise ValueError(
