@@ -134,6 +134,12 @@ def test_models_that_acids_rave_does_not_have_are_refused_by_name(tmp_path):
     run = write_run(tmp_path / "half", "v2", *SHORT, CAUSAL[1])
     with pytest.raises(ValueError, match=r"causal in parts .*EncoderV2 True"):
         export_run(run, tmp_path / "out")
+    run = write_run(tmp_path / "spherical", "spherical", *SHORT)
+    with pytest.raises(ValueError, match=r"has Spherical latents, .*Export it as TorchScript"):
+        export_run(run, tmp_path / "out")
+    run = write_run(tmp_path / "raw", "v2_nopqmf")
+    with pytest.raises(ValueError, match=r"gives audio without bands, .*Export it as TorchScript"):
+        export_run(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -5,7 +5,6 @@ B batch, C audio channels, T samples, D latent size, N latent frames, S spectrog
 
 import math
 
-import librosa
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,6 +30,8 @@ class MelSpectrogram(nn.Module):
     def __init__(
         self, sample_rate_hz: int, window_samples: int, hop_samples: int, num_bands: int
     ) -> None:
+        import librosa  # seconds, which models without a spectrogram do not spend
+
         super().__init__()
         self.window_samples, self.hop_samples = window_samples, hop_samples
         self.num_bands = num_bands

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rave.blocks.bottleneck import Gaussian
 from rave.blocks.noise import NoiseGenerator
+from rave.blocks.signals import Recurrent
 from rave.blocks.v1 import UNIT_KERNEL, DecoderV1, EncoderV1
 from rave.blocks.v2 import DecoderV2, EncoderV2
 from rave.checkpoint import last_checkpoint, model_weights, packed, read_checkpoint
@@ -83,6 +85,17 @@ def _check_expressible(model: RAVE, ours: Config, run: Path) -> None:
     for part in parts:
         for argument in ("activation", "adaptation"):
             theirs(ours.part(part.__name__).arguments.get(argument))
+    if type(model.bottleneck) is not Gaussian:
+        raise ValueError(
+            f"'{run}' has {type(model.bottleneck).__name__} latents, which this version cannot "
+            "write for acids-rave. Export it as TorchScript."
+        )
+    is_recurrent = any(isinstance(layer, Recurrent) for layer in model.decoder.modules())
+    if model.spectrogram is not None or model.is_raw_output or is_recurrent:
+        raise ValueError(
+            f"'{run}' sees a spectrogram, gives audio without bands, or is recurrent, which this "
+            "version cannot write for acids-rave. Export it as TorchScript."
+        )
     noise = getattr(model.decoder, "noise", None)
     if noise is not None and not _is_their_noise(noise, ours, parts[1] is DecoderV1):
         raise ValueError(

@@ -45,6 +45,8 @@ def signals(rave: Part) -> tuple[bool, bool]:
     ):
         if mode not in known:
             raise rave.refused(name, mode)
+    if modes[0] == "pqmf":
+        rave.needs("spectrogram", None, None)
     return modes[0] == "pqmf", modes[1] == "raw"
 
 
