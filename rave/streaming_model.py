@@ -11,7 +11,13 @@ from torch.nn import functional
 
 from rave.model import RAVE
 from rave.pqmf import PQMF
-from rave.streaming import Clock, StreamingConv1d, silence_before_start, streamed
+from rave.streaming import (
+    Clock,
+    StreamingAdaIN,
+    StreamingConv1d,
+    silence_before_start,
+    streamed,
+)
 
 
 def flip_odd(bands: Tensor, first_step: int) -> Tensor:
@@ -64,6 +70,15 @@ class StreamingSynthesis(nn.Module):
         return audio.reshape(batch, channels, steps * self.num_bands)
 
 
+def shared_adaptation(network: nn.Module) -> Tensor:
+    """Return the one `adaptation` that all layers of a network share from now on."""
+    layers = [layer for layer in network.modules() if isinstance(layer, StreamingAdaIN)]
+    adaptation = layers[0].adaptation if layers else torch.zeros(4)
+    for layer in layers:
+        layer.adaptation = adaptation
+    return adaptation
+
+
 class StreamingRAVE(nn.Module):
     """A model that takes and gives a stream; shares the weights of the offline one.
 
@@ -75,6 +90,9 @@ class StreamingRAVE(nn.Module):
         decoder_delay_samples: How late audio is behind latents.
     """
 
+    encoder_adaptation: Tensor
+    decoder_adaptation: Tensor
+
     def __init__(self, model: RAVE) -> None:
         super().__init__()
         self.hop_samples, self.latent_size = model.hop_samples, model.latent_size
@@ -85,6 +103,9 @@ class StreamingRAVE(nn.Module):
         self.encoder, at_latents = streamed(model.encoder, self.analysis.clock_after)
         self.decoder, at_bands = streamed(model.decoder, Clock(0, 1))
         self.synthesis = StreamingSynthesis(model.pqmf, at_bands)
+        self.register_buffer("encoder_adaptation", shared_adaptation(self.encoder))
+        self.register_buffer("decoder_adaptation", shared_adaptation(self.decoder))
+        self.has_adaptation = any(isinstance(m, StreamingAdaIN) for m in self.modules())
         self.encoder_delay_frames = at_latents.delay_steps
         self.decoder_delay_samples = self.synthesis.clock_after.delay_steps
 
@@ -98,6 +119,7 @@ class StreamingRAVE(nn.Module):
         """
         bands = self.analysis(audio, frame, frame == 0)
         mean, scale = self.encoder(bands, frame, frame == 0).chunk(2, dim=1)
+        self.encoder_adaptation[2:] += self.encoder_adaptation[:2]
         return mean, functional.softplus(scale) + self.std_floor
 
     @torch.jit.export
@@ -112,6 +134,7 @@ class StreamingRAVE(nn.Module):
             is_first: Begin a stream.
         """
         bands = self.decoder(latents, noise, frame, is_first)
+        self.decoder_adaptation[2:] += self.decoder_adaptation[:2]
         audio = self.synthesis(bands, frame, is_first)
         return silence_before_start(audio, frame, self.hop_samples, self.decoder_delay_samples)
 
