@@ -55,7 +55,7 @@ class CodecFormat:
         decoder_reach_frames: Frames left and right of a frame that the decoder sees.
         noise_rows: Rows of the decoder's noise input, C·M; 0 if it takes none.
         noise_steps_per_frame: Steps of that input per latent frame, hop / M.
-        is_derivative: The model knows audio's derivative; the codec differentiates and integrates.
+        is_derivative: Whether the model knows audio's derivative instead of audio.
     """
 
     fingerprint: str
@@ -340,7 +340,7 @@ def load_codec(
 def load_run(
     path: Path, *, ema: bool = False, derivative: bool = False
 ) -> tuple[RAVE, CodecFormat]:
-    """Return the model and the format of a run of `rave train` or of acids-rave.
+    """Return model and format of a run of `rave train` or of acids-rave.
 
     Args:
         path: A run folder; of acids-rave, a version of it or a checkpoint too.
