@@ -72,7 +72,10 @@ def test_a_setting_that_contradicts_the_audio_is_refused(
 def test_an_unknown_recipe_is_refused_with_those_there_are(prepared, tmp_path, capsys):
     where = ["--data", str(prepared), "--out", str(tmp_path / "run")]
     assert main(["train", "v9", *where]) == 2
-    assert "no recipe 'v9'. Give a .gin file or one of: tiny, v2, v2_small." in error_of(capsys)
+    told = error_of(capsys)
+    assert "no recipe 'v9'. Give a .gin file or one of: " in told
+    for recipe in ("tiny", "v1", "v2_small"):
+        assert recipe in told
 
 
 def test_a_recipe_that_imports_foreign_code_is_refused(prepared, tmp_path, capsys):

@@ -8,115 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rave.blocks.noise import NoiseGenerator
+from rave.blocks.v1 import UNIT_KERNEL, DecoderV1, EncoderV1
 from rave.blocks.v2 import DecoderV2, EncoderV2
 from rave.checkpoint import last_checkpoint, model_weights, packed, read_checkpoint
 from rave.codec import load_model
-from rave.discriminator import NUM_LAYERS, PERIOD_KERNEL, SCALE_KERNEL, STRIDE
 from rave.experiment import Reference
 from rave.files import atomic_folder
 from rave.model import RAVE
 from rave.pqmf import prototype_filter
-from rave.upstream.config import CAUSAL, CENTRED, Config
+from rave.upstream.config import Config
+from rave.upstream.export_config import (
+    DISCRIMINATORS,
+    attenuation_db,
+    config_text,
+    is_causal,
+    scales,
+    theirs,
+    training,
+)
 from rave.upstream.names import COMMON, naming, their_name
 from rave.upstream.run import CONFIG, is_run
 
 CHECKPOINT = Path("version_0") / "checkpoints" / "last.ckpt"
-DISCRIMINATORS = ["MultiPeriodDiscriminator", "MultiScaleDiscriminator"]
-# What a run that does not say takes: the values of the paper's second version.
-PERIODS, NUM_SCALES, SCALES = [2, 3, 5, 7, 11], 3, [2048, 1024, 512, 256, 128]
-CONFIG_TEXT = """\
-# A run of rave-diffwave, written by `rave export --format acids-rave`.
-from __gin__ import dynamic_registration
-
-import cached_conv as cc
-import rave
-import torch.nn as nn
-from rave import blocks
-from rave import core
-from rave import dataset
-from rave import discriminator
-from rave import pqmf
-
-SAMPLING_RATE = {sampling_rate!r}
-N_BAND = {n_band!r}
-CAPACITY = {capacity!r}
-RATIOS = {ratios!r}
-DILATIONS = {dilations!r}
-KERNEL_SIZE = {kernel_size!r}
-LATENT_SIZE = {latent_size!r}
-NOISE_AUGMENTATION = 0
-PHASE_1_DURATION = {phase_1_duration!r}
-
-cc.get_padding.mode = {mode!r}
-cc.Conv1d.bias = False
-cc.ConvTranspose1d.bias = False
-blocks.normalization.mode = 'weight_norm'
-pqmf.CachedPQMF.attenuation = {attenuation!r}
-pqmf.CachedPQMF.n_band = %N_BAND
-
-blocks.VariationalEncoder.encoder = @variational/blocks.EncoderV2
-variational/blocks.EncoderV2.data_size = %N_BAND
-variational/blocks.EncoderV2.capacity = %CAPACITY
-variational/blocks.EncoderV2.ratios = %RATIOS
-variational/blocks.EncoderV2.dilations = %DILATIONS
-variational/blocks.EncoderV2.kernel_size = %KERNEL_SIZE
-variational/blocks.EncoderV2.latent_size = %LATENT_SIZE
-variational/blocks.EncoderV2.n_out = 2
-
-blocks.GeneratorV2.data_size = %N_BAND
-blocks.GeneratorV2.capacity = {decoder_capacity!r}
-blocks.GeneratorV2.ratios = {decoder_ratios!r}
-blocks.GeneratorV2.dilations = {decoder_dilations!r}
-blocks.GeneratorV2.kernel_size = {decoder_kernel_size!r}
-blocks.GeneratorV2.latent_size = @core.get_augmented_latent_size()
-blocks.GeneratorV2.amplitude_modulation = True
-core.get_augmented_latent_size.latent_size = %LATENT_SIZE
-core.get_augmented_latent_size.noise_augmentation = %NOISE_AUGMENTATION
-
-discriminator.ConvNet.out_size = 1
-discriminator.ConvNet.n_layers = {num_layers!r}
-discriminator.ConvNet.stride = {stride!r}
-periods/discriminator.ConvNet.conv = @nn.Conv2d
-periods/discriminator.ConvNet.kernel_size = ({period_kernel!r}, 1)
-periods/discriminator.ConvNet.capacity = {period_capacity!r}
-scales/discriminator.ConvNet.conv = @nn.Conv1d
-scales/discriminator.ConvNet.kernel_size = {scale_kernel!r}
-scales/discriminator.ConvNet.capacity = {scale_capacity!r}
-discriminator.MultiPeriodDiscriminator.periods = {periods!r}
-discriminator.MultiPeriodDiscriminator.convnet = @periods/discriminator.ConvNet
-discriminator.MultiScaleDiscriminator.n_discriminators = {num_scales!r}
-discriminator.MultiScaleDiscriminator.convnet = @scales/discriminator.ConvNet
-discriminator.CombineDiscriminators.discriminators = \\
-    [@discriminator.MultiPeriodDiscriminator, @discriminator.MultiScaleDiscriminator]
-
-core.MultiScaleSTFT.scales = {scales!r}
-core.MultiScaleSTFT.sample_rate = %SAMPLING_RATE
-core.MultiScaleSTFT.magnitude = True
-core.AudioDistanceV1.multiscale_stft = @core.MultiScaleSTFT
-core.AudioDistanceV1.log_epsilon = {log_epsilon!r}
-feature_matching/core.mean_difference.norm = 'L1'
-feature_matching/core.mean_difference.relative = True
-dataset.split_dataset.max_residual = 1000
-
-rave.RAVE.sampling_rate = %SAMPLING_RATE
-rave.RAVE.latent_size = %LATENT_SIZE
-{stereo}rave.RAVE.pqmf = @pqmf.CachedPQMF
-rave.RAVE.encoder = @blocks.VariationalEncoder
-rave.RAVE.decoder = @blocks.GeneratorV2
-rave.RAVE.discriminator = @discriminator.CombineDiscriminators
-rave.RAVE.phase_1_duration = %PHASE_1_DURATION
-rave.RAVE.gan_loss = @core.hinge_gan
-rave.RAVE.valid_signal_crop = True
-rave.RAVE.feature_matching_fun = @feature_matching/core.mean_difference
-rave.RAVE.num_skipped_features = {num_skipped_features!r}
-rave.RAVE.update_discriminator_every = {update_discriminator_every!r}
-rave.RAVE.audio_distance = @core.AudioDistanceV1
-rave.RAVE.multiband_audio_distance = @core.AudioDistanceV1
-rave.RAVE.weights = {{'feature_matching': {feature_matching!r}}}
-rave.BetaWarmupCallback.initial_value = {beta_initial!r}
-rave.BetaWarmupCallback.target_value = {beta!r}
-rave.BetaWarmupCallback.warmup_len = {beta_warmup!r}
-"""
 
 
 def export_run(run: Path, out: Path) -> bool:
@@ -154,7 +68,7 @@ def export_run(run: Path, out: Path) -> bool:
         "callbacks": {},
     }
     with atomic_folder(out) as folder:
-        (folder / CONFIG).write_text(_config_text(model, ours))
+        (folder / CONFIG).write_text(config_text(model, ours))
         (folder / CHECKPOINT).parent.mkdir(parents=True)
         (folder / CHECKPOINT).write_bytes(packed(content))
     return bool(discriminators)
@@ -162,16 +76,20 @@ def export_run(run: Path, out: Path) -> bool:
 
 def _check_expressible(model: RAVE, ours: Config, run: Path) -> None:
     """Refuse a model that acids-rave has no parts for."""
-    for part, known in ((model.encoder, EncoderV2), (model.decoder, DecoderV2)):
-        if type(part) is not known:
-            raise ValueError(f"'{run}' uses {type(part).__name__}, which acids-rave does not have.")
+    parts = (type(model.encoder), type(model.decoder))
+    if parts not in ((EncoderV1, DecoderV1), (EncoderV2, DecoderV2)):
+        told = " with ".join(part.__name__ for part in parts)
+        raise ValueError(f"'{run}' uses {told}, which acids-rave does not have.")
+    for part in parts:
+        for argument in ("activation", "adaptation"):
+            theirs(ours.part(part.__name__).arguments.get(argument))
     noise = getattr(model.decoder, "noise", None)
-    if noise is not None:
+    if noise is not None and not _is_their_noise(noise, ours, parts[1] is DecoderV1):
         raise ValueError(
-            f"'{run}' uses {type(noise).__name__}, whose overlapping responses acids-rave does "
-            "not have. Export it as TorchScript."
+            f"'{run}' uses {type(noise).__name__} in a way that acids-rave does not have, such as "
+            "with responses that overlap. Export it as TorchScript."
         )
-    causal = {name: _is_causal(ours, name) for name in ("PQMF", "EncoderV2", "DecoderV2")}
+    causal = {name: is_causal(ours, name) for name in ("PQMF", *(p.__name__ for p in parts))}
     if len(set(causal.values())) > 1:
         told = ", ".join(f"{name} {value}" for name, value in causal.items())
         raise ValueError(
@@ -179,13 +97,19 @@ def _check_expressible(model: RAVE, ours: Config, run: Path) -> None:
         )
 
 
-def _is_causal(ours: Config, name: str) -> bool:
-    return bool(ours.part(name).arguments.get("is_causal", False))
-
-
-def _attenuation_db(ours: Config) -> float:
-    value = ours.part("PQMF").number("attenuation_db")
-    return int(value) if value == int(value) else value
+def _is_their_noise(noise: NoiseGenerator, ours: Config, is_v1: bool) -> bool:
+    arguments = ours.part("NoiseGenerator").arguments
+    if noise.overlaps:
+        return False
+    if not is_v1:
+        return noise.is_causal and arguments.get("kernel_size") is None
+    capacity = ours.part("DecoderV1").arguments["capacity"]
+    return (
+        arguments.get("kernel_size") == UNIT_KERNEL
+        and arguments["hidden_channels"] == capacity
+        and arguments.get("activation") is None
+        and noise.is_causal == is_causal(ours, "DecoderV1")
+    )
 
 
 def _model_weights(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dict[str, Tensor]:
@@ -193,18 +117,24 @@ def _model_weights(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dic
     rules = naming(model)
     weights = {their_name(n, rules): value for n, value in model_weights(checkpoint).items()}
     bands = model.pqmf.num_bands
-    prototype = torch.from_numpy(prototype_filter(_attenuation_db(ours), bands)).float()
-    is_second_phase = checkpoint["global_step"] >= _training(ours, "phase_1_steps", 1000000)
+    prototype = torch.from_numpy(prototype_filter(attenuation_db(ours), bands)).float()
+    is_second_phase = checkpoint["global_step"] >= training(ours, "phase_1_steps", 1000000)
     weights |= {
         "pqmf.h": prototype,
         "pqmf.hk": model.pqmf.analysis_weight[:, 0, :-1].clone(),  # (M, P), one zero tap less
         "encoder.warmed_up": torch.tensor(int(is_second_phase)),
         "receptive_field": torch.zeros(2, dtype=torch.int64),  # not measured: acids-rave will
     }
-    for index, size in enumerate(_scales(ours)):
+    if isinstance(model.decoder, DecoderV1):
+        weights["decoder.warmed_up"] = torch.tensor(1)  # there the noise waits for it
+    noise = getattr(model.decoder, "noise", None)
+    if noise is not None:
+        size = torch.tensor(noise.block_steps)
+        weights[their_name("decoder.noise.target_size", rules)] = size
+    for index, num_taps in enumerate(scales(ours)):
         for distance in ("audio_distance", "multiband_audio_distance"):
             name = f"{distance}.multiscale_stft.stfts.{index}.window"
-            weights[name] = torch.hann_window(size)
+            weights[name] = torch.hann_window(num_taps)
     return weights
 
 
@@ -218,52 +148,3 @@ def _discriminator_weights(checkpoint: dict[str, Any], ours: Config) -> dict[str
     return {
         their_name(n, COMMON): value for n, value in state.items() if n.startswith("discriminator.")
     }
-
-
-def _training(ours: Config, argument: str, default: Any) -> Any:
-    return ours.part("RaveTraining").arguments.get(argument, default)
-
-
-def _scales(ours: Config) -> list[int]:
-    scales: list[int] = ours.part("SpectralDistance", "audio").arguments.get("scales", SCALES)
-    return scales
-
-
-def _config_text(model: RAVE, ours: Config) -> str:
-    encoder, decoder = (ours.part(name).arguments for name in ("EncoderV2", "DecoderV2"))
-    periods, scales = (ours.part(name).arguments for name in DISCRIMINATORS)
-    distance = ours.part("SpectralDistance", "audio").arguments
-    channels = model.num_channels  # versions before 2.3 do not know the argument
-    return CONFIG_TEXT.format(
-        sampling_rate=model.sample_rate_hz,
-        n_band=model.pqmf.num_bands,
-        capacity=encoder["capacity"],
-        ratios=encoder["ratios"],
-        dilations=encoder["dilations"],
-        kernel_size=encoder["kernel_size"],
-        latent_size=model.latent_size,
-        phase_1_duration=_training(ours, "phase_1_steps", 1000000),
-        mode=CAUSAL if _is_causal(ours, "PQMF") else CENTRED,
-        attenuation=_attenuation_db(ours),
-        decoder_capacity=decoder["capacity"],
-        decoder_ratios=decoder["ratios"],
-        decoder_dilations=decoder["dilations"],
-        decoder_kernel_size=decoder["kernel_size"],
-        num_layers=NUM_LAYERS,
-        stride=STRIDE,
-        period_kernel=PERIOD_KERNEL,
-        period_capacity=periods.get("capacity", encoder["capacity"]),
-        scale_kernel=SCALE_KERNEL,
-        scale_capacity=scales.get("capacity", encoder["capacity"]),
-        periods=periods.get("periods", PERIODS),
-        num_scales=scales.get("num_scales", NUM_SCALES),
-        scales=_scales(ours),
-        log_epsilon=distance.get("log_epsilon", 1e-7),
-        stereo=f"rave.RAVE.n_channels = {channels}\n" if channels > 1 else "",
-        num_skipped_features=_training(ours, "num_skipped_features", 1),
-        update_discriminator_every=_training(ours, "discriminator_every_steps", 4),
-        feature_matching=_training(ours, "feature_matching_weight", 20.0),
-        beta_initial=_training(ours, "beta_initial", 1e-6) / 2,  # its KL lacks the factor 1/2
-        beta=_training(ours, "beta", 0.1) / 2,
-        beta_warmup=_training(ours, "beta_warmup_steps", 20000),
-    )
