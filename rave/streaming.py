@@ -391,13 +391,9 @@ def _(layer: EncoderV1 | EncoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
     return streamed(layer.net, clock)
 
 
-@streamed.register
-def _(layer: DecoderV1, clock: Clock) -> tuple[nn.Module, Clock]:
-    decoder = StreamingDecoderV1(layer, clock)
-    return decoder, decoder.clock_after
-
-
-@streamed.register
-def _(layer: DecoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
-    decoder = StreamingDecoderV2(layer, clock)
-    return decoder, decoder.clock_after
+@streamed.register(DecoderV1)
+@streamed.register(DecoderV2)
+def _(layer: DecoderV1 | DecoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
+    if isinstance(layer, DecoderV1):
+        return (v1 := StreamingDecoderV1(layer, clock)), v1.clock_after
+    return (v2 := StreamingDecoderV2(layer, clock)), v2.clock_after
