@@ -345,8 +345,7 @@ def load_codec(
         if ema:
             raise ValueError(f"'{path}' has its weights for good; give --ema when you export it.")
         codec = _load_torchscript(path, device)
-        if derivative:
-            codec.format = codec.format.of_derivative()
+        codec.format = codec.format.of_derivative() if derivative else codec.format
         return codec
     model, format = load_run(path, ema=ema, derivative=derivative)
     fold_weight_norm(model)
@@ -356,7 +355,7 @@ def load_codec(
 def load_run(
     path: Path, *, ema: bool = False, derivative: bool = False
 ) -> tuple[RAVE, CodecFormat]:
-    """Return the model and the format of a run of `rave train` or of acids-rave.
+    """Return model and format of a run of `rave train` or of acids-rave.
 
     Args:
         path: A run folder; of acids-rave, a version of it or a checkpoint too.
@@ -366,24 +365,21 @@ def load_run(
     Raises:
         ValueError: If it is neither, is damaged, or has no averaged weights.
     """
-    model, format = _load_run(path, ema)
-    return model, format.of_derivative() if derivative else format
-
-
-def _load_run(path: Path, ema: bool) -> tuple[RAVE, CodecFormat]:
+    fingerprint = None
     if upstream.is_run(path):
         model, fingerprint = upstream.open_run(path, ema)
-        return model, CodecFormat.of(model, fingerprint)
-    if not path.is_dir():
+    elif not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise ValueError(
             f"The codec '{path}' {what}. Give a run folder of `rave train` or of acids-rave, "
             "or a .ts file."
         )
-    if ema:
+    elif ema:
         raise ValueError(f"'{path}' is a run of `rave train`, which keeps no averaged weights.")
-    model = load_model(path)
-    return model, CodecFormat.of(model)
+    else:
+        model = load_model(path)
+    format = CodecFormat.of(model, fingerprint)
+    return model, format.of_derivative() if derivative else format
 
 
 def load_model(run: Path) -> RAVE:

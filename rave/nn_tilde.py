@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rave.adaptation import ATTRIBUTES, Adaptation
 from rave.model import RAVE
 from rave.resampling import StreamingResampler
 from rave.streaming_model import StreamingRAVE
@@ -78,7 +79,7 @@ class PositionalUniform(nn.Module):
         return bits ^ ((bits >> 31) & 0x1FFFFFFFF)
 
 
-class NNTilde(nn.Module):
+class NNTilde(Adaptation):
     """`encode`, `decode` and `forward` of a stream, and the model itself for `load_codec`.
 
     Latents are the first K principal ones: rotated posterior means, largest variance first. The
@@ -101,7 +102,8 @@ class NNTilde(nn.Module):
         noise_seed: int = FRESH_NOISE,
         host_rate_hz: int | None = None,
     ) -> None:
-        super().__init__()
+        streaming = StreamingRAVE(model)
+        super().__init__(streaming)
         ratio = host_ratio(model.sample_rate_hz, host_rate_hz)
         hop_samples = model.hop_samples * ratio
         if hop_samples & (hop_samples - 1):
@@ -109,7 +111,7 @@ class NNTilde(nn.Module):
                 f"A hop of {hop_samples} samples never fills nn~'s blocks, whose length is a power "
                 "of two. Use ratios of 2, 4 or 8."
             )
-        self.model, self.streaming = model, StreamingRAVE(model)
+        self.model, self.streaming = model, streaming
         self.down, self.up = StreamingResampler(ratio), StreamingResampler(ratio)
         self.num_latents, self.latent_size = num_latents, model.latent_size
         self.num_channels, self.hop_samples = model.num_channels, hop_samples
@@ -131,8 +133,12 @@ class NNTilde(nn.Module):
         }
         for name, shape in shapes.items():
             self.register_buffer(f"{name}_params", torch.tensor(shape))
-        for name, code in (("seed", INT_CODE), ("reset", BOOL_CODE), ("latency", INT_CODE)):
+        codes = {"seed": INT_CODE, "reset": BOOL_CODE, "latency": INT_CODE}
+        if self.streaming.has_adaptation:
+            codes |= dict.fromkeys(ATTRIBUTES, BOOL_CODE)
+        for name, code in codes.items():
             self.register_buffer(f"{name}_params", torch.tensor([code]))
+        self.attributes = list(codes)
         audio, latents = ["audio"], [f"latent {index + 1}" for index in range(num_latents)]
         self.encode_input_labels = self.forward_input_labels = channels * audio
         self.decode_output_labels = self.forward_output_labels = channels * audio
@@ -211,7 +217,7 @@ class NNTilde(nn.Module):
     @torch.jit.export
     def get_attributes(self) -> list[str]:
         """Return the names of the attributes of the host."""
-        return ["seed", "reset", "latency"]
+        return self.attributes
 
     @torch.jit.export
     def get_seed(self) -> list[int]:

@@ -164,6 +164,48 @@ class Pointwise(nn.Module):
         return self.layer(x)
 
 
+class StreamingAdaIN(nn.Module):
+    """`AdaIN` with statistics of its own; when it learns is told by `adaptation`.
+
+    Attributes:
+        adaptation: (4) shared by the layers of a network: learn the source, learn the target,
+            blocks learnt of the source, of the target.
+    """
+
+    adaptation: Tensor
+    mean_x: Tensor
+    std_x: Tensor
+    mean_y: Tensor
+    std_y: Tensor
+
+    def __init__(self, layer: AdaIN) -> None:
+        super().__init__()
+        self.floor = layer.floor
+        for name in ("mean_x", "std_x", "mean_y", "std_y"):
+            self.register_buffer(name, getattr(layer, name).clone())
+        counts = layer.num_update_x, layer.num_update_y
+        self.register_buffer("adaptation", torch.cat([torch.zeros(2), *counts]))
+
+    def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return a block of the same shape."""
+        size = x.shape[0]
+        if bool(self.adaptation[1] > 0):
+            self.learn(x, self.mean_y, self.std_y, self.adaptation[3])
+            return x
+        if bool(self.adaptation[0] > 0):
+            self.learn(x, self.mean_x, self.std_x, self.adaptation[2])
+        if bool(self.adaptation[2:].min() > 0):
+            x = (x - self.mean_x[:size]) / (self.std_x[:size] + self.floor)
+            x = x * self.std_y[:size] + self.mean_y[:size]
+        return x
+
+    def learn(self, x: Tensor, mean: Tensor, std: Tensor, count: Tensor) -> None:
+        """Take a block into the running mean of means and of standard deviations."""
+        size = x.shape[0]
+        mean[:size] += (x.mean(-1, keepdim=True) - mean[:size]) / (count + 1.0)
+        std[:size] += (x.std(-1, keepdim=True) - std[:size]) / (count + 1.0)
+
+
 class Chain(nn.Module):
     """Layers one after the other."""
 
@@ -304,9 +346,13 @@ def streamed(layer: nn.Module, clock: Clock) -> tuple[nn.Module, Clock]:
 @streamed.register(nn.LeakyReLU)
 @streamed.register(nn.BatchNorm1d)
 @streamed.register(Snake)
-@streamed.register(AdaIN)
 def _(layer: nn.Module, clock: Clock) -> tuple[nn.Module, Clock]:
     return Pointwise(layer), clock
+
+
+@streamed.register
+def _(layer: AdaIN, clock: Clock) -> tuple[nn.Module, Clock]:
+    return StreamingAdaIN(layer), clock
 
 
 @streamed.register
@@ -345,13 +391,9 @@ def _(layer: EncoderV1 | EncoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
     return streamed(layer.net, clock)
 
 
-@streamed.register
-def _(layer: DecoderV1, clock: Clock) -> tuple[nn.Module, Clock]:
-    decoder = StreamingDecoderV1(layer, clock)
-    return decoder, decoder.clock_after
-
-
-@streamed.register
-def _(layer: DecoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
-    decoder = StreamingDecoderV2(layer, clock)
-    return decoder, decoder.clock_after
+@streamed.register(DecoderV1)
+@streamed.register(DecoderV2)
+def _(layer: DecoderV1 | DecoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
+    if isinstance(layer, DecoderV1):
+        return (v1 := StreamingDecoderV1(layer, clock)), v1.clock_after
+    return (v2 := StreamingDecoderV2(layer, clock)), v2.clock_after

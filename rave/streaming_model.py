@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from rave.model import RAVE
 from rave.pqmf import PQMF
-from rave.streaming import Clock, StreamingConv1d, silence_before_start, streamed
+from rave.streaming import (
+    Clock,
+    StreamingAdaIN,
+    StreamingConv1d,
+    silence_before_start,
+    streamed,
+)
 
 
 def flip_odd(bands: Tensor, first_step: int) -> Tensor:
@@ -63,6 +69,15 @@ class StreamingSynthesis(nn.Module):
         return audio.reshape(batch, channels, steps * self.num_bands)
 
 
+def shared_adaptation(network: nn.Module) -> Tensor:
+    """Return the one `adaptation` that all layers of a network share from now on."""
+    layers = [layer for layer in network.modules() if isinstance(layer, StreamingAdaIN)]
+    adaptation = layers[0].adaptation if layers else torch.zeros(4)
+    for layer in layers:
+        layer.adaptation = adaptation
+    return adaptation
+
+
 class StreamingRAVE(nn.Module):
     """A model that takes and gives a stream; shares the weights of the offline one.
 
@@ -76,6 +91,9 @@ class StreamingRAVE(nn.Module):
     Raises:
         ValueError: If the model is of a kind that does not stream.
     """
+
+    encoder_adaptation: Tensor
+    decoder_adaptation: Tensor
 
     def __init__(self, model: RAVE) -> None:
         super().__init__()
@@ -93,6 +111,9 @@ class StreamingRAVE(nn.Module):
         self.encoder, at_latents = streamed(model.encoder, self.analysis.clock_after)
         self.decoder, at_bands = streamed(model.decoder, Clock(0, 1))
         self.synthesis = StreamingSynthesis(model.pqmf, at_bands)
+        self.register_buffer("encoder_adaptation", shared_adaptation(self.encoder))
+        self.register_buffer("decoder_adaptation", shared_adaptation(self.decoder))
+        self.has_adaptation = any(isinstance(m, StreamingAdaIN) for m in self.modules())
         self.encoder_delay_frames = at_latents.delay_steps
         self.decoder_delay_samples = self.synthesis.clock_after.delay_steps
 
@@ -105,7 +126,9 @@ class StreamingRAVE(nn.Module):
             frame: Its first frame; 0 begins a stream.
         """
         bands = self.analysis(audio, frame, frame == 0)
-        parameters: tuple[Tensor, Tensor] = self.bottleneck(self.encoder(bands, frame, frame == 0))
+        rows = self.encoder(bands, frame, frame == 0)
+        self.encoder_adaptation[2:] += self.encoder_adaptation[:2]
+        parameters: tuple[Tensor, Tensor] = self.bottleneck(rows)
         return parameters
 
     @torch.jit.export
@@ -120,6 +143,7 @@ class StreamingRAVE(nn.Module):
             is_first: Begin a stream.
         """
         bands = self.decoder(latents, noise, frame, is_first)
+        self.decoder_adaptation[2:] += self.decoder_adaptation[:2]
         audio = self.synthesis(bands, frame, is_first)
         return silence_before_start(audio, frame, self.hop_samples, self.decoder_delay_samples)
 

@@ -7,6 +7,7 @@ from nn_host import Host
 from rave_models import SHORT, small_model, write_run
 from rave_runs import make_informative
 
+from rave.blocks.adain import AdaIN
 from rave.codec import CodecFormat, DecoderNoise, load_codec
 from rave.convolution import fold_weight_norm
 from rave.export import export_nn_tilde
@@ -161,6 +162,46 @@ def test_a_fidelity_that_is_none_or_was_never_measured_is_refused():
             latent_count(FIDELITY, wanted, False)
     with pytest.raises(ValueError, match=r"were never measured .* --fidelity 1"):
         latent_count(torch.zeros(4), 0.95, False)
+
+
+@torch.inference_mode()
+def test_a_source_takes_the_statistics_of_a_target_until_they_are_reset(tmp_path):
+    model, _ = exported(tmp_path / "a.ts", "v3", *SHORT)
+    host = Host(tmp_path / "a.ts")
+    module, audio = host.module, 100 * audio_of(model, 32)
+    assert set(host.module.get_attributes()) >= {"learn_source", "reset_target"}
+    plain = module(audio)
+
+    def play(block):
+        module.set_reset(True)
+        return module(block)
+
+    for side, block in (("target", 3 * audio.flip(2)), ("source", audio)):
+        assert getattr(module, f"set_learn_{side}")(True) == 0
+        assert getattr(module, f"get_learn_{side}")() == [True]
+        play(block)
+        getattr(module, f"set_learn_{side}")(False)
+        assert getattr(module, f"get_reset_{side}")() == [False]
+    assert relative(play(audio), plain) > 1e-2
+    first = next(layer for layer in model.encoder.modules() if isinstance(layer, AdaIN))
+    assert float(first.num_update_x) == 0  # the model inside, for load_codec, is left alone
+    module.set_reset_source(True)
+    assert module.get_reset_source() == [True]
+    assert relative(play(audio), plain) < 1e-4
+
+
+@torch.inference_mode()
+def test_a_source_with_the_targets_statistics_is_left_alone(tmp_path):
+    model, _ = exported(tmp_path / "a.ts", "v3", *SHORT)
+    module, audio = Host(tmp_path / "a.ts").module, 100 * audio_of(model, 32)
+    plain = module(audio)
+    for learn in (module.set_learn_target, module.set_learn_source):
+        module.set_reset(True)
+        learn(True)
+        module(audio)
+        learn(False)
+    module.set_reset(True)
+    assert relative(module(audio), plain) < 1e-2
 
 
 # The host's rate

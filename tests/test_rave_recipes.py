@@ -1,8 +1,10 @@
 """Recipes and their options, and the parts that only they build."""
 
+import json
+
 import pytest
 import torch
-from rave_models import band_noise, build_model, small_model
+from rave_models import band_noise, build_model, small_model, write_run
 from rave_runs import TINY, checkpoint, prepare
 
 from rave import experiment
@@ -163,6 +165,13 @@ def test_a_block_does_not_hear_the_noise_of_another():
     difference = (model.decoder.noise(hidden, noise) - model.decoder.noise(hidden, changed)).abs()
     assert difference[..., 24:32].max() > 0
     assert max(difference[..., :24].max(), difference[..., 32:].max()) < 1e-9
+
+
+@pytest.mark.parametrize("recipe", ["v1", "v3", "v2+noise+snake"])
+def test_an_export_as_torchscript_equals_the_run(tmp_path, recipe, capsys):
+    run = write_run(tmp_path / "run", recipe)
+    assert main(["export", str(run), str(tmp_path / "a.ts"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["largest_difference"] < 1e-5
 
 
 # Training

@@ -1,0 +1,41 @@
+"""Play noise through a module for nn~ and print its memory: it must not grow.
+
+python scripts/check_stream_memory.py live.ts --blocks 10000
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+
+import torch
+
+REPORTS = 5
+
+
+def resident_mib() -> float:
+    """Return the memory of this process (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Play and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("module", type=Path, help="file of `rave export --streaming`")
+    parser.add_argument("--blocks", type=int, default=10_000, help="of one hop (default 10000)")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", DeprecationWarning)  # 2026-11: nn~ loads no torch.export
+    module = torch.jit.load(str(options.module)).eval()
+    audio = torch.randn(1, module.num_channels, module.hop_samples)
+    every = max(options.blocks // REPORTS, 1)
+    for block in range(options.blocks + 1):
+        module(audio)
+        if block and block % every == 0:
+            print(f"{block} blocks: {resident_mib():.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
