@@ -11,11 +11,9 @@ and what they touch is cut away again, so that the windows join to what one pass
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from torch.nn import functional
 
 from rave import experiment
 from rave.checkpoint import last_checkpoint, model_weights, read_checkpoint
+from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.derivative import differentiated, integrated
 from rave.latents import LatentHeader, LatentStatistics, check_codec
@@ -38,106 +37,6 @@ from rave.upstream import torchscript as upstream_script
 
 Array = NDArray[np.float32]
 WINDOW_FRAMES = 128
-TORCHSCRIPT_HEADER = "codec.json"
-TORCHSCRIPT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class CodecFormat:
-    """What a codec reads and writes.
-
-    Attributes:
-        fingerprint: Of the weights; latents of one codec mean nothing to another.
-        sample_rate_hz: Of the audio.
-        num_channels: C.
-        hop_samples: Audio samples per latent frame.
-        latent_size: D.
-        encoder_reach_frames: Frames left and right of a frame that the encoder sees.
-        decoder_reach_frames: Frames left and right of a frame that the decoder sees.
-        noise_rows: Rows of the decoder's noise input, C·M; 0 if it takes none.
-        noise_steps_per_frame: Steps of that input per latent frame, hop / M.
-        is_derivative: The model knows the derivative of audio; the codec differentiates and
-            integrates.
-        num_noise_rows: A, rows of N(0, 1) that the decoder takes below the latents.
-    """
-
-    fingerprint: str
-    sample_rate_hz: int
-    num_channels: int
-    hop_samples: int
-    latent_size: int
-    encoder_reach_frames: tuple[int, int]
-    decoder_reach_frames: tuple[int, int]
-    noise_rows: int
-    noise_steps_per_frame: int
-    is_derivative: bool = False
-    num_noise_rows: int = 0  # what .ts files that do not state it have
-
-    @classmethod
-    def of(cls, model: RAVE, fingerprint: str | None = None) -> CodecFormat:
-        """Return the format of a model. Call before its weight norm is folded.
-
-        Args:
-            model: The model.
-            fingerprint: Of its weights in another program's form, if they come from there.
-        """
-        bands = model.pqmf.num_bands
-        has_noise = getattr(model.decoder, "noise", None) is not None
-        return cls(
-            fingerprint=fingerprint or _fingerprint(model),
-            sample_rate_hz=model.sample_rate_hz,
-            num_channels=model.num_channels,
-            hop_samples=model.hop_samples,
-            latent_size=model.latent_size,
-            encoder_reach_frames=model.encoder_reach_frames(),
-            decoder_reach_frames=model.decoder_reach_frames(),
-            noise_rows=bands * model.num_channels if has_noise else 0,
-            noise_steps_per_frame=model.hop_samples // bands,
-            num_noise_rows=model.num_noise_rows,
-        )
-
-    def of_derivative(self) -> CodecFormat:
-        """Return the format of the same weights for audio's derivative, with its fingerprint."""
-        if self.is_derivative:
-            return self
-        digest = sha256(f"derivative {self.fingerprint}".encode())
-        return replace(self, is_derivative=True, fingerprint=digest.hexdigest()[:16])
-
-    def to_json(self) -> str:
-        """Return the header of an exported codec."""
-        return json.dumps({"version": TORCHSCRIPT_VERSION, **asdict(self)})
-
-    @classmethod
-    def from_json(cls, text: str, path: Path) -> CodecFormat:
-        """Return the format that an exported codec states.
-
-        Raises:
-            ValueError: If it states none, or one of another version.
-        """
-        try:
-            content: dict[str, Any] = json.loads(text)
-            version = content.pop("version")
-            for name in ("encoder_reach_frames", "decoder_reach_frames"):
-                content[name] = tuple(content[name])
-            if version == TORCHSCRIPT_VERSION:
-                return cls(**content)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"'{path}' is TorchScript, but not a codec that `rave export` wrote."
-            ) from error
-        raise ValueError(
-            f"'{path}' has codec format {version}; this program reads {TORCHSCRIPT_VERSION}. "
-            "Export the run again."
-        )
-
-
-def _fingerprint(model: RAVE) -> str:
-    digest = sha256()
-    for part in (model.pqmf, model.encoder, model.bottleneck, model.decoder):
-        for name, value in sorted(part.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 class Codec:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rave.codec import TORCHSCRIPT_HEADER, CodecFormat
+from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.files import atomic_write
 from rave.model import RAVE

@@ -6,7 +6,8 @@ import torch
 
 from rave import experiment
 from rave.checkpoint import last_checkpoint
-from rave.codec import Codec, CodecFormat
+from rave.codec import Codec
+from rave.codec_format import CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.files import atomic_write
 from rave.model import RAVE

@@ -7,7 +7,8 @@ import torch
 from rave_models import SHORT, codec_of, small_model, write_run
 from torch import nn
 
-from rave.codec import Codec, CodecFormat, DecoderNoise, audio_windows, load_codec, load_run
+from rave.codec import Codec, DecoderNoise, audio_windows, load_codec, load_run
+from rave.codec_format import CodecFormat
 from rave.export import export_torchscript
 from rave.latents import LatentStatistics
 from rave.positional_noise import PositionalNoise

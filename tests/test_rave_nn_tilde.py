@@ -8,7 +8,8 @@ from rave_models import SHORT, small_model, write_run
 from rave_runs import make_informative
 
 from rave.blocks.adain import AdaIN
-from rave.codec import CodecFormat, DecoderNoise, load_codec
+from rave.codec import DecoderNoise, load_codec
+from rave.codec_format import CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.export import export_nn_tilde
 from rave.latents import LatentStatistics
