@@ -112,6 +112,9 @@ class RaveSystem(LightningModule):
         model: To train.
         training: The recipe.
 
+    Raises:
+        ValueError: If crops are too short for the spectral distances.
+
     Source: Caillon & Esling 2021, arXiv:2111.05011, section 3.
     Differs: the multiband distance is not restricted to samples whose receptive field lies inside
         the crop; a crop's edge is heard as the edge of a file is.
@@ -119,6 +122,7 @@ class RaveSystem(LightningModule):
 
     def __init__(self, model: RAVE, training: RaveTraining) -> None:
         super().__init__()
+        _check_crop(model, training)
         self.automatic_optimization = False
         self.model, self.training_recipe = model, training
         self.discriminator = training.discriminator
@@ -310,3 +314,16 @@ def update_latent_axes(model: RAVE, rows: Tensor) -> None:
 def num_dimensions(fidelity: Tensor, share: float) -> int:
     """Return how many axes carry `share` of the variance; `fidelity` is cumulative, (D)."""
     return min(int((fidelity < share).sum()) + 1, len(fidelity))
+
+
+def _check_crop(model: RAVE, training: RaveTraining) -> None:
+    """Check that the largest STFT of each spectral distance fits into a crop."""
+    bands = training.band_distance
+    needed = max(training.audio_distance.scales) // 2 + 1
+    if bands is not None:
+        needed = max(needed, model.pqmf.num_bands * (max(bands.scales) // 2 + 1))
+    if training.crop_samples < needed:
+        raise ValueError(
+            f"Crops of {training.crop_samples} samples are too short for the spectral distances of "
+            f"this recipe; {needed} are needed. Raise CROP_SAMPLES, or lower SCALES."
+        )

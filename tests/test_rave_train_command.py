@@ -69,6 +69,14 @@ def test_a_setting_that_contradicts_the_audio_is_refused(
     assert message in error_of(capsys)
 
 
+def test_crops_too_short_for_the_distances_are_refused_and_nothing_is_left(
+    prepared, tmp_path, capsys
+):
+    assert train(prepared, tmp_path / "run", "CROP_SAMPLES=64") == 2
+    assert "Crops of 64 samples are too short for the spectral distances" in error_of(capsys)
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_recipe_is_refused_with_those_there_are(prepared, tmp_path, capsys):
     where = ["--data", str(prepared), "--out", str(tmp_path / "run")]
     assert main(["train", "v9", *where]) == 2

@@ -60,9 +60,9 @@ def run(options: argparse.Namespace) -> Result:
     config = experiment.resolved_config()
     if options.dry_run:
         return Result(config.rstrip(), {"config": config})
+    system = RaveSystem(model, training)
     experiment.save_run(options.out, "rave", model_config, config)
     resumed_from = finished_steps(options.out)
-    system = RaveSystem(model, training)
     fit(
         system,
         lambda start_step: _loaders(store, training, start_step),
