@@ -113,7 +113,7 @@ class RaveSystem(LightningModule):
         training: The recipe.
 
     Raises:
-        ValueError: If crops are too short for the spectral distances.
+        ValueError: If crops are too short for the spectral distances, or no whole latent frames.
 
     Source: Caillon & Esling 2021, arXiv:2111.05011, section 3.
     Differs: the multiband distance is not restricted to samples whose receptive field lies inside
@@ -317,7 +317,7 @@ def num_dimensions(fidelity: Tensor, share: float) -> int:
 
 
 def _check_crop(model: RAVE, training: RaveTraining) -> None:
-    """Check that the largest STFT of each spectral distance fits into a crop."""
+    """Check that a crop is whole latent frames and holds the largest STFT of each distance."""
     bands = training.band_distance
     needed = max(training.audio_distance.scales) // 2 + 1
     if bands is not None:
@@ -326,4 +326,10 @@ def _check_crop(model: RAVE, training: RaveTraining) -> None:
         raise ValueError(
             f"Crops of {training.crop_samples} samples are too short for the spectral distances of "
             f"this recipe; {needed} are needed. Raise CROP_SAMPLES, or lower SCALES."
+        )
+    if training.crop_samples % model.hop_samples:
+        fitting = -(-training.crop_samples // model.hop_samples) * model.hop_samples
+        raise ValueError(
+            f"Crops of {training.crop_samples} samples are no whole number of the model's hops of "
+            f"{model.hop_samples} samples. Set CROP_SAMPLES to {fitting}."
         )
