@@ -87,6 +87,27 @@ class Sampling:
         latent_size = self.model.standardizer.latent_size
         return NoiseStream(self.seed, self.indices, latent_size, first_frames)
 
+    def in_windows(
+        self,
+        noisy_of: Callable[[int, int], Tensor],
+        num_frames: int,
+        generators: Sequence[torch.Generator],
+        first_step: int = 0,
+    ) -> Iterator[Tensor]:
+        """Yield latents, (B, K, n), N frames in all; see `sample_in_windows`."""
+        return sample_in_windows(
+            self.denoiser,
+            self.model.schedule,
+            noisy_of,
+            num_frames,
+            self.windows,
+            self.sampler,
+            self.num_steps,
+            generators,
+            self.progress,
+            first_step,
+        )
+
     def generators(self) -> list[torch.Generator]:
         """Return the random numbers of the items."""
         return [item_generator(self.seed, index) for index in self.indices]
@@ -95,21 +116,13 @@ class Sampling:
 @torch.no_grad()
 def generate_long(sampling: Sampling, num_frames: int) -> Iterator[Tensor]:
     """Yield raw latents out of noise, (B, D, n), N frames in all; see `sample_in_windows`."""
-    noise, model = sampling.noise(num_frames), sampling.model
-    yield from map(
-        model.standardizer.unstandardize,
-        sample_in_windows(
-            sampling.denoiser,
-            model.schedule,
-            lambda start, stop: noise.window(start, stop).to(sampling.device),
-            num_frames,
-            sampling.windows,
-            sampling.sampler,
-            sampling.num_steps,
-            noise.generators,
-            sampling.progress,
-        ),
+    noise = sampling.noise(num_frames)
+    blocks = sampling.in_windows(
+        lambda start, stop: noise.window(start, stop).to(sampling.device),
+        num_frames,
+        noise.generators,
     )
+    yield from map(sampling.model.standardizer.unstandardize, blocks)
 
 
 def steps_of(strength: float, num_steps: int) -> int:
@@ -163,18 +176,7 @@ def vary(sampling: Sampling, raw: Array, strength: float) -> Iterator[Tensor]:
         return math.sqrt(power) * latents + math.sqrt(1.0 - power) * own
 
     done = 0
-    for latents in sample_in_windows(
-        sampling.denoiser,
-        model.schedule,
-        noisy_of,
-        num_frames,
-        sampling.windows,
-        sampling.sampler,
-        sampling.num_steps,
-        noise.generators,
-        sampling.progress,
-        first_step,
-    ):
+    for latents in sampling.in_windows(noisy_of, num_frames, noise.generators, first_step):
         given = part_of(done, done + latents.shape[2])
         modelled = model.standardizer.unstandardize(model.standardizer.standardize(given))
         rest = math.sqrt(power) * (given - modelled)

@@ -50,7 +50,7 @@ def compare(raw: NDArray[Any], header: LatentHeader) -> dict[str, Any]:
         )
     known_power = max(float(np.square(known_std).mean()), 1e-30)
     level = float(np.sqrt(power.mean() / known_power))
-    varies = known_std > 1e-3 * known_std.max()
+    varies = varying(known_std)
     shift = float(np.abs(difference[varies] / known_std[varies]).max())
     warning = None
     if not QUIET <= level <= LOUD:
@@ -67,6 +67,11 @@ def compare(raw: NDArray[Any], header: LatentHeader) -> dict[str, Any]:
         "std": [round(float(value), 5) for value in std],
         "warning": warning,
     }
+
+
+def varying(training_std: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which dimensions (D,) vary in training, relative to the one that varies most."""
+    return np.asarray(training_std > 1e-3 * training_std.max())
 
 
 def _blocks(raw: NDArray[Any]) -> Iterator[NDArray[np.float64]]:

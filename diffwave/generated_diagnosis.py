@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffwave.failures import Finding, findings_in_words
-from diffwave.generated import compare
+from diffwave.generated import compare, varying
 from diffwave.latent_words import duration
 from diffwave.sample_diagnosis import clamped_sampler, level_lost
 from rave.latents import LatentDataset, LatentHeader
@@ -42,7 +42,7 @@ class GeneratedDiagnosis:
     def relative(self) -> NDArray[np.float64]:
         """Return the level of each dimension that varies in training, relative to training."""
         std = np.asarray(self.header.statistics.std)
-        varies = std > 1e-3 * std.max()
+        varies = varying(std)
         return np.asarray(self.rms[varies] / std[varies])
 
     def words(self) -> str:

@@ -34,6 +34,7 @@ from diffwave.latent_diagnosis import USUAL, white_latents
 from diffwave.lmnt import is_lmnt_run
 from diffwave.model import LatentDiffusion
 from diffwave.reference_loss import (
+    REFERENCE_SEGMENTS,
     GaussianModel,
     LossCurve,
     ReferenceLosses,
@@ -53,8 +54,6 @@ from rave.experiment import rebuild_model
 
 # Held-out segments that the network is asked about; each costs some hundred passes.
 NUM_PROBED = 16
-# Segments from which the covariance is estimated, at most.
-REFERENCE_SEGMENTS = 4096
 # Samples of a network that is wired wrong, or is asked with another schedule than its own, may have
 # any level. That follows from the first, and would only hide it.
 WRONG_NETWORKS = (BROADCAST_OUTPUT, RESIDUAL_READOUT, FOREIGN_SCHEDULE)
@@ -85,7 +84,7 @@ class RunDiagnosis:
         return cast(dict[str, Any], _jsonable(record))
 
     def picture(self, path: Path) -> None:
-        """Draw the figures into a .png or .svg file, whole or not at all."""
+        """Draw the figures into a .png or .svg file."""
         from diffwave.run_picture import draw
 
         draw(self.figures, path)

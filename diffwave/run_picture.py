@@ -11,8 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rave.files import atomic_write
-
 SIZE_INCHES, DOTS_PER_INCH = (13.5, 7.5), 110
 STYLE: Any = {
     "font.size": 9,
@@ -29,7 +27,7 @@ COLOURS = ("#3f86e0", "#e5792b", "#9a6fd0", "#2f9e6e", "#c23b5a", "#777777")
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:
-    """Draw the figures of a `RunDiagnosis` into a .png or .svg file, whole or not at all."""
+    """Draw the figures of a `RunDiagnosis` into a .png or .svg file."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=SIZE_INCHES)
         figure.set_layout_engine("constrained", hspace=0.08)
@@ -41,8 +39,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         _autocorrelation(axes[4], figures["samples"])
         _spread(axes[5], figures["samples"])
         metadata: Any = {"Date": None} if path.suffix == ".svg" else None
-        with atomic_write(path) as temporary:
-            figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=metadata)
+        figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
 
 
 def _magnitudes(axes: Axes, network: dict[str, Any]) -> None:

@@ -62,8 +62,8 @@ def diagnose_samples(
         assert exploding is not None
         return figures, [exploding]
     mean, std = (np.asarray(each) for each in (header.statistics.mean, header.statistics.std))
-    deviation = np.square(raw.cpu().double().numpy() - mean[:, None]).mean(axis=(0, 2))
-    level = float(np.sqrt(deviation.mean() / np.square(std).mean()))
+    deviation = np.sqrt(np.square(raw.cpu().double().numpy() - mean[:, None]).mean(axis=(0, 2)))
+    level = samples.relative_level(deviation, std)
     figures["samples"] = {
         "level": level,
         "clamped_share": samples.clamped_share(generated),
@@ -84,7 +84,7 @@ def diagnose_samples(
     findings = [
         samples.clamped_sampler(generated) or samples.clamped_sampler(raw.cpu().numpy()),
         # What has exploded has no level that could have been lost on the way to raw latents.
-        exploding or samples.level_lost(np.sqrt(deviation), std),
+        exploding or samples.level_lost(deviation, std),
         samples.memorised(near, real),
     ]
     if decoder is not None:

@@ -26,6 +26,7 @@ from diffwave.failures import (
 from diffwave.generate import DPM_SOLVER, NoiseStream, model_denoiser, sample
 from diffwave.generated import LOUD, QUIET
 from diffwave.model import LatentDiffusion
+from diffwave.network_diagnosis import rms
 from diffwave.reference_loss import GaussianModel, SpectralDensity
 from diffwave.sample_statistics import LAGS, autocorrelation, compare
 
@@ -103,13 +104,13 @@ def trace_sampling(
 
     def traced(noisy: Tensor, timestep: Tensor) -> Tensor:
         denoised = denoiser(noisy, timestep)
-        steps.append((float(model.alpha_bar(timestep)[0]), _rms(noisy), _rms(denoised)))
+        steps.append((float(model.alpha_bar(timestep)[0]), rms(noisy), rms(denoised)))
         return denoised
 
     start = noise.window(0, num_frames).to(model.standardizer.mean.device)
     schedule = model.schedule
     latents = sample(traced, schedule, start, DPM_SOLVER, num_steps, noise.generators)
-    alpha_bar, noisy, denoised = np.array([*steps, (1.0, _rms(latents), 0.0)]).T
+    alpha_bar, noisy, denoised = np.array([*steps, (1.0, rms(latents), 0.0)]).T
     weights, variance = SpectralDensity(1, num_frames).weights, gaussian.variance
     power = float(weights @ variance.mean(axis=1))
     expected = np.sqrt(alpha_bar * power + 1.0 - alpha_bar)
@@ -117,10 +118,6 @@ def trace_sampling(
     kept = level * np.square(variance) / (level * variance + 1.0 - level)  # Wiener's filter
     linear = np.sqrt(kept.mean(axis=2) @ weights)
     return latents, Trace(alpha_bar, noisy, expected, denoised[:-1], linear)
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.cpu().double().square().mean().sqrt())
 
 
 def exploding_norm(trace: Trace) -> Finding | None:
@@ -175,19 +172,29 @@ def clamped_sampler(values: Array) -> Finding | None:
     )
 
 
-def level_lost(rms: Array, training_std: Array) -> Finding | None:
+def relative_level(deviation: Array, training_std: Array) -> float:
+    """Return the level of raw latents, all dimensions together, relative to the training's.
+
+    Args:
+        deviation: (D,) root mean square deviation from the training mean.
+        training_std: (D,) standard deviation of the training latents.
+    """
+    return float(np.sqrt(np.square(deviation).mean() / np.square(training_std).mean()))
+
+
+def level_lost(deviation: Array, training_std: Array) -> Finding | None:
     """Return a finding if raw generated latents have another level than the training latents.
 
     Args:
-        rms: (D,) root mean square deviation of generated raw latents from the training mean.
+        deviation: (D,) root mean square deviation of generated raw latents from the training mean.
         training_std: (D,) standard deviation of the training latents.
     """
     variance = np.square(training_std)
     if not variance.any():
         return None
     counted = variance >= SMALLEST_VARIANCE_SHARE * variance.sum()
-    ratio = rms[counted] / training_std[counted]
-    level = float(np.sqrt(np.square(rms).mean() / variance.mean()))
+    ratio = deviation[counted] / training_std[counted]
+    level = relative_level(deviation, training_std)
     num_off = int((~((ratio >= QUIET) & (ratio <= LOUD))).sum())
     if QUIET <= level <= LOUD and num_off <= len(ratio) / 2:
         return None

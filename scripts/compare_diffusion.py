@@ -21,11 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffwave.dataset import ClipReader, FixedSegments, split_clips
+from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments, split_clips
 from diffwave.denoiser import add_noise
 from diffwave.generate import generate
 from diffwave.model import LatentDiffusion
-from diffwave.reference_loss import SpectralDensity, fit_gaussian, loss_curve
+from diffwave.reference_loss import (
+    REFERENCE_SEGMENTS,
+    SpectralDensity,
+    fit_gaussian,
+    loss_curve,
+)
 from diffwave.run import open_run
 from diffwave.sample_statistics import Array, compare
 from diffwave.schedule import alpha_bar_from_log_snr
@@ -35,8 +40,6 @@ from rave.latents import LatentHeader
 LOG_SNR = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
 BATCH_SIZE = 16
 NUM_FRAMES = 128
-# Neighbouring segments overlap, so they must not be divided among halves of a cross-validation.
-RUN_OF_SEGMENTS = 8
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 def segments_of(reader: ClipReader, clips: Any) -> torch.Tensor:
     """Return raw segments of 128 frames, half overlapping, none of them padded: (S, D, N)."""
-    items = list(FixedSegments(reader, clips, NUM_FRAMES, 4096))
+    items = list(FixedSegments(reader, clips, NUM_FRAMES, REFERENCE_SEGMENTS))
     return torch.stack([item["raw"] for item in items if bool(item["mask"].all())])
 
 
