@@ -6,12 +6,13 @@ B batch, E raw latent size, D modelled dimensions, R classes of a value, n frame
 # No `from __future__ import annotations`: TorchScript reads the annotations.
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rave.prior import LatentPrior
+from rave.prior import LatentPrior, PriorBlock
 from rave.scripted_noise import PRIOR, PositionalUniform
 
 
@@ -103,7 +104,8 @@ class _Step(nn.Module):
     def __init__(self, prior: LatentPrior) -> None:
         super().__init__()
         self.prior = prior
-        convolutions = [prior.first, *(block.dilated for block in prior.blocks)]
+        blocks = (cast(PriorBlock, block) for block in prior.blocks)
+        convolutions = [prior.first, *(block.dilated for block in blocks)]
         self.shapes = [(c.in_channels, c.reach) for c in convolutions]
         self.num_states = sum(channels * steps for channels, steps in self.shapes)
 
