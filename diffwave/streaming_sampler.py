@@ -23,6 +23,7 @@ from diffwave.model import LatentDiffusion
 from diffwave.sampler_steps import step_table
 from diffwave.scripted_normal import SMALLEST_COUNT, ScriptedNormal
 from diffwave.windows import Windows
+from rave.tracing import traced
 
 
 class StreamingSampler(nn.Module):
@@ -93,7 +94,7 @@ class StreamingSampler(nn.Module):
         self.row_counts = list(self.followed.values())
         examples = [torch.zeros(1, count, frames) for count in self.row_counts]
         self.conditioners = nn.ModuleList(
-            torch.jit.trace(_Rows(conditioners[name]), example, check_trace=False)
+            traced(_Rows(conditioners[name]), (example,))
             for name, example in zip(self.followed, examples, strict=True)
         )
         nulls = [conditioner.null_condition.detach() for conditioner in conditioners.values()]
@@ -106,7 +107,7 @@ class StreamingSampler(nn.Module):
             torch.zeros(1, dtype=torch.int64),
             torch.zeros(1, width, frames),
         )
-        self.denoiser = torch.jit.trace(_Denoiser(model), example, check_trace=False)
+        self.denoiser = traced(_Denoiser(model), example)
 
     def forward(
         self,

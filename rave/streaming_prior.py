@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from rave.prior import LatentPrior, PriorBlock
 from rave.scripted_noise import PRIOR, PositionalUniform
+from rave.tracing import traced
 
 
 class StreamingPrior(nn.Module):
@@ -38,9 +39,9 @@ class StreamingPrior(nn.Module):
         step = _Step(prior)
         states = torch.zeros(1, step.num_states)
         value = torch.zeros(1, size, 1)
-        self.step = torch.jit.trace(step, (column, states), check_trace=False)
+        self.step = traced(step, (column, states))
         example = (column.clamp(min=0), value, torch.zeros(1, rest, 1))
-        self.latents = torch.jit.trace(_Latents(prior), example, check_trace=False)
+        self.latents = traced(_Latents(prior), example)
         # For each column: a place in the distribution of each class, one within each class, values
         # of the other axes.
         self.noise = PositionalUniform(2 * size + rest, PRIOR)
