@@ -19,6 +19,6 @@ def traced(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
         # 2026-11: torch.jit is deprecated in favour of torch.export, which nn~ cannot load.
         warnings.simplefilter("ignore", DeprecationWarning)
         # Checks of shapes are made here, once and for all.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         result: nn.Module = torch.jit.trace(module, example, check_trace=False)
     return result

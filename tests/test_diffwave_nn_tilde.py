@@ -83,7 +83,7 @@ def test_the_host_finds_what_it_asks_for(host: Host) -> None:
 
 
 def generated(runs: Runs, num_frames: int) -> tuple[torch.Tensor, int]:
-    """Return raw latents that the files' sampling makes, and how many are not of the last window."""
+    """Return raw latents of the files' sampling, and how many come before the last window."""
     run = open_run(runs["plain"])
     frames = round(0.08 * run.header.frame_rate_hz)
     sampling = Sampling(run.model, [0], 7, num_steps=5, window_frames=frames)
