@@ -2,7 +2,7 @@
 
 Runs where acids-rave is installed, and imports nothing of this project:
 
-    python upstream_family.py v2+causal+noise FOLDER
+    python upstream_family.py v2+causal+noise FOLDER          # +stereo: two channels
 
 FOLDER gets a run as `rave train` leaves it (config.gin, version_0/checkpoints/best.ckpt), and
 stages.npz: a seeded signal, what each stage makes of it, and the random numbers that were drawn.
@@ -27,6 +27,7 @@ SEED, NUM_HOPS = 0, 12
 SIZES = ("CAPACITY = 4", "LATENT_SIZE = 8")
 FIDELITIES = (0.5, 0.7, 0.8, 0.9, 0.96, 0.98, 0.99, 1.0)
 DRAWS = ("rand", "randn", "rand_like", "randn_like")
+STEREO = "stereo"
 
 
 class Draws:
@@ -59,10 +60,10 @@ def build(kinds: Sequence[str]) -> Any:
         gin.add_config_file_search_path(str(folder))
     sizes = [size for size in SIZES if "wasserstein" not in kinds and "spherical" not in kinds]
     gin.parse_config_files_and_bindings(
-        [f"{kind}.gin" for kind in kinds], sizes or SIZES[:1], skip_unknown=False
+        [f"{kind}.gin" for kind in kinds if kind != STEREO], sizes or SIZES[:1], skip_unknown=False
     )
     torch.manual_seed(SEED)
-    return vars(rave)["RAVE"](n_channels=1).eval()
+    return vars(rave)["RAVE"](n_channels=2 if STEREO in kinds else 1).eval()
 
 
 def fill(model: Any) -> None:
@@ -76,6 +77,23 @@ def fill(model: Any) -> None:
     for name, buffer in model.named_buffers():
         if name.endswith("warmed_up"):
             buffer.fill_(1)
+    if hasattr(model.encoder, "rvq"):
+        fill_codebooks(model)
+
+
+@torch.no_grad()
+def fill_codebooks(model: Any) -> None:
+    """Give each stage codes as large as what is left for it, and use them."""
+    rows = model.encode(torch.randn(1, model.n_channels, 65536))[0]
+    mean, std = rows.mean(1), rows.std(1)
+    for layer in model.encoder.rvq.layers:
+        codebook = layer._codebook
+        codebook.embed.copy_(mean + std * torch.randn_like(codebook.embed))
+        codebook.embed_avg.copy_(codebook.embed)
+        codebook.cluster_size.fill_(1)
+        codebook.inited.fill_(1)
+        mean, std = torch.zeros_like(mean), 0.8 * std
+    model.encoder.enabled.fill_(1)
 
 
 @torch.no_grad()
@@ -84,11 +102,13 @@ def stages(model: Any, hop: int) -> dict[str, Any]:
     rng = np.random.default_rng(SEED)
     time = np.arange(NUM_HOPS * hop) / 44100
     tone = np.sin(2 * np.pi * (110 + 2000 * time) * time)
-    audio = (0.3 * tone + 0.05 * rng.standard_normal(len(time))).astype(np.float32)[None, None]
+    noise = rng.standard_normal((1, model.n_channels, len(time)))
+    audio = (0.3 * tone + 0.05 * noise).astype(np.float32)
     found = {"audio": audio}
     given = torch.from_numpy(audio)
     if model.pqmf is not None:
-        found["bands"] = model.pqmf(given).numpy()
+        rows = given.reshape(-1, 1, given.shape[-1])  # each channel has bands of its own
+        found["bands"] = model.pqmf(rows).reshape(1, -1, given.shape[-1] // 16).numpy()
     encoded = model.encode(given)
     with Draws() as draws:
         latents = model.encoder.reparametrize(encoded)[0]
@@ -109,7 +129,10 @@ def main(kind: str, out: str) -> None:
     fill(model)
     checkpoints = folder / "version_0" / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    (folder / "config.gin").write_text(gin.operative_config_str())
+    config = gin.operative_config_str()
+    if STEREO in kind.split("+"):  # acids-rave does not say it, and so cannot export such a run
+        config += "\nmodel.RAVE.n_channels = 2\n"
+    (folder / "config.gin").write_text(config)
     checkpoint = {
         "epoch": 0,
         "global_step": 1,
@@ -118,7 +141,7 @@ def main(kind: str, out: str) -> None:
     }
     torch.save(checkpoint, checkpoints / "best.ckpt")
     with torch.no_grad():
-        size = model.encode(torch.zeros(1, 1, 65536)).shape[-1]
+        size = model.encode(torch.zeros(1, model.n_channels, 65536)).shape[-1]
     found = stages(model, 65536 // size)
     np.savez(folder / "stages.npz", **found)
     print(json.dumps({name: list(value.shape) for name, value in found.items()}))
