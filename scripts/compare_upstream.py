@@ -143,7 +143,7 @@ def run(options: argparse.Namespace) -> Result:
         folder = options.work / "runs" / kind
         try:
             if not (folder / "stages.npz").exists():
-                _run([str(python), str(BUILDER), kind, str(folder.absolute())])
+                _run([str(python), str(BUILDER), "build", kind, str(folder.absolute())])
             found = compare(folder)
         except ValueError as error:
             rows.append((kind, str(error)))
