@@ -113,12 +113,16 @@ def test_the_number_of_channels_is_told_where_it_is_not_1(tmp_path):
 
 
 def test_the_phase_of_training_goes_along(tmp_path):
-    for step, is_second in ((99, 0), (100, 1)):
+    """As the steps of acids-rave's callback, which sets the mark of phase 2 at the first batch."""
+    for step in (99, 100):
         run = write_whole_run(tmp_path / f"{step}", "PHASE_1_STEPS=100", step=step)
         export_run(run, tmp_path / f"out {step}")
         content = read_checkpoint(tmp_path / f"out {step}" / CHECKPOINT)
-        assert int(content["state_dict"]["encoder.warmed_up"]) == is_second
+        assert content["callbacks"]["WarmupCallback"] == {"training_steps": step}
         assert content["global_step"] == step
+        assert int(content["state_dict"]["encoder.warmed_up"]) == 0
+    said = read_bindings(tmp_path / "out 100" / "config.gin")
+    assert said["PHASE_1_DURATION"] == 100
 
 
 @pytest.mark.parametrize(
@@ -169,7 +173,6 @@ def test_an_export_is_continued_at_its_step(tmp_path):
     assert first["params"] == [*range(len(trained))]
     assert first["lr"] == pytest.approx(5.5e-4)  # from 1e-3 to 1e-4 along phase 1
     assert content["lr_schedulers"][0]["last_epoch"] == 50
-    assert content["callbacks"]["WarmupCallback"] == {"training_steps": 50}
 
 
 def test_learnt_codebooks_go_along_as_such(tmp_path):

@@ -136,7 +136,8 @@ def _model_weights(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dic
         "receptive_field": torch.zeros(2, dtype=torch.int64),  # not measured: acids-rave will
     }
     if not isinstance(model.bottleneck, Spherical):
-        weights["encoder.warmed_up"] = torch.tensor(int(_is_second_phase(checkpoint, ours)))
+        # Even in phase 2, which its callback's state tells: a frozen encoder cannot be measured.
+        weights["encoder.warmed_up"] = torch.tensor(0)
     if isinstance(model.bottleneck, Discrete):
         is_learnt = model.bottleneck.is_enabled.float().reshape(1)
         for index in range(len(model.bottleneck.quantizer.stages)):
@@ -154,10 +155,6 @@ def _model_weights(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dic
             name = f"{distance}.multiscale_stft.stfts.{index}.window"
             weights[name] = torch.hann_window(num_taps)
     return weights
-
-
-def _is_second_phase(checkpoint: dict[str, Any], ours: Config) -> bool:
-    return bool(checkpoint["global_step"] >= training(ours, "phase_1_steps", 1000000))
 
 
 def _discriminator_weights(
