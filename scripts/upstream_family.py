@@ -59,12 +59,14 @@ def build(kinds: Sequence[str]) -> Any:
     package = Path(str(rave.__file__)).parent
     for folder in (package, package / "configs"):
         gin.add_config_file_search_path(str(folder))
+    num_channels = 2 if "stereo" in kinds else 1
+    kinds = [kind for kind in kinds if kind != "stereo"]
     sizes = [size for size in SIZES if "wasserstein" not in kinds and "spherical" not in kinds]
     gin.parse_config_files_and_bindings(
         [f"{kind}.gin" for kind in kinds], sizes or SIZES[:1], skip_unknown=False
     )
     torch.manual_seed(SEED)
-    return vars(rave)["RAVE"](n_channels=1).eval()
+    return vars(rave)["RAVE"](n_channels=num_channels).eval()
 
 
 def fill(model: Any) -> None:
