@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -313,23 +312,11 @@ def _load_torchscript(path: Path, device: torch.device) -> Codec:
                 f"Cannot read the codec '{path}' ({str(error).splitlines()[0]}). Export it again."
             ) from error
     if not extra[TORCHSCRIPT_HEADER] and upstream_script.is_export(network):
-        return _load_upstream_torchscript(network, path, device)
+        return Codec(*upstream_script.open_export(network.cpu(), path), path, device)
     codec_format = CodecFormat.from_json(extra[TORCHSCRIPT_HEADER], path)
     if hasattr(network, "decode_offline"):
         network = _OfflinePart(network)
     return Codec(network, codec_format, path, device)
-
-
-def _load_upstream_torchscript(network: Any, path: Path, device: torch.device) -> Codec:
-    """Return the codec of a .ts of acids-rave; its first principal latents."""
-    cropped, model, fingerprint = upstream_script.open_export(network.cpu(), path)
-    codec_format = replace(
-        CodecFormat.of(model, fingerprint),
-        latent_size=cropped.num_latents,
-        noise_rows=model.latent_size - cropped.num_latents,
-        noise_steps_per_frame=1,
-    )
-    return Codec(cropped, codec_format, path, device)
 
 
 class _OfflinePart(nn.Module):

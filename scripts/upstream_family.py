@@ -2,7 +2,7 @@
 
 Runs where acids-rave is installed, and imports nothing of this project:
 
-    python upstream_family.py build v2+causal+noise FOLDER
+    python upstream_family.py build v2+causal+noise FOLDER    # +stereo: two channels
     python upstream_family.py open RUN.ckpt NUM_CHANNELS STAGES.npz [averages | derivative]
 
 FOLDER gets a run as `rave train` leaves it (config.gin, version_0/checkpoints/best.ckpt), and
@@ -29,6 +29,7 @@ SEED, NUM_HOPS = 0, 12
 SIZES = ("CAPACITY = 4", "LATENT_SIZE = 8")
 FIDELITIES = (0.5, 0.7, 0.8, 0.9, 0.96, 0.98, 0.99, 1.0)
 DRAWS = ("rand", "randn", "rand_like", "randn_like")
+STEREO = "stereo"
 
 
 class Draws:
@@ -59,14 +60,12 @@ def build(kinds: Sequence[str]) -> Any:
     package = Path(str(rave.__file__)).parent
     for folder in (package, package / "configs"):
         gin.add_config_file_search_path(str(folder))
-    num_channels = 2 if "stereo" in kinds else 1
-    kinds = [kind for kind in kinds if kind != "stereo"]
     sizes = [size for size in SIZES if "wasserstein" not in kinds and "spherical" not in kinds]
     gin.parse_config_files_and_bindings(
-        [f"{kind}.gin" for kind in kinds], sizes or SIZES[:1], skip_unknown=False
+        [f"{kind}.gin" for kind in kinds if kind != STEREO], sizes or SIZES[:1], skip_unknown=False
     )
     torch.manual_seed(SEED)
-    return vars(rave)["RAVE"](n_channels=num_channels).eval()
+    return vars(rave)["RAVE"](n_channels=2 if STEREO in kinds else 1).eval()
 
 
 def fill(model: Any) -> None:
@@ -80,6 +79,23 @@ def fill(model: Any) -> None:
     for name, buffer in model.named_buffers():
         if name.endswith("warmed_up"):
             buffer.fill_(1)
+    if hasattr(model.encoder, "rvq"):
+        fill_codebooks(model)
+
+
+@torch.no_grad()
+def fill_codebooks(model: Any) -> None:
+    """Give each stage codes as large as what is left for it, and use them."""
+    rows = model.encode(torch.randn(1, model.n_channels, 65536))[0]
+    mean, std = rows.mean(1), rows.std(1)
+    for layer in model.encoder.rvq.layers:
+        codebook = layer._codebook
+        codebook.embed.copy_(mean + std * torch.randn_like(codebook.embed))
+        codebook.embed_avg.copy_(codebook.embed)
+        codebook.cluster_size.fill_(1)
+        codebook.inited.fill_(1)
+        mean, std = torch.zeros_like(mean), 0.8 * std
+    model.encoder.enabled.fill_(1)
 
 
 @torch.no_grad()
@@ -120,7 +136,10 @@ def save(kind: str, out: str) -> None:
     fill(model)
     checkpoints = folder / "version_0" / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    (folder / "config.gin").write_text(gin.operative_config_str())
+    config = gin.operative_config_str()
+    if STEREO in kind.split("+"):  # acids-rave does not say it, and so cannot export such a run
+        config += "\nmodel.RAVE.n_channels = 2\n"
+    (folder / "config.gin").write_text(config)
     checkpoint = {
         "epoch": 0,
         "global_step": 1,
