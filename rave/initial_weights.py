@@ -46,6 +46,10 @@ def take_weights(model: RAVE, discriminator: nn.Module, run: Path) -> InitialWei
     Raises:
         ValueError: If the run cannot be opened, or its model has other weights than this one.
     """
+    if run.suffix == ".ts":
+        raise ValueError(
+            f"'{run}' is an export, which cannot be trained. Give the run that it was made from."
+        )
     source, _ = load_run(run)
     found, own = source.state_dict(), model.state_dict()
     _check_fit(found, own, run)

@@ -118,7 +118,8 @@ def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(prepared,
     options = ("--initialise-from", str(tmp_path / "old"))
     assert train(prepared, tmp_path / "new", "CAPACITY=3", options=options) == 2
     assert "Give the recipe and the sizes that it was trained with." in capsys.readouterr().err
-    options = ("--initialise-from", str(tmp_path / "none"))
-    assert train(prepared, tmp_path / "new", options=options) == 2
-    assert "does not exist" in capsys.readouterr().err
+    for name, message in (("none", "does not exist"), ("a.ts", "is an export")):
+        options = ("--initialise-from", str(tmp_path / name))
+        assert train(prepared, tmp_path / "new", options=options) == 2
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
