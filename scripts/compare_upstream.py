@@ -38,9 +38,12 @@ KINDS = (
     *("v1+causal", "v2+causal+noise+snake", "onnx", "raspberry", "v2+spectral_discriminator"),
     *("v2+stereo", "v1+stereo"),
 )
-# Of our recipes, where the name is another or the sound of new runs is.
+# Our recipes of another name, and what makes new runs of ours what acids-rave's are.
 RECIPES = {"v2+wasserstein": "wasserstein", "v2+spherical": "spherical"}
-AS_THERE = ("noise.NoiseGenerator.overlaps=False", "noise.NoiseGenerator.is_causal=True")
+SETTINGS = {
+    "v2_small": ("noise.NoiseGenerator.overlaps=False", "noise.NoiseGenerator.is_causal=True"),
+    "v2+causal+noise+snake": ("noise.NoiseGenerator.activation=@snake.Snake",),
+}
 COLUMNS = (
     *("model", "filter bank", "latents", "decoder", "audio", "back: latents", "back: audio"),
     *(".ts: encode", "decode", "streaming: encode", "decode"),
@@ -118,7 +121,7 @@ class Comparison:
     def _back(self, kind: str, folder: Path) -> dict[str, float]:
         is_stereo = kind.endswith("+stereo")
         recipe = RECIPES.get(kind, kind.removesuffix("+stereo"))
-        settings = ["CAPACITY=4", *(AS_THERE if kind == "v2_small" else ())]
+        settings = ["CAPACITY=4", *SETTINGS.get(kind, ())]
         settings += [] if kind in RECIPES else ["LATENT_SIZE=8"]
         ours, back = (self.work / name / kind for name in ("ours", "back"))
         train_here(folder, recipe, settings, self.data["stereo" if is_stereo else "plain"], ours)
