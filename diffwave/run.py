@@ -73,8 +73,9 @@ def open_run(folder: Path) -> DiffusionRun:
     from rave.checkpoint import (
         BEST,
         CHECKPOINTS,
+        global_step,
         last_checkpoint,
-        model_weights,
+        load_weights,
         read_checkpoint,
     )
 
@@ -83,12 +84,12 @@ def open_run(folder: Path) -> DiffusionRun:
         return DiffusionRun(folder, model.eval().requires_grad_(False), header, num_steps)
     check_run(folder, KIND)
     header = LatentHeader.read(folder)
-    model = rebuild_model(folder, KIND)
+    model = rebuild_model(folder, KIND, LatentDiffusion)
     best = folder / CHECKPOINTS / BEST
     checkpoint = read_checkpoint(best if best.exists() else last_checkpoint(folder))
-    model.load_state_dict(model_weights(checkpoint))
+    load_weights(model, checkpoint, folder)
     model.eval().requires_grad_(False)
-    return DiffusionRun(folder, model, header, int(checkpoint["global_step"]))
+    return DiffusionRun(folder, model, header, global_step(checkpoint, folder))
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,29 @@ from __future__ import annotations
 import importlib.util  # gin reads `importlib.util` without importing it
 import re
 import tokenize
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gin
 from gin import config_parser
+from torch import nn
 
 from rave.files import atomic_write, read_json, write_json
 
 RUN_VERSION = 1
 RECIPES, OPTIONS = (Path("configs") / name for name in ("recipes", "options"))
-# A recipe names classes of these modules and no others: parsing one must not run foreign code.
+# A recipe names parts of models and settings of these modules, and nothing else: no gin file must
+# run foreign code, nor a function of ours that writes.
 ALLOWED_IMPORTS = re.compile(r"(__gin__|rave|diffwave)(\.|$)")
+ALLOWED_FUNCTIONS = {
+    "rave.experiment.build_model",
+    "rave.experiment.build_training",
+    "diffwave.schedule.named_schedule",
+}
+T = TypeVar("T")
 LENGTHS = ("MAX_STEPS", "PHASE_1_STEPS")  # settings that a run may outgrow
 GIN_ERRORS = (ValueError, SyntaxError, TypeError, AttributeError, ImportError, NameError)
 
@@ -145,22 +154,85 @@ def _expanded(path: Path, configs: Path) -> list[str]:
 
 
 def _parse(lines: Sequence[str], what: str) -> None:
-    """Parse and lock gin lines, imports first; refuse imports of foreign code."""
+    """Parse and lock gin lines, imports first; refuse names of anything but parts of models."""
     imports = [line for line in lines if re.match(r"\s*(from|import)\s", line)]
-    for line in imports:
-        found = re.match(r"\s*(?:from|import)\s+(\S+)", line)
-        if found and not ALLOWED_IMPORTS.match(found[1]):
-            raise ValueError(
-                f"Refused {what}: it imports '{found[1]}'. "
-                "A recipe may import only from rave and diffwave."
-            )
     text = "\n".join([*dict.fromkeys(imports), *(line for line in lines if line not in imports)])
     gin.clear_config()
     try:
+        _check_names(text, what)
         gin.parse_config(text)
         gin.finalize()
-    except (*GIN_ERRORS, tokenize.TokenError) as error:
+    except RefusedError:
+        raise
+    except (*GIN_ERRORS, tokenize.TokenError, RecursionError) as error:
         raise ValueError(f"Cannot read {what}: {' '.join(str(error).split())}") from error
+
+
+class RefusedError(ValueError):
+    """A gin file names what it must not."""
+
+
+def _check_names(text: str, what: str) -> None:
+    """Refuse gin text that imports, includes or names what a recipe has no business with.
+
+    The text is read as data. gin itself would follow any attribute of what is imported, and so from
+    a module of ours to the operating system.
+    """
+    symbols: dict[str, Any] = {}
+    for statement in config_parser.ConfigParser(text, _AsData()):
+        if isinstance(statement, config_parser.IncludeStatement):
+            raise RefusedError(
+                f"Refused {what}: it includes '{statement.filename}'. "
+                "Only a recipe may include others, one a line."
+            )
+        if isinstance(statement, config_parser.ImportStatement):
+            if not ALLOWED_IMPORTS.match(statement.module):
+                raise RefusedError(
+                    f"Refused {what}: it imports '{statement.module}'. "
+                    "A recipe may import only from rave and diffwave."
+                )
+            if statement.module.startswith("__gin__"):
+                continue
+            module = importlib.import_module(statement.module)
+            if not (statement.is_from or statement.alias):
+                module = importlib.import_module(statement.module.partition(".")[0])
+            symbols[statement.bound_name()] = module
+            continue
+        is_macro = isinstance(statement, config_parser.BindingStatement) and not statement.arg_name
+        named = [] if is_macro else [statement.selector]
+        if isinstance(statement, config_parser.BindingStatement):
+            named += _names(statement.value)
+        for name in named:
+            if not _is_buildable(name, symbols):
+                raise RefusedError(
+                    f"Refused {what}: it names '{name}'. "
+                    "A recipe may name only classes of models and of training."
+                )
+
+
+def _names(value: Any) -> Iterator[str]:
+    """Yield the names of what a value of a gin file builds or calls."""
+    if isinstance(value, Reference):
+        yield value.name.rpartition("/")[2]
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _names(item)
+    elif isinstance(value, dict):
+        for item in value.items():
+            yield from _names(item)
+
+
+def _is_buildable(name: str, symbols: dict[str, Any]) -> bool:
+    root, *attributes = name.split(".")
+    if root not in symbols:
+        raise NameError(f"'{root}' is not imported")
+    found = reduce(getattr, attributes, symbols[root])
+    origin = str(getattr(found, "__module__", ""))
+    if not isinstance(found, type):
+        return f"{origin}.{getattr(found, '__qualname__', '')}" in ALLOWED_FUNCTIONS
+    return bool(ALLOWED_IMPORTS.match(origin)) and (
+        issubclass(found, nn.Module) or is_dataclass(found)
+    )
 
 
 def resolved_config() -> str:
@@ -226,6 +298,7 @@ def check_run(folder: Path, kind: str) -> None:
         ValueError: If it is not.
     """
     header = read_json(folder / "run.json", "a run folder")
+    header = header if isinstance(header, dict) else {}
     if header.get("kind") != kind:
         raise ValueError(f"'{folder}' is a {header.get('kind')} run; a {kind} run is needed here.")
     if header.get("version") != RUN_VERSION:
@@ -235,18 +308,35 @@ def check_run(folder: Path, kind: str) -> None:
         )
 
 
-def rebuild_model(folder: Path, kind: str) -> Any:
+def rebuild_model(folder: Path, kind: str, model_class: type[T]) -> T:
     """Return the model of a run, built from its model.gin, with fresh weights.
 
     Raises:
-        ValueError: If the folder is not a run of this kind, or its model.gin cannot be read.
+        ValueError: If the folder is not a run of this kind, or its model.gin cannot be read or
+            describes something else.
     """
     check_run(folder, kind)
     path = folder / "model.gin"
     if not path.is_file():
         raise ValueError(f"'{path}' is missing, so '{folder}' cannot be opened. Train again.")
-    _parse(path.read_text().splitlines(), f"'{path}'")
-    return build_model()
+    try:
+        lines = path.read_text().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{path}' is no text ({error}). Train again.") from error
+    _parse(lines, f"'{path}'")
+    try:
+        model = build_model()
+    except Exception as error:  # a layer raises any type for arguments that it was not made for
+        reason = " ".join(str(error).partition("\n  In call to")[0].split())
+        raise ValueError(
+            f"'{path}' describes no model that can be built ({reason}). Train again."
+        ) from error
+    if not isinstance(model, model_class):
+        raise ValueError(
+            f"'{path}' describes a {type(model).__name__}; a {model_class.__name__} is needed. "
+            "Train again."
+        )
+    return model
 
 
 @dataclass(frozen=True)

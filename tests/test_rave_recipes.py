@@ -13,6 +13,7 @@ from rave.blocks.noise import NoiseGenerator
 from rave.blocks.snake import Snake
 from rave.codec import load_model
 from rave.main_cli import main
+from rave.model import RAVE
 
 COMBINED = (
     "v1",
@@ -37,7 +38,7 @@ def test_the_saved_config_rebuilds_the_model(tmp_path, recipe):
     model = small_model(recipe)
     config = experiment.resolved_config()
     experiment.save_run(tmp_path / "run", "rave", config, config)
-    again = experiment.rebuild_model(tmp_path / "run", "rave").eval()
+    again = experiment.rebuild_model(tmp_path / "run", "rave", RAVE).eval()
     again.load_state_dict(model.state_dict())
     latents = normal(1, 4, 3)
     noise = None if model.decoder.noise is None else band_noise(model, 3)
