@@ -14,8 +14,9 @@ from typing import Any
 from diffwave.lmnt import is_lmnt_run, read_lmnt_run, read_lmnt_settings
 from diffwave.model import LatentDiffusion
 from diffwave.settings import TrainingSettings
-from rave.experiment import build_training, check_run, parse_recipe, read_bindings, rebuild_model
+from rave.experiment import build_training, check_run, parse_recipe, rebuild_model
 from rave.files import read_header, write_json
+from rave.gin_text import read_bindings
 from rave.latents import HEADER_NAME, LatentHeader
 
 KIND = "diffwave"

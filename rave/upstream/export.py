@@ -15,8 +15,8 @@ from rave.blocks.v1 import UNIT_KERNEL, DecoderV1, EncoderV1
 from rave.blocks.v2 import DecoderV2, EncoderV2
 from rave.checkpoint import last_checkpoint, model_weights, packed, read_checkpoint
 from rave.codec import load_model
-from rave.experiment import Reference
 from rave.files import atomic_folder
+from rave.gin_text import Reference
 from rave.model import RAVE
 from rave.pqmf import prototype_filter
 from rave.upstream.config import Config
