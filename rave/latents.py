@@ -291,8 +291,9 @@ def open_array(path: Path) -> NDArray[Any]:
         ValueError: If the file cannot be read, or is no array of numbers.
     """
     try:
-        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, OverflowError) as error:
+        with np.errstate(over="raise"):  # of a size that no file has
+            array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, ArithmeticError) as error:
         raise ValueError(str(error)) from error
     return array
 
