@@ -201,3 +201,20 @@ def test_a_recipe_file_is_taken_whatever_its_name(tmp_path):
     path = tmp_path / "a+b.gin"
     path.write_text("include 'recipes/v2.gin'\n")
     assert str(build_model(str(path), "CAPACITY=2")) == str(build_model("v2", "CAPACITY=2"))
+
+
+def test_snake_is_in_the_noise_too_and_only_of_v2():
+    for recipe in ("v2+noise+snake", "v2+snake+noise", "v2_small+snake"):
+        layers = [type(layer) for layer in small_model(recipe).decoder.noise.net]
+        assert layers.count(Snake) == 2
+    plain = small_model("v2_small").decoder.noise.net
+    assert not any(isinstance(layer, Snake) for layer in plain)
+
+
+def test_recipes_bind_the_compression_that_acids_rave_binds():
+    """From -40 dB to between -60 and -10 dB, on half of the crops."""
+    for recipe in ("v2_nopqmf", "v2_with_augs"):
+        experiment.parse_recipe("rave", recipe)
+        compress = experiment.build_training().augmentations.compress
+        found = (compress.probability, compress.threshold_db)
+        assert (*found, compress.min_output_db, compress.max_output_db) == (0.5, -40, -60, -10)
