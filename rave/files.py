@@ -231,9 +231,10 @@ class Journal:
             try:
                 entry = json.loads(line)
                 entries.append((entry["name"], entry["record"]) if number else entry["settings"])
-                if number:
+                if number:  # commands delete what they made and no longer need
                     check_inside(entry["name"])
-            except (ValueError, TypeError, KeyError) as error:
+                    check_inside(entry["record"].get("path", entry["name"]))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 if number == len(lines) - 1:  # cut off by a kill: that item is done again
                     break
                 raise ValueError(

@@ -96,9 +96,14 @@ def test_a_journal_does_not_let_files_elsewhere_be_deleted(tmp_path, refused):
     audio, out = audio_of(tmp_path), tmp_path / "out"
     assert main(["encode", str(made), str(audio), str(out)]) == 0
     lines = (out / ".encode.jsonl").read_text().splitlines()
-    foreign = {**json.loads(lines[1]), "name": "../victim.wav"}
-    (out / ".encode.jsonl").write_text("\n".join([*lines, json.dumps(foreign), lines[1]]) + "\n")
-    assert "is damaged at line 3" in refused(main, "encode", made, audio, out)
+    entry = json.loads(lines[1])
+    for foreign in (
+        {**entry, "name": "../victim.wav"},
+        {**entry, "name": "b.wav", "record": {**entry["record"], "path": "../victim.npy"}},
+    ):
+        changed = [*lines, json.dumps(foreign), lines[1]]
+        (out / ".encode.jsonl").write_text("\n".join(changed) + "\n")
+        assert "is damaged at line 3" in refused(main, "encode", made, audio, out)
 
 
 # Databases
