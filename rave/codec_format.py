@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from rave.files import atomic_write
 from rave.model import RAVE
 
 TORCHSCRIPT_HEADER = "codec.json"
@@ -102,6 +108,20 @@ class CodecFormat:
             f"'{path}' has codec format {version}; this program reads {TORCHSCRIPT_VERSION}. "
             "Export the run again."
         )
+
+
+def write_torchscript(module: nn.Module, codec_format: CodecFormat, path: Path) -> None:
+    """Write a module as TorchScript that states a format, whole or not at all."""
+    with warnings.catch_warnings():
+        # 2026-11: torch.jit is deprecated in favour of torch.export, which nn~ cannot load.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.script(module)
+        with atomic_write(path) as temporary:
+            extra = {TORCHSCRIPT_HEADER: codec_format.to_json()}
+            # By way of memory: on a full disk torch's own writer would end the program.
+            content = io.BytesIO()
+            torch.jit.save(scripted, content, _extra_files=extra)
+            temporary.write_bytes(content.getbuffer())
 
 
 def _fingerprint(model: RAVE) -> str:

@@ -72,6 +72,11 @@ def test_an_option_that_is_not_there_or_would_do_nothing_is_refused(recipe, mess
         experiment.parse_recipe("rave", recipe)
 
 
+def test_noise_of_bands_is_refused_where_the_decoder_gives_none():
+    with pytest.raises(ValueError, match=r"makes 16 rows of noise, the decoder 1 of output"):
+        small_model("v2_nopqmf+noise")
+
+
 @pytest.mark.parametrize("recipe", CAUSAL)
 def test_appended_audio_never_changes_earlier_frames(recipe):
     model = small_model(recipe)
