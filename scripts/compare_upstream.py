@@ -42,7 +42,6 @@ KINDS = (
 RECIPES = {"v2+wasserstein": "wasserstein", "v2+spherical": "spherical"}
 SETTINGS = {
     "v2_small": ("noise.NoiseGenerator.overlaps=False", "noise.NoiseGenerator.is_causal=True"),
-    "v2+causal+noise+snake": ("noise.NoiseGenerator.activation=@snake.Snake",),
 }
 COLUMNS = (
     *("model", "filter bank", "latents", "decoder", "audio", "back: latents", "back: audio"),

@@ -36,7 +36,7 @@ class Trained:
     """A run that acids-rave trains.
 
     Attributes:
-        config: Of its family, and our recipe.
+        config: Of its family.
         dataset: Of `DATASETS`.
         sizes: NAME=VALUE, the same there and here.
         flags: More of its command's.
@@ -46,6 +46,11 @@ class Trained:
     dataset: str
     sizes: Sequence[str]
     flags: Sequence[str] = ()
+
+    @property
+    def recipe(self) -> str:
+        """Return our recipe."""
+        return self.config + ("+derivative" if "--derivative" in self.flags else "")
 
     @property
     def num_channels(self) -> int:
@@ -149,7 +154,7 @@ def around(python: Path, folder: Path, run: Trained, data: Path) -> list[float]:
     """Train there, here, and there again; return the largest differences of the three runs."""
     theirs = train_there(python, folder / "theirs", run, data, None)
     found = [_opened(python, theirs, run)]
-    train_here(theirs, run.config, run.sizes, data, folder / "ours")
+    train_here(theirs, run.recipe, run.sizes, data, folder / "ours")
     back = folder / "back"
     found.append(largest(written_back(python, folder / "ours", back, run.num_channels)))
     again = train_there(python, folder / "again", run, data, back / CHECKPOINT)

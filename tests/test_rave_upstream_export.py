@@ -11,7 +11,7 @@ from upstream_runs import CHECKPOINT, golden_weights, write_upstream_run, write_
 from rave import files
 from rave.checkpoint import last_checkpoint, read_checkpoint
 from rave.codec import DecoderNoise, load_codec
-from rave.experiment import read_bindings
+from rave.gin_text import read_bindings
 from rave.latents import LatentStatistics
 from rave.main_cli import main
 from rave.upstream import export

@@ -58,6 +58,8 @@ def run(options: argparse.Namespace) -> Result:
     from rave.training import RaveSystem
 
     store = open_audio(options.data)
+    for file in store.files:
+        store.check(file)
     choose_device(options.device)
     settings = _with_data_format(options.settings, store.sample_rate_hz, store.num_channels)
     settings.append(f"SEED={options.seed}")
