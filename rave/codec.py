@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from rave import experiment
-from rave.checkpoint import last_checkpoint, model_weights, read_checkpoint
+from rave.checkpoint import last_checkpoint, load_weights, read_checkpoint
 from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.derivative import differentiated, integrated
@@ -310,15 +310,8 @@ def load_model(run: Path) -> RAVE:
     Raises:
         ValueError: If the folder is not such a run, or has no readable checkpoint.
     """
-    model: RAVE = experiment.rebuild_model(run, "rave")
-    weights = model_weights(read_checkpoint(last_checkpoint(run)))
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(
-            f"The checkpoint of '{run}' does not fit its model.gin "
-            f"({str(error).splitlines()[1].strip()})."
-        ) from error
+    model = experiment.rebuild_model(run, "rave", RAVE)
+    load_weights(model, read_checkpoint(last_checkpoint(run)), run)
     return model.eval()
 
 

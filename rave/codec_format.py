@@ -61,7 +61,7 @@ class CodecFormat:
         """
         bands = model.pqmf.num_bands
         has_noise = getattr(model.decoder, "noise", None) is not None
-        return cls(
+        found = cls(
             fingerprint=fingerprint or _fingerprint(model),
             sample_rate_hz=model.sample_rate_hz,
             num_channels=model.num_channels,
@@ -73,6 +73,7 @@ class CodecFormat:
             noise_steps_per_frame=model.hop_samples // bands,
             num_noise_rows=model.num_noise_rows,
         )
+        return found.of_derivative() if model.is_derivative else found
 
     def of_derivative(self) -> CodecFormat:
         """Return the format of the same weights for audio's derivative, with its fingerprint."""

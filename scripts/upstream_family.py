@@ -1,18 +1,20 @@
-"""Build one model of acids-rave, tiny, with random weights, and write what it computes.
+"""Build one model of acids-rave, tiny, with random weights, or open a run; write what it computes.
 
 Runs where acids-rave is installed, and imports nothing of this project:
 
-    python upstream_family.py v2+causal+noise FOLDER          # +stereo: two channels
+    python upstream_family.py build v2+causal+noise FOLDER    # +stereo: two channels
+    python upstream_family.py open RUN.ckpt NUM_CHANNELS STAGES.npz [averages | derivative]
 
 FOLDER gets a run as `rave train` leaves it (config.gin, version_0/checkpoints/best.ckpt), and
 stages.npz: a seeded signal, what each stage makes of it, and the random numbers that were drawn.
+A run is opened strictly; of one trained on audio's derivative the signal's is taken.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -97,18 +99,23 @@ def fill_codebooks(model: Any) -> None:
 
 
 @torch.no_grad()
-def stages(model: Any, hop: int) -> dict[str, Any]:
+def stages(model: Any, is_derivative: bool = False) -> dict[str, Any]:
     """Return what each stage makes of a seeded signal."""
+    hop = 65536 // model.encode(torch.zeros(1, model.n_channels, 65536)).shape[-1]
     rng = np.random.default_rng(SEED)
     time = np.arange(NUM_HOPS * hop) / 44100
     tone = np.sin(2 * np.pi * (110 + 2000 * time) * time)
     noise = rng.standard_normal((1, model.n_channels, len(time)))
     audio = (0.3 * tone + 0.05 * noise).astype(np.float32)
     found = {"audio": audio}
+    if is_derivative:
+        differentiate = import_module("rave.dataset").get_derivator_integrator(model.sr)[0]
+        audio = differentiate(audio[0])[None].astype(np.float32)
     given = torch.from_numpy(audio)
     if model.pqmf is not None:
         rows = given.reshape(-1, 1, given.shape[-1])  # each channel has bands of its own
-        found["bands"] = model.pqmf(rows).reshape(1, -1, given.shape[-1] // 16).numpy()
+        bands = model.pqmf(rows)
+        found["bands"] = bands.reshape(1, -1, bands.shape[-1]).numpy()
     encoded = model.encode(given)
     with Draws() as draws:
         latents = model.encoder.reparametrize(encoded)[0]
@@ -122,8 +129,8 @@ def stages(model: Any, hop: int) -> dict[str, Any]:
     return found
 
 
-def main(kind: str, out: str) -> None:
-    """Write the run and its stages."""
+def save(kind: str, out: str) -> None:
+    """Write a new run and its stages."""
     folder = Path(out)
     model = build(kind.split("+"))
     fill(model)
@@ -140,12 +147,20 @@ def main(kind: str, out: str) -> None:
         "state_dict": model.state_dict(),
     }
     torch.save(checkpoint, checkpoints / "best.ckpt")
-    with torch.no_grad():
-        size = model.encode(torch.zeros(1, model.n_channels, 65536)).shape[-1]
-    found = stages(model, 65536 // size)
-    np.savez(folder / "stages.npz", **found)
-    print(json.dumps({name: list(value.shape) for name, value in found.items()}))
+    np.savez(folder / "stages.npz", **stages(model))
+
+
+def read(checkpoint: str, num_channels: str, out: str, how: str = "") -> None:
+    """Write the stages of a run."""
+    gin.parse_config_file(import_module("rave.core").search_for_config(checkpoint))
+    model = vars(rave)["RAVE"](n_channels=int(num_channels)).eval()
+    content = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    weights = content["state_dict"]
+    if how == "averages":
+        weights = {**weights, **content["callbacks"]["EMA"]}
+    model.load_state_dict(weights, strict=True)
+    np.savez(out, **stages(model, how == "derivative"))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    (save if sys.argv[1] == "build" else read)(*sys.argv[2:])

@@ -140,6 +140,8 @@ def _write(options: argparse.Namespace) -> tuple[float | None, list[str]]:
             "them where the folder is opened."
         )
     notes = ["It is a codec of its own: what it is to decode, encode with it."]
+    if _is_derivative(options):
+        notes.append("It cannot say that it knows audio's derivative: open it with --derivative.")
     if not export_run(options.run, options.out):
         notes.append("The discriminators did not go along.")
     return None, notes
@@ -147,8 +149,11 @@ def _write(options: argparse.Namespace) -> tuple[float | None, list[str]]:
 
 def _check_streaming(options: argparse.Namespace) -> None:
     """Refuse options that would have no effect."""
-    if options.derivative and (options.streaming or options.format == ONNX):
-        raise ValueError("Neither a stream nor ONNX can integrate audio; leave out --derivative.")
+    if (options.streaming or options.format == ONNX) and _is_derivative(options):
+        raise ValueError(
+            f"'{options.run}' knows audio's derivative, and neither a stream nor ONNX can "
+            "integrate. Export it as TorchScript without --streaming."
+        )
     if options.streaming and options.format == TORCHSCRIPT:
         return
     if options.streaming:
@@ -156,6 +161,13 @@ def _check_streaming(options: argparse.Namespace) -> None:
     for name in ("fidelity", "power_of_two", "noise_seed", "host_rate", "prior"):
         if getattr(options, name) not in (None, False):
             raise ValueError(f"--{name.replace('_', '-')} is for --streaming; add it.")
+
+
+def _is_derivative(options: argparse.Namespace) -> bool:
+    """Return whether a run knows audio's derivative, by what it or the user says."""
+    from rave.codec import load_run
+
+    return load_run(options.run, **chosen_weights(options))[1].is_derivative
 
 
 def _write_streaming(options: argparse.Namespace) -> list[str]:

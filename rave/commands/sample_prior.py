@@ -116,16 +116,17 @@ def open_prior(run: Path, codec: Path | None) -> tuple[LatentPrior, LatentHeader
 
 
 def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
-    from rave.checkpoint import BEST, CHECKPOINTS, last_checkpoint, model_weights, read_checkpoint
+    from rave.checkpoint import BEST, CHECKPOINTS, last_checkpoint, load_weights, read_checkpoint
     from rave.commands.train_prior import KIND
     from rave.experiment import rebuild_model
     from rave.latents import LatentHeader
+    from rave.prior import LatentPrior
 
-    model: LatentPrior = rebuild_model(run, KIND)
+    model = rebuild_model(run, KIND, LatentPrior)
     header = LatentHeader.read(run)
     best = run / CHECKPOINTS / BEST
     checkpoint = read_checkpoint(best if best.exists() else last_checkpoint(run))
-    model.load_state_dict(model_weights(checkpoint))
+    load_weights(model, checkpoint, run)
     return model, header
 
 

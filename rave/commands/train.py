@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import Result, add_device, add_seed, add_settings, command_parser
+from rave.files import write_json
 
 if TYPE_CHECKING:
     from rave.audio_store import AudioStore
     from rave.trainer import Loaders
     from rave.training import RaveSystem, RaveTraining
+
+ORIGIN = "initial.json"  # in a run folder: whose weights it started from
+SAME_MODEL = 1e-3  # of the largest value: what two ways to compute the same may differ by
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,6 +35,13 @@ def parser() -> argparse.ArgumentParser:
         "--data", type=Path, required=True, help="prepared audio, or an LMDB folder of acids-rave"
     )
     parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument(
+        "--initialise-from",
+        type=Path,
+        metavar="RUN",
+        help="start a new run from the weights of this one, of `rave train` or of acids-rave; the "
+        "recipe must have its sizes (default: random weights)",
+    )
     add_settings(parser)
     add_device(parser)
     add_seed(parser)
@@ -49,6 +60,8 @@ def run(options: argparse.Namespace) -> Result:
     from rave.training import RaveSystem
 
     store = open_audio(options.data)
+    for file in store.files:
+        store.check(file)
     choose_device(options.device)
     settings = _with_data_format(options.settings, store.sample_rate_hz, store.num_channels)
     settings.append(f"SEED={options.seed}")
@@ -61,8 +74,13 @@ def run(options: argparse.Namespace) -> Result:
     if options.dry_run:
         return Result(config.rstrip(), {"config": config})
     system = RaveSystem(model, training)
-    experiment.save_run(options.out, "rave", model_config, config)
     resumed_from = finished_steps(options.out)
+    origin = None
+    if options.initialise_from is not None and not resumed_from:
+        origin = _initialise(system, options.initialise_from)
+    experiment.save_run(options.out, "rave", model_config, config)
+    if origin is not None:
+        write_json(options.out / ORIGIN, origin)
     fit(
         system,
         lambda start_step: _loaders(store, training, start_step),
@@ -73,6 +91,24 @@ def run(options: argparse.Namespace) -> Result:
         log_every_steps=training.log_every_steps,
     )
     return _result(system, options.out, resumed_from)
+
+
+def _initialise(system: RaveSystem, run: Path) -> dict[str, str]:
+    """Take the weights of a run, tell what was taken, and return what to keep of it."""
+    from rave.initial_weights import take_weights
+
+    taken = take_weights(system.model, system.discriminator, run)
+    what = "encoder, decoder and discriminators" if taken.has_discriminator else (
+        "encoder and decoder; discriminators begin anew")  # fmt: skip
+    print(f"weights of '{run}': {what}", file=sys.stderr)
+    if taken.largest_difference > SAME_MODEL:
+        print(
+            f"rave train: warning: with them this recipe computes something else than '{run}' "
+            f"does (by {taken.largest_difference:.1e}); is it causal, are its dilations, "
+            "activations and noise the same?",
+            file=sys.stderr,
+        )
+    return {"run": str(run.absolute()), "fingerprint": taken.fingerprint}
 
 
 def _with_data_format(settings: list[str], sample_rate_hz: int, num_channels: int) -> list[str]:
