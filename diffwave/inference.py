@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         "python -m diffwave.inference",
         "Generate latents with a trained diffusion model, or make new ones of some that there are. "
         "`rave decode`\nmakes audio of them. With a waveform run of lmnt diffwave: audio of a "
-        "spectrogram, in a folder or\na file OUT.wav.",
+        "spectrogram or of a folder\nof them, in a folder or a file OUT.wav.",
         "python -m diffwave.inference runs/piano generated --count 4 --seconds 10\n"
         "  python -m diffwave.inference runs/piano varied --vary latents/a.npy --strength 0.4\n"
         "  python -m diffwave.inference runs/piano mended --inpaint latents/a.npy --from 3 --to 5\n"
@@ -79,10 +79,14 @@ def _add_conditions(options: argparse.ArgumentParser) -> None:
         "--from-audio",
         type=Path,
         metavar="F",
-        help="follow an audio file in all that the run was trained with",
+        help="follow an audio file in all that the run was trained with (of a waveform run, a "
+        "folder too)",
     )
     group.add_argument(
-        "--spectrogram", type=Path, metavar="F.npy", help="follow a file of diffwave.preprocess"
+        "--spectrogram",
+        type=Path,
+        metavar="F.npy",
+        help="follow a file of diffwave.preprocess (of a waveform run, a folder of .spec.npy too)",
     )
     group.add_argument(
         "--control",
@@ -216,10 +220,10 @@ def _generate(options: argparse.Namespace) -> Result:
     count = 4 if options.count is None else options.count
     if count < 1:
         raise ValueError(f"--count is {count}; at least 1 is needed.")
-    if options.is_fast:
-        raise ValueError("--fast belongs to a waveform run. Ask for fewer --steps.")
     controls = parse_controls(options.control)
     trained = open_run(options.run)
+    if options.is_fast:
+        raise ValueError("--fast belongs to a waveform run. Ask for fewer --steps.")
     build_sampler(options.sampler, trained.model.schedule, options.steps)  # its checks only
     header, model = trained.header, trained.model
     check_output(options.out, options.force)
