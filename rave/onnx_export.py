@@ -79,7 +79,7 @@ def export_onnx(model: RAVE, codec_format: CodecFormat, folder: Path) -> float:
     except ImportError as error:
         raise ValueError(
             f"ONNX needs a package that is not installed ({error.name}). "
-            "Install it with pip install 'rave-diffwave[onnx]'."
+            "Install it with pip install -c constraints.txt -e '.[onnx]'."
         ) from error
     fold_weight_norm(model.eval().requires_grad_(False))
     frames = torch.export.Dim("frames", min=2)

@@ -27,7 +27,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("latents", type=Path, metavar="LATENTS_DIR", help="what rave encode wrote")
     options.add_argument("--out", type=Path, required=True, help="run folder")
     options.add_argument(
-        "--config", default="prior/default", help="recipe (default prior/default), or a .gin file"
+        "--config",
+        default="prior/default",
+        help="prior/default, of acids-rave's size, for a GPU (default); prior/tiny, minutes on a "
+        "CPU; or a .gin file",
     )
     add_settings(options)
     add_device(options)
