@@ -211,9 +211,10 @@ def _generate(options: argparse.Namespace) -> Result:
     from diffwave.conditions import open_conditions, parse_controls, parse_guidance
     from diffwave.editing import Sampling
     from diffwave.generate import build_sampler
-    from diffwave.generated import check_output, clear, compare, write_header
+    from diffwave.generated import compare
     from diffwave.run import open_run
     from rave.device import choose_device
+    from rave.latent_models import check_output, clear, write_header
     from rave.latents import read_latents
 
     device = choose_device(options.device)
@@ -287,6 +288,7 @@ def _write(folder: Path, task: Task, sampling: Sampling, batch_size: int) -> dic
 
     from tqdm import tqdm
 
+    from rave.latent_models import clip_name
     from rave.latents import write_latents
 
     written: dict[str, int] = {}
@@ -300,7 +302,7 @@ def _write(folder: Path, task: Task, sampling: Sampling, batch_size: int) -> dic
                 indices=sampling.indices[start : start + batch_size],
                 progress=lambda _: bar.update(),
             )
-            names = [f"generated_{index:03d}.npy" for index in batch.indices]
+            names = [clip_name(index) for index in batch.indices]
             if len(names) == 1:
                 blocks = (block[0] for block in task.blocks(batch))
                 written[names[0]] = write_latents(folder / names[0], blocks, raw_size)

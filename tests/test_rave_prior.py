@@ -213,7 +213,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     run = str(tmp_path / "run")
     for more, words in (
-        ([str(tmp_path / "latents")], "holds other files"),
+        ([str(tmp_path / "latents")], "latents of real audio, which are never overwritten"),
         ([str(tmp_path / "x"), "--temperature", "-1"], "--temperature is -1.0"),
         ([str(tmp_path / "x"), "--seconds", "0"], "a number above 0"),
         ([str(tmp_path / "x"), "--count", "0"], "at least 1"),
