@@ -1,9 +1,8 @@
 """A trained autoencoder as ONNX: `encoder.onnx`, `decoder.onnx`, and `codec.json` beside them.
 
 encoder.onnx   audio (1, C, n·hop) → mean, std (1, D, n)
-decoder.onnx   latents (1, D + A, n), the lowest A rows from N(0, 1) (`num_noise_rows` in codec.json);
-               for decoders with noise also noise (1, C·M, n·hop/M) uniform in [-1, 1)
-               → audio (1, C, n·hop)
+decoder.onnx   latents (1, D + A, n), the lowest A rows from N(0, 1) (num_noise_rows in codec.json),
+               and for decoders with noise (1, C·M, n·hop/M) uniform in [-1, 1) → audio (1, C, n·hop)
 
 What a model has learnt of source and target (AdaIN) is fixed in them.
 """
