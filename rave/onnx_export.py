@@ -2,7 +2,7 @@
 
 encoder.onnx   audio (1, C, n·hop) → mean, std (1, D, n)
 decoder.onnx   latents (1, D + A, n), the lowest A rows from N(0, 1) (num_noise_rows in codec.json),
-               and for decoders with noise (1, C·M, n·hop/M) uniform in [-1, 1) → audio (1, C, n·hop)
+               and for those with noise (1, C·M, n·hop/M) uniform in [-1, 1) → audio (1, C, n·hop)
 
 What a model has learnt of source and target (AdaIN) is fixed in them.
 """
