@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from diffwave.framing import Array, centred_windows, hann_window
 from diffwave.spectrogram import check_made_for, mono_blocks
-from rave.files import read_header, write_json
-from rave.latents import LatentHeader, write_latents
+from rave.files import built, read_header, write_json
+from rave.latents import LatentHeader, open_array, write_latents
 
 FORMAT, VERSION, HEADER_NAME = "rave-controls", 1, "controls.json"
 LOUDNESS, CHROMA, ONSETS = "loudness", "chroma", "onsets"
@@ -74,7 +74,7 @@ class ControlHeader:
         return read_header(
             folder / HEADER_NAME,
             "a control folder",
-            lambda content: cls(**content),
+            lambda content: built(cls, content),
             "Run python -m diffwave.preprocess --controls again.",
             format=FORMAT,
             version=VERSION,
@@ -257,8 +257,8 @@ def open_control(path: Path, name: str, num_frames: int | None = None) -> NDArra
         ValueError: If the file is missing, has another shape, or values that are not finite.
     """
     try:
-        array: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array: NDArray[np.float32] = open_array(path)
+    except ValueError as error:
         raise ValueError(f"Cannot read the control '{path}' ({error}).") from error
     channels = NUM_CHANNELS[name]
     if array.ndim == 1 and channels == 1:

@@ -1,4 +1,4 @@
-"""`python -m diffwave.export`: a run → a run of the patched lmnt diffwave."""
+"""`python -m diffwave.export`: a run → a .ts that plays in nn~, or a run of the patched lmnt."""
 
 from __future__ import annotations
 
@@ -9,31 +9,143 @@ from pathlib import Path
 
 from rave.command import Result, command_parser, execute
 
+NUM_STEPS = 8
+SHORTEST_WINDOW = 64  # frames, by default
+FOR_NN_TILDE = ("codec", "ema", "steps", "sampler", "window", "noise_seed", "host_rate")
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = command_parser(
         "python -m diffwave.export",
-        "Write a trained diffusion model as lmnt diffwave with the patches of this project reads "
-        "it: weights.pt and latents.json. Its inference samples from it, its training goes on "
-        "from the averaged weights with a fresh optimizer.",
-        "python -m diffwave.export runs/piano lmnt-piano",
+        "Write a trained diffusion model with its codec as TorchScript for nn~ (Max, PureData, "
+        "SuperCollider),\nwhose method sample plays without end; or as lmnt diffwave with the "
+        "patches of this project reads it:\nweights.pt and latents.json. Its inference samples "
+        "from that, its training goes on from the averaged\nweights with a fresh optimizer.",
+        "python -m diffwave.export runs/piano live.ts --codec runs/rave\n"
+        "  python -m diffwave.export runs/piano lmnt-piano",
     )
     options.add_argument("run", type=Path, metavar="RUN", help="what diffwave.train wrote")
-    options.add_argument("out", type=Path, metavar="OUT_DIR", help="folder to write")
+    options.add_argument(
+        "out", type=Path, metavar="OUT", help="file to write, ending in .ts, or folder"
+    )
     options.add_argument(
         "--force", action="store_true", help="replace what an earlier export wrote there"
+    )
+    live = options.add_argument_group("for nn~")
+    live.add_argument(
+        "--codec",
+        type=Path,
+        metavar="RUN",
+        help="run folder whose latents it was trained on, of `rave train` or of acids-rave",
+    )
+    live.add_argument("--ema", action="store_true", help="averaged weights of that run")
+    live.add_argument("--steps", type=int, help=f"sampling steps (default {NUM_STEPS})")
+    live.add_argument("--sampler", help="dpm-solver++ or ddim (default dpm-solver++)")
+    live.add_argument(
+        "--window",
+        type=float,
+        metavar="S",
+        help="seconds sampled at a time; a model that follows something is as late (default two "
+        f"receptive fields, at least {SHORTEST_WINDOW} latent frames)",
+    )
+    live.add_argument(
+        "--noise-seed",
+        type=int,
+        metavar="SEED",
+        help="the same music each time, from 0 on (default: other music each time)",
+    )
+    live.add_argument(
+        "--host-rate",
+        type=int,
+        metavar="HZ",
+        help="sample rate of the host, twice or four times the codec's (default: the codec's)",
     )
     return options
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Write the folder and say what it holds.
+    """Write the file or the folder and say what it holds.
 
     Raises:
-        ValueError: If the run cannot be read, or the folder holds something else.
-        OSError: If the folder cannot be written.
+        ValueError: If a run cannot be read, they do not fit, or the folder holds something else.
+        OSError: If the output cannot be written.
     """
+    if options.out.suffix == ".ts":
+        return _write_nn_tilde(options)
+    for name in FOR_NN_TILDE:
+        if getattr(options, name) not in (None, False):
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for nn~; give OUT a name that ends in .ts."
+            )
+    return _write_lmnt(options)
+
+
+def _write_nn_tilde(options: argparse.Namespace) -> Result:
+    from dataclasses import replace
+
+    from diffwave.editing import Sampling
+    from diffwave.generate import DPM_SOLVER
+    from diffwave.nn_tilde import MAX_STEPS, NNTildeSampler
+    from diffwave.run import open_run
+    from diffwave.streaming_sampler import StreamingSampler
+    from rave.codec import load_run
+    from rave.codec_format import write_torchscript
+    from rave.latents import check_codec
+    from rave.scripted_noise import FRESH_NOISE
+
+    if options.codec is None:
+        raise ValueError("A .ts plays through its codec: add --codec RUN, which made the latents.")
+    if options.codec.suffix == ".ts":
+        raise ValueError(f"'{options.codec}' is an export; give --codec the run that it is of.")
+    if options.out.exists() and not options.force:
+        raise ValueError(f"'{options.out}' exists. Choose another name, or add --force.")
+    trained = open_run(options.run)
+    model, header = trained.model, trained.header
+    codec, form = load_run(options.codec, ema=options.ema)
+    check_codec(
+        header,
+        form.fingerprint,
+        form.sample_rate_hz,
+        form.hop_samples,
+        form.latent_size,
+        f"The latents of '{options.run}'",
+        f"the codec '{options.codec}'",
+    )
+    sampling = Sampling(model, [0], 0)
+    usual = max(4 * sampling.windows.margin, SHORTEST_WINDOW)
+    frames = options.window and max(round(options.window * header.frame_rate_hz), 1)
+    windows = replace(sampling, window_frames=frames or usual).windows
+    max_steps = min(MAX_STEPS, len(model.schedule))
+    steps = min(NUM_STEPS, max_steps) if options.steps is None else options.steps
+    if not 1 <= steps <= max_steps:
+        raise ValueError(f"--steps is {steps}; 1 to {max_steps} are possible.")
+    sampler = StreamingSampler(model, windows, options.sampler or DPM_SOLVER, max_steps)
+    seed = FRESH_NOISE if options.noise_seed is None else options.noise_seed
+    module = NNTildeSampler(
+        codec.eval(), sampler, header.statistics, steps, seed, options.host_rate
+    ).eval()
+    write_torchscript(module, form, options.out)
+    figures = {
+        "file": str(options.out),
+        "size_mib": options.out.stat().st_size / 2**20,
+        "num_steps": trained.num_steps,
+        "follows": list(sampler.followed),
+        "steps": steps,
+        "window_s": windows.num_frames / header.frame_rate_hz,
+        "sample_rate_hz": module.sample_rate_hz,
+        "latency_samples": module.sample_latency_samples,
+    }
+    told = (
+        "'{file}' ({size_mib:.1f} MiB) plays the model of step {num_steps} in nn~ at "
+        "{sample_rate_hz} Hz, {steps} sampling steps, {window_s:.2f} s at a time. Late: sample "
+        "{latency_samples} samples."
+    )
+    follows = ", ".join(sampler.followed) or "nothing"
+    return Result(f"{told.format(**figures)}\nIt follows {follows}.", figures)
+
+
+def _write_lmnt(options: argparse.Namespace) -> Result:
     from diffwave.lmnt import WEIGHTS, write_lmnt_run
     from diffwave.run import open_run
     from rave.files import check_output_folder

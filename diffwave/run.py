@@ -14,8 +14,9 @@ from typing import Any
 from diffwave.lmnt import is_lmnt_run, read_lmnt_run, read_lmnt_settings
 from diffwave.model import LatentDiffusion
 from diffwave.settings import TrainingSettings
-from rave.experiment import build_training, check_run, parse_recipe, read_bindings, rebuild_model
+from rave.experiment import build_training, check_run, parse_recipe, rebuild_model
 from rave.files import read_header, write_json
+from rave.gin_text import read_bindings
 from rave.latents import LatentHeader
 
 KIND = "diffwave"
@@ -52,8 +53,9 @@ def open_run(folder: Path) -> DiffusionRun:
     from rave.checkpoint import (
         BEST,
         CHECKPOINTS,
+        global_step,
         last_checkpoint,
-        model_weights,
+        load_weights,
         read_checkpoint,
     )
 
@@ -62,12 +64,12 @@ def open_run(folder: Path) -> DiffusionRun:
         return DiffusionRun(folder, model.eval().requires_grad_(False), header, num_steps)
     check_run(folder, KIND)
     header = LatentHeader.read(folder)
-    model = rebuild_model(folder, KIND)
+    model = rebuild_model(folder, KIND, LatentDiffusion)
     best = folder / CHECKPOINTS / BEST
     checkpoint = read_checkpoint(best if best.exists() else last_checkpoint(folder))
-    model.load_state_dict(model_weights(checkpoint))
+    load_weights(model, checkpoint, folder)
     model.eval().requires_grad_(False)
-    return DiffusionRun(folder, model, header, int(checkpoint["global_step"]))
+    return DiffusionRun(folder, model, header, global_step(checkpoint, folder))
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,7 @@ def _network(
     }
     foreign = None
     if not is_lmnt_run(run.folder):
-        named = rebuild_model(run.folder, KIND).schedule
+        named = rebuild_model(run.folder, KIND, LatentDiffusion).schedule
         foreign = network.other_schedule(run.model.schedule, named)
     return figures, [
         network.broadcast_output(share, run.model.standardizer.latent_size),

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from diffwave.conditioner import whole_ratio
 from diffwave.framing import centred_windows, hann_window
-from rave.files import read_header, write_json
-from rave.latents import LatentHeader, write_latents
+from rave.files import built, read_header, write_json
+from rave.latents import LatentHeader, open_array, write_latents
 
 FORMAT, VERSION, HEADER_NAME = "rave-spectrograms", 1, "spectrograms.json"
 # Kong et al. 2020 (arXiv:2009.09761) and its public implementation.
@@ -73,7 +73,7 @@ class SpectrogramHeader:
         return read_header(
             folder / HEADER_NAME,
             "a spectrogram folder",
-            lambda content: cls(**content),
+            lambda content: built(cls, content),
             "Run python -m diffwave.preprocess again.",
             format=FORMAT,
             version=VERSION,
@@ -150,8 +150,8 @@ def read_spectrogram(path: Path, header: SpectrogramHeader, num_frames: int) -> 
 def open_spectrogram(path: Path, num_mels: int, num_mel_frames: int | None) -> NDArray[np.float32]:
     """Return a spectrogram file, memory-mapped, (num_mels, num_mel_frames or any number)."""
     try:
-        array: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array: NDArray[np.float32] = open_array(path)
+    except ValueError as error:
         raise ValueError(f"Cannot read spectrogram '{path}' ({error}).") from error
     frames = array.shape[-1] if num_mel_frames is None else num_mel_frames
     if array.ndim != 2 or array.shape != (num_mels, frames) or array.dtype != np.float32:

@@ -3,27 +3,31 @@
 # No `from __future__ import annotations`: TorchScript reads the annotations.
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from rave.host_module import BOOL_CODE, HostModule
 from rave.streaming_model import StreamingRAVE
 
 ATTRIBUTES = ("learn_source", "learn_target", "reset_source", "reset_target")
 
 
-class Adaptation(nn.Module):
-    """`get_…` and `set_…` of `ATTRIBUTES`.
+class Adaptation(HostModule):
+    """`get_…` and `set_…` of `ATTRIBUTES`, which models without such layers do not offer.
 
     Args:
         streaming: The model; its layers read what is set here.
+        sample_rate_hz: That the module works at.
     """
 
     encoder_adaptation: Tensor
     decoder_adaptation: Tensor
 
-    def __init__(self, streaming: StreamingRAVE) -> None:
-        super().__init__()
+    def __init__(self, streaming: StreamingRAVE, sample_rate_hz: int) -> None:
+        super().__init__(sample_rate_hz)
         self.register_buffer("encoder_adaptation", streaming.encoder_adaptation)
         self.register_buffer("decoder_adaptation", streaming.decoder_adaptation)
+        for name in ATTRIBUTES if streaming.has_adaptation else ():
+            self.offer_attribute(name, BOOL_CODE)
 
     def adapt(self, index: int, value: float) -> int:
         """Set an entry of both networks' `adaptation`; return 0."""

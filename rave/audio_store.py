@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rave.audio_blocks import FULL_SCALE
-from rave.files import read_header, write_json
+from rave.files import built, check_inside, read_header, write_json
 from rave.upstream.lmdb import UpstreamDatabase, is_database
 
 FORMAT, VERSION, HEADER_NAME = "rave-prepared-audio", 1, "prepared.json"
@@ -73,8 +73,10 @@ class PreparedHeader:
         """
 
         def build(content: dict[str, Any]) -> PreparedHeader:
-            files = [PreparedFile(**entry) for entry in content.pop("files")]
-            return cls(files=files, **content)
+            header = built(cls, content)
+            for file in header.files:
+                check_inside(file.path)
+            return header
 
         return read_header(
             folder / HEADER_NAME,

@@ -102,6 +102,31 @@ class RandomCompress:
         )
 
 
+@dataclass(frozen=True)
+class Compress:
+    """Bring every crop to one dynamic.
+
+    Attributes:
+        corners: Input and output level in dB, rising; below the first the level is unchanged.
+        knee_db: Width of the rounding of the transfer function's corners.
+        time_s: Time constant of the level's measure.
+
+    Source: acids-rave's setting for quiet recordings of places.
+    """
+
+    corners: Sequence[tuple[float, float]] = ((-30.0, -15.0), (-10.0, -8.0), (0.0, -5.0))
+    knee_db: float = 6.0
+    time_s: float = 0.01
+
+    def __call__(
+        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> NDArray[np.floating]:
+        """Return the compressed crop."""
+        return unclipped(
+            compress(audio, sample_rate_hz, self.corners, knee_db=self.knee_db, time_s=self.time_s)
+        )
+
+
 def compress(
     audio: NDArray[np.floating],
     sample_rate_hz: int,

@@ -7,12 +7,15 @@ run/checkpoints/best.ckpt   lowest held-out loss so far
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import nn
 
+ZIP_START = b"PK\x03\x04"  # torch looks for these bytes too
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 
 
@@ -34,6 +37,7 @@ def read_checkpoint(
         ValueError: If the file is missing or damaged, or holds more than tensors and plain data.
     """
     try:
+        _check_not_packed(path)
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"'{path}' does not exist. Train the run first.") from None
@@ -46,6 +50,18 @@ def read_checkpoint(
     if not isinstance(content, dict):
         raise ValueError(f"'{path}' holds no checkpoint but a {type(content).__name__}. {remedy}")
     return content
+
+
+def _check_not_packed(path: Path) -> None:
+    """Refuse a file that unpacks to more than it is, as torch writes none: it may fill memory."""
+    with path.open("rb") as file:
+        if file.read(len(ZIP_START)) != ZIP_START:
+            return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if is_packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("it is compressed")
 
 
 def packed(content: Any) -> memoryview:
@@ -61,11 +77,39 @@ def packed(content: Any) -> memoryview:
 def finished_steps(run_folder: Path) -> int:
     """Return how many steps the last checkpoint of a run has behind it; 0 for a new run."""
     path = last_checkpoint(run_folder)
-    return int(read_checkpoint(path)["global_step"]) if path.exists() else 0
+    return global_step(read_checkpoint(path), path) if path.exists() else 0
+
+
+def global_step(checkpoint: dict[str, Any], path: Path) -> int:
+    """Return how many steps a checkpoint has behind it.
+
+    Raises:
+        ValueError: If it does not say.
+    """
+    step = checkpoint.get("global_step")
+    if type(step) is not int or step < 0:
+        raise ValueError(f"'{path}' does not say after how many steps it was written.")
+    return step
 
 
 def model_weights(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Return the state of the model inside a checkpoint of the system that trained it."""
-    prefix = "model."
-    state = checkpoint["state_dict"]
-    return {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
+    prefix, state = "model.", checkpoint.get("state_dict")
+    if not isinstance(state, dict):
+        return {}
+    return {n.removeprefix(prefix): v for n, v in state.items() if str(n).startswith(prefix)}
+
+
+def load_weights(model: nn.Module, checkpoint: dict[str, Any], run_folder: Path) -> None:
+    """Give a model of a run the weights in a checkpoint.
+
+    Raises:
+        ValueError: If they are not those of such a model.
+    """
+    try:
+        model.load_state_dict(model_weights(checkpoint))
+    except RuntimeError as error:
+        reason = [*str(error).splitlines()[1:], str(error)][0].strip()
+        raise ValueError(
+            f"The checkpoint of '{run_folder}' does not fit its model.gin ({reason})."
+        ) from error

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from rave import experiment
-from rave.checkpoint import last_checkpoint, model_weights, read_checkpoint
+from rave.checkpoint import last_checkpoint, load_weights, read_checkpoint
 from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.derivative import differentiated, integrated
@@ -292,15 +291,8 @@ def load_model(run: Path) -> RAVE:
     Raises:
         ValueError: If the folder is not such a run, or has no readable checkpoint.
     """
-    model: RAVE = experiment.rebuild_model(run, "rave")
-    weights = model_weights(read_checkpoint(last_checkpoint(run)))
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(
-            f"The checkpoint of '{run}' does not fit its model.gin "
-            f"({str(error).splitlines()[1].strip()})."
-        ) from error
+    model = experiment.rebuild_model(run, "rave", RAVE)
+    load_weights(model, read_checkpoint(last_checkpoint(run)), run)
     return model.eval()
 
 
@@ -318,23 +310,11 @@ def _load_torchscript(path: Path, device: torch.device) -> Codec:
                 f"Cannot read the codec '{path}' ({str(error).splitlines()[0]}). Export it again."
             ) from error
     if not extra[TORCHSCRIPT_HEADER] and upstream_script.is_export(network):
-        return _load_upstream_torchscript(network, path, device)
+        return Codec(*upstream_script.open_export(network.cpu(), path), path, device)
     codec_format = CodecFormat.from_json(extra[TORCHSCRIPT_HEADER], path)
     if hasattr(network, "decode_offline"):
         network = _OfflinePart(network)
     return Codec(network, codec_format, path, device)
-
-
-def _load_upstream_torchscript(network: Any, path: Path, device: torch.device) -> Codec:
-    """Return the codec of a .ts of acids-rave; its first principal latents."""
-    cropped, model, fingerprint = upstream_script.open_export(network.cpu(), path)
-    codec_format = replace(
-        CodecFormat.of(model, fingerprint),
-        latent_size=cropped.num_latents,
-        noise_rows=model.latent_size - cropped.num_latents,
-        noise_steps_per_frame=1,
-    )
-    return Codec(cropped, codec_format, path, device)
 
 
 class _OfflinePart(nn.Module):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from rave.files import atomic_write
 from rave.model import RAVE
 
 TORCHSCRIPT_HEADER = "codec.json"
@@ -55,7 +61,7 @@ class CodecFormat:
         """
         bands = model.pqmf.num_bands
         has_noise = getattr(model.decoder, "noise", None) is not None
-        return cls(
+        found = cls(
             fingerprint=fingerprint or _fingerprint(model),
             sample_rate_hz=model.sample_rate_hz,
             num_channels=model.num_channels,
@@ -67,6 +73,7 @@ class CodecFormat:
             noise_steps_per_frame=model.hop_samples // bands,
             num_noise_rows=model.num_noise_rows,
         )
+        return found.of_derivative() if model.is_derivative else found
 
     def of_derivative(self) -> CodecFormat:
         """Return the format of the same weights for audio's derivative, with its fingerprint."""
@@ -101,6 +108,20 @@ class CodecFormat:
             f"'{path}' has codec format {version}; this program reads {TORCHSCRIPT_VERSION}. "
             "Export the run again."
         )
+
+
+def write_torchscript(module: nn.Module, codec_format: CodecFormat, path: Path) -> None:
+    """Write a module as TorchScript that states a format, whole or not at all."""
+    with warnings.catch_warnings():
+        # 2026-11: torch.jit is deprecated in favour of torch.export, which nn~ cannot load.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.script(module)
+        with atomic_write(path) as temporary:
+            extra = {TORCHSCRIPT_HEADER: codec_format.to_json()}
+            # By way of memory: on a full disk torch's own writer would end the program.
+            content = io.BytesIO()
+            torch.jit.save(scripted, content, _extra_files=extra)
+            temporary.write_bytes(content.getbuffer())
 
 
 def _fingerprint(model: RAVE) -> str:

@@ -1,9 +1,8 @@
 """Recipes and run folders: parse gin, lock it, build objects, save what was built, build it again.
 
-The only module that imports gin; `read_bindings` reads gin files of other programs too. A recipe is
-a `.gin` file under `configs/recipes/`, with options of `configs/options/` behind it if need be, as
-in `v2+causal+noise`; all of it, with the user's settings, is parsed in one call and locked. A run
-folder holds
+A recipe is a `.gin` file under `configs/recipes/`, with options of `configs/options/` behind it if
+need be, as in `v2+causal+noise`; all of it, with the user's settings, is parsed in one call and
+locked. A run folder holds
 
     run.json      format version, kind ("rave" or "diffwave")
     model.gin     the resolved values the model was built from; rebuilds the same model
@@ -16,23 +15,19 @@ from __future__ import annotations
 
 import importlib.util  # gin reads `importlib.util` without importing it
 import re
-import tokenize
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gin
-from gin import config_parser
 
 from rave.files import atomic_write, read_json, write_json
+from rave.gin_text import READING_ERRORS, RefusedError, check_names
 
 RUN_VERSION = 1
 RECIPES, OPTIONS = (Path("configs") / name for name in ("recipes", "options"))
-# A recipe names classes of these modules and no others: parsing one must not run foreign code.
-ALLOWED_IMPORTS = re.compile(r"(__gin__|rave|diffwave)(\.|$)")
+T = TypeVar("T")
 LENGTHS = ("MAX_STEPS", "PHASE_1_STEPS")  # settings that a run may outgrow
-GIN_ERRORS = (ValueError, SyntaxError, TypeError, AttributeError, ImportError, NameError)
 
 
 @gin.configurable
@@ -145,21 +140,17 @@ def _expanded(path: Path, configs: Path) -> list[str]:
 
 
 def _parse(lines: Sequence[str], what: str) -> None:
-    """Parse and lock gin lines, imports first; refuse imports of foreign code."""
+    """Parse and lock gin lines, imports first; refuse names of anything but parts of models."""
     imports = [line for line in lines if re.match(r"\s*(from|import)\s", line)]
-    for line in imports:
-        found = re.match(r"\s*(?:from|import)\s+(\S+)", line)
-        if found and not ALLOWED_IMPORTS.match(found[1]):
-            raise ValueError(
-                f"Refused {what}: it imports '{found[1]}'. "
-                "A recipe may import only from rave and diffwave."
-            )
     text = "\n".join([*dict.fromkeys(imports), *(line for line in lines if line not in imports)])
     gin.clear_config()
     try:
+        check_names(text, what)
         gin.parse_config(text)
         gin.finalize()
-    except (*GIN_ERRORS, tokenize.TokenError) as error:
+    except RefusedError:
+        raise
+    except READING_ERRORS as error:
         raise ValueError(f"Cannot read {what}: {' '.join(str(error).split())}") from error
 
 
@@ -226,6 +217,7 @@ def check_run(folder: Path, kind: str) -> None:
         ValueError: If it is not.
     """
     header = read_json(folder / "run.json", "a run folder")
+    header = header if isinstance(header, dict) else {}
     if header.get("kind") != kind:
         raise ValueError(f"'{folder}' is a {header.get('kind')} run; a {kind} run is needed here.")
     if header.get("version") != RUN_VERSION:
@@ -235,79 +227,32 @@ def check_run(folder: Path, kind: str) -> None:
         )
 
 
-def rebuild_model(folder: Path, kind: str) -> Any:
+def rebuild_model(folder: Path, kind: str, model_class: type[T]) -> T:
     """Return the model of a run, built from its model.gin, with fresh weights.
 
     Raises:
-        ValueError: If the folder is not a run of this kind, or its model.gin cannot be read.
+        ValueError: If the folder is not a run of this kind, or its model.gin cannot be read or
+            describes something else.
     """
     check_run(folder, kind)
     path = folder / "model.gin"
     if not path.is_file():
         raise ValueError(f"'{path}' is missing, so '{folder}' cannot be opened. Train again.")
-    _parse(path.read_text().splitlines(), f"'{path}'")
-    return build_model()
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A name of something to build or call in a gin file: `@name` or `@name()`."""
-
-    name: str
-    is_called: bool
-
-    def __str__(self) -> str:
-        return f"@{self.name}()" if self.is_called else f"@{self.name}"
-
-
-@dataclass(frozen=True)
-class _Macro:
-    name: str
-
-
-class _AsData(config_parser.ParserDelegate):
-    """Keeps names as names."""
-
-    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
-        return Reference(scoped_configurable_name, evaluate)
-
-    def macro(self, macro_name: str) -> _Macro:
-        return _Macro(macro_name)
-
-
-def read_bindings(path: Path) -> dict[str, Any]:
-    """Return what a gin file of any program binds, as data: nothing is imported, built or called.
-
-    Returns:
-        `scope/module.Class.argument` or `MACRO` → its last value: a number, string, boolean, None,
-        `Reference`, or a list, tuple or dict of these. Macros have their values' places.
-
-    Raises:
-        ValueError: If the file cannot be read, includes another, or uses an undefined macro.
-    """
-    bindings: dict[str, Any] = {}
     try:
-        for statement in config_parser.ConfigParser(path.read_text(), _AsData()):
-            if isinstance(statement, config_parser.IncludeStatement):
-                raise ValueError(f"it includes '{statement.filename}'")
-            if isinstance(statement, config_parser.BindingStatement):
-                scope = f"{statement.scope}/" if statement.scope else ""
-                argument = f".{statement.arg_name}" if statement.arg_name else ""
-                bindings[f"{scope}{statement.selector}{argument}"] = statement.value
-        return {name: _resolved(value, bindings, ()) for name, value in bindings.items()}
-    except (*GIN_ERRORS, tokenize.TokenError, OSError, RecursionError) as error:
-        raise ValueError(f"Cannot read '{path}': {' '.join(str(error).split())}.") from error
-
-
-def _resolved(value: Any, bindings: dict[str, Any], seen: tuple[str, ...]) -> Any:
-    """Return a value with the macros in it replaced."""
-    if isinstance(value, _Macro):
-        if value.name not in bindings or value.name in seen:
-            why = "in terms of itself" if value.name in seen else "nowhere"
-            raise ValueError(f"%{value.name} is defined {why}")
-        return _resolved(bindings[value.name], bindings, (*seen, value.name))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_resolved(item, bindings, seen) for item in value)
-    if isinstance(value, dict):
-        return {key: _resolved(item, bindings, seen) for key, item in value.items()}
-    return value
+        lines = path.read_text().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{path}' is no text ({error}). Train again.") from error
+    _parse(lines, f"'{path}'")
+    try:
+        model = build_model()
+    except Exception as error:  # a layer raises any type for arguments that it was not made for
+        reason = " ".join(str(error).partition("\n  In call to")[0].split())
+        raise ValueError(
+            f"'{path}' describes no model that can be built ({reason}). Train again."
+        ) from error
+    if not isinstance(model, model_class):
+        raise ValueError(
+            f"'{path}' describes a {type(model).__name__}; a {model_class.__name__} is needed. "
+            "Train again."
+        )
+    return model

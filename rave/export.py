@@ -2,18 +2,16 @@
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
 
-import io
-import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
+from rave.codec_format import CodecFormat, write_torchscript
 from rave.convolution import fold_weight_norm
-from rave.files import atomic_write
 from rave.model import RAVE
 from rave.nn_tilde import NNTilde
+from rave.prior import LatentPrior
 
 
 class ScriptedRAVE(nn.Module):
@@ -56,7 +54,7 @@ def export_torchscript(model: RAVE, codec_format: CodecFormat, path: Path) -> No
         path: The file.
     """
     fold_weight_norm(model)
-    _write(ScriptedRAVE(model.eval()), codec_format, path)
+    write_torchscript(ScriptedRAVE(model.eval()), codec_format, path)
 
 
 def export_nn_tilde(
@@ -66,6 +64,7 @@ def export_nn_tilde(
     num_latents: int,
     noise_seed: int,
     host_rate_hz: int | None = None,
+    prior: LatentPrior | None = None,
 ) -> tuple[int, int]:
     """Write a model as TorchScript for nn~, as `export_torchscript` does.
 
@@ -76,6 +75,7 @@ def export_nn_tilde(
         num_latents: Of `encode` and `decode`; see `rave.nn_tilde.latent_count`.
         noise_seed: Of the noise in `decode`; negative: other noise each time.
         host_rate_hz: Sample rate of the host, if not the model's.
+        prior: Of the model's latents; makes the method `prior`.
 
     Returns:
         Latency of encode and decode, in samples of the host.
@@ -83,20 +83,6 @@ def export_nn_tilde(
     Raises:
         ValueError: If a layer has no streaming form, or the host's rate or the hop does not fit.
     """
-    fold_weight_norm(model)
-    module = NNTilde(model.eval(), num_latents, noise_seed, host_rate_hz).eval()
-    _write(module, codec_format, path)
+    module = NNTilde(model.eval(), num_latents, noise_seed, host_rate_hz, prior).eval()
+    write_torchscript(module, codec_format, path)
     return module.encode_latency_samples, module.decode_latency_samples
-
-
-def _write(module: nn.Module, codec_format: CodecFormat, path: Path) -> None:
-    with warnings.catch_warnings():
-        # 2026-11: torch.jit is deprecated in favour of torch.export, which nn~ cannot load.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        scripted = torch.jit.script(module)
-        with atomic_write(path) as temporary:
-            extra = {TORCHSCRIPT_HEADER: codec_format.to_json()}
-            # By way of memory: on a full disk torch's own writer would end the program.
-            content = io.BytesIO()
-            torch.jit.save(scripted, content, _extra_files=extra)
-            temporary.write_bytes(content.getbuffer())

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import is_dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -110,7 +113,7 @@ def read_json(path: Path, what: str) -> Any:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"'{path}' does not exist, so '{path.parent}' is not {what}.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is not valid JSON ({error}), so it is not {what}.") from error
 
 
@@ -122,8 +125,8 @@ def read_header(
     Args:
         path: The JSON file.
         what: What its folder is, e.g. "a latent folder".
-        build: Takes the content without the tag; a `TypeError` or `KeyError` means that it lacks
-            something.
+        build: Takes the content without the tag; a `TypeError`, `KeyError` or `ValueError` means
+            that something is missing or is none of its kind.
         remedy: What the user should do, e.g. "Encode again."
         tag: `format` and `version` that the header must have.
 
@@ -141,10 +144,55 @@ def read_header(
         )
     try:
         return build(content)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise ValueError(
             f"'{path}' is not the whole header of {what} ({error}). {remedy}"
         ) from error
+
+
+def built(record_class: type[T], content: Any) -> T:
+    """Return a dataclass of JSON content, each value of the type that the class states.
+
+    Raises:
+        TypeError: If a value is of another type, is missing, or is none of the class's.
+    """
+    if not isinstance(content, dict):
+        raise TypeError(f"a {record_class.__name__} is {_shown(content)}")
+    types = get_type_hints(record_class)
+    typed = {name: _typed(value, types.get(name, Any), name) for name, value in content.items()}
+    return record_class(**typed)
+
+
+def _typed(value: Any, needed: Any, name: str) -> Any:
+    kind, arguments = get_origin(needed), get_args(needed)
+    if is_dataclass(needed):
+        return built(needed, value)  # type: ignore[arg-type]
+    if kind is list and isinstance(value, list):
+        return [_typed(item, arguments[0], name) for item in value]
+    if kind is dict and isinstance(value, dict):
+        return {key: _typed(item, arguments[1], name) for key, item in value.items()}
+    if kind in (Union, UnionType) and (value is None) <= (type(None) in arguments):
+        return value if value is None else _typed(value, arguments[0], name)
+    if needed is float and type(value) in (int, float) and math.isfinite(value):
+        return value
+    if needed is Any or type(value) is needed:
+        return value
+    raise TypeError(f"{name} is {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    return text if len(text := repr(value)) < 40 else text[:36] + " ..."
+
+
+def check_inside(name: str) -> None:
+    """Check that a name in a file of someone else is that of a file below a folder of ours.
+
+    Raises:
+        ValueError: If it leads out of the folder.
+    """
+    for path in (PurePosixPath(name), PureWindowsPath(name)):
+        if path.anchor or ".." in path.parts or not path.parts or "\0" in name:
+            raise ValueError(f"the name '{name}' leads out of its folder")
 
 
 def source_stamp(path: Path) -> dict[str, int]:
@@ -183,7 +231,10 @@ class Journal:
             try:
                 entry = json.loads(line)
                 entries.append((entry["name"], entry["record"]) if number else entry["settings"])
-            except (ValueError, TypeError, KeyError) as error:
+                if number:  # commands delete what they made and no longer need
+                    check_inside(entry["name"])
+                    check_inside(entry["record"].get("path", entry["name"]))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 if number == len(lines) - 1:  # cut off by a kill: that item is done again
                     break
                 raise ValueError(

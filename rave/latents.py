@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rave.files import atomic_write, read_header, write_json
+from rave.audio import MAX_SAMPLE_RATE_HZ
+from rave.files import atomic_write, built, check_inside, read_header, write_json
 
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
 POSTERIOR_MEAN, POSTERIOR_SAMPLE, GENERATED = "posterior mean", "posterior sample", "generated"
@@ -174,9 +175,9 @@ class LatentHeader:
         """
 
         def build(content: dict[str, Any]) -> LatentHeader:
-            statistics = LatentStatistics(**content.pop("statistics"))
-            files = [LatentFile(**entry) for entry in content.pop("files")]
-            return cls(statistics=statistics, files=files, **content)
+            header = built(cls, content)
+            header._check()
+            return header
 
         return read_header(
             folder / HEADER_NAME,
@@ -186,6 +187,30 @@ class LatentHeader:
             format=FORMAT,
             version=VERSION,
         )
+
+    def _check(self) -> None:
+        """Check what a command that trusts the header would otherwise do: it may be a stranger's.
+
+        Raises:
+            ValueError: If sizes are none, contradict each other, or a file lies elsewhere.
+        """
+        s = self.statistics
+        for values in (s.mean, s.std, s.posterior_std, s.kl):
+            if len(values) != self.latent_size:
+                raise ValueError(f"statistics of {len(values)} of {self.latent_size} dimensions")
+        if min(self.sample_rate_hz, self.hop_samples, self.latent_size) < 1:
+            raise ValueError("a size that is not positive")
+        for file in self.files:
+            check_inside(file.path)
+            # Decoding writes as many samples, at that rate.
+            rate_hz, num_samples = file.source_sample_rate_hz, file.source_num_samples
+            if min(file.num_frames, num_samples) < 1 or not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ:
+                raise ValueError(f"'{file.path}' has {num_samples} samples at {rate_hz} Hz")
+            if num_samples / rate_hz > (file.num_frames + 1) / self.frame_rate_hz:
+                raise ValueError(
+                    f"'{file.path}' has {file.num_frames} frames for {num_samples} samples at "
+                    f"{rate_hz} Hz"
+                )
 
     def check_matches(self, other: LatentHeader, this: str, that: str) -> None:
         """Check that two sets of latents come from one codec.
@@ -248,14 +273,28 @@ def read_latents(
             its header says.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = open_array(path)
+    except ValueError as error:
         raise ValueError(f"Cannot read latents '{path}' ({error}). Encode again.") from error
     shape = (latent_size, array.shape[-1] if num_frames is None else num_frames)
     if array.ndim != 2 or array.shape != shape or array.dtype != np.float32:
         raise ValueError(
             f"'{path}' holds {array.dtype} {array.shape}; float32 {shape} is needed. Encode again."
         )
+    return array
+
+
+def open_array(path: Path) -> NDArray[Any]:
+    """Return the array of a .npy file, memory-mapped and read-only; objects in it are not made.
+
+    Raises:
+        ValueError: If the file cannot be read, or is no array of numbers.
+    """
+    try:
+        with np.errstate(over="raise"):  # of a size that no file has
+            array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, ArithmeticError) as error:
+        raise ValueError(str(error)) from error
     return array
 
 

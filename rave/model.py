@@ -30,6 +30,7 @@ class RAVE(nn.Module):
         bottleneck: What latents are; a normal distribution if None.
         spectrogram: What the encoder sees instead of bands, or None.
         is_raw_output: The decoder gives audio (B, C, T) instead of bands.
+        is_derivative: What is audio here is the derivative of what one hears.
 
     Attributes:
         latent_mean: (D) mean of the posterior means over held-out audio.
@@ -55,6 +56,7 @@ class RAVE(nn.Module):
         bottleneck: Bottleneck | None = None,
         spectrogram: MelSpectrogram | None = None,
         is_raw_output: bool = False,
+        is_derivative: bool = False,
     ) -> None:
         super().__init__()
         self.pqmf, self.encoder, self.decoder = pqmf, encoder, decoder
@@ -63,6 +65,7 @@ class RAVE(nn.Module):
         self.num_noise_rows = self.bottleneck.num_noise_rows
         self.sample_rate_hz = sample_rate_hz
         self.spectrogram, self.is_raw_output = spectrogram, is_raw_output
+        self.is_derivative = is_derivative
         step_samples = pqmf.num_bands if spectrogram is None else spectrogram.hop_samples
         self.hop_samples = step_samples * math.prod(ratios)
         self.register_buffer("latent_mean", torch.zeros(latent_size))

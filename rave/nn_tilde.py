@@ -1,28 +1,23 @@
 """A model as a TorchScript module for nn~ in Max, PureData and SuperCollider.
 
-What the host asks of a module: `<method>_params` (channels and samples per step of input and of
-output), `get_methods`, `get_attributes` with `<attribute>_params`, `get_…` and `set_…`, buffers,
-sample rate. It calls a method with whole blocks: a power of two of samples, at least a hop.
-
 B batch, C channels, T samples of a block, K latents, D latent size of the model, n latent frames.
 """
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
 
-import math
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rave.adaptation import ATTRIBUTES, Adaptation
+from rave.adaptation import Adaptation
+from rave.blocks.bottleneck import Gaussian
+from rave.convolution import fold_weight_norm
+from rave.host_module import BOOL_CODE, INT_CODE
 from rave.model import RAVE
+from rave.prior import LatentPrior
 from rave.resampling import StreamingResampler
+from rave.scripted_noise import ADDED_ROWS, BANDS, FRESH_NOISE, LATENTS, PositionalUniform
 from rave.streaming_model import StreamingRAVE
-
-FRESH_NOISE = -1  # as a seed: other noise each time
-INT_CODE, BOOL_CODE = 1, 0  # of attribute types in nn~
-# SplitMix64 (Steele, Lea & Flood 2014, OOPSLA), constants as signed numbers
-GAMMA, MIX_1, MIX_2 = -7046029254386353131, -4658895280553007687, -7723592293110705685
+from rave.streaming_prior import StreamingPrior
 
 
 def latent_count(fidelity: Tensor, wanted: float, to_power_of_two: bool) -> int:
@@ -50,49 +45,22 @@ def latent_count(fidelity: Tensor, wanted: float, to_power_of_two: bool) -> int:
     return min(1 << (count - 1).bit_length(), size) if to_power_of_two else count
 
 
-class PositionalUniform(nn.Module):
-    """Numbers that are a function of seed, row and step: the same however the stream is cut."""
-
-    def __init__(self, rows: int, stream: int) -> None:
-        super().__init__()
-        self.rows, self.stream = rows, stream
-        self.gamma, self.mix_1, self.mix_2 = GAMMA, MIX_1, MIX_2
-
-    def forward(self, seed: int, first: int, steps: int, like: Tensor) -> Tensor:
-        """Return (B, rows, steps) in (0, 1), alike for all items of the batch."""
-        batch = like.shape[0]
-        if seed < 0:
-            uniform = torch.rand(batch, self.rows, steps, device=like.device)
-            return uniform.clamp(2.0**-25, 1.0 - 2.0**-24)
-        step = torch.arange(first, first + steps, device=like.device)
-        row = torch.arange(self.rows, device=like.device)[:, None]
-        bits = self.mixed(self.mixed(row + ((seed * 2 + self.stream) << 24)) + step)
-        # the upper 24 bits, each number at the middle of its step
-        uniform = (((bits >> 40) & 0xFFFFFF).to(like.dtype) + 0.5) * 2.0**-24
-        return uniform.clamp(max=1.0 - 2.0**-24).expand(batch, -1, -1)
-
-    def mixed(self, bits: Tensor) -> Tensor:
-        """Return SplitMix64's output at the states `bits`."""
-        bits = bits * self.gamma
-        bits = (bits ^ ((bits >> 30) & 0x3FFFFFFFF)) * self.mix_1
-        bits = (bits ^ ((bits >> 27) & 0x1FFFFFFFFF)) * self.mix_2
-        return bits ^ ((bits >> 31) & 0x1FFFFFFFF)
-
-
 class NNTilde(Adaptation):
     """`encode`, `decode` and `forward` of a stream, and the model itself for `load_codec`.
 
-    Latents are the first K principal ones: rotated posterior means, largest variance first. The
-    others are filled with N(0, 1) noise on the way back, as collapsed latents were in training.
+    Latents are the first K principal ones: rotated posterior means, largest variance first. On the
+    way back N(0, 1) noise fills the others of a normal distribution, as collapsed latents were in
+    training; those of points are at their mean.
 
     Args:
-        model: Without weight norm.
+        model: Its weight norm is folded in place.
         num_latents: K.
         noise_seed: Of the noise in `decode`; negative: other noise each time.
         host_rate_hz: Sample rate of the host, a power of two times the model's.
+        prior: Of the model's latents; makes the method `prior`.
 
     Raises:
-        ValueError: If the host's rate or the hop does not fit.
+        ValueError: If the host's rate or the hop does not fit, or a layer has no streaming form.
     """
 
     def __init__(
@@ -101,10 +69,12 @@ class NNTilde(Adaptation):
         num_latents: int,
         noise_seed: int = FRESH_NOISE,
         host_rate_hz: int | None = None,
+        prior: LatentPrior | None = None,
     ) -> None:
+        fold_weight_norm(model)
         streaming = StreamingRAVE(model)
-        super().__init__(streaming)
         ratio = host_ratio(model.sample_rate_hz, host_rate_hz)
+        super().__init__(streaming, model.sample_rate_hz * ratio)
         hop_samples = model.hop_samples * ratio
         if hop_samples & (hop_samples - 1):
             raise ValueError(
@@ -115,34 +85,27 @@ class NNTilde(Adaptation):
         self.down, self.up = StreamingResampler(ratio), StreamingResampler(ratio)
         self.num_latents, self.latent_size = num_latents, model.latent_size
         self.num_channels, self.hop_samples = model.num_channels, hop_samples
-        self.sample_rate_hz = model.sample_rate_hz * ratio
         late = self.down.delay_samples
-        self.encode_latency_samples = self.streaming.encoder_delay_frames * hop_samples + late
-        self.decode_latency_samples = self.streaming.decoder_delay_samples * ratio + late
+        self.encode_latency_samples = streaming.encoder_delay_frames * hop_samples + late
+        self.decode_latency_samples = streaming.decoder_delay_samples * ratio + late
         self.seed = noise_seed
-        rows = self.latent_size - num_latents
-        self.latent_noise = PositionalUniform(rows, 0)
-        self.band_noise = PositionalUniform(self.streaming.noise_rows, 1)
+        self.missing_std = 1.0 if isinstance(model.bottleneck, Gaussian) else 0.0
+        self.missing = PositionalUniform(self.latent_size - num_latents, LATENTS)
+        self.band_noise = PositionalUniform(streaming.noise_rows, BANDS)
+        self.added_noise = PositionalUniform(streaming.num_noise_rows, ADDED_ROWS)
+        self.latent_prior = None if prior is None else StreamingPrior(prior)
         self.frames_in = self.frames_out = self.batch = 0
         self.starts_with_encoder = True
-        channels = model.num_channels
-        shapes = {
-            "encode": (channels, 1, num_latents, hop_samples),
-            "decode": (num_latents, hop_samples, channels, 1),
-            "forward": (channels, 1, channels, 1),
-        }
-        for name, shape in shapes.items():
-            self.register_buffer(f"{name}_params", torch.tensor(shape))
-        codes = {"seed": INT_CODE, "reset": BOOL_CODE, "latency": INT_CODE}
-        if self.streaming.has_adaptation:
-            codes |= dict.fromkeys(ATTRIBUTES, BOOL_CODE)
-        for name, code in codes.items():
-            self.register_buffer(f"{name}_params", torch.tensor([code]))
-        self.attributes = list(codes)
-        audio, latents = ["audio"], [f"latent {index + 1}" for index in range(num_latents)]
-        self.encode_input_labels = self.forward_input_labels = channels * audio
-        self.decode_output_labels = self.forward_output_labels = channels * audio
-        self.encode_output_labels = self.decode_input_labels = latents
+        audio = model.num_channels * ["audio"]
+        self.latent_labels = [f"latent {index + 1}" for index in range(num_latents)]
+        self.offer_method("encode", audio, 1, self.latent_labels, hop_samples)
+        self.offer_method("decode", self.latent_labels, hop_samples, audio, 1)
+        self.offer_method("forward", audio, 1, audio, 1)
+        if prior is not None:
+            control = ["temperature"]
+            self.offer_method("prior", control, hop_samples, self.latent_labels, hop_samples)
+        for name, code in {"seed": INT_CODE, "reset": BOOL_CODE, "latency": INT_CODE}.items():
+            self.offer_attribute(name, code)
 
     def begin(self, x: Tensor, is_encoder: bool) -> None:
         """Begin a new stream if this batch is of another size than the last."""
@@ -167,7 +130,11 @@ class NNTilde(Adaptation):
         low = self.down.down(audio, self.frames_in == 0)
         mean, _ = self.streaming.encode(low, self.frames_in)
         self.frames_in += mean.shape[2]
-        centred = mean - self.model.latent_mean[:, None]
+        return self.principal(mean)
+
+    def principal(self, raw: Tensor) -> Tensor:
+        """Return the first K principal latents of raw ones."""
+        centred = raw - self.model.latent_mean[:, None]
         return torch.matmul(self.model.latent_pca[: self.num_latents], centred)
 
     @torch.jit.export
@@ -178,20 +145,26 @@ class NNTilde(Adaptation):
 
     def audio_of(self, latents: Tensor, delay_frames: int) -> Tensor:
         """Return the next audio of the decoder, whose latents are `delay_frames` late."""
-        count, done = latents.shape[2], self.frames_out
         if latents.shape[1] != self.num_latents:
             raise ValueError(f"{latents.shape[1]} latents are given, {self.num_latents} needed.")
-        frame = done - delay_frames
         if self.latent_size > self.num_latents:
-            uniform = self.latent_noise(self.seed, frame, count, latents)
-            normal = math.sqrt(2.0) * torch.erfinv(2.0 * uniform - 1.0)
-            latents = torch.cat([latents, normal], 1)
+            frame = self.frames_out - delay_frames
+            noise = self.missing.normal(self.seed, frame, latents.shape[2], latents)
+            latents = torch.cat([latents, self.missing_std * noise], 1)
         raw = torch.matmul(self.model.latent_pca.t(), latents) + self.model.latent_mean[:, None]
+        return self.audio_of_raw(raw, delay_frames)
+
+    def audio_of_raw(self, raw: Tensor, delay_frames: int) -> Tensor:
+        """Return the next audio of the decoder, whose raw latents are `delay_frames` late."""
+        count, is_first = raw.shape[2], self.frames_out == 0
+        frame = self.frames_out - delay_frames
         steps = self.streaming.noise_steps_per_frame
         noise = 2.0 * self.band_noise(self.seed, frame * steps, count * steps, raw) - 1.0
-        low = self.streaming.decode(raw, noise, frame, done == 0)
+        if self.streaming.num_noise_rows > 0:
+            raw = torch.cat([raw, self.added_noise.normal(self.seed, frame, count, raw)], 1)
+        low = self.streaming.decode(raw, noise, frame, is_first)
         self.frames_out += count
-        return self.up.up(low, done == 0)
+        return self.up.up(low, is_first)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Return audio encoded and decoded, late by the latency of both."""
@@ -210,14 +183,14 @@ class NNTilde(Adaptation):
         return self.model.decode(latents, noise)
 
     @torch.jit.export
-    def get_methods(self) -> list[str]:
-        """Return the names of the methods of the host."""
-        return ["encode", "decode", "forward"]
-
-    @torch.jit.export
-    def get_attributes(self) -> list[str]:
-        """Return the names of the attributes of the host."""
-        return self.attributes
+    def prior(self, control: Tensor) -> Tensor:
+        """Return new latents (B, K, n), for `decode`, of a control (B, 1, n) of the temperature."""
+        if self.latent_prior is None:
+            raise ValueError("This file has no prior. Export it again with --prior.")
+        self.begin(control, False)
+        raw = self.latent_prior(control, self.seed, self.frames_out == 0)
+        self.frames_out += control.shape[2]
+        return self.principal(raw)
 
     @torch.jit.export
     def get_seed(self) -> list[int]:
@@ -251,37 +224,6 @@ class NNTilde(Adaptation):
     def set_latency(self, latency: int) -> int:
         """Refuse: the latency is what the model needs."""
         return -1
-
-    @torch.jit.export
-    def get_sample_rate(self) -> int:
-        """Return the sample rate that the module works at."""
-        return self.sample_rate_hz
-
-    @torch.jit.export
-    def set_sample_rate(self, sample_rate_hz: int) -> int:
-        """Hear of the host's rate, and keep the module's: its weights are made for it."""
-        return 0
-
-    @torch.jit.export
-    def get_buffer_attributes(self) -> list[str]:
-        """Return no names: the module reads no buffers of the host."""
-        empty: list[str] = []
-        return empty
-
-    @torch.jit.export
-    def set_buffer_attribute(self, name: str, buffer: Tensor, sample_rate_hz: int) -> int:
-        """Refuse."""
-        return -1
-
-    @torch.jit.export
-    def clear_buffer_attribute(self, name: str) -> int:
-        """Refuse."""
-        return -1
-
-    @torch.jit.export
-    def is_buffer_empty(self, name: str) -> bool:
-        """Return True."""
-        return True
 
 
 def host_ratio(sample_rate_hz: int, host_rate_hz: int | None) -> int:

@@ -12,7 +12,7 @@ first step would be if nothing were delayed, and with `is_first`, which empties 
 A layer takes what lies before time 0 for zeros, as offline padding does: so even the first outputs
 are those of the whole.
 
-B batch, C channels, n steps of a block, F steps of a block of noise.
+B batch, C channels, n steps of a block.
 """
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
@@ -25,10 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rave.blocks.adain import AdaIN
-from rave.blocks.noise import NoiseGenerator, amplitude
 from rave.blocks.snake import Snake
-from rave.blocks.v1 import DecoderV1, EncoderV1
-from rave.blocks.v2 import DecoderV2, EncoderV2, Residual
+from rave.blocks.v1 import EncoderV1
+from rave.blocks.v2 import EncoderV2, Residual
 from rave.convolution import Conv1d, ConvTranspose1d
 
 
@@ -232,101 +231,6 @@ class StreamingResidual(nn.Module):
         return self.delay(x, is_first) + self.net(x, frame, is_first)
 
 
-class StreamingNoise(nn.Module):
-    """Shaped noise of a stream; blocks overlap into the next call."""
-
-    tail: Tensor
-
-    def __init__(self, generator: NoiseGenerator, clock: Clock) -> None:
-        super().__init__()
-        self.net, at_blocks = streamed(generator.net, clock)
-        self.generator = generator
-        delay = at_blocks.delay_steps * generator.block_steps
-        self.noise_delay, self.steps_per_frame = delay, clock.steps_per_frame
-        self.clock_after = Clock(delay + generator.lead_steps, clock.steps_per_frame)
-        self.delay = Delay(delay)
-        self.register_buffer("tail", torch.zeros(1, 1, 0))
-
-    def forward(self, hidden: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
-        """Return (B, C·M, n) for hidden (B, in_channels, n) and noise (B, C·M, n)."""
-        steps = hidden.shape[2]
-        noise = self.delay(noise, is_first)
-        noise = silence_before_start(noise, frame, self.steps_per_frame, self.noise_delay)
-        summed = self.generator.shaped(self.net(hidden, frame, is_first), noise)
-        if not is_first and summed.shape[2] > steps:
-            summed = summed + functional.pad(self.tail, (0, steps))
-        self.tail = summed[:, :, steps:].clone()
-        return summed[:, :, :steps]
-
-
-class Together(nn.Module):
-    """Two streams, the earlier one delayed to the later."""
-
-    def __init__(self, first: Clock, second: Clock) -> None:
-        super().__init__()
-        late = second.delay_steps - first.delay_steps
-        self.first, self.second = Delay(max(late, 0)), Delay(max(-late, 0))
-        self.clock_after = first.later(max(late, 0))
-
-    def forward(self, first: Tensor, second: Tensor, is_first: bool) -> tuple[Tensor, Tensor]:
-        """Return both at one time."""
-        return self.first(first, is_first), self.second(second, is_first)
-
-
-class StreamingDecoderV1(nn.Module):
-    """`DecoderV1` of a stream, without and with noise."""
-
-    def __init__(self, decoder: DecoderV1, clock: Clock) -> None:
-        super().__init__()
-        self.net, at_hidden = streamed(decoder.net, clock)
-        self.wave, at_wave = streamed(decoder.wave, at_hidden)
-        self.loudness, at_loudness = streamed(decoder.loudness, at_hidden)
-        self.with_loudness = Together(at_wave, at_loudness)
-        self.clock_after, self.noise = self.with_loudness.clock_after, None
-        if decoder.noise is not None:
-            self.noise = StreamingNoise(decoder.noise, at_hidden)
-            self.with_noise = Together(self.clock_after, self.noise.clock_after)
-            self.clock_after = self.with_noise.clock_after
-
-    def forward(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
-        """Return bands (B, C·M, n·hop/M) of latents (B, D, n) and noise of the bands' shape."""
-        hidden = self.net(latents, frame, is_first)
-        wave, loudness = self.with_loudness(
-            self.wave(hidden, frame, is_first), self.loudness(hidden, frame, is_first), is_first
-        )
-        bands = torch.tanh(wave) * amplitude(loudness)
-        if self.noise is not None:
-            shaped = self.noise(hidden, noise, frame, is_first)
-            bands, shaped = self.with_noise(bands, shaped, is_first)
-            bands = bands + shaped
-        return bands
-
-
-class StreamingDecoderV2(nn.Module):
-    """`DecoderV2` of a stream, without and with noise."""
-
-    def __init__(self, decoder: DecoderV2, clock: Clock) -> None:
-        super().__init__()
-        self.net, at_hidden = streamed(decoder.net, clock)
-        self.wave, at_wave = streamed(decoder.wave, at_hidden)
-        self.clock_after, self.noise = at_wave, None
-        if decoder.noise is not None:
-            self.noise = StreamingNoise(decoder.noise, at_hidden)
-            self.with_noise = Together(at_wave, self.noise.clock_after)
-            self.clock_after = self.with_noise.clock_after
-
-    def forward(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
-        """Return bands (B, C·M, n·hop/M) of latents (B, D, n) and noise of the bands' shape."""
-        hidden = self.net(latents, frame, is_first)
-        wave, gate = self.wave(hidden, frame, is_first).chunk(2, dim=1)
-        bands = wave * torch.sigmoid(gate)
-        if self.noise is not None:
-            shaped = self.noise(hidden, noise, frame, is_first)
-            bands, shaped = self.with_noise(bands, shaped, is_first)
-            bands = bands + shaped
-        return torch.tanh(bands)
-
-
 @singledispatch
 def streamed(layer: nn.Module, clock: Clock) -> tuple[nn.Module, Clock]:
     """Return the streaming form of a layer, which shares its weights, and the clock behind it.
@@ -389,11 +293,3 @@ def _(layer: Residual, clock: Clock) -> tuple[nn.Module, Clock]:
 @streamed.register(EncoderV2)
 def _(layer: EncoderV1 | EncoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
     return streamed(layer.net, clock)
-
-
-@streamed.register(DecoderV1)
-@streamed.register(DecoderV2)
-def _(layer: DecoderV1 | DecoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
-    if isinstance(layer, DecoderV1):
-        return (v1 := StreamingDecoderV1(layer, clock)), v1.clock_after
-    return (v2 := StreamingDecoderV2(layer, clock)), v2.clock_after

@@ -1,6 +1,6 @@
-"""The autoencoder of a stream: filter bank, encoder and decoder block by block.
+"""The autoencoder of a stream: filter bank or spectrogram, encoder and decoder block by block.
 
-B batch, C audio channels, M bands, D latent size, n steps of a block.
+B batch, C audio channels, M bands, D latent size, A rows of noise, n steps of a block.
 """
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
@@ -8,15 +8,18 @@ B batch, C audio channels, M bands, D latent size, n steps of a block.
 import torch
 from torch import Tensor, nn
 
+from rave.blocks.signals import MelSpectrogram
 from rave.model import RAVE
 from rave.pqmf import PQMF
 from rave.streaming import (
     Clock,
     StreamingAdaIN,
     StreamingConv1d,
+    remembered,
     silence_before_start,
     streamed,
 )
+from rave.streaming_decoders import streamed_decoder
 
 
 def flip_odd(bands: Tensor, first_step: int) -> Tensor:
@@ -43,6 +46,33 @@ class StreamingAnalysis(nn.Module):
         bands = self.conv(audio.reshape(batch * channels, 1, samples), frame, is_first)
         bands = flip_odd(bands, self.first_step)
         return bands.reshape(batch, channels * self.num_bands, -1)
+
+
+class StreamingSpectrogram(nn.Module):
+    """Audio (B, C, n) → mel bands (B, C·bands, n / hop of the spectrogram)."""
+
+    memory: Tensor
+
+    def __init__(self, spectrogram: MelSpectrogram, clock: Clock) -> None:
+        super().__init__()
+        self.spectrogram, self.steps_per_frame = spectrogram, clock.steps_per_frame
+        hop, window = spectrogram.hop_samples, spectrogram.window_samples
+        # The window's first weight is 0, so a frame sees one sample less on the left.
+        right = window // 2 - 1
+        self.wait = -right % hop
+        self.kept = window - 1 + self.wait
+        self.clock_after = Clock((right + self.wait) // hop, clock.steps_per_frame // hop)
+        self.register_buffer("memory", torch.zeros(1, 1, 0))
+
+    def forward(self, audio: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return the mel bands that are complete with this block."""
+        x = remembered(self.memory, audio, self.kept, is_first)
+        self.memory = x[:, :, x.shape[2] - self.kept :].clone()
+        start = frame * self.steps_per_frame - self.kept
+        if start < 0:  # what lies before time 0 is the audio mirrored, as offline
+            time = torch.arange(start, start + x.shape[2], device=x.device).abs()
+            x = x[:, :, (time - start).clamp(max=x.shape[2] - 1)]
+        return self.spectrogram.of_windows(x[:, :, : x.shape[2] - self.wait])
 
 
 class StreamingSynthesis(nn.Module):
@@ -89,7 +119,7 @@ class StreamingRAVE(nn.Module):
         decoder_delay_samples: How late audio is behind latents.
 
     Raises:
-        ValueError: If the model is of a kind that does not stream.
+        ValueError: If a layer has no streaming form.
     """
 
     encoder_adaptation: Tensor
@@ -97,25 +127,28 @@ class StreamingRAVE(nn.Module):
 
     def __init__(self, model: RAVE) -> None:
         super().__init__()
-        if model.spectrogram is not None or model.is_raw_output or model.num_noise_rows:
-            what = "reads a spectrogram" if model.spectrogram is not None else "gives raw audio"
-            what = "decodes noise beside its latents" if model.num_noise_rows else what
-            raise ValueError(
-                f"The model {what}, which cannot stream here. Export it without --streaming."
-            )
         self.hop_samples, self.latent_size = model.hop_samples, model.latent_size
         self.bottleneck = model.bottleneck
+        self.num_noise_rows = model.num_noise_rows
         self.noise_rows = model.pqmf.num_bands * model.num_channels
         self.noise_steps_per_frame = model.hop_samples // model.pqmf.num_bands
-        self.analysis = StreamingAnalysis(model.pqmf, Clock(0, model.hop_samples))
+        begin = Clock(0, model.hop_samples)
+        self.analysis = (
+            StreamingAnalysis(model.pqmf, begin)
+            if model.spectrogram is None
+            else StreamingSpectrogram(model.spectrogram, begin)
+        )
         self.encoder, at_latents = streamed(model.encoder, self.analysis.clock_after)
-        self.decoder, at_bands = streamed(model.decoder, Clock(0, 1))
-        self.synthesis = StreamingSynthesis(model.pqmf, at_bands)
+        self.decoder, at_output = streamed_decoder(model.decoder)
+        self.synthesis = None
+        if not model.is_raw_output:
+            self.synthesis = StreamingSynthesis(model.pqmf, at_output)
+            at_output = self.synthesis.clock_after
         self.register_buffer("encoder_adaptation", shared_adaptation(self.encoder))
         self.register_buffer("decoder_adaptation", shared_adaptation(self.decoder))
         self.has_adaptation = any(isinstance(m, StreamingAdaIN) for m in self.modules())
         self.encoder_delay_frames = at_latents.delay_steps
-        self.decoder_delay_samples = self.synthesis.clock_after.delay_steps
+        self.decoder_delay_samples = at_output.delay_steps
 
     @torch.jit.export
     def encode(self, audio: Tensor, frame: int) -> tuple[Tensor, Tensor]:
@@ -136,18 +169,16 @@ class StreamingRAVE(nn.Module):
         """Return audio (B, C, n·hop_samples), `decoder_delay_samples` late; silence before it.
 
         Args:
-            latents: (B, D, n), raw.
+            latents: (B, D + A, n), raw, with the rows of noise below them.
             noise: (B, noise_rows, n·noise_steps_per_frame) uniform in [-1, 1), for decoders
                 that use noise.
             frame: Their first frame. Latents before frame 0 do not exist.
             is_first: Begin a stream.
         """
-        bands = self.decoder(latents, noise, frame, is_first)
+        size = self.latent_size
+        latents = torch.cat([self.bottleneck.project(latents[:, :size]), latents[:, size:]], 1)
+        audio = self.decoder(latents, noise, frame, is_first)
         self.decoder_adaptation[2:] += self.decoder_adaptation[:2]
-        audio = self.synthesis(bands, frame, is_first)
+        if self.synthesis is not None:
+            audio = self.synthesis(audio, frame, is_first)
         return silence_before_start(audio, frame, self.hop_samples, self.decoder_delay_samples)
-
-    def forward(self, audio: Tensor, noise: Tensor, frame: int) -> Tensor:
-        """Return audio encoded and decoded, late by both."""
-        mean, _ = self.encode(audio, frame)
-        return self.decode(mean, noise, frame - self.encoder_delay_frames, frame == 0)

@@ -14,6 +14,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from rave.augmentation import Augmentations
+from rave.derivative import derivative
 from rave.losses import (
     SpectralDistance,
     discriminator_hinge_loss,
@@ -156,7 +157,9 @@ class RaveSystem(LightningModule):
         recipe = self.training_recipe
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.global_step)
         signs = torch.randint(0, 2, (len(audio), 1, 1), generator=generator) * 2 - 1
-        audio = audio * signs.to(audio)  # the ear does not tell polarity; the network should not
+        audio = self._known(audio) * signs.to(
+            audio
+        )  # the ear does not tell polarity; the network should not
         generator_optimizer, discriminator_optimizer = cast(list[Any], self.optimizers())
         is_discriminator_step = (
             self.is_adversarial and self.global_step % recipe.discriminator_every_steps == 0
@@ -173,6 +176,10 @@ class RaveSystem(LightningModule):
             self.clip_gradients(optimizer, recipe.gradient_clip_norm, "norm")
         optimizer.step()
         return loss.detach()
+
+    def _known(self, audio: Tensor) -> Tensor:
+        """Return what of audio the model knows; silence lies before a crop."""
+        return derivative(audio) if self.model.is_derivative else audio
 
     def _posterior(self, audio: Tensor) -> DiagonalGaussian:
         if not self.is_encoder_frozen:
@@ -241,6 +248,7 @@ class RaveSystem(LightningModule):
 
     def validation_step(self, audio: Tensor, batch_idx: int) -> None:
         """Measure the reconstruction of held-out audio (B, C, T) from the posterior mean."""
+        audio = self._known(audio)
         posterior = self.model.encode(audio)
         generator = torch.Generator().manual_seed(self.training_recipe.seed)
         latents = self.model.with_noise_rows(posterior.mean, generator)

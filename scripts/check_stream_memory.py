@@ -1,4 +1,4 @@
-"""Play noise through a module for nn~ and print its memory: it must not grow.
+"""Play a module for nn~ and print its memory: it must not grow.
 
 python scripts/check_stream_memory.py live.ts --blocks 10000
 """
@@ -24,15 +24,17 @@ def resident_mib() -> float:
 def main() -> None:
     """Play and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("module", type=Path, help="file of `rave export --streaming`")
+    parser.add_argument("module", type=Path, help="file of `rave export --streaming` or the like")
+    parser.add_argument("--method", default="forward", help="what to play (default forward)")
     parser.add_argument("--blocks", type=int, default=10_000, help="of one hop (default 10000)")
     options = parser.parse_args()
     warnings.simplefilter("ignore", DeprecationWarning)  # 2026-11: nn~ loads no torch.export
     module = torch.jit.load(str(options.module)).eval()
-    audio = torch.randn(1, module.num_channels, module.hop_samples)
+    rows, in_samples, _, _ = getattr(module, f"{options.method}_params").tolist()
+    play, noise = getattr(module, options.method), torch.randn(1, rows, module.hop_samples)
     every = max(options.blocks // REPORTS, 1)
     for block in range(options.blocks + 1):
-        module(audio)
+        play(noise[:, :, ::in_samples])
         if block and block % every == 0:
             print(f"{block} blocks: {resident_mib():.1f} MiB")
 

@@ -1,163 +1,163 @@
-"""Compare every model of acids-rave with ours, stage by stage.
+"""Compare every model of acids-rave with ours, stage by stage, there and back.
 
     python scripts/compare_upstream.py WORK_DIR [--only v2 v1+causal …] [--table FILE.md]
 
 Makes an environment in WORK_DIR/venv with acids-rave from the package index and its own pins
-(Python 3.10 or 3.11), lets it build each model tiny with random weights, opens that run here, and
-prints the largest difference of each stage, relative to the largest value. Exit code 1 if one is
-above 1e-3. What is there already is kept, so that the same command continues.
+(Python 3.10 or 3.11), and prints the largest difference of each stage, relative to the largest
+value:
+
+- each model of the family, built there, tiny, with random weights, opened here;
+- the same weights, trained two steps here on data that its `rave preprocess` made, exported, and
+  opened there;
+- the .ts files, streaming and not, that its `rave export` makes of it, opened here;
+- runs that its `rave train` made, opened here, trained two steps here, and trained on there.
+
+Exit code 1 if one is above 1e-3, or fails for a reason that acids-rave does not have itself. What
+is there already is kept, so that the same command continues.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+import upstream_exports
+from upstream_environment import FAMILY, make_environment, run_there
+from upstream_stages import compare, largest
+from upstream_training import TRAINED, around, make_datasets, train_here, written_back
 
-from rave.codec import load_run
 from rave.command import Result, command_parser, execute
 from rave.files import atomic_write
 
-Array = NDArray[np.float32]
-BUILDER = Path(__file__).with_name("upstream_family.py")
 BAR = 1e-3
-# Of acids-rave's centred synthesis, which ours takes out.
-SYNTHESIS_LAG = 16
 KINDS = (
     *("v1", "v2", "v2_small", "v2_nopqmf", "v2_with_augs", "v3", "discrete", "discrete_v3"),
     *("v2+wasserstein", "v2+spherical", "hybrid", "v2+noise", "v2+snake", "v2+adain", "v2+causal"),
     *("v1+causal", "v2+causal+noise+snake", "onnx", "raspberry", "v2+spectral_discriminator"),
+    *("v2+stereo", "v1+stereo"),
 )
-# acids-rave's own pins, and what they leave open as it was when they were made.
-PINS = (
-    *("acids-rave==2.3.1", "cached-conv==2.5.0", "nn-tilde==1.5.6", "udls==1.1.4", "lmdb==3.0.0"),
-    *("torchaudio==2.11.0", "pytorch-lightning==1.9.0", "torchmetrics==1.9.0"),
+# Our recipes of another name, and what makes new runs of ours what acids-rave's are.
+RECIPES = {"v2+wasserstein": "wasserstein", "v2+spherical": "spherical"}
+SETTINGS = {
+    "v2_small": ("noise.NoiseGenerator.overlaps=False", "noise.NoiseGenerator.is_causal=True"),
+}
+COLUMNS = (
+    *("model", "filter bank", "latents", "decoder", "audio", "back: latents", "back: audio"),
+    *(".ts: encode", "decode", "streaming: encode", "decode"),
 )
-PINS_WITH_DEPENDENCIES = (
-    *("torch==2.13.0", "numpy==1.26.4", "scipy==1.10.0", "librosa==0.10.2.post1", "setuptools<81"),
-    *("gin-config==0.5.0", "einops", "GPUtil", "scikit-learn", "tensorboard", "Flask", "absl-py"),
-    *("PyYAML", "tqdm", "protobuf", "lightning-utilities", "fsspec", "packaging", "requests"),
+HEADS = (
+    *("`rave train` of acids-rave", "opened here", "two steps here, opened there"),
+    "two steps more there, opened here",
 )
+Row = list[str]
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the program's options."""
     options = command_parser(
         "compare_upstream.py",
-        "Compare every model of acids-rave with ours, stage by stage.",
+        "Compare every model of acids-rave with ours, stage by stage, there and back.",
         "python scripts/compare_upstream.py upstream --table upstream/table.md",
     )
     options.add_argument("work", type=Path, metavar="WORK_DIR", help="for environment and runs")
-    options.add_argument("--only", nargs="+", metavar="KIND", default=KINDS, help="some models")
+    options.add_argument(
+        "--only", nargs="+", metavar="NAME", default=(*KINDS, *TRAINED), help="some models or runs"
+    )
     options.add_argument("--table", type=Path, metavar="FILE.md", help="write the table there too")
     return options
 
 
-def make_environment(folder: Path) -> Path:
-    """Return the Python of an environment with acids-rave; it is made if it is not there.
+class Comparison:
+    """The comparisons of a work folder.
 
-    Raises:
-        ValueError: If this Python is too new for it, or pip fails.
+    Args:
+        work: The folder.
+
+    Attributes:
+        notes: What acids-rave itself cannot do.
+        num_failed: Comparisons above the bar or not possible here.
     """
-    python = folder / "bin" / "python"
-    done = folder / "acids-rave-installed"
-    if done.exists():
-        return python
-    if sys.version_info >= (3, 12):
-        raise ValueError(
-            "acids-rave 2.3.1 needs scipy 1.10.0, which Python "
-            f"{sys.version_info.major}.{sys.version_info.minor} cannot install. Run this program "
-            "with Python 3.10 or 3.11."
-        )
-    venv.create(folder, with_pip=True, clear=True)
-    for pins in (PINS_WITH_DEPENDENCIES, ("--no-deps", *PINS)):
-        _run([str(python), "-m", "pip", "install", "--quiet", *pins])
-    for library in folder.glob("lib/python*/site-packages/torchaudio/**/*.so"):
-        library.unlink()  # built for CUDA; acids-rave needs none of it here
-    done.touch()
-    return python
 
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self.python = make_environment(work / "venv")
+        self.data = make_datasets(self.python, work / "data")
+        self.notes: list[str] = []
+        self.num_failed = 0
 
-def _run(command: list[str]) -> None:
-    # Not where this project's own `rave` is found.
-    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    run = subprocess.run(command, capture_output=True, text=True, env=outside)
-    if run.returncode:
-        last = run.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise ValueError(f"'{' '.join(command[:4])} …' failed: {last[0]}")
+    def of_kind(self, kind: str) -> Row:
+        """Return the row of a model of the family."""
+        folder = self.work / "runs" / kind
+        stages = folder / "stages.npz"
+        if not stages.exists():
+            run_there(self.python, str(FAMILY), "build", kind, str(folder))
+        opened = self._checked(compare(folder, stages))
+        row = [kind, *(opened.get(name, "") for name in COLUMNS[1:5])]
+        back = self._checked(self._back(kind, folder))
+        row += [back["latents"], back["audio"]]
+        for flags in ((), ("--streaming",)):
+            try:
+                made = upstream_exports.export(self.python, folder, folder / "ts", *flags)
+            except ValueError as error:
+                self.notes.append(f"{kind} {' '.join(('export', *flags))}: {error}")
+                row += ["–", "–"]
+                continue
+            found = self._checked(upstream_exports.compare(made))
+            row += [found.get("encode", ""), found.get("decode", "")]
+        return row
 
+    def of_trained(self, name: str) -> Row:
+        """Return the row of a run that acids-rave trains."""
+        run = TRAINED[name]
+        folder = self.work / "trained" / name
+        found = around(self.python, folder, run, self.data[run.dataset])
+        told = self._checked(dict(zip(HEADS[1:], found, strict=True)))
+        words = " ".join((run.config, *run.flags))
+        return [f"{words}, on its {run.dataset} LMDB", *told.values()]
 
-def difference(found: torch.Tensor | Array, needed: Array) -> float:
-    """Return the largest difference, relative to the largest value needed."""
-    ours = np.asarray(found, dtype=np.float64)
-    if ours.shape != needed.shape:
-        raise ValueError(f"shape {ours.shape} for {needed.shape}")
-    return float(np.abs(ours - needed).max() / max(float(np.abs(needed).max()), 1e-12))
+    def _back(self, kind: str, folder: Path) -> dict[str, float]:
+        is_stereo = kind.endswith("+stereo")
+        recipe = RECIPES.get(kind, kind.removesuffix("+stereo"))
+        settings = ["CAPACITY=4", *SETTINGS.get(kind, ())]
+        settings += [] if kind in RECIPES else ["LATENT_SIZE=8"]
+        ours, back = (self.work / name / kind for name in ("ours", "back"))
+        train_here(folder, recipe, settings, self.data["stereo" if is_stereo else "plain"], ours)
+        return written_back(self.python, ours, back, 1 + is_stereo)
 
-
-@torch.inference_mode()
-def compare(run: Path) -> dict[str, float]:
-    """Return the difference of each stage that a run of `upstream_family.py` holds."""
-    model, _ = load_run(run)
-    with np.load(run / "stages.npz") as file:
-        needed = {name: file[name] for name in file.files}
-    audio = torch.from_numpy(needed["audio"])
-    found = {}
-    if "bands" in needed:
-        found["filter bank"] = difference(model.pqmf.analysis(audio), needed["bands"])
-    size = model.latent_size
-    mean, _ = model.posterior_parameters(audio)
-    is_variational = needed["encoded"].shape[1] == 2 * size
-    theirs = needed["encoded" if is_variational else "latents"][:, :size]
-    found["latents"] = difference(mean, theirs)
-    noise = None
-    if "draw_0" in needed:  # (B, steps, rows, block) of theirs, in [0, 1)
-        blocks = 2.0 * torch.from_numpy(needed["draw_0"]) - 1.0
-        noise = blocks.reshape(1, -1, *blocks.shape[-2:]).permute(0, 2, 1, 3).flatten(2)
-    latents = torch.from_numpy(needed["latents"])
-    lag = 0
-    if not model.is_raw_output:
-        bands = model.decode_bands(latents, noise)
-        found["decoder"] = difference(bands, needed["decoded_bands"])
-        left, right = model.pqmf.synthesis_padding
-        lag = SYNTHESIS_LAG if right >= left else 0  # a causal one keeps it
-    audio = model.decode(latents, noise)
-    theirs = needed["decoded"][..., lag:]
-    found["audio"] = difference(audio[..., : theirs.shape[-1]], theirs)
-    return found
+    def _checked(self, found: dict[str, float]) -> dict[str, str]:
+        self.num_failed += not largest(found) <= BAR
+        return {name: f"{value:.0e}" if value else "0" for name, value in found.items()}
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Build, compare, and print a table."""
-    python = make_environment(options.work.absolute() / "venv")
-    rows, failed = [], 0
-    for kind in options.only:
-        folder = options.work / "runs" / kind
+    """Build, compare, and print the tables."""
+    comparison = Comparison(options.work.absolute())
+    tables: list[tuple[Sequence[str], list[Row]]] = [(COLUMNS, []), (HEADS, [])]
+    for name in options.only:
+        is_trained = name in TRAINED
         try:
-            if not (folder / "stages.npz").exists():
-                _run([str(python), str(BUILDER), kind, str(folder.absolute())])
-            found = compare(folder)
+            row = comparison.of_trained(name) if is_trained else comparison.of_kind(name)
         except ValueError as error:
-            rows.append((kind, str(error)))
-            failed += 1
-            continue
-        failed += max(found.values()) > BAR
-        rows.append((kind, ", ".join(f"{name} {value:.1e}" for name, value in found.items())))
-        print(f"{kind}: {rows[-1][1]}", file=sys.stderr, flush=True)
-    table = "\n".join(["| model | largest relative difference |", "|---|---|"]
-                      + [f"| {kind} | {told} |" for kind, told in rows])  # fmt: skip
+            row = [name, str(error)]
+            comparison.num_failed += 1
+        print(" | ".join(row), file=sys.stderr, flush=True)
+        tables[is_trained][1].append(row)
+    text = "\n\n".join(_table(heads, rows) for heads, rows in tables if rows)
+    if comparison.notes:
+        text += "\n\nWhat acids-rave itself cannot do:\n\n"
+        text += "\n".join(f"- {note}" for note in comparison.notes)
     if options.table is not None:
         with atomic_write(options.table) as temporary:
-            temporary.write_text(table + "\n")
-    return Result(table, {"rows": dict(rows)}, num_skipped=failed)
+            temporary.write_text(text + "\n")
+    figures = {row[0]: row[1:] for _, rows in tables for row in rows}
+    return Result(text, {"rows": figures, "notes": comparison.notes}, comparison.num_failed)
+
+
+def _table(heads: Sequence[str], rows: list[Row]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

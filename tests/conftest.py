@@ -33,3 +33,26 @@ def healthy_run(tmp_path_factory):
     from diagnosed_runs import train_healthy
 
     return train_healthy(tmp_path_factory.mktemp("healthy"))
+
+
+@pytest.fixture
+def canary(tmp_path):
+    """What code in a stranger's file would have made."""
+    return tmp_path / "canary"
+
+
+@pytest.fixture
+def refused(capsys, canary):
+    """Return a function that runs a command, which must refuse, and returns its one sentence."""
+
+    def call(command, *arguments):
+        capsys.readouterr()
+        assert command([str(argument) for argument in arguments]) == 2
+        assert not canary.exists()
+        out, err = capsys.readouterr()
+        told = [line for line in err.splitlines() if ": error: " in line]
+        assert (out, len(told)) == ("", 1)
+        assert "Traceback" not in err
+        return told[0]
+
+    return call

@@ -3,9 +3,11 @@ import pytest
 from audio_files import noise, sine
 from rave_runs import checkpoint, prepare, train
 
+from rave import experiment
 from rave.audio_store import open_audio
 from rave.augmentation import (
     Augmentations,
+    Compress,
     Dequantise,
     Normalise,
     RandomCompress,
@@ -120,6 +122,14 @@ def test_compression_moves_levels_as_its_transfer_function_says(rate_hz, output_
         found = compress(constant, rate_hz, corners, knee_db=0, time_s=0.1)
         expected = np.interp(input_db, *zip((-120, -120), *corners, strict=True))
         assert 20 * np.log10(found[0, -1]) == pytest.approx(expected, abs=0.1)
+
+
+def test_quiet_places_are_brought_up():
+    constant = np.full((1, RATE_HZ), 10 ** (-30 / 20))
+    found = Compress(knee_db=0)(constant, RATE_HZ, generator())
+    assert 20 * np.log10(found[0, -1]) == pytest.approx(-15, abs=0.1)
+    experiment.parse_recipe("rave", "v2+normalise_ambient")
+    assert experiment.build_training().augmentations.compress == Compress()
 
 
 def test_compression_keeps_balance_and_never_clips():

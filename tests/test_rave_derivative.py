@@ -1,15 +1,19 @@
 """Models of audio's derivative."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from audio_files import sine, write
 from rave_models import SHORT, write_run
+from rave_runs import prepare, tiny_parts, train
 
 from rave.codec import DecoderNoise, load_codec
-from rave.derivative import differentiated, integrated
+from rave.derivative import derivative, differentiated, integrated
 from rave.latents import LatentStatistics
 from rave.main_cli import main
+from rave.training import RaveSystem
 
 RATE_HZ = 44100
 CPU = torch.device("cpu")
@@ -91,3 +95,46 @@ def test_what_has_no_averaged_weights_is_told_so(tmp_path, capsys):
     folder = [str(run), str(tmp_path / "b"), "--format", "acids-rave", "--derivative"]
     assert main(["export", *folder]) == 2
     assert "cannot say --ema or --derivative" in capsys.readouterr().err
+
+
+# Runs of ours, which say it themselves
+
+
+def test_the_derivative_in_training_is_that_of_the_codec():
+    audio = noise(1000)
+    (needed,) = differentiated([audio])
+    assert np.allclose(derivative(torch.from_numpy(audio)[None])[0], needed, rtol=0, atol=1e-7)
+
+
+def test_training_hears_the_derivative(monkeypatch):
+    for name in ("log", "log_dict"):
+        monkeypatch.setattr(RaveSystem, name, lambda *_, **__: None)
+    audio = torch.randn(2, 1, 4096, generator=torch.Generator().manual_seed(0))
+    losses = []
+    for settings, heard in ((("model.RAVE.is_derivative=True",), audio), ((), derivative(audio))):
+        system = RaveSystem(*tiny_parts(*settings))
+        losses.append(system._generator_loss(system._known(heard), torch.Generator()).item())
+    assert losses[0] == losses[1]
+
+
+def test_a_run_remembers_that_it_knows_the_derivative(tmp_path, capsys):
+    out = tmp_path / "run"
+    steps = ("MAX_STEPS=2", "PHASE_1_STEPS=2", "VALIDATE_EVERY_STEPS=2")
+    assert train(prepare(tmp_path), out, *steps, recipe="v2+derivative") == 0
+    codec = load_codec(out, CPU)
+    assert codec.format.is_derivative
+    assert codec.format == load_codec(out, CPU, derivative=True).format
+    audio = noise(20 * codec.format.hop_samples)
+    mean = codec.encode(audio)[0]
+    (known,) = differentiated([audio])
+    codec.format = replace(codec.format, is_derivative=False)
+    assert np.array_equal(mean, codec.encode(known)[0])
+    assert main(["export", str(out), str(tmp_path / "a.ts")]) == 0
+    assert load_codec(tmp_path / "a.ts", CPU).format.is_derivative
+    capsys.readouterr()
+    for options in (["a.ts", "--streaming"], ["onnx", "--format", "onnx"]):
+        assert main(["export", str(out), *options]) == 2
+        assert "neither a stream nor ONNX can integrate" in capsys.readouterr().err
+    folder = [str(tmp_path / "theirs"), "--format", "acids-rave"]
+    assert main(["export", str(out), *folder]) == 0
+    assert "open it with --derivative" in capsys.readouterr().out

@@ -10,12 +10,12 @@ from rave_runs import make_informative
 from rave.blocks.adain import AdaIN
 from rave.codec import DecoderNoise, load_codec
 from rave.codec_format import CodecFormat
-from rave.convolution import fold_weight_norm
 from rave.export import export_nn_tilde
 from rave.latents import LatentStatistics
 from rave.main_cli import main
-from rave.nn_tilde import FRESH_NOISE, NNTilde, latent_count
+from rave.nn_tilde import NNTilde, latent_count
 from rave.resampling import StreamingResampler
+from rave.scripted_noise import FRESH_NOISE
 
 NOISY = ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")
 STEREO = ("v2", *SHORT, "NUM_CHANNELS=2")
@@ -137,11 +137,10 @@ def test_one_seed_is_one_noise_however_the_stream_is_cut(tmp_path):
 @torch.inference_mode()
 def test_missing_latents_are_filled_with_normal_noise():
     model = model_of("v2", *SHORT)
-    fold_weight_norm(model)
     module = NNTilde(model, 1, noise_seed=3)
-    uniform = module.latent_noise(3, -5, 100_000, torch.zeros(2, 1, 1))
+    uniform = module.missing(3, -5, 100_000, torch.zeros(2, 1, 1))
     assert torch.equal(uniform[0], uniform[1])
-    assert torch.equal(uniform[..., 10:20], module.latent_noise(3, 5, 10, torch.zeros(2, 1, 1)))
+    assert torch.equal(uniform[..., 10:20], module.missing(3, 5, 10, torch.zeros(2, 1, 1)))
     normal = np.sqrt(2) * torch.erfinv(2 * uniform[0] - 1).numpy()
     assert np.abs(normal.mean(1)).max() < 0.02
     assert np.abs(normal.var(1) - 1).max() < 0.02

@@ -13,6 +13,7 @@ from rave.blocks.noise import NoiseGenerator
 from rave.blocks.snake import Snake
 from rave.codec import load_model
 from rave.main_cli import main
+from rave.model import RAVE
 
 COMBINED = (
     "v1",
@@ -37,7 +38,7 @@ def test_the_saved_config_rebuilds_the_model(tmp_path, recipe):
     model = small_model(recipe)
     config = experiment.resolved_config()
     experiment.save_run(tmp_path / "run", "rave", config, config)
-    again = experiment.rebuild_model(tmp_path / "run", "rave").eval()
+    again = experiment.rebuild_model(tmp_path / "run", "rave", RAVE).eval()
     again.load_state_dict(model.state_dict())
     latents = normal(1, 4, 3)
     noise = None if model.decoder.noise is None else band_noise(model, 3)
@@ -69,6 +70,11 @@ def test_v3_is_v2_with_its_options():
 def test_an_option_that_is_not_there_or_would_do_nothing_is_refused(recipe, message):
     with pytest.raises(ValueError, match=message):
         experiment.parse_recipe("rave", recipe)
+
+
+def test_noise_of_bands_is_refused_where_the_decoder_gives_none():
+    with pytest.raises(ValueError, match=r"makes 16 rows of noise, the decoder 1 of output"):
+        small_model("v2_nopqmf+noise")
 
 
 @pytest.mark.parametrize("recipe", CAUSAL)
@@ -202,3 +208,20 @@ def test_a_recipe_file_is_taken_whatever_its_name(tmp_path):
     path = tmp_path / "a+b.gin"
     path.write_text("include 'recipes/v2.gin'\n")
     assert str(build_model(str(path), "CAPACITY=2")) == str(build_model("v2", "CAPACITY=2"))
+
+
+def test_snake_is_in_the_noise_too_and_only_of_v2():
+    for recipe in ("v2+noise+snake", "v2+snake+noise", "v2_small+snake"):
+        layers = [type(layer) for layer in small_model(recipe).decoder.noise.net]
+        assert layers.count(Snake) == 2
+    plain = small_model("v2_small").decoder.noise.net
+    assert not any(isinstance(layer, Snake) for layer in plain)
+
+
+def test_recipes_bind_the_compression_that_acids_rave_binds():
+    """From -40 dB to between -60 and -10 dB, on half of the crops."""
+    for recipe in ("v2_nopqmf", "v2_with_augs"):
+        experiment.parse_recipe("rave", recipe)
+        compress = experiment.build_training().augmentations.compress
+        found = (compress.probability, compress.threshold_db)
+        assert (*found, compress.min_output_db, compress.max_output_db) == (0.5, -40, -60, -10)

@@ -1,17 +1,17 @@
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from rave_models import SHORT, band_noise, small_model
 from torch import nn
 
-from rave.blocks.v2 import EncoderV2
-from rave.convolution import fold_weight_norm
+import rave
+from rave.convolution import ConvTranspose1d, fold_weight_norm
 from rave.streaming import Clock, streamed
 from rave.streaming_model import StreamingRAVE
 
-NOISY = ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")  # a hop of 128
-STEREO = ("v2", *SHORT, "NUM_CHANNELS=2")
+LONG = ("RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")  # a hop of 128, for blocks of noise
 NUM_FRAMES = 60
 
 
@@ -28,7 +28,8 @@ class Whole:
         self.noise = band_noise(self.model, NUM_FRAMES)
         self.mean, self.std = self.model.posterior_parameters(self.audio)
         # Random weights say little: large latents make loud audio.
-        self.latents = 300 * self.mean
+        generator = torch.Generator().manual_seed(1)
+        self.latents = self.model.with_noise_rows(300 * self.mean, generator)
         self.decoded = self.model.decode(self.latents, self.noise)
 
     def blocks(self, cuts):
@@ -43,15 +44,40 @@ class Whole:
             )
 
 
+V1 = ("RATIOS=[4, 4, 4]",)  # a hop of 1024
+MEL = ("ENCODER_RATIOS=[2]", "ENCODER_DILATIONS=[[1, 3]]")  # a hop of 512, of 256 a step
+MEL += ("RATIOS=[4, 4, 2]", "DILATIONS=[[1], [1, 3], [1]]")
+RAW = (*SHORT, "DECODER_RATIOS=[8, 8]")
+# Every recipe, and every option that changes a layer; the fewest layers that have them all.
 FAMILY = {
-    "v2": ("v2", *SHORT),
-    "stereo": STEREO,
-    "noisy": NOISY,
-    "v1": ("v1", "RATIOS=[4, 4, 4]"),
-    "v1+causal": ("v1+causal", "RATIOS=[4, 4, 4]"),
-    "v3": ("v3", *SHORT),
-    "v2+causal+noise": ("v2+causal+noise", "RATIOS=[4, 2]", "DILATIONS=[[1, 3], [1]]"),
+    "v1": V1,
+    "v1+causal": V1,
+    "v2": SHORT,
+    "v2+causal+noise": LONG,
+    "v2_small": LONG,
+    "v2_small+causal+snake+adain": LONG,
+    "v2_nopqmf": RAW,
+    "v2_nopqmf+causal": RAW,
+    "v2_with_augs": MEL,
+    "v3": SHORT,
+    "v3+causal": SHORT,
+    "discrete": SHORT,
+    "discrete_v3": SHORT,
+    "discrete+noise+causal": LONG,
+    "wasserstein": SHORT,
+    "wasserstein+causal": SHORT,
+    "spherical": SHORT,
+    "spherical+snake": SHORT,
+    "hybrid": MEL,
+    "hybrid+causal+snake": MEL,
+    "onnx": V1,
+    "raspberry": V1,
+    "raspberry+causal": V1,
+    "tiny": SHORT,
 }
+OF_STEREO = ("v1", "v2", "v2_small", "v2_nopqmf", "hybrid")
+FAMILY = {name: (name, *settings) for name, settings in FAMILY.items()}
+FAMILY |= {f"{name}, stereo": (*FAMILY[name], "NUM_CHANNELS=2") for name in OF_STEREO}
 
 
 @pytest.fixture(scope="module", params=FAMILY.values(), ids=FAMILY)
@@ -114,13 +140,44 @@ def test_memory_of_a_stream_does_not_grow(whole):
     assert len(sizes) == 1
 
 
+def test_every_recipe_is_streamed():
+    recipes = {path.stem for path in Path(rave.__file__).parent.glob("configs/recipes/*.gin")}
+    assert recipes == {name.partition("+")[0] for name in FAMILY if "," not in name}
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILY if "+causal" in name])
 @torch.inference_mode()
-def test_a_causal_encoder_is_not_late():
-    model = small_model("v2", *SHORT)
-    encoder = EncoderV2(16, 1, 2, [2, 2], 4, 3, [[1, 3], [1]], is_causal=True).eval()
-    fold_weight_norm(encoder)
-    _, clock = streamed(encoder, Clock(0, model.hop_samples // 16))
-    assert clock == Clock(0, 1)
+def test_a_causal_stream_is_late_by_what_cannot_be_causal_alone(name):
+    streaming = (whole := Whole(*FAMILY[name])).streaming
+    is_mel = whole.model.spectrogram is not None
+    # Half of a spectrogram's window lies behind its frame.
+    assert streaming.encoder_delay_frames == (1024 // whole.hop if is_mel else 0)
+    # A transposed convolution gives half of its stride's steps with the next input. A generator of
+    # noise waits for a whole block.
+    late, step = 0, whole.hop
+    for layer in whole.model.decoder.net.modules():
+        if isinstance(layer, ConvTranspose1d):
+            step //= layer.stride
+            late += layer.stride // 2 * step
+    noise = whole.model.decoder.noise
+    block = 0 if noise is None else noise.block_steps * whole.model.pqmf.num_bands
+    assert late <= streaming.decoder_delay_samples <= late + max(block - 1, 0)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILY if "+causal" in name])
+@torch.inference_mode()
+def test_a_causal_model_never_looks_ahead(name):
+    whole = Whole(*FAMILY[name])
+    model, late = whole.model, whole.streaming.decoder_delay_samples
+    ahead = whole.streaming.encoder_delay_frames
+    for known in (5, 20, 47):
+        mean, _ = model.posterior_parameters(whole.audio[..., : known * whole.hop])
+        kept = known - ahead
+        assert relative(mean[..., :kept], whole.mean[..., :kept]) < 1e-5
+        steps = known * whole.streaming.noise_steps_per_frame
+        audio = model.decode(whole.latents[..., :known], whole.noise[..., :steps])
+        kept = known * whole.hop - late
+        assert relative(audio[..., :kept], whole.decoded[..., :kept]) < 1e-5
 
 
 def test_a_layer_without_streaming_form_is_refused_by_name():

@@ -18,7 +18,7 @@ from upstream_runs import (
 )
 
 from rave.codec import DecoderNoise, load_codec, load_run
-from rave.experiment import Reference, read_bindings
+from rave.gin_text import Reference, read_bindings
 from rave.latents import LatentHeader, LatentStatistics
 from rave.main_cli import main
 

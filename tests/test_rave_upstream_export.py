@@ -9,9 +9,9 @@ from rave_models import SHORT, write_run
 from upstream_runs import CHECKPOINT, golden_weights, write_upstream_run, write_whole_run
 
 from rave import files
-from rave.checkpoint import read_checkpoint
+from rave.checkpoint import last_checkpoint, read_checkpoint
 from rave.codec import DecoderNoise, load_codec
-from rave.experiment import read_bindings
+from rave.gin_text import read_bindings
 from rave.latents import LatentStatistics
 from rave.main_cli import main
 from rave.upstream import export
@@ -31,8 +31,13 @@ KINDS = {
     ),
     "48 kHz": (*SHORT, "SAMPLE_RATE_HZ=48000", "KERNEL_SIZE=5"),
 }
-FAMILY = ("v1", "v1+causal", "onnx", "v3", "v2+noise", "v2+noise+snake+causal", "raspberry")
+FAMILY = (
+    *("v1", "v1+causal", "onnx", "v3", "v2+noise", "v2+noise+snake+causal", "raspberry", "hybrid"),
+    *("discrete", "wasserstein", "spherical", "v2_nopqmf"),
+)
 KINDS |= {name: () for name in FAMILY}
+AS_THERE = ("noise.NoiseGenerator.overlaps=False", "noise.NoiseGenerator.is_causal=True")
+KINDS["v2_small"], FAMILY = AS_THERE, (*FAMILY, "v2_small")
 
 
 @pytest.fixture(params=KINDS)
@@ -108,20 +113,86 @@ def test_the_number_of_channels_is_told_where_it_is_not_1(tmp_path):
 
 
 def test_the_phase_of_training_goes_along(tmp_path):
-    for step, is_second in ((99, 0), (100, 1)):
+    """As the steps of acids-rave's callback, which sets the mark of phase 2 at the first batch."""
+    for step in (99, 100):
         run = write_whole_run(tmp_path / f"{step}", "PHASE_1_STEPS=100", step=step)
         export_run(run, tmp_path / f"out {step}")
         content = read_checkpoint(tmp_path / f"out {step}" / CHECKPOINT)
-        assert int(content["state_dict"]["encoder.warmed_up"]) == is_second
+        assert content["callbacks"]["WarmupCallback"] == {"training_steps": step}
         assert content["global_step"] == step
+        assert int(content["state_dict"]["encoder.warmed_up"]) == 0
+    said = read_bindings(tmp_path / "out 100" / "config.gin")
+    assert said["PHASE_1_DURATION"] == 100
+
+
+@pytest.mark.parametrize(
+    ("recipe", "needed"),
+    [
+        ("v1", {"discriminator.layers.2.net.8.bias": (1,)}),
+        (
+            "v2+spectral_discriminator",
+            {
+                "discriminator.discriminators.0.layers.0.net.0.weight_v": (2, 1, 15),
+                "discriminator.discriminators.1.specs.0.window": (4096,),
+                "discriminator.discriminators.1.nets.4.net.5.weight_g": (1, 1, 1, 1),
+            },
+        ),
+        (
+            "v3",
+            {
+                "discriminator.discriminators.4.convs.0.0.weight_v": (32, 1, 5, 1),
+                "discriminator.discriminators.7.stft.window": (512,),
+                "discriminator.discriminators.7.band_convs.0.0.0.weight_v": (32, 2, 3, 9),
+            },
+        ),
+    ],
+)
+def test_discriminators_of_every_kind_go_along(tmp_path, recipe, needed):
+    """By acids-rave's names and shapes, with the windows that it keeps; none is left over."""
+    run = write_whole_run(tmp_path / "run", recipe=recipe)
+    assert export_run(run, tmp_path / "out")
+    content = read_checkpoint(tmp_path / "out" / CHECKPOINT)
+    found = {n: v for n, v in content["state_dict"].items() if n.startswith("discriminator.")}
+    assert {name: tuple(found[name].shape) for name in needed} == needed
+    assert not [name for name in found if "parametrizations" in name]
+    num_weights = len([name for name in found if "window" not in name])
+    assert len(content["optimizer_states"][1]["param_groups"][0]["params"]) == num_weights
+
+
+def test_an_export_is_continued_at_its_step(tmp_path):
+    """With the learning rate that acids-rave has there, and as many weights as it trains."""
+    run = write_whole_run(tmp_path / "run", "PHASE_1_STEPS=100", step=50)
+    export_run(run, tmp_path / "out")
+    content = read_checkpoint(tmp_path / "out" / CHECKPOINT)
+    first = content["optimizer_states"][0]["param_groups"][0]
+    trained = [
+        name
+        for name in content["state_dict"]
+        if name.startswith(("encoder.encoder.", "decoder.")) and "target_size" not in name
+    ]
+    assert first["params"] == [*range(len(trained))]
+    assert first["lr"] == pytest.approx(5.5e-4)  # from 1e-3 to 1e-4 along phase 1
+    assert content["lr_schedulers"][0]["last_epoch"] == 50
+
+
+def test_learnt_codebooks_go_along_as_such(tmp_path):
+    run = write_run(tmp_path / "run", "discrete")
+    content = read_checkpoint(last_checkpoint(run))
+    content["state_dict"]["model.bottleneck.is_enabled"].fill_(1)
+    torch.save(content, last_checkpoint(run))
+    export_run(run, tmp_path / "out")
+    found = read_checkpoint(tmp_path / "out" / CHECKPOINT)["state_dict"]
+    assert int(found["encoder.enabled"]) == 1
+    assert found["encoder.rvq.layers.15._codebook.inited"].tolist() == [1.0]
 
 
 def test_discriminators_that_acids_rave_does_not_have_stay_behind(tmp_path):
-    setting = "discriminator.CombinedDiscriminator.discriminators="
-    run = write_whole_run(tmp_path / "run", setting + "[@discriminator.MultiScaleDiscriminator()]")
+    setting = "training.RaveTraining.discriminator=@discriminator.MultiScaleDiscriminator()"
+    run = write_whole_run(tmp_path / "run", setting)
     assert not export_run(run, tmp_path / "out")
-    weights = read_checkpoint(tmp_path / "out" / CHECKPOINT)["state_dict"]
-    assert not [name for name in weights if name.startswith("discriminator.")]
+    content = read_checkpoint(tmp_path / "out" / CHECKPOINT)
+    assert not [name for name in content["state_dict"] if name.startswith("discriminator.")]
+    assert "optimizer_states" not in content
 
 
 # Refusals
@@ -133,12 +204,6 @@ def test_models_that_acids_rave_does_not_have_are_refused_by_name(tmp_path):
         export_run(run, tmp_path / "out")
     run = write_run(tmp_path / "half", "v2", *SHORT, CAUSAL[1])
     with pytest.raises(ValueError, match=r"causal in parts .*EncoderV2 True"):
-        export_run(run, tmp_path / "out")
-    run = write_run(tmp_path / "spherical", "spherical", *SHORT)
-    with pytest.raises(ValueError, match=r"has Spherical latents, .*Export it as TorchScript"):
-        export_run(run, tmp_path / "out")
-    run = write_run(tmp_path / "raw", "v2_nopqmf")
-    with pytest.raises(ValueError, match=r"gives audio without bands, .*Export it as TorchScript"):
         export_run(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

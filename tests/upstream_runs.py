@@ -55,10 +55,13 @@ def write_upstream_run(
     return folder
 
 
-def write_whole_run(folder: Path, *settings: str, step: int = 0, whole_v2: bool = False) -> Path:
-    """Write a run of ours with its discriminators, as `rave train v2` does before it trains."""
-    settings = settings if whole_v2 else (*SMALL, *SHORT, *settings)
-    model = build_model("v2", *settings)
+def write_whole_run(
+    folder: Path, *settings: str, step: int = 0, whole_v2: bool = False, recipe: str = "v2"
+) -> Path:
+    """Write a run of ours with its discriminators, as `rave train` does before it trains."""
+    if not whole_v2:
+        settings = (*SMALL, *(SHORT if recipe == "v2" else ()), *settings)
+    model = build_model(recipe, *settings)
     discriminator = experiment.build_training().discriminator
     config = experiment.resolved_config()
     experiment.save_run(folder, "rave", config, config)

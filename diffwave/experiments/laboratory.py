@@ -30,6 +30,7 @@ from diffwave.experiments.diary_training import DiaryRun
 from diffwave.experiments.our_model import OurModel, OurRun
 from diffwave.experiments.recipe import Experiment, Row, Scale
 from diffwave.experiments.results import Picture, ResultRow, run_key, tidy
+from rave.checkpoint import read_checkpoint
 from rave.files import atomic_write, read_json, write_json
 
 FORMAT, VERSION, HEADER_NAME = "rave-diffwave-experiments", 1, "experiments.json"
@@ -174,8 +175,7 @@ class Laboratory:
 
     def _weights(self, run: DiaryRun | OurRun) -> dict[str, Any]:
         path = self.figures_path(run).with_suffix(".pt")
-        weights: dict[str, Any] = torch.load(path, weights_only=True)
-        return weights
+        return read_checkpoint(path, "Delete it to train that model again.")
 
     def diary(self, run: DiaryRun) -> tuple[nn.Module, dict[str, Any]]:
         """Return the diary's model of a run, in evaluation mode, and its figures."""

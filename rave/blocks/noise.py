@@ -129,9 +129,22 @@ class NoiseGenerator(nn.Module):
         return torch.fft.irfft(product, n=2 * length)[..., :length]
 
 
-def check_blocks(noise: NoiseGenerator | None, ratios: Sequence[int]) -> None:
-    """Refuse ratios whose latent frame is no whole number of the noise generator's blocks."""
-    if noise is not None and math.prod(ratios) % noise.block_steps:
+def check_noise(noise: NoiseGenerator | None, num_rows: int, ratios: Sequence[int]) -> None:
+    """Refuse a noise generator of other rows, or whose blocks do not fill a latent frame.
+
+    Args:
+        noise: Of a decoder, or None.
+        num_rows: That the decoder gives, C·M.
+        ratios: Of the decoder.
+    """
+    if noise is None:
+        return
+    if noise.out_channels != num_rows:
+        raise ValueError(
+            f"The noise generator makes {noise.out_channels} rows of noise, the decoder {num_rows} "
+            "of output; noise is made for decoders of bands. Leave it out."
+        )
+    if math.prod(ratios) % noise.block_steps:
         raise ValueError(
             f"Ratios {list(ratios)} give {math.prod(ratios)} band steps a latent frame; the "
             f"noise generator needs a multiple of its {noise.block_steps}. Change either's."

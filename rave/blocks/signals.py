@@ -46,11 +46,14 @@ class MelSpectrogram(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         """Return (B, C·bands, S), S = T / hop_samples, for (B, C, T), T > window_samples / 2."""
-        batch, channels, samples = audio.shape
         half = self.window_samples // 2
-        padded = functional.pad(audio, (half, half), mode="reflect")
+        return self.of_windows(functional.pad(audio, (half, half), mode="reflect")[..., :-1])
+
+    def of_windows(self, audio: Tensor) -> Tensor:
+        """Return (B, C·bands, S) of the windows that lie within audio (B, C, T), one a hop."""
+        batch, channels, samples = audio.shape
         spectrum = torch.stft(
-            padded.reshape(batch * channels, samples + 2 * half),
+            audio.reshape(batch * channels, samples),
             self.window_samples,
             self.hop_samples,
             window=self.window,
@@ -60,7 +63,7 @@ class MelSpectrogram(nn.Module):
         spectrum = spectrum / self.window.square().sum().sqrt()
         power = torch.view_as_real(spectrum).square().sum(-1)
         mel = torch.matmul(power.transpose(1, 2), self.filters).transpose(1, 2)
-        return torch.log1p(mel[..., :-1]).reshape(batch, -1, samples // self.hop_samples)
+        return torch.log1p(mel).reshape(batch, -1, mel.shape[2])
 
 
 class Recurrent(nn.Module):

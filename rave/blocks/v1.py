@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rave.blocks.noise import NoiseGenerator, amplitude, check_blocks
+from rave.blocks.noise import NoiseGenerator, amplitude, check_noise
 from rave.blocks.v2 import Residual
 from rave.convolution import LEAKY_SLOPE, Conv1d, ConvTranspose1d, normalised
 
@@ -81,7 +81,7 @@ class DecoderV1(nn.Module):
         is_causal: See no later latents, apart from the transposed convolutions' own reach.
 
     Raises:
-        ValueError: If a latent frame is no whole number of the noise generator's blocks.
+        ValueError: If the noise generator has other rows, or its blocks do not fill a latent frame.
 
     Source: Caillon & Esling 2021, arXiv:2111.05011, figure 3.
     Differs: the noise is there from the first step; in acids-rave it comes with phase 2.
@@ -98,7 +98,7 @@ class DecoderV1(nn.Module):
         is_causal: bool = False,
     ) -> None:
         super().__init__()
-        check_blocks(noise, ratios)
+        check_noise(noise, num_bands * num_channels, ratios)
         channels = capacity * 2 ** len(ratios)
         net = [normalised(Conv1d(latent_size, channels, FIRST_KERNEL, is_causal=is_causal))]
         for ratio in ratios:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rave.blocks.noise import NoiseGenerator, check_blocks
+from rave.blocks.noise import NoiseGenerator, check_noise
 from rave.convolution import LEAKY_SLOPE, Conv1d, ConvTranspose1d, normalised
 
 
@@ -124,7 +124,7 @@ class DecoderV2(nn.Module):
         recurrent: Applied to the latents first, or None.
 
     Raises:
-        ValueError: If a latent frame is no whole number of the noise generator's blocks.
+        ValueError: If the noise generator has other rows, or its blocks do not fill a latent frame.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class DecoderV2(nn.Module):
         recurrent: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        check_blocks(noise, ratios)
+        check_noise(noise, num_bands * num_channels, ratios)
         channels = capacity * 2 ** len(ratios)
         rows = latent_size + num_noise_rows
         net = [] if recurrent is None else [recurrent]

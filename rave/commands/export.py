@@ -10,6 +10,7 @@ from rave.command import Result, add_weights, chosen_weights, command_parser
 
 if TYPE_CHECKING:
     from rave.codec import Codec
+    from rave.prior import LatentPrior
 
 TORCHSCRIPT, ACIDS_RAVE, ONNX = "torchscript", "acids-rave", "onnx"
 FIDELITY = 0.95  # as in acids-rave
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         metavar="SHARE",
         help="as many principal latents as carry this share of the variance, in (0, 1]; 1 is all "
-        f"(default {FIDELITY})",
+        f"(default {FIDELITY}; of latents without a distribution 1)",
     )
     streaming.add_argument(
         "--power-of-two",
@@ -62,6 +63,13 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         metavar="HZ",
         help="sample rate of the host, twice or four times the model's (default: the model's)",
+    )
+    streaming.add_argument(
+        "--prior",
+        type=Path,
+        metavar="RUN",
+        help="run of `rave train_prior`, here or in acids-rave: adds a method prior that makes "
+        "latents",
     )
     add_weights(parser)
     return parser
@@ -131,6 +139,8 @@ def _write(options: argparse.Namespace) -> tuple[float | None, list[str]]:
             "them where the folder is opened."
         )
     notes = ["It is a codec of its own: what it is to decode, encode with it."]
+    if _is_derivative(options):
+        notes.append("It cannot say that it knows audio's derivative: open it with --derivative.")
     if not export_run(options.run, options.out):
         notes.append("The discriminators did not go along.")
     return None, notes
@@ -138,35 +148,65 @@ def _write(options: argparse.Namespace) -> tuple[float | None, list[str]]:
 
 def _check_streaming(options: argparse.Namespace) -> None:
     """Refuse options that would have no effect."""
-    if options.derivative and (options.streaming or options.format == ONNX):
-        raise ValueError("Neither a stream nor ONNX can integrate audio; leave out --derivative.")
+    if (options.streaming or options.format == ONNX) and _is_derivative(options):
+        raise ValueError(
+            f"'{options.run}' knows audio's derivative, and neither a stream nor ONNX can "
+            "integrate. Export it as TorchScript without --streaming."
+        )
     if options.streaming and options.format == TORCHSCRIPT:
         return
     if options.streaming:
         raise ValueError(f"--streaming writes TorchScript; leave out --format {options.format}.")
-    for name in ("fidelity", "power_of_two", "noise_seed", "host_rate"):
+    for name in ("fidelity", "power_of_two", "noise_seed", "host_rate", "prior"):
         if getattr(options, name) not in (None, False):
             raise ValueError(f"--{name.replace('_', '-')} is for --streaming; add it.")
+
+
+def _is_derivative(options: argparse.Namespace) -> bool:
+    """Return whether a run knows audio's derivative, by what it or the user says."""
+    from rave.codec import load_run
+
+    return load_run(options.run, **chosen_weights(options))[1].is_derivative
 
 
 def _write_streaming(options: argparse.Namespace) -> list[str]:
     """Write a module for nn~ and return what the user should know of it."""
     from rave.codec import load_run
     from rave.export import export_nn_tilde
-    from rave.nn_tilde import FRESH_NOISE, host_ratio, latent_count
+    from rave.nn_tilde import host_ratio, latent_count
+    from rave.scripted_noise import FRESH_NOISE
 
     model, codec_format = load_run(options.run, **chosen_weights(options))
-    wanted = FIDELITY if options.fidelity is None else options.fidelity
+    is_normal = model.bottleneck.rows_per_latent == 2
+    wanted = (FIDELITY if is_normal else 1.0) if options.fidelity is None else options.fidelity
     count = latent_count(model.fidelity, wanted, options.power_of_two)
     seed = FRESH_NOISE if options.noise_seed is None else options.noise_seed
+    prior = None if options.prior is None else _prior(options, codec_format.fingerprint)
     encode, decode = export_nn_tilde(
-        model, codec_format, options.out, count, seed, options.host_rate
+        model, codec_format, options.out, count, seed, options.host_rate, prior
     )
     rate_hz = model.sample_rate_hz * host_ratio(model.sample_rate_hz, options.host_rate)
     return [
         f"In nn~ at {rate_hz} Hz, {count} of {model.latent_size} latents. Late: encode {encode} "
         f"samples, decode {decode}, both {1000 * (encode + decode) / rate_hz:.1f} ms."
     ]
+
+
+def _prior(options: argparse.Namespace, fingerprint: str) -> LatentPrior:
+    """Return the prior that is to go along.
+
+    Raises:
+        ValueError: If it was trained on other latents.
+    """
+    from rave.commands.sample_prior import open_prior
+
+    prior, header = open_prior(options.prior, options.run)
+    if header.codec != fingerprint:
+        raise ValueError(
+            f"The prior '{options.prior}' was trained on latents of codec {header.codec}; "
+            f"'{options.run}' is {fingerprint}. Give the run that it was trained for."
+        )
+    return prior
 
 
 def _largest_difference(run: Codec, export: Codec) -> float:

@@ -65,12 +65,9 @@ def run(options: argparse.Namespace) -> Result:
         raise ValueError(f"--seconds is {options.seconds}; a number above 0 is needed.")
     if not 0 <= options.temperature < float("inf"):
         raise ValueError(f"--temperature is {options.temperature}; a number from 0 is needed.")
-    if is_run(options.run):
-        model, header = _open_upstream(options.run, options.codec)
-    else:
-        if options.codec is not None:
-            raise ValueError(f"'{options.run}' names its codec itself; leave --codec out.")
-        model, header = _open(options.run)
+    if options.codec is not None and not is_run(options.run):
+        raise ValueError(f"'{options.run}' names its codec itself; leave --codec out.")
+    model, header = open_prior(options.run, options.codec)
     check_output(options.out, options.force)
     num_frames = max(round(options.seconds * header.frame_rate_hz), 1)
     model.eval().to(device)
@@ -97,17 +94,33 @@ def run(options: argparse.Namespace) -> Result:
     return Result(text, figures)
 
 
+def open_prior(run: Path, codec: Path | None) -> tuple[LatentPrior, LatentHeader]:
+    """Return the prior of a run, and the header of latents it was trained on.
+
+    Args:
+        run: What `rave train_prior` wrote, here or in acids-rave.
+        codec: Of a run of acids-rave: the run whose latents it was trained on.
+
+    Raises:
+        ValueError: If it is no such run, or `codec` is missing or another.
+    """
+    from rave.upstream.run import is_run
+
+    return _open_upstream(run, codec) if is_run(run) else _open(run)
+
+
 def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
-    from rave.checkpoint import BEST, CHECKPOINTS, last_checkpoint, model_weights, read_checkpoint
+    from rave.checkpoint import BEST, CHECKPOINTS, last_checkpoint, load_weights, read_checkpoint
     from rave.commands.train_prior import KIND
     from rave.experiment import rebuild_model
     from rave.latents import LatentHeader
+    from rave.prior import LatentPrior
 
-    model: LatentPrior = rebuild_model(run, KIND)
+    model = rebuild_model(run, KIND, LatentPrior)
     header = LatentHeader.read(run)
     best = run / CHECKPOINTS / BEST
     checkpoint = read_checkpoint(best if best.exists() else last_checkpoint(run))
-    model.load_state_dict(model_weights(checkpoint))
+    load_weights(model, checkpoint, run)
     return model, header
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rave.trainer import Loaders
     from rave.training import RaveSystem, RaveTraining
 
+SAME_MODEL = 1e-3  # of the largest value: what two ways to compute the same may differ by
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave train`."""
@@ -31,6 +33,13 @@ def parser() -> argparse.ArgumentParser:
         "--data", type=Path, required=True, help="prepared audio, or an LMDB folder of acids-rave"
     )
     parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument(
+        "--initialise-from",
+        type=Path,
+        metavar="RUN",
+        help="start a new run from the weights of this one, of `rave train` or of acids-rave; the "
+        "recipe must have its sizes (default: random weights)",
+    )
     add_settings(parser)
     add_device(parser)
     add_seed(parser)
@@ -49,6 +58,8 @@ def run(options: argparse.Namespace) -> Result:
     from rave.training import RaveSystem
 
     store = open_audio(options.data)
+    for file in store.files:
+        store.check(file)
     choose_device(options.device)
     settings = _with_data_format(options.settings, store.sample_rate_hz, store.num_channels)
     settings.append(f"SEED={options.seed}")
@@ -61,8 +72,10 @@ def run(options: argparse.Namespace) -> Result:
     if options.dry_run:
         return Result(config.rstrip(), {"config": config})
     system = RaveSystem(model, training)
-    experiment.save_run(options.out, "rave", model_config, config)
     resumed_from = finished_steps(options.out)
+    if options.initialise_from is not None and not resumed_from:
+        _initialise(system, options.initialise_from)
+    experiment.save_run(options.out, "rave", model_config, config)
     fit(
         system,
         lambda start_step: _loaders(store, training, start_step),
@@ -73,6 +86,23 @@ def run(options: argparse.Namespace) -> Result:
         log_every_steps=training.log_every_steps,
     )
     return _result(system, options.out, resumed_from)
+
+
+def _initialise(system: RaveSystem, run: Path) -> None:
+    """Take the weights of a run, and tell what was taken."""
+    from rave.initial_weights import take_weights
+
+    taken = take_weights(system.model, system.discriminator, run)
+    what = "encoder, decoder and discriminators" if taken.has_discriminator else (
+        "encoder and decoder; discriminators begin anew")  # fmt: skip
+    print(f"weights of '{run}': {what}", file=sys.stderr)
+    if taken.largest_difference > SAME_MODEL:
+        print(
+            f"rave train: warning: with them this recipe computes something else than '{run}' "
+            f"does (by {taken.largest_difference:.1e}); is it causal, are its dilations, "
+            "activations and noise the same?",
+            file=sys.stderr,
+        )
 
 
 def _with_data_format(settings: list[str], sample_rate_hz: int, num_channels: int) -> list[str]:

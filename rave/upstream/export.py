@@ -1,4 +1,4 @@
-"""A run of ours as a run folder that acids-rave opens. M bands, P taps of a band filter."""
+"""A run of ours as a run folder that acids-rave opens and continues. M bands, P taps of a band."""
 
 from __future__ import annotations
 
@@ -8,39 +8,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rave.blocks.bottleneck import Gaussian
+from rave.blocks.bottleneck import Discrete, Spherical
 from rave.blocks.noise import NoiseGenerator
 from rave.blocks.signals import Recurrent
 from rave.blocks.v1 import UNIT_KERNEL, DecoderV1, EncoderV1
 from rave.blocks.v2 import DecoderV2, EncoderV2
 from rave.checkpoint import last_checkpoint, model_weights, packed, read_checkpoint
 from rave.codec import load_model
-from rave.experiment import Reference
 from rave.files import atomic_folder
 from rave.model import RAVE
 from rave.pqmf import prototype_filter
 from rave.upstream.config import Config
+from rave.upstream.discriminators import Discriminators, discriminator_rules, discriminators
 from rave.upstream.export_config import (
-    DISCRIMINATORS,
     attenuation_db,
+    capacity,
     config_text,
     is_causal,
     scales,
-    theirs,
     training,
 )
-from rave.upstream.names import COMMON, naming, their_name
+from rave.upstream.export_networks import LATENTS, theirs
+from rave.upstream.names import naming, their_name
 from rave.upstream.run import CONFIG, is_run
 
 CHECKPOINT = Path("version_0") / "checkpoints" / "last.ckpt"
+# Of acids-rave's two optimizers, and of the rate of the first along phase 1.
+RATES, MOMENTUM, LAST_RATE_FACTOR = (1e-3, 1e-4), (0.5, 0.9), 0.1
 
 
 def export_run(run: Path, out: Path) -> bool:
     """Write a run of `rave train` as a run folder of acids-rave, whole or not at all.
 
     Discriminators go along if the checkpoint has them and they are of the kinds that acids-rave
-    has. States of the optimizers do not: acids-rave encodes, decodes and exports such a run, but
-    cannot continue it.
+    has. It then continues the run at its step, its optimizers beginning anew; without them it
+    encodes, decodes and exports it.
 
     Args:
         run: Folder of `rave train`.
@@ -60,20 +62,22 @@ def export_run(run: Path, out: Path) -> bool:
     model, ours = load_model(run), Config(run / "config.gin")
     _check_expressible(model, ours, run)
     checkpoint = read_checkpoint(last_checkpoint(run))
-    discriminators = _discriminator_weights(checkpoint, ours)
-    weights = {**_model_weights(checkpoint, model, ours), **discriminators}
+    judged_by = discriminators(ours, capacity(model, ours))
+    judges = _discriminator_weights(checkpoint, judged_by)
     content = {
         "epoch": int(checkpoint.get("epoch", 0)),
         "global_step": int(checkpoint["global_step"]),
-        "pytorch-lightning_version": str(checkpoint.get("pytorch-lightning_version", "2.6.2")),
-        "state_dict": weights,
+        "pytorch-lightning_version": "1.9.0",  # acids-rave's: newer ones have other states
+        "state_dict": {**_model_weights(checkpoint, model, ours), **judges},
         "callbacks": {},
     }
+    if judges:
+        content |= _training_state(checkpoint, model, ours)
     with atomic_folder(out) as folder:
-        (folder / CONFIG).write_text(config_text(model, ours))
+        (folder / CONFIG).write_text(config_text(model, ours, judged_by))
         (folder / CHECKPOINT).parent.mkdir(parents=True)
         (folder / CHECKPOINT).write_bytes(packed(content))
-    return bool(discriminators)
+    return bool(judges)
 
 
 def _check_expressible(model: RAVE, ours: Config, run: Path) -> None:
@@ -85,22 +89,17 @@ def _check_expressible(model: RAVE, ours: Config, run: Path) -> None:
     for part in parts:
         for argument in ("activation", "adaptation"):
             theirs(ours.part(part.__name__).arguments.get(argument))
-    if type(model.bottleneck) is not Gaussian:
+    if type(model.bottleneck) not in LATENTS:
         raise ValueError(
-            f"'{run}' has {type(model.bottleneck).__name__} latents, which this version cannot "
-            "write for acids-rave. Export it as TorchScript."
-        )
-    is_recurrent = any(isinstance(layer, Recurrent) for layer in model.decoder.modules())
-    if model.spectrogram is not None or model.is_raw_output or is_recurrent:
-        raise ValueError(
-            f"'{run}' sees a spectrogram, gives audio without bands, or is recurrent, which this "
-            "version cannot write for acids-rave. Export it as TorchScript."
+            f"'{run}' has {type(model.bottleneck).__name__} latents, which acids-rave does not "
+            "have. Export it as TorchScript."
         )
     noise = getattr(model.decoder, "noise", None)
     if noise is not None and not _is_their_noise(noise, ours, parts[1] is DecoderV1):
         raise ValueError(
             f"'{run}' uses {type(noise).__name__} in a way that acids-rave does not have, such as "
-            "with responses that overlap. Export it as TorchScript."
+            "with responses that overlap. Export it as TorchScript, or train with "
+            "--set noise.NoiseGenerator.overlaps=False --set noise.NoiseGenerator.is_causal=True."
         )
     causal = {name: is_causal(ours, name) for name in ("PQMF", *(p.__name__ for p in parts))}
     if len(set(causal.values())) > 1:
@@ -131,13 +130,20 @@ def _model_weights(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dic
     weights = {their_name(n, rules): value for n, value in model_weights(checkpoint).items()}
     bands = model.pqmf.num_bands
     prototype = torch.from_numpy(prototype_filter(attenuation_db(ours), bands)).float()
-    is_second_phase = checkpoint["global_step"] >= training(ours, "phase_1_steps", 1000000)
     weights |= {
         "pqmf.h": prototype,
         "pqmf.hk": model.pqmf.analysis_weight[:, 0, :-1].clone(),  # (M, P), one zero tap less
-        "encoder.warmed_up": torch.tensor(int(is_second_phase)),
         "receptive_field": torch.zeros(2, dtype=torch.int64),  # not measured: acids-rave will
     }
+    if not isinstance(model.bottleneck, Spherical):
+        # Even in phase 2, which its callback's state tells: a frozen encoder cannot be measured.
+        weights["encoder.warmed_up"] = torch.tensor(0)
+    if isinstance(model.bottleneck, Discrete):
+        is_learnt = model.bottleneck.is_enabled.float().reshape(1)
+        for index in range(len(model.bottleneck.quantizer.stages)):
+            weights[f"encoder.rvq.layers.{index}._codebook.inited"] = is_learnt.clone()
+    if any(isinstance(layer, Recurrent) for layer in model.decoder.modules()):
+        weights["decoder.net.0.gru_state"] = torch.tensor(0)  # acids-rave does not use it
     if isinstance(model.decoder, DecoderV1):
         weights["decoder.warmed_up"] = torch.tensor(1)  # there the noise waits for it
     noise = getattr(model.decoder, "noise", None)
@@ -151,13 +157,49 @@ def _model_weights(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dic
     return weights
 
 
-def _discriminator_weights(checkpoint: dict[str, Any], ours: Config) -> dict[str, Tensor]:
+def _discriminator_weights(
+    checkpoint: dict[str, Any], judged_by: Discriminators
+) -> dict[str, Tensor]:
     """Return the weights of the discriminators, or none if acids-rave has none of their kinds."""
-    combined = ours.part("CombinedDiscriminator").arguments.get("discriminators", [])
-    names = [d.name.rpartition(".")[2] for d in combined if isinstance(d, Reference)]
-    if names != DISCRIMINATORS:
-        return {}
+    state, rules = checkpoint["state_dict"], discriminator_rules(judged_by.num_parts)
+    found = {
+        their_name(n, rules): value for n, value in state.items() if n.startswith("discriminator.")
+    }
+    return {**found, **judged_by.windows} if found and judged_by.are_ours else {}
+
+
+def _training_state(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dict[str, Any]:
+    """Return what acids-rave needs to continue at the step, with optimizers that begin anew."""
+    step, phase_1_steps = checkpoint["global_step"], training(ours, "phase_1_steps", 1000000)
+    progress = min(step / max(phase_1_steps, 1), 1.0)
+    rate = RATES[0] * (1.0 - (1.0 - LAST_RATE_FACTOR) * progress)
     state = checkpoint["state_dict"]
+    sizes = (
+        len(list(model.parameters())),
+        len([n for n in state if n.startswith("discriminator.")]),  # no buffers among them
+    )
+    groups = [
+        {
+            **torch.optim.Adam([torch.zeros(1)], first, MOMENTUM).param_groups[0],
+            "params": [*range(size)],
+        }
+        for first, size in zip(RATES, sizes, strict=True)
+    ]
+    groups[0] |= {"lr": rate, "initial_lr": RATES[0]}
+    schedule = {
+        "start_factor": 1.0,
+        "end_factor": LAST_RATE_FACTOR,
+        "total_iters": phase_1_steps,
+        "base_lrs": [RATES[0]],
+        "last_epoch": step,
+        "_step_count": step + 1,
+        "_last_lr": [rate],
+    }
     return {
-        their_name(n, COMMON): value for n, value in state.items() if n.startswith("discriminator.")
+        "optimizer_states": [{"state": {}, "param_groups": [group]} for group in groups],
+        "lr_schedulers": [schedule],
+        "callbacks": {
+            name: {"training_steps": step}
+            for name in ("WarmupCallback", "QuantizeCallback", "BetaWarmupCallback")
+        },
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rave.experiment import read_bindings
+from rave.gin_text import read_bindings
 from rave.prior import KERNEL_SIZE, LatentPrior
 from rave.upstream.run import find_checkpoint, find_config, fingerprint, read_weights
 

@@ -1,34 +1,48 @@
-"""A .ts file of acids-rave as a codec: streaming or not, mono or stereo, with its cropped latents.
+"""A .ts file of acids-rave as a codec: any kind, streaming or not, mono or stereo.
 
 None of its code runs but what loading it runs: settings and weights are read off its layers, and
 the model is built of ours. So it decodes whole files as a run does, and streaming files have no
 memory.
 
-K latents of the file, D of the model, N latent frames.
+Its latents are the file's where these are Gaussian (the first principal ones) or points; where the
+file gives indices of codes, or angles on the sphere, they are the sums of codes, or the points.
+
+K latents of the file, D of the model, N latent frames, R the ratio of its rate to the model's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from rave.blocks.v2 import DecoderV2, EncoderV2
-from rave.convolution import fold_weight_norm
+from rave.blocks.bottleneck import Bottleneck, Discrete, Gaussian, Spherical, Wasserstein
+from rave.blocks.quantizer import ResidualQuantizer
+from rave.codec_format import CodecFormat
+from rave.convolution import fold_weight_norm, padding
 from rave.model import RAVE
 from rave.pqmf import PQMF
 from rave.upstream.names import naming, their_name
-from rave.upstream.run import fingerprint
+from rave.upstream.run import TRAINING_WEIGHTS, fingerprint
+from rave.upstream.script_layers import Layers, decoder_of, encoder_of, spectrogram_of
 
-VARIATIONAL = "VariationalScriptedRAVE"
-CONVOLUTIONS = ("Conv1d", "CachedConv1d")
-TRANSPOSED = ("ConvTranspose1d", "CachedConvTranspose1d")
 ATTENUATION_DB = 100.0  # of every shipped configuration; the file brings its filters
+# What a file holds beside the codec: what a host reads, a layer that does nothing, a prior.
+OTHER_WEIGHTS = re.compile(r".*_params$|(fake_adain|prior_module|resampler)\.")
+
+KINDS: dict[str, type[Bottleneck]] = {
+    "VariationalScriptedRAVE": Gaussian,
+    "DiscreteScriptedRAVE": Discrete,
+    "WasserteinScriptedRAVE": Wasserstein,
+    "SphericalScriptedRAVE": Spherical,
+}
 
 
 class CroppedRAVE(nn.Module):
@@ -51,21 +65,58 @@ class CroppedRAVE(nn.Module):
         return rotated, torch.matmul(axes.square(), std.square()).sqrt()
 
     def decode(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return the audio of principal latents (B, K, N).
+        """Return the audio of principal latents.
 
         Args:
-            latents: The principal ones.
-            noise: (B, D − K, N) uniform in [-1, 1), made normal for the others; zero if None.
+            latents: (B, D, N), the others below the K; acids-rave draws these from N(0, 1).
+            noise: As in `RAVE.decode`.
         """
-        if noise is None:
-            noise = latents.new_zeros(
-                latents.shape[0], len(self.model.latent_mean) - self.num_latents, latents.shape[2]
-            )
-        # float32 has a −1 itself, which no normal number stands for
-        normal = math.sqrt(2) * torch.erfinv(noise.clamp(min=-1 + 2**-23))
-        whole = torch.cat([latents, normal], 1)
-        raw = torch.matmul(self.model.latent_pca.T, whole) + self.model.latent_mean[:, None]
-        return self.model.decode(raw)
+        return self.model.decode(self.raw_latents(latents), noise)
+
+    def raw_latents(self, latents: Tensor) -> Tensor:
+        """Return the model's own latents (B, D, N) of all principal ones."""
+        return torch.matmul(self.model.latent_pca.T, latents) + self.model.latent_mean[:, None]
+
+
+class ResampledCodec(nn.Module):
+    """A codec at a rate R times its own.
+
+    Differs: acids-rave's way up is softer by R and has its samples out of order.
+
+    Args:
+        network: `RAVE` or `CroppedRAVE`.
+        taps: Low-pass of gain 1 at the higher rate, an odd number of them, at least 2·R.
+        ratio: R.
+        is_causal: Let the way down see no later samples, as acids-rave does in causal models.
+    """
+
+    taps: Tensor
+
+    def __init__(self, network: nn.Module, taps: Tensor, ratio: int, is_causal: bool) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.ratio, self.half = ratio, len(taps) // 2
+        self.padding = padding(len(taps), is_causal=is_causal)
+        self.register_buffer("taps", taps[None, None])
+
+    def down(self, audio: Tensor) -> Tensor:
+        """Return audio (B, C, T·R) at the network's rate, (B, C, T)."""
+        rows = functional.pad(audio.flatten(0, 1)[:, None], self.padding)
+        low = functional.conv1d(rows, self.taps, stride=self.ratio)
+        return low.reshape(*audio.shape[:2], -1)
+
+    def posterior_parameters(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and std of the posterior of audio (B, C, T·R)."""
+        parameters: tuple[Tensor, Tensor] = self.network.posterior_parameters(self.down(audio))
+        return parameters
+
+    def decode(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return the audio (B, C, T·R) of latents, as `RAVE` does (B, C, T)."""
+        low: Tensor = self.network.decode(latents, noise)
+        rows = low.flatten(0, 1)[:, None]
+        high = self.ratio * functional.conv_transpose1d(rows, self.taps, stride=self.ratio)
+        stop = self.half + low.shape[2] * self.ratio
+        return high[..., self.half : stop].reshape(*low.shape[:2], -1)
 
 
 def is_export(network: Any) -> bool:
@@ -73,8 +124,8 @@ def is_export(network: Any) -> bool:
     return str(network.original_name).endswith("ScriptedRAVE")
 
 
-def open_export(network: Any, path: Path) -> tuple[CroppedRAVE, RAVE, str]:
-    """Return the codec in a loaded .ts of acids-rave, its model, and its fingerprint.
+def open_export(network: Any, path: Path) -> tuple[nn.Module, CodecFormat]:
+    """Return the codec in a loaded .ts of acids-rave, and its format.
 
     Args:
         network: What torch.jit.load gave.
@@ -83,129 +134,129 @@ def open_export(network: Any, path: Path) -> tuple[CroppedRAVE, RAVE, str]:
     Raises:
         ValueError: If it holds a model that this version cannot open; the message names what.
     """
-    reader = _Reader(network, path)
-    model = reader.model()
-    count = int(reader.attribute("latent_size"))
-    if not 1 <= count <= model.latent_size:
-        raise reader.refused(f"{count} latents")
-    digest = sha256(f"{reader.fingerprint} {count}".encode())
-    for buffer in (model.latent_pca, model.latent_mean):
-        digest.update(buffer.numpy().tobytes())
-    return CroppedRAVE(model, count), model, digest.hexdigest()[:16]
+    layers = Layers(network, path)
+    rate_hz = int(_attribute(layers, "sr", "sampling_rate"))
+    model, weights = _model(layers, rate_hz)
+    codec: nn.Module = model
+    is_variational = isinstance(model.bottleneck, Gaussian)
+    digest = sha256(fingerprint(weights, is_variational).encode())
+    form = CodecFormat.of(model)
+    if is_variational:
+        count = int(_attribute(layers, "latent_size"))
+        if not 1 <= count <= model.latent_size:
+            raise layers.refused(f"{count} latents")
+        codec = CroppedRAVE(model, count)
+        form = replace(form, latent_size=count, num_noise_rows=model.latent_size - count)
+        digest.update(f" {count}".encode())
+        for buffer in (model.latent_pca, model.latent_mean):
+            digest.update(buffer.numpy().tobytes())
+    if layers.part("resampler") is not None:
+        codec = _resampled(layers, codec)
+        form = _at_ratio(form, codec.ratio)
+        digest.update(codec.taps.numpy().tobytes())
+    form = replace(form, sample_rate_hz=rate_hz, fingerprint=digest.hexdigest()[:16])
+    return codec.eval().requires_grad_(False), form
 
 
-class _Reader:
-    """Reads settings and weights off the layers of a loaded file."""
-
-    def __init__(self, network: Any, path: Path) -> None:
-        self.path, self.network = path, network
-        self.weights = dict(network.state_dict())
-        # without the memory of a streaming file
-        weights = {n: w for n, w in self.weights.items() if n.endswith(".weight")}
-        self.fingerprint = fingerprint(weights)
-
-    def refused(self, what: str) -> ValueError:
-        return ValueError(
-            f"'{self.path}' uses {what}, which this version cannot open. "
-            "Open the run folder that it was exported from."
-        )
-
-    def attribute(self, *names: str) -> Any:
-        for name in names:
-            if getattr(self.network, name, None) is not None:
-                return getattr(self.network, name)
-        raise ValueError(f"'{self.path}' does not say its {names[0]}; is it of acids-rave 2?")
-
-    def model(self) -> RAVE:
-        kind = self.network.original_name
-        if kind != VARIATIONAL:
-            raise self.refused(f"a {kind}")
-        for name in ("input_mode", "output_mode"):
-            if getattr(self.network, name, "pqmf") != "pqmf":
-                raise self.refused(f"{name} '{getattr(self.network, name)}'")
-        if "resampler" in dict(self.network.named_children()):
-            raise self.refused("a resampler")
-        num_bands = self._weight("pqmf.forward_conv").shape[0]
-        encoder_layers = self._layers("encoder.encoder", "EncoderV2")
-        decoder_layers = self._layers("decoder", "GeneratorV2")
-        capacity, in_rows, _ = self._weight("encoder.encoder.net.0").shape
-        right = _right(encoder_layers[0])
-        ratios, dilations, kernel_size = self._blocks(encoder_layers[1:-2])
-        num_channels, latent_size = in_rows // num_bands, len(self.weights["latent_mean"])
-        up_ratios, up_dilations, _ = self._blocks(decoder_layers[1:-2])
-        up_dilations = [*up_dilations[1:], self._tail]
-        if up_ratios != ratios[::-1] or up_dilations != dilations[::-1]:
-            raise self.refused(f"a decoder of ratios {up_ratios} and dilations {up_dilations}")
-        shape = (num_bands, num_channels, capacity, ratios, latent_size, kernel_size, dilations)
-        encoder = EncoderV2(*shape, is_causal=right == 0)
-        decoder = DecoderV2(*shape, is_causal=right == 0)
-        pqmf = PQMF(ATTENUATION_DB, num_bands, is_causal=right == 0)
-        rate_hz = int(self.attribute("sr", "sampling_rate"))
-        model = RAVE(pqmf, encoder, decoder, latent_size, ratios, rate_hz, num_channels).eval()
-        fold_weight_norm(model)
-        self._fill(model)
-        return model.requires_grad_(False)
-
-    def _weight(self, layer: str) -> Tensor:
-        if f"{layer}.weight" not in self.weights:
-            raise self.refused(f"no {layer}.weight")
-        return self.weights[f"{layer}.weight"]
-
-    def _layers(self, name: str, kind: str) -> list[Any]:
-        """Return the layers of encoder or decoder; refuse another kind and parts beside `net`."""
-        part = self.network
-        for step in name.split("."):
-            part = getattr(part, step)
-        if part.original_name != kind:
-            raise self.refused(f"a {part.original_name}")
-        for child, module in part.named_children():
-            if child != "net":
-                raise self.refused(f"a {module.original_name}")
-        return list(part.net.children())
-
-    def _blocks(self, layers: Iterable[Any]) -> tuple[list[int], list[list[int]], int]:
-        """Return ratios, the dilations before each, and the units' kernel size.
-
-        The dilations after the last ratio are kept as `_tail`.
-        """
-        ratios, dilations, kernel_size = [], [], 0
-        self._tail: list[int] = []
-        for layer in layers:
-            kind = layer.original_name
-            if kind == "Residual":
-                unit = next(iter(layer.aligned.branches.children()))
-                members = list(unit.net.children())
-                self._activations(members[::2])
-                if [m.original_name in CONVOLUTIONS for m in members] != [False, True] * 2:
-                    raise self.refused(f"a {members[0].original_name}")
-                self._tail.append(members[1].dilation[0])
-                kernel_size = members[1].kernel_size[0]
-            elif kind in CONVOLUTIONS or kind in TRANSPOSED:
-                ratios.append(layer.stride[0])
-                dilations.append(self._tail)
-                self._tail = []
-            else:
-                self._activations([layer])
-        return ratios, dilations, kernel_size
-
-    def _activations(self, layers: Iterable[Any]) -> None:
-        for layer in layers:
-            if layer.original_name != "LeakyReLU":
-                raise self.refused(f"a {layer.original_name}")
-
-    def _fill(self, model: RAVE) -> None:
-        """Copy the weights into a model."""
-        rules, state = naming(model), model.state_dict()
-        for ours in state:
-            theirs = their_name(ours, rules)
-            found = self.weights.get(theirs)
-            if found is None or found.shape != state[ours].shape:
-                what = "no" if found is None else f"a {tuple(found.shape)}"
-                raise self.refused(f"{what} {theirs}")
-            state[ours] = found
-        model.load_state_dict(state)
+def _attribute(layers: Layers, *names: str) -> Any:
+    for name in names:
+        if getattr(layers.network, name, None) is not None:
+            return getattr(layers.network, name)
+    raise ValueError(f"'{layers.path}' does not say its {names[0]}; is it of acids-rave 2?")
 
 
-def _right(conv: Any) -> int:
-    """Return the input steps right of a step that a stride-1 convolution sees."""
-    return int(conv._pad[1] if hasattr(conv, "_pad") else conv.cumulative_delay)
+def _model(layers: Layers, rate_hz: int) -> tuple[RAVE, dict[str, Tensor]]:
+    """Return the model of a file, and the weights that it is made of, by their names there."""
+    kind = layers.network.original_name
+    if kind not in KINDS:
+        raise layers.refused(f"a {kind}")
+    output_mode = getattr(layers.network, "output_mode", "pqmf")
+    if output_mode != "pqmf":
+        raise layers.refused(f"output_mode '{output_mode}'")
+    num_bands, latent_size = (
+        layers.weight("pqmf.forward_conv").shape[0],
+        len(layers.buffer("latent_mean")),
+    )
+    spectrogram = spectrogram_of(layers)
+    num_rows = num_bands if spectrogram is None else spectrogram.num_bands
+    num_channels = layers.weight("encoder.encoder.net.0").shape[1] // num_rows
+    encoder, ratios = encoder_of(layers, num_rows, latent_size, KINDS[kind].rows_per_latent)
+    decoder, up_ratios, decoder_rows = decoder_of(layers, num_bands, num_channels)
+    step_samples = num_bands if spectrogram is None else spectrogram.hop_samples
+    if step_samples * math.prod(ratios) != num_bands * math.prod(up_ratios):
+        raise layers.refused(f"ratios {ratios} and {up_ratios}")
+    bottleneck = _bottleneck(layers, KINDS[kind], latent_size, decoder_rows - latent_size)
+    pqmf = PQMF(ATTENUATION_DB, num_bands, layers.is_causal("pqmf.forward_conv"))
+    model = RAVE(
+        pqmf,
+        encoder,
+        decoder,
+        latent_size,
+        ratios,
+        rate_hz,
+        num_channels,
+        bottleneck,
+        spectrogram,
+    ).eval()
+    fold_weight_norm(model)
+    weights = _fill(model, layers)
+    if isinstance(bottleneck, Discrete):
+        # It quantizes always. Codebooks that nothing trained would leave nothing: 2.3.1 trains none
+        codes = [v for name, v in bottleneck.named_buffers() if name.endswith(".codes")]
+        bottleneck.is_enabled.fill_(any(bool(v.any()) for v in codes))
+    return model, weights
+
+
+def _bottleneck(
+    layers: Layers, kind: type[Bottleneck], latent_size: int, num_noise_rows: int
+) -> Bottleneck:
+    if num_noise_rows < 0 or (num_noise_rows and kind in (Gaussian, Spherical)):
+        raise layers.refused(f"a decoder of {latent_size + num_noise_rows} latents")
+    if kind is Discrete:
+        stages = layers.children("encoder.rvq.layers")
+        codes = layers.weights.get("encoder.rvq.layers.0._codebook.embed")
+        if codes is None or codes.shape[1] != latent_size:
+            raise layers.refused("codebooks of another size than the latents")
+        return Discrete(ResidualQuantizer(len(stages), *codes.shape), num_noise_rows)
+    return Wasserstein(num_noise_rows) if kind is Wasserstein else kind()
+
+
+def _fill(model: RAVE, layers: Layers) -> dict[str, Tensor]:
+    """Copy the weights into a model, and return them by the file's names."""
+    rules, state = naming(model), model.state_dict()
+    used = {}
+    for ours in state:
+        theirs = their_name(ours, rules)
+        found = layers.weights.get(theirs)
+        if found is None or found.shape != state[ours].shape:
+            what = "no" if found is None else f"a {tuple(found.shape)}"
+            raise layers.refused(f"{what} {theirs}")
+        state[ours] = used[theirs] = found
+    for name in layers.weights:
+        if not (name in used or TRAINING_WEIGHTS.match(name) or OTHER_WEIGHTS.match(name)):
+            # the noise of v1 before its second phase
+            if name.startswith("decoder.synth.branches.2.") and model.decoder.noise is None:
+                continue
+            raise layers.refused(f"{name}, unknown here")
+    model.load_state_dict(state)
+    return used
+
+
+def _resampled(layers: Layers, codec: nn.Module) -> ResampledCodec:
+    name = "resampler.downsample"
+    taps, ratio = layers.weight(name).flatten(), layers.part(name).stride[0]
+    if len(taps) % 2 == 0 or len(taps) < 2 * ratio:
+        raise layers.refused(f"a resampler of {len(taps)} taps for ratio {ratio}")
+    return ResampledCodec(codec, taps, ratio, layers.is_causal(name))
+
+
+def _at_ratio(form: CodecFormat, ratio: int) -> CodecFormat:
+    """Return the format of a `ResampledCodec`; its taps reach less than a frame."""
+    reaches = form.encoder_reach_frames, form.decoder_reach_frames
+    encoder, decoder = ((left + 1, right + 1) for left, right in reaches)
+    return replace(
+        form,
+        hop_samples=form.hop_samples * ratio,
+        encoder_reach_frames=encoder,
+        decoder_reach_frames=decoder,
+    )

@@ -1,0 +1,206 @@
+"""A diffusion model and its codec as one TorchScript module for nn~, which plays without end.
+
+B batch, R rows to follow, C audio channels, n latent frames of a block.
+"""
+
+# No `from __future__ import annotations`: TorchScript reads the annotations.
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffwave.conditioner import LABEL
+from diffwave.controls import CHROMA, LOUDNESS, ONSETS
+from diffwave.streaming_sampler import StreamingSampler
+from rave.host_module import BOOL_CODE, FLOAT_CODE, INT_CODE
+from rave.latents import LatentStatistics
+from rave.nn_tilde import NNTilde
+from rave.scripted_noise import FRESH_NOISE, LATENTS, PositionalUniform
+
+MAX_STEPS = 50  # that the attribute `steps` may be set to; as in diffwave.inference
+
+
+class NNTildeSampler(NNTilde):
+    """The methods of the codec, and `sample`: the audio of latents that the model makes.
+
+    Attributes of the host: `steps`, from the next window on; `temperature`, of the noise that
+    latents are made from; `guidance`; and for each control that the model knows whether it follows
+    it. A seed counts from the next `reset` on.
+
+    Args:
+        codec: The autoencoder, a `rave.model.RAVE`. Its weight norm is folded in place.
+        sampler: Of the diffusion model.
+        statistics: Of its training latents. Where they say nothing, noise takes their place, as in
+            `rave decode`.
+        num_steps: Sampling steps.
+        seed: Of the latents and of the decoder's noise; negative: another each time.
+        host_rate_hz: Sample rate of the host; see `NNTilde`.
+
+    Raises:
+        ValueError: As `NNTilde` does.
+    """
+
+    is_noise: Tensor
+    noise_mean: Tensor
+    noise_std: Tensor
+    follows: list[bool]
+
+    def __init__(
+        self,
+        codec: Any,
+        sampler: StreamingSampler,
+        statistics: LatentStatistics,
+        num_steps: int,
+        seed: int = FRESH_NOISE,
+        host_rate_hz: int | None = None,
+    ) -> None:
+        # All latents, so that there are none for the codec to fill.
+        super().__init__(codec, codec.latent_size, seed, host_rate_hz)
+        self.sampler, self.num_steps, self.max_steps = sampler, num_steps, len(sampler.steps) - 1
+        self.temperature = self.guidance = 1.0
+        self.filling = PositionalUniform(codec.latent_size, LATENTS)
+        self.register_buffer("is_noise", torch.from_numpy(~statistics.is_informative)[:, None])
+        self.register_buffer("noise_mean", torch.tensor(statistics.mean)[:, None])
+        self.register_buffer("noise_std", torch.tensor(statistics.posterior_std)[:, None])
+        delay_samples = sampler.delay_frames * self.hop_samples
+        self.sample_latency_samples = delay_samples + self.decode_latency_samples
+        labels = [name for name, count in sampler.followed.items() for _ in range(count)]
+        self.num_rows = max(len(labels), 1)
+        audio = self.num_channels * ["audio"]
+        self.offer_method("sample", labels or ["unused"], self.hop_samples, audio, 1)
+        self.offer_attribute("steps", INT_CODE)
+        self.offer_attribute("temperature", FLOAT_CODE)
+        self.offer_attribute("sample_latency", INT_CODE)
+        self.follows = [True] * len(sampler.followed)
+        names = list(sampler.followed)
+        self.loudness, self.chroma, self.onsets, self.label = (
+            names.index(name) if name in names else -1 for name in (LOUDNESS, CHROMA, ONSETS, LABEL)
+        )
+        for name in names:
+            self.offer_attribute(f"follow_{name}", BOOL_CODE)
+        if names:
+            self.offer_attribute("guidance", FLOAT_CODE)
+
+    @torch.jit.export
+    def sample(self, rows: Tensor) -> Tensor:
+        """Return new audio (B, C, n·hop), `sample_latency_samples` late.
+
+        Args:
+            rows: (B, R, n) to follow: controls as `diffwave.preprocess --controls` makes them, a
+                label's number, -1 for none. Of a model that follows nothing (B, 1, n), unused.
+        """
+        if rows.shape[1] != self.num_rows:
+            raise ValueError(f"{rows.shape[1]} rows are given, {self.num_rows} needed.")
+        self.begin(rows, False)
+        raw = self.sampler(
+            rows,
+            self.num_steps,
+            self.temperature,
+            self.guidance,
+            self.follows,
+            self.seed,
+            self.frames_out == 0,
+        )
+        frame = self.frames_out - self.sampler.delay_frames
+        noise = self.filling.normal(self.seed, frame, raw.shape[2], raw)
+        raw = torch.where(self.is_noise, self.noise_mean + self.noise_std * noise, raw)
+        return self.audio_of_raw(raw, self.sampler.delay_frames)
+
+    @torch.jit.export
+    def get_steps(self) -> list[int]:
+        """Return the number of sampling steps."""
+        return [self.num_steps]
+
+    @torch.jit.export
+    def set_steps(self, steps: int) -> int:
+        """Set the number of sampling steps; refuse what the schedule does not allow."""
+        if steps < 1 or steps > self.max_steps:
+            return -1
+        self.num_steps = steps
+        return 0
+
+    @torch.jit.export
+    def get_temperature(self) -> list[float]:
+        """Return the temperature."""
+        return [self.temperature]
+
+    @torch.jit.export
+    def set_temperature(self, temperature: float) -> int:
+        """Set the temperature, from 0 on."""
+        if not 0.0 <= temperature < 1e3:
+            return -1
+        self.temperature = temperature
+        return 0
+
+    @torch.jit.export
+    def get_guidance(self) -> list[float]:
+        """Return the guidance scale of what is followed."""
+        return [self.guidance]
+
+    @torch.jit.export
+    def set_guidance(self, guidance: float) -> int:
+        """Set the guidance scale: 1 follows as trained, more exaggerates."""
+        self.guidance = guidance
+        return 0
+
+    @torch.jit.export
+    def get_sample_latency(self) -> list[int]:
+        """Return how late `sample` is, in samples of the host."""
+        return [self.sample_latency_samples]
+
+    @torch.jit.export
+    def set_sample_latency(self, latency: int) -> int:
+        """Refuse: the latency is what the model needs."""
+        return -1
+
+    def is_followed(self, place: int) -> list[bool]:
+        """Return whether what is at a place is followed."""
+        return [place >= 0 and self.follows[place]]
+
+    def follow(self, place: int, is_followed: bool) -> int:
+        """Follow what is at a place, or not."""
+        if place < 0:
+            return -1
+        self.follows[place] = is_followed
+        return 0
+
+    @torch.jit.export
+    def get_follow_loudness(self) -> list[bool]:
+        """Return whether loudness is followed."""
+        return self.is_followed(self.loudness)
+
+    @torch.jit.export
+    def set_follow_loudness(self, is_followed: bool) -> int:
+        """Follow loudness, or not."""
+        return self.follow(self.loudness, is_followed)
+
+    @torch.jit.export
+    def get_follow_chroma(self) -> list[bool]:
+        """Return whether chroma is followed."""
+        return self.is_followed(self.chroma)
+
+    @torch.jit.export
+    def set_follow_chroma(self, is_followed: bool) -> int:
+        """Follow chroma, or not."""
+        return self.follow(self.chroma, is_followed)
+
+    @torch.jit.export
+    def get_follow_onsets(self) -> list[bool]:
+        """Return whether onsets are followed."""
+        return self.is_followed(self.onsets)
+
+    @torch.jit.export
+    def set_follow_onsets(self, is_followed: bool) -> int:
+        """Follow onsets, or not."""
+        return self.follow(self.onsets, is_followed)
+
+    @torch.jit.export
+    def get_follow_label(self) -> list[bool]:
+        """Return whether the label is followed."""
+        return self.is_followed(self.label)
+
+    @torch.jit.export
+    def set_follow_label(self, is_followed: bool) -> int:
+        """Follow the label, or not."""
+        return self.follow(self.label, is_followed)

@@ -1,0 +1,114 @@
+"""A training that starts from the weights of another run, of ours or of acids-rave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from rave.checkpoint import last_checkpoint, read_checkpoint
+from rave.codec import load_run
+from rave.model import RAVE
+from rave.upstream.discriminators import discriminator_rules
+from rave.upstream.names import their_name
+from rave.upstream.run import find_checkpoint, is_run, read_weights
+
+DISCRIMINATOR = "discriminator."
+NUM_COMPARED_HOPS = 8
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """What was taken from a run.
+
+    Attributes:
+        has_discriminator: Whether the discriminators' weights were among it.
+        largest_difference: Of what the two models make of the same noise, relative to the largest
+            value: 0 unless they differ in more than weights, such as in being causal.
+    """
+
+    has_discriminator: bool
+    largest_difference: float
+
+
+def take_weights(model: RAVE, discriminator: nn.Module, run: Path) -> InitialWeights:
+    """Give a model the weights of a run, and its discriminator those that the run has for it.
+
+    Args:
+        model: Of the recipe; noise generators that the run did not train yet stay as they are.
+        discriminator: Of the recipe; stays as it is if the run has none of its kind.
+        run: As `load_run` opens it.
+
+    Raises:
+        ValueError: If the run cannot be opened, or its model has other weights than this one.
+    """
+    if run.suffix == ".ts":
+        raise ValueError(
+            f"'{run}' is an export, which cannot be trained. Give the run that it was made from."
+        )
+    source, _ = load_run(run)
+    found, own = source.state_dict(), model.state_dict()
+    _check_fit(found, own, run)
+    model.load_state_dict({**own, **found})
+    judges = _discriminator_weights(discriminator, run)
+    is_fitting = _shapes(judges) == _shapes(discriminator.state_dict())
+    if is_fitting:
+        discriminator.load_state_dict(judges)
+    return InitialWeights(is_fitting, _difference(model, source))
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in weights.items()}
+
+
+def _check_fit(found: Mapping[str, Tensor], own: Mapping[str, Tensor], run: Path) -> None:
+    theirs, ours = _shapes(found), _shapes(own)
+    for name in {**own, **found}:
+        if name not in theirs and name.startswith("decoder.noise."):
+            continue  # in its first phase, v1 of acids-rave has no noise
+        if theirs.get(name) != ours.get(name):
+            told = [str(shapes.get(name, "missing")) for shapes in (theirs, ours)]
+            raise ValueError(
+                f"The model of '{run}' does not fit this recipe ({name} is {told[0]} there, "
+                f"{told[1]} here). Give the recipe and the sizes that it was trained with."
+            )
+
+
+def _discriminator_weights(discriminator: nn.Module, run: Path) -> dict[str, Tensor]:
+    """Return those weights of a discriminator that a run has."""
+    names = list(discriminator.state_dict())
+    if not is_run(run):
+        weights = cast(dict[str, Tensor], read_checkpoint(last_checkpoint(run))["state_dict"])
+        theirs = {name: f"{DISCRIMINATOR}{name}" for name in names}
+    else:
+        weights = read_weights(find_checkpoint(run))
+        parts = getattr(discriminator, "discriminators", None)
+        rules = discriminator_rules(len(parts) if isinstance(parts, nn.ModuleList) else 0)
+        theirs = {name: their_name(f"{DISCRIMINATOR}{name}", rules) for name in names}
+    return {name: weights[other] for name, other in theirs.items() if other in weights}
+
+
+@torch.inference_mode()
+def _difference(model: RAVE, source: RAVE) -> float:
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, source.num_channels, NUM_COMPARED_HOPS * source.hop_samples)
+    audio = 0.1 * torch.randn(shape, generator=generator)
+    latents = source.with_noise_rows(source.encode(audio).mean, generator)
+    rows = source.num_channels * source.pqmf.num_bands
+    noise = torch.zeros(1, rows, audio.shape[-1] // source.pqmf.num_bands)
+    if getattr(source.decoder, "noise", None) is not None:
+        noise.uniform_(-1, 1, generator=generator)
+    mode, largest = model.training, 0.0
+    model.eval()
+    for needed, given in (
+        (source.encode(audio).mean, model.encode(audio).mean),
+        (source.decode(latents, noise), model.decode(latents, noise)),
+    ):
+        size = max(float(needed.abs().max()), 1e-12)
+        largest = max(largest, float((needed - given).abs().max()) / size)
+    model.train(mode)
+    return largest

@@ -1,0 +1,200 @@
+"""The file for nn~ that plays a diffusion model, and the command that writes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffwave_data import autoregression, settings, write_latent_folder
+from nn_host import Host
+from rave_models import SHORT, write_run
+
+from diffwave import export, train
+from diffwave.controls import ControlHeader
+from diffwave.editing import Sampling, generate_long
+from diffwave.run import open_run
+from rave.codec import load_run
+from rave.latents import LatentStatistics, write_latents
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+NUM_FRAMES, HOP = 60, 64
+Runs = dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Return a codec, a model of its latents, and one that follows loudness and labels."""
+    folder = tmp_path_factory.mktemp("runs")
+    codec = write_run(folder / "codec", "v2", *SHORT)
+    form = load_run(codec)[1]
+    arrays = {
+        f"{label}/{name}.npy": 30 * autoregression(4, NUM_FRAMES, 0.9, seed) + 5
+        for seed, (label, name) in enumerate(("xa", "xb", "yc", "yd"))
+    }
+    header = write_latent_folder(folder / "latents", arrays, form.fingerprint)
+    header = replace(header, sample_rate_hz=form.sample_rate_hz, hop_samples=HOP)
+    header.write(folder / "latents")
+    for path in arrays:
+        write_latents(folder / "controls" / "loudness" / path, [arrays[path][:1]], 1)
+    ControlHeader(
+        form.fingerprint,
+        form.sample_rate_hz,
+        HOP,
+        {"loudness": 1},
+        dict.fromkeys(arrays, NUM_FRAMES),
+    ).write(folder / "controls")
+    follow = ["--controls", str(folder / "controls"), "loudness", "--labels"]
+    for name, options in (("plain", []), ("follows", follow)):
+        arguments = [str(folder / "latents"), "--out", str(folder / name), "--config", "tiny"]
+        assert train.main([*arguments, *settings(), *options]) == 0
+    return {name: folder / name for name in ("codec", "plain", "follows", "latents")}
+
+
+def write(runs: Runs, out: Path, *options: str, name: str = "plain") -> Host:
+    given = [str(runs[name]), str(out), "--codec", str(runs["codec"])]
+    assert export.main([*given, "--window", "0.08", "--noise-seed", "7", *options]) == 0
+    return Host(out)
+
+
+@pytest.fixture(scope="module")
+def host(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    return write(runs, tmp_path_factory.mktemp("nn") / "live.ts", "--steps", "5")
+
+
+def play(host: Host, num_frames: int, blocks: int = 1, batch: int = 1) -> torch.Tensor:
+    host.module.set_reset(True)
+    return host.play("sample", torch.zeros(batch, 1, num_frames * HOP), blocks * HOP)
+
+
+@torch.inference_mode()
+def test_the_host_finds_what_it_asks_for(host: Host) -> None:
+    assert host.methods == ["encode", "decode", "forward", "sample"]
+    assert host.params["sample"] == [1, HOP, 1, 1]
+    for name in host.methods:
+        host.self_test(name, 8192)
+    assert host.module.get_steps() == [5]
+    assert host.module.sample_input_labels == ["unused"]
+    names = set(host.module.get_attributes())
+    assert names == {"seed", "reset", "latency", "steps", "temperature", "sample_latency"}
+
+
+def generated(runs: Runs, num_frames: int) -> tuple[torch.Tensor, int]:
+    """Return raw latents of the files' sampling, and how many come before the last window."""
+    run = open_run(runs["plain"])
+    frames = round(0.08 * run.header.frame_rate_hz)
+    sampling = Sampling(run.model, [0], 7, num_steps=5, window_frames=frames)
+    return torch.cat(list(generate_long(sampling, num_frames)), 2), num_frames - frames
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("blocks", [1, 4, 64])
+def test_the_host_hears_the_seed_of_a_file_decoded(runs: Runs, host: Host, blocks: int) -> None:
+    raw, num_kept = generated(runs, 192)
+    wanted = load_run(runs["codec"])[0].decode(raw)
+    late = host.module.get_sample_latency()[0]
+    found = play(host, 192, blocks)[..., late:]
+    kept = num_kept * HOP - late
+    assert (found - wanted[..., :-late])[..., :kept].abs().max() < 1e-4 * wanted.abs().max()
+    assert wanted.abs().max() > 0
+
+
+@torch.inference_mode()
+def test_a_reset_begins_the_music_again_and_a_seed_is_heard_from_then_on(host: Host) -> None:
+    first = play(host, 40)
+    assert torch.equal(play(host, 40), first)
+    host.module.set_seed(8)
+    other = play(host, 40)
+    assert not torch.allclose(other, first, rtol=1e-2)
+    assert torch.allclose(play(host, 40, batch=2)[:1], other, atol=1e-5 * float(other.abs().max()))
+    host.module.set_temperature(0.0)
+    assert not torch.allclose(play(host, 40), other, rtol=1e-2)
+    host.module.set_temperature(1.0)
+    host.module.set_seed(7)
+    assert torch.equal(play(host, 40), first)
+
+
+@torch.inference_mode()
+def test_attributes_that_make_no_sense_are_refused(host: Host) -> None:
+    module: Any = host.module
+    for steps in (0, -1, 51):
+        assert module.set_steps(steps) != 0
+    for temperature in (-1.0, float("nan"), float("inf")):
+        assert module.set_temperature(temperature) != 0
+    assert module.set_sample_latency(0) != 0
+    assert module.get_steps() == [5]
+    assert module.get_temperature() == [1.0]
+
+
+@torch.inference_mode()
+def test_a_model_follows_its_controls_a_window_late(runs: Runs, tmp_path: Path) -> None:
+    host = write(runs, tmp_path / "live.ts", name="follows")
+    module: Any = host.module
+    assert host.params["sample"] == [2, HOP, 1, 1]
+    assert module.sample_input_labels == ["label", "loudness"]
+    frames = round(0.08 * 44100 / HOP)
+    assert module.get_sample_latency() == [frames * HOP + module.decode_latency_samples]
+    host.self_test("sample", 8192)
+
+    def played(label: float, loudness: float) -> torch.Tensor:
+        module.set_reset(True)
+        rows = torch.tensor([label, loudness])[None, :, None].expand(1, 2, 160)
+        return torch.cat([module.sample(part) for part in rows.split(8, 2)], 2)
+
+    late = module.get_sample_latency()[0]
+    first = played(0.0, 10.0)
+    assert float(first[..., :late].abs().max()) == 0.0
+    assert not torch.allclose(first, played(1.0, 10.0), rtol=1e-2)
+    assert not torch.allclose(first, played(0.0, 50.0), rtol=1e-2)
+    assert module.set_follow_chroma(True) != 0
+    assert module.set_follow_loudness(False) == 0
+    assert module.get_follow_loudness() == [False]
+    assert torch.equal(played(0.0, 10.0), played(0.0, 50.0))
+    assert torch.equal(played(-1.0, 0.0), played(-2.0, 0.0))  # no label
+    plain = played(1.0, 0.0)
+    module.set_guidance(3.0)
+    assert module.get_guidance() == [3.0]
+    assert not torch.allclose(plain, played(1.0, 0.0), rtol=1e-2)
+
+
+@torch.inference_mode()
+def test_what_latents_do_not_say_is_filled_with_noise(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = np.array([True, True, True, False])
+    monkeypatch.setattr(LatentStatistics, "is_informative", property(lambda _: silent))
+    host = write(runs, tmp_path / "live.ts", "--steps", "5")
+    module: Any = host.module
+    raw, num_kept = generated(runs, 128)
+    noise = module.filling.normal(7, 0, 128, raw)
+    raw[:, 3:] = (module.noise_mean + module.noise_std * noise)[:, 3:]
+    wanted, late = load_run(runs["codec"])[0].decode(raw), module.get_sample_latency()[0]
+    kept = num_kept * HOP - late
+    found = play(host, 128)[..., late:]
+    assert (found - wanted[..., :-late])[..., :kept].abs().max() < 1e-4 * wanted.abs().max()
+
+
+def test_what_does_not_fit_is_refused(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, codec, out = str(runs["plain"]), str(runs["codec"]), str(tmp_path / "a.ts")
+    other = str(write_run(tmp_path / "other", "v2", *SHORT, seed=1))
+    (tmp_path / "there.ts").touch()
+    for arguments, words in (
+        ([run, out], "add --codec RUN"),
+        ([run, out, "--codec", str(tmp_path / "c.ts")], "give --codec the run that it is of"),
+        ([run, out, "--codec", other], "was encoded by another codec"),
+        ([run, str(tmp_path / "there.ts"), "--codec", codec], "exists. Choose another name"),
+        ([run, out, "--codec", codec, "--steps", "0"], "--steps is 0; 1 to 50 are possible"),
+        ([run, out, "--codec", codec, "--sampler", "ddpm"], "'ddpm' draws noise"),
+        ([run, out, "--codec", codec, "--window", "0.001"], "keeps none of its own"),
+        ([run, out, "--codec", codec, "--host-rate", "48000"], "A host at 48000 Hz cannot play"),
+        ([run, str(tmp_path / "folder"), "--codec", codec], "--codec is for nn~"),
+        ([codec, out, "--codec", codec], "is a rave run; a diffwave run is needed"),
+    ):
+        assert export.main(arguments) == 2
+        assert words in capsys.readouterr().err
+    assert not Path(out).exists()
