@@ -8,6 +8,7 @@ from rave_models import SHORT, small_model, write_run
 from rave_runs import make_informative
 
 from rave.blocks.adain import AdaIN
+from rave.blocks.bottleneck import Discrete
 from rave.codec import DecoderNoise, load_codec
 from rave.codec_format import CodecFormat
 from rave.export import export_nn_tilde
@@ -15,10 +16,24 @@ from rave.latents import LatentStatistics
 from rave.main_cli import main
 from rave.nn_tilde import NNTilde, latent_count
 from rave.resampling import StreamingResampler
-from rave.scripted_noise import FRESH_NOISE
+from rave.scripted_noise import ADDED_ROWS, BANDS, FRESH_NOISE, PositionalUniform
 
 NOISY = ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")
 STEREO = ("v2", *SHORT, "NUM_CHANNELS=2")
+MEL = ("ENCODER_RATIOS=[2]", "ENCODER_DILATIONS=[[1]]")
+MEL += ("RATIOS=[4, 4, 2]", "DILATIONS=[[1], [1], [1]]")
+KINDS = {
+    "mono": ("v2", *SHORT),
+    "stereo": STEREO,
+    "v1": ("v1", "RATIOS=[4, 4, 4]"),
+    "causal": ("v3+causal", *SHORT),
+    "noisy": NOISY,
+    "raw": ("v2_nopqmf", *SHORT, "DECODER_RATIOS=[8, 8]", "NUM_CHANNELS=2"),
+    "hybrid": ("hybrid", *MEL),
+    "discrete": ("discrete", *SHORT),
+    "wasserstein": ("wasserstein", *SHORT),
+    "spherical": ("spherical", *SHORT),
+}
 FIDELITY = torch.tensor([0.6, 0.9, 0.99, 1.0])
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
@@ -29,7 +44,21 @@ def model_of(*recipe):
     model.latent_pca.copy_(torch.linalg.qr(torch.arange(16.0).reshape(4, 4).cos())[0])
     model.latent_mean.copy_(torch.tensor([0.005, -0.005, 0.01, 0.0]))
     model.fidelity.copy_(FIDELITY)
+    if isinstance(model.bottleneck, Discrete):
+        model.bottleneck.is_enabled.fill_(1)
+        for stage in model.bottleneck.quantizer.stages:
+            stage.codes.normal_(std=0.01, generator=torch.Generator().manual_seed(0))
     return model
+
+
+def decoded_offline(model, mean, seed):
+    """Return the audio of raw latents with the noise that a seed is in a module."""
+    num_frames = mean.shape[2]
+    rows = PositionalUniform(model.num_noise_rows, ADDED_ROWS).normal(seed, 0, num_frames, mean)
+    steps = num_frames * model.hop_samples // model.pqmf.num_bands
+    uniform = PositionalUniform(model.pqmf.num_bands * model.num_channels, BANDS)
+    noise = 2.0 * uniform(seed, 0, steps, mean) - 1.0
+    return model.decode(torch.cat([mean, rows], 1), noise)
 
 
 def exported(path, *recipe, num_latents=4, seed=0, host_rate_hz=None):
@@ -39,7 +68,7 @@ def exported(path, *recipe, num_latents=4, seed=0, host_rate_hz=None):
     return model, latencies
 
 
-@pytest.fixture(scope="module", params=[("v2", *SHORT), STEREO], ids=["mono", "stereo"])
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
 def at_host(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("nn") / "codec.ts"
     model, latencies = exported(path, *request.param)
@@ -53,6 +82,11 @@ def audio_of(model, num_frames, ratio=1, batch=1):
 
 def relative(found, wanted):
     return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def late_by(steps, found, wanted):
+    """Return how far something is from what it is so many steps after."""
+    return relative(found[..., steps:], wanted[..., : wanted.shape[2] - steps])
 
 
 @torch.inference_mode()
@@ -75,21 +109,20 @@ def test_the_host_finds_what_it_asks_for(at_host):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("blocks", [1, 2, 8])
+@pytest.mark.parametrize("blocks", [1, 8])
 def test_the_host_hears_the_offline_model_after_the_stated_latency(at_host, blocks):
     model, path, (encode_late, decode_late) = at_host
-    host, audio = Host(path), audio_of(model, 48)
+    host, audio = Host(path), audio_of(model, 32)
     size, hop = blocks * model.hop_samples, model.hop_samples
     mean, _ = model.posterior_parameters(audio)
     latents = torch.matmul(model.latent_pca, mean - model.latent_mean[:, None])
     found = host.play("encode", audio, size)[..., ::hop]
-    assert relative(found[..., encode_late // hop :], latents[..., : -encode_late // hop]) < 1e-4
-    decoded = model.decode(mean)
+    assert late_by(encode_late // hop, found, latents) < 1e-4
+    decoded = decoded_offline(model, mean, 0)
     found = host.play("decode", latents.repeat_interleave(hop, 2), size)
-    assert relative(found[..., decode_late:], decoded[..., :-decode_late]) < 1e-4
-    late = encode_late + decode_late
+    assert late_by(decode_late, found, decoded) < 1e-4
     found = Host(path).play("forward", audio, size)
-    assert relative(found[..., late:], decoded[..., :-late]) < 1e-4
+    assert late_by(encode_late + decode_late, found, decoded) < 1e-4
 
 
 @torch.inference_mode()
@@ -110,8 +143,8 @@ def test_block_size_and_batch_may_change_while_playing(at_host):
 @torch.inference_mode()
 def test_a_block_that_is_no_multiple_of_the_hop_is_refused(at_host):
     model, path, _ = at_host
-    with pytest.raises(torch.jit.Error, match="A block of 65 samples is no multiple of 64"):
-        Host(path).module(torch.zeros(1, model.num_channels, 65))
+    with pytest.raises(torch.jit.Error, match=r"A block of \d+ samples is no multiple"):
+        Host(path).module(torch.zeros(1, model.num_channels, model.hop_samples + 1))
 
 
 @torch.inference_mode()
