@@ -32,8 +32,6 @@ from rave.model import RAVE
 from rave.upstream.torchscript import CroppedRAVE, ResampledCodec, open_export
 
 SEED, SPARE_FRAMES = 0, 24
-# Of acids-rave's centred synthesis, which ours takes out.
-SYNTHESIS_LAG = 16
 # Their names for what has a delay of its own in a streaming network.
 CONVOLUTIONS, TRANSPOSED, UNIT = "CachedConv1d", "CachedConvTranspose1d", "Residual"
 
@@ -121,6 +119,109 @@ def difference(found: Tensor, needed: Tensor) -> float:
     return float((found - needed).abs().max() / needed.abs().max().clamp_min(1e-12))
 
 
+class Export:
+    """A .ts file of acids-rave, opened here.
+
+    Args:
+        network: What torch.jit.load gave; its layers are read, nothing of it is run.
+        path: Of the file.
+
+    Attributes:
+        model: Of ours.
+        num_channels: Of its audio.
+        num_frames: Enough to compare the file with ours.
+
+    Raises:
+        ValueError: If ours does not open it.
+    """
+
+    def __init__(self, network: Any, path: Path) -> None:
+        codec, self.format = open_export(network, path)
+        self.resampler = codec if isinstance(codec, ResampledCodec) else None
+        inner: Any = codec.network if isinstance(codec, ResampledCodec) else codec
+        self.cropped = inner if isinstance(inner, CroppedRAVE) else None
+        self.model: RAVE = inner.model if isinstance(inner, CroppedRAVE) else inner
+        self.ratio = codec.ratio if isinstance(codec, ResampledCodec) else 1
+        self.delays = Delays(network, self.model, self.ratio)
+        bands = self.model.pqmf.num_bands
+        samples_late = {
+            "encode": self.delays.encoder,
+            "decode": self.delays.synthesis + bands * self.delays.wave_steps,
+        }
+        reach = {
+            "encode": self.format.encoder_reach_frames[0],
+            "decode": self.format.decoder_reach_frames[0],
+        }
+        # A stream begins with silence that has been heard, a file with nothing before it.
+        self.begin = {
+            name: -(-samples // self.model.hop_samples) + reach[name] if samples else 0
+            for name, samples in samples_late.items()
+        }
+        self.num_frames = max(self.begin.values()) + SPARE_FRAMES
+        self.num_channels = self.format.num_channels
+
+    def signal(self) -> Tensor:
+        """Return a sweep and noise, (1, C, T), seeded."""
+        num_samples = self.num_frames * self.format.hop_samples
+        rng, time = np.random.default_rng(SEED), np.arange(num_samples) / 44100
+        tone = 0.3 * np.sin(2 * np.pi * (110 + 500 * time) * time)
+        audio = tone + 0.05 * rng.standard_normal((1, self.num_channels, num_samples))
+        return torch.from_numpy(audio.astype(np.float32))
+
+    @torch.inference_mode()
+    def differences(self, encoded: Tensor, decoded: Tensor, way_up: Any = None) -> dict[str, float]:
+        """Return the largest relative difference of ours from what the file made of the signal.
+
+        Args:
+            encoded: What its `encode` gave, after `torch.manual_seed(SEED)`.
+            decoded: What its `decode` gave of that, seeded alike.
+            way_up: Their convolution from the model's rate to the file's, which has faults.
+
+        Raises:
+            ValueError: If ours has another shape.
+        """
+        found = {}
+        latents, ours = self._latents(encoded)
+        begin = self.begin["encode"]
+        if not isinstance(self.model.bottleneck, Discrete) or self.model.bottleneck.is_enabled:
+            needed = latents[:, : ours.shape[1]]
+            found["encode"] = difference(ours[..., begin:], needed[..., begin:])
+        torch.manual_seed(SEED)
+        rest = torch.randn(1, self.format.num_noise_rows, self.num_frames)
+        latents = torch.cat([latents, rest], 1)
+        if self.cropped is not None:
+            latents = self.cropped.raw_latents(latents)
+        bank = self.model.pqmf
+        # acids-rave's centred synthesis is late by a step, which ours takes out
+        lag = self.delays.synthesis + (bank.num_bands if bank.synthesis_padding[1] else 0)
+        audio = late(bank.synthesis(delayed_bands(self.model, latents, self.delays)), lag)
+        if way_up is not None:
+            phases = way_up(audio.transpose(0, 1))
+            audio = phases.transpose(1, 2).reshape(1, audio.shape[1], -1)
+        audio = audio[:, : decoded.shape[1]]  # of a stereo model, some files play one channel
+        start = (self.begin["decode"] + 1) * self.format.hop_samples
+        found["decode"] = difference(audio[..., start:], decoded[..., start:])
+        return found
+
+    def _latents(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latents that the file gave in our form, and ours with the same draw."""
+        audio = self.signal()
+        shift = self.delays.down + self.ratio * self.delays.encoder
+        audio = functional.pad(audio, (shift, -shift % self.format.hop_samples))
+        audio = audio if self.resampler is None else self.resampler.down(audio)
+        mean, std = self.model.posterior_parameters(audio)
+        mean, std = mean[..., : self.num_frames], std[..., : self.num_frames]
+        kind = self.model.bottleneck
+        if isinstance(kind, Gaussian):
+            torch.manual_seed(SEED)
+            drawn = mean + std * torch.randn(mean.shape) - self.model.latent_mean[:, None]
+            rotated = torch.matmul(self.model.latent_pca, drawn)
+            return encoded, rotated[:, : encoded.shape[1]]
+        if isinstance(kind, Discrete):
+            return kind.quantizer.dequantize(encoded.long()), mean
+        return (points(encoded) if isinstance(kind, Spherical) else encoded), mean
+
+
 @torch.inference_mode()
 def compare(path: Path) -> dict[str, float]:
     """Return the largest relative difference of encode and decode of a .ts file of acids-rave.
@@ -132,85 +233,13 @@ def compare(path: Path) -> dict[str, float]:
         # 2026-11: torch.jit is deprecated in favour of torch.export.
         warnings.simplefilter("ignore", DeprecationWarning)
         theirs, fresh = torch.jit.load(str(path)), torch.jit.load(str(path))
-    codec, form = open_export(theirs, path)
-    ratio = codec.ratio if isinstance(codec, ResampledCodec) else 1
-    inner: Any = codec.network if isinstance(codec, ResampledCodec) else codec
-    model: RAVE = inner.model if isinstance(inner, CroppedRAVE) else inner
-    delays, hop = Delays(theirs, model, ratio), form.hop_samples
-    samples_late = {
-        "encode": delays.encoder,
-        "decode": delays.synthesis + model.pqmf.num_bands * delays.wave_steps,
-    }
-    reach = {"encode": form.encoder_reach_frames[0], "decode": form.decoder_reach_frames[0]}
-    # A stream begins with silence that has been heard, a file with nothing before it.
-    begin = {
-        name: -(-samples // model.hop_samples) + reach[name] if samples else 0
-        for name, samples in samples_late.items()
-    }
-    num_frames = max(begin.values()) + SPARE_FRAMES
-
-    audio = signal(form.num_channels, num_frames * hop)
+    export = Export(theirs, path)
     torch.manual_seed(SEED)
-    encoded = theirs.encode(audio)
-    shift = delays.down + ratio * delays.encoder
-    whole = functional.pad(audio, (shift, 0))
-    whole = functional.pad(whole, (0, -whole.shape[-1] % hop))
-    low = codec.down(whole) if isinstance(codec, ResampledCodec) else whole
-    mean, std = (rows[..., :num_frames] for rows in model.posterior_parameters(low))
-    latents, found = decoder_latents(theirs, inner, encoded, mean, std)
-    needed = latents[:, : found.shape[1]]
-    result = {"encode": difference(found[..., begin["encode"] :], needed[..., begin["encode"] :])}
-    if isinstance(model.bottleneck, Discrete) and not bool(model.bottleneck.is_enabled):
-        result = {}  # all its latents are of code 0
-
+    encoded = theirs.encode(export.signal())
     torch.manual_seed(SEED)
     decoded = theirs.decode(encoded)
-    torch.manual_seed(SEED)
-    rest = torch.randn(1, form.num_noise_rows, num_frames)
-    latents = torch.cat([latents, rest], 1)
-    if isinstance(inner, CroppedRAVE):
-        latents = inner.raw_latents(latents)
-    bands = delayed_bands(model, latents, delays)
-    right = model.pqmf.synthesis_padding[1]
-    lag = delays.synthesis + (SYNTHESIS_LAG if right else 0)  # a causal one keeps it
-    heard = late(model.pqmf.synthesis(bands), lag)
-    if ratio > 1:  # their way up, which has faults
-        phases = fresh.resampler.upsample(heard.transpose(0, 1))
-        heard = phases.transpose(1, 2).reshape(1, heard.shape[1], -1)
-    heard, start = heard[:, : decoded.shape[1]], begin["decode"] * hop + SYNTHESIS_LAG * ratio
-    result["decode"] = difference(heard[..., start:], decoded[..., start:])
-    return result
-
-
-def signal(num_channels: int, num_samples: int) -> Tensor:
-    """Return a sweep and noise, (1, C, T), seeded."""
-    rng, time = np.random.default_rng(SEED), np.arange(num_samples) / 44100
-    tone = 0.3 * np.sin(2 * np.pi * (110 + 500 * time) * time)
-    audio = tone + 0.05 * rng.standard_normal((1, num_channels, num_samples))
-    return torch.from_numpy(audio.astype(np.float32))
-
-
-def decoder_latents(
-    theirs: Any, ours: Any, encoded: Tensor, mean: Tensor, std: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the latents that a file gave in our form, and those of ours with the same draw.
-
-    Args:
-        theirs: The file.
-        ours: `RAVE` or `CroppedRAVE`.
-        encoded: What it gave: principal latents, points, indices of codes, or angles.
-        mean: (1, D, N) of our posterior.
-        std: (1, D, N).
-    """
-    model: RAVE = ours.model if isinstance(ours, CroppedRAVE) else ours
-    if isinstance(model.bottleneck, Gaussian):
-        torch.manual_seed(SEED)
-        drawn = mean + std * torch.randn_like(mean.contiguous())
-        rotated = torch.matmul(model.latent_pca, drawn - model.latent_mean[:, None])
-        return encoded, rotated[:, : encoded.shape[1]]
-    if isinstance(model.bottleneck, Discrete):
-        return model.bottleneck.quantizer.dequantize(encoded.long()), mean
-    return (points(encoded) if isinstance(model.bottleneck, Spherical) else encoded), mean
+    way_up = None if export.resampler is None else fresh.resampler.upsample
+    return export.differences(encoded, decoded, way_up)
 
 
 def points(angles: Tensor) -> Tensor:

@@ -52,12 +52,16 @@ class Layers:
             found = getattr(found, step, None)
         return found
 
+    def kind(self, name: str) -> str:
+        """Return the class of a module."""
+        if self.part(name) is None:
+            raise self.refused(f"no {name}")
+        return str(self.part(name).original_name)
+
     def children(self, name: str) -> list[Any]:
         """Return the members of a module."""
-        part = self.part(name)
-        if part is None:
-            raise self.refused(f"no {name}")
-        return list(part.children())
+        self.kind(name)
+        return list(self.part(name).children())
 
     def weight(self, layer: str) -> Tensor:
         """Return the weight of a layer."""
@@ -138,17 +142,19 @@ def encoder_of(
         rows_per_latent: Of its output.
     """
     name = "encoder.encoder"
-    kind, members = layers.part(name).original_name, layers.children(f"{name}.net")
-    is_causal = layers.is_causal(f"{name}.net.0")
+    kind = layers.kind(name)
+    if kind not in ("Encoder", "EncoderV2"):
+        raise layers.refused(f"a {kind}")
+    members, is_causal = layers.children(f"{name}.net"), layers.is_causal(f"{name}.net.0")
     capacity, in_rows, kernel_size = layers.weight(f"{name}.net.0").shape
-    if kind == "Encoder" and rows_per_latent == 2:
+    if kind == "Encoder":
+        if rows_per_latent != 2:
+            raise layers.refused("an Encoder of v1 for such latents")
         others = [m for m in members if m.original_name not in (*CONVOLUTIONS, "BatchNorm1d")]
         layers.activation(others)
         ratios = [m.stride[0] for m in members[1:-1] if m.original_name in CONVOLUTIONS]
         size = num_bands, in_rows // num_bands, capacity, ratios, latent_size
         return EncoderV1(*size, is_causal=is_causal), ratios
-    if kind != "EncoderV2":
-        raise layers.refused(f"a {kind}")
     net = _NetV2(layers, members[1:-1])
     return EncoderV2(
         num_bands,
@@ -168,26 +174,26 @@ def decoder_of(
     layers: Layers, num_bands: int, num_channels: int
 ) -> tuple[nn.Module, list[int], int]:
     """Return the decoder of a file, its ratios, and how many rows it takes."""
-    kind, members = layers.part("decoder").original_name, layers.children("decoder.net")
-    if kind == "Generator":
-        decoder, ratios = _decoder_v1(layers, members, num_bands, num_channels)
-        return decoder, ratios, layers.weight("decoder.net.0").shape[1]
-    if kind != "GeneratorV2":
+    kind = layers.kind("decoder")
+    if kind not in ("Generator", "GeneratorV2"):
         raise layers.refused(f"a {kind}")
+    members = layers.children("decoder.net")
+    if kind == "Generator":
+        v1, ratios = _decoder_v1(layers, members, num_bands, num_channels)
+        return v1, ratios, layers.weight("decoder.net.0").shape[1]
     if not layers.part("decoder").amplitude_modulation:
         raise layers.refused("a decoder without amplitude modulation")
-    first = 0
-    recurrent = None
+    first, recurrent, noise = 0, None, None
     if members[0].original_name == "GRU":
         size = layers.buffer("decoder.net.0.gru.weight_hh_l0").shape[1]
         first, recurrent = 1, Recurrent(size, int(members[0].gru.num_layers))
-    noise = None
     if layers.part("decoder.noise_module") is not None:
         noise = _noise(layers, "decoder.noise_module", num_bands, num_channels)
     else:
         members = members[:-1]  # the last is the convolution that gives the bands
     channels, num_rows, kernel_size = layers.weight(f"decoder.net.{first}").shape
     net = _NetV2(layers, members[first + 1 :])
+    _check_ratios(layers, net.ratios)
     # Ours takes the encoder's order.
     decoder = DecoderV2(
         num_bands,
@@ -205,6 +211,11 @@ def decoder_of(
     return decoder, net.ratios, num_rows
 
 
+def _check_ratios(layers: Layers, ratios: list[int]) -> None:
+    if any(ratio % 2 for ratio in ratios):  # acids-rave gives a sample too many there
+        raise layers.refused(f"a decoder of ratios {ratios}")
+
+
 def _decoder_v1(
     layers: Layers, members: list[Any], num_bands: int, num_channels: int
 ) -> tuple[DecoderV1, list[int]]:
@@ -219,6 +230,7 @@ def _decoder_v1(
         if found != [[(dilation, 1) for dilation in DILATIONS]]:
             raise layers.refused(f"residual stacks of dilations {found}")
     ratios = [list(layer.net.children())[1].stride[0] for layer in members[1::2]]
+    _check_ratios(layers, ratios)
     channels, num_rows, _ = layers.weight("decoder.net.0").shape
     is_causal, noise = layers.is_causal("decoder.net.0"), None
     has_noise = layers.part("decoder").use_noise

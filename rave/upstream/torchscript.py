@@ -95,7 +95,7 @@ class ResampledCodec(nn.Module):
     def __init__(self, network: nn.Module, taps: Tensor, ratio: int, is_causal: bool) -> None:
         super().__init__()
         self.network: Any = network
-        self.ratio, self.half = ratio, len(taps) // 2
+        self.ratio, self.taps_left = ratio, len(taps) // 2
         self.padding = padding(len(taps), is_causal=is_causal)
         self.register_buffer("taps", taps[None, None])
 
@@ -115,8 +115,8 @@ class ResampledCodec(nn.Module):
         low: Tensor = self.network.decode(latents, noise)
         rows = low.flatten(0, 1)[:, None]
         high = self.ratio * functional.conv_transpose1d(rows, self.taps, stride=self.ratio)
-        stop = self.half + low.shape[2] * self.ratio
-        return high[..., self.half : stop].reshape(*low.shape[:2], -1)
+        stop = self.taps_left + low.shape[2] * self.ratio
+        return high[..., self.taps_left : stop].reshape(*low.shape[:2], -1)
 
 
 def is_export(network: Any) -> bool:
