@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
         "rave decode runs/piano latents reconstructions",
     )
     parser.add_argument(
-        "codec", type=Path, help="run folder of `rave train` or of acids-rave, or a .ts file"
+        "codec",
+        type=Path,
+        help="run folder of `rave train` or of acids-rave, or a .ts file, a program",
     )
     parser.add_argument("latents_dir", type=Path, help="folder of latents")
     parser.add_argument("out_audio_dir", type=Path, help="folder to write")

@@ -25,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
         "rave encode runs/piano recordings latents",
     )
     parser.add_argument(
-        "codec", type=Path, help="run folder of `rave train` or of acids-rave, or a .ts file"
+        "codec",
+        type=Path,
+        help="run folder of `rave train` or of acids-rave, or a .ts file, a program",
     )
     parser.add_argument("audio_dir", type=Path, help="folder of audio files")
     parser.add_argument("latents_dir", type=Path, help="folder to write")

@@ -22,7 +22,9 @@ def parser() -> argparse.ArgumentParser:
         "rave generate runs/piano recordings solo.flac reconstructions",
     )
     parser.add_argument(
-        "codec", type=Path, help="run folder of `rave train` or of acids-rave, or a .ts file"
+        "codec",
+        type=Path,
+        help="run folder of `rave train` or of acids-rave, or a .ts file, a program",
     )
     parser.add_argument("inputs", type=Path, nargs="+", help="audio files and folders of them")
     parser.add_argument("out_audio_dir", type=Path, help="folder to write")

@@ -23,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
         "rave interpolate runs/piano a.wav b.wav blends --steps 5",
     )
     parser.add_argument(
-        "codec", type=Path, help="run folder of `rave train` or of acids-rave, or a .ts file"
+        "codec",
+        type=Path,
+        help="run folder of `rave train` or of acids-rave, or a .ts file, a program",
     )
     parser.add_argument("audio", type=Path, nargs="+", help="two or more audio files")
     parser.add_argument("out_dir", type=Path, help="folder to write; must be empty or new")
