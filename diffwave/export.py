@@ -36,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
     live.add_argument(
         "--codec",
         type=Path,
-        metavar="RUN",
-        help="run folder whose latents it was trained on, of `rave train` or of acids-rave",
+        help="whose latents it was trained on: a run of `rave train` or of acids-rave, or a .ts of "
+        "acids-rave",
     )
     live.add_argument("--ema", action="store_true", help="averaged weights of that run")
     live.add_argument("--steps", type=int, help=f"sampling steps (default {NUM_STEPS})")
@@ -89,20 +89,18 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
     from diffwave.nn_tilde import MAX_STEPS, NNTildeSampler
     from diffwave.run import open_run
     from diffwave.streaming_sampler import StreamingSampler
-    from rave.codec import load_run
-    from rave.codec_format import write_torchscript
+    from rave.codec import load_streamable
+    from rave.codec_format import CodecFormat, write_torchscript
     from rave.latents import check_codec
     from rave.scripted_noise import FRESH_NOISE
 
     if options.codec is None:
         raise ValueError("A .ts plays through its codec: add --codec RUN, which made the latents.")
-    if options.codec.suffix == ".ts":
-        raise ValueError(f"'{options.codec}' is an export; give --codec the run that it is of.")
     if options.out.exists() and not options.force:
         raise ValueError(f"'{options.out}' exists. Choose another name, or add --force.")
     trained = open_run(options.run)
     model, header = trained.model, trained.header
-    codec, form = load_run(options.codec, ema=options.ema)
+    codec, form, num_latents = load_streamable(options.codec, ema=options.ema)
     check_codec(
         header,
         form.fingerprint,
@@ -123,9 +121,11 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
     sampler = StreamingSampler(model, windows, options.sampler or DPM_SOLVER, max_steps)
     seed = FRESH_NOISE if options.noise_seed is None else options.noise_seed
     module = NNTildeSampler(
-        codec.eval(), sampler, header.statistics, steps, seed, options.host_rate
+        codec.eval(), sampler, header.statistics, steps, num_latents, seed, options.host_rate
     ).eval()
-    write_torchscript(module, form, options.out)
+    # The file is the codec of all latents, also where those made are the first principal ones.
+    whole = form if num_latents is None else CodecFormat.of(codec)
+    write_torchscript(module, whole, options.out)
     figures = {
         "file": str(options.out),
         "size_mib": options.out.stat().st_size / 2**20,

@@ -16,7 +16,7 @@ from diffwave.streaming_sampler import StreamingSampler
 from rave.host_module import BOOL_CODE, FLOAT_CODE, INT_CODE
 from rave.latents import LatentStatistics
 from rave.nn_tilde import NNTilde
-from rave.scripted_noise import FRESH_NOISE, LATENTS, PositionalUniform
+from rave.scripted_noise import FRESH_NOISE, UNINFORMATIVE, PositionalUniform
 
 MAX_STEPS = 50  # that the attribute `steps` may be set to; as in diffwave.inference
 
@@ -34,6 +34,8 @@ class NNTildeSampler(NNTilde):
         statistics: Of its training latents. Where they say nothing, noise takes their place, as in
             `rave decode`.
         num_steps: Sampling steps.
+        num_latents: How many principal latents of the codec the model makes; None if it makes the
+            codec's own.
         seed: Of the latents and of the decoder's noise; negative: another each time.
         host_rate_hz: Sample rate of the host; see `NNTilde`.
 
@@ -52,14 +54,15 @@ class NNTildeSampler(NNTilde):
         sampler: StreamingSampler,
         statistics: LatentStatistics,
         num_steps: int,
+        num_latents: int | None = None,
         seed: int = FRESH_NOISE,
         host_rate_hz: int | None = None,
     ) -> None:
-        # All latents, so that there are none for the codec to fill.
-        super().__init__(codec, codec.latent_size, seed, host_rate_hz)
+        super().__init__(codec, num_latents or codec.latent_size, seed, host_rate_hz)
+        self.makes_principal = num_latents is not None
         self.sampler, self.num_steps, self.max_steps = sampler, num_steps, len(sampler.steps) - 1
         self.temperature = self.guidance = 1.0
-        self.filling = PositionalUniform(codec.latent_size, LATENTS)
+        self.filling = PositionalUniform(self.num_latents, UNINFORMATIVE)
         self.register_buffer("is_noise", torch.from_numpy(~statistics.is_informative)[:, None])
         self.register_buffer("noise_mean", torch.tensor(statistics.mean)[:, None])
         self.register_buffer("noise_std", torch.tensor(statistics.posterior_std)[:, None])
@@ -93,7 +96,7 @@ class NNTildeSampler(NNTilde):
         if rows.shape[1] != self.num_rows:
             raise ValueError(f"{rows.shape[1]} rows are given, {self.num_rows} needed.")
         self.begin(rows, False)
-        raw = self.sampler(
+        made = self.sampler(
             rows,
             self.num_steps,
             self.temperature,
@@ -102,10 +105,13 @@ class NNTildeSampler(NNTilde):
             self.seed,
             self.frames_out == 0,
         )
-        frame = self.frames_out - self.sampler.delay_frames
-        noise = self.filling.normal(self.seed, frame, raw.shape[2], raw)
-        raw = torch.where(self.is_noise, self.noise_mean + self.noise_std * noise, raw)
-        return self.audio_of_raw(raw, self.sampler.delay_frames)
+        delay_frames = self.sampler.delay_frames
+        frame = self.frames_out - delay_frames
+        noise = self.filling.normal(self.seed, frame, made.shape[2], made)
+        made = torch.where(self.is_noise, self.noise_mean + self.noise_std * noise, made)
+        if self.makes_principal:
+            return self.audio_of(made, delay_frames)
+        return self.audio_of_raw(made, delay_frames)
 
     @torch.jit.export
     def get_steps(self) -> list[int]:

@@ -285,6 +285,30 @@ def load_run(
     return model, format.of_derivative() if derivative else format
 
 
+def load_streamable(path: Path, *, ema: bool = False) -> tuple[RAVE, CodecFormat, int | None]:
+    """Return a model that can stream, and the format of the codec that it is.
+
+    Args:
+        path: A run, as for `load_run`, or a .ts file of acids-rave.
+        ema: As in `load_codec`.
+
+    Returns:
+        Model and format; and how many principal latents of the model are the codec's latents, None
+        if these are the model's own.
+
+    Raises:
+        ValueError: If it is neither, or has no averaged weights.
+    """
+    if path.suffix != ".ts":
+        return (*load_run(path, ema=ema), None)
+    codec = load_codec(path, torch.device("cpu"), ema=ema)
+    if isinstance(codec.network, upstream_script.CroppedRAVE):
+        return codec.network.model, codec.format, codec.network.num_latents
+    if isinstance(codec.network, RAVE):
+        return codec.network, codec.format, None
+    raise ValueError(f"'{path}' cannot be made another stream; give the run that it is of.")
+
+
 def load_model(run: Path) -> RAVE:
     """Return the model of a run of `rave train` with the weights of its last checkpoint.
 

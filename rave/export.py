@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rave.any_rate import NNTildeAtAnyRate
 from rave.codec_format import CodecFormat, write_torchscript
 from rave.convolution import fold_weight_norm
 from rave.model import RAVE
-from rave.nn_tilde import NNTilde
+from rave.nn_tilde import NNTilde, fits_blocks
 from rave.prior import LatentPrior
 
 
@@ -65,7 +66,7 @@ def export_nn_tilde(
     noise_seed: int,
     host_rate_hz: int | None = None,
     prior: LatentPrior | None = None,
-) -> tuple[int, int]:
+) -> NNTilde:
     """Write a model as TorchScript for nn~, as `export_torchscript` does.
 
     Args:
@@ -78,11 +79,21 @@ def export_nn_tilde(
         prior: Of the model's latents; makes the method `prior`.
 
     Returns:
-        Latency of encode and decode, in samples of the host.
+        What was written. In a host whose blocks no latent frame fits it has `forward` alone.
 
     Raises:
-        ValueError: If a layer has no streaming form, or the host's rate or the hop does not fit.
+        ValueError: If a layer has no streaming form, the hop does not fit, or a prior has no place.
     """
-    module = NNTilde(model.eval(), num_latents, noise_seed, host_rate_hz, prior).eval()
+    module: NNTilde
+    if host_rate_hz is None or fits_blocks(model.sample_rate_hz, host_rate_hz):
+        module = NNTilde(model.eval(), num_latents, noise_seed, host_rate_hz, prior)
+    elif prior is None:
+        module = NNTildeAtAnyRate(model.eval(), num_latents, host_rate_hz, noise_seed)
+    else:
+        raise ValueError(
+            f"At {host_rate_hz} Hz a model of {model.sample_rate_hz} Hz has no method decode that "
+            "a prior could play. Leave out --prior or --host-rate."
+        )
+    module.eval()
     write_torchscript(module, codec_format, path)
-    return module.encode_latency_samples, module.decode_latency_samples
+    return module

@@ -88,6 +88,7 @@ class NNTilde(Adaptation):
         late = self.down.delay_samples
         self.encode_latency_samples = streaming.encoder_delay_frames * hop_samples + late
         self.decode_latency_samples = streaming.decoder_delay_samples * ratio + late
+        self.latency_samples = self.encode_latency_samples + self.decode_latency_samples
         self.seed = noise_seed
         self.missing_std = 1.0 if isinstance(model.bottleneck, Gaussian) else 0.0
         self.missing = PositionalUniform(self.latent_size - num_latents, LATENTS)
@@ -218,12 +219,18 @@ class NNTilde(Adaptation):
     @torch.jit.export
     def get_latency(self) -> list[int]:
         """Return the latency of `forward` in samples of the host."""
-        return [self.encode_latency_samples + self.decode_latency_samples]
+        return [self.latency_samples]
 
     @torch.jit.export
     def set_latency(self, latency: int) -> int:
         """Refuse: the latency is what the model needs."""
         return -1
+
+
+def fits_blocks(sample_rate_hz: int, host_rate_hz: int | None) -> bool:
+    """Return whether the model's latent frames are whole blocks of the host."""
+    ratio, rest = divmod(host_rate_hz or sample_rate_hz, sample_rate_hz)
+    return not rest and ratio > 0 and not ratio & (ratio - 1)
 
 
 def host_ratio(sample_rate_hz: int, host_rate_hz: int | None) -> int:
@@ -232,10 +239,9 @@ def host_ratio(sample_rate_hz: int, host_rate_hz: int | None) -> int:
     Raises:
         ValueError: If it is no power of two: a latent frame must be a whole block of the host.
     """
-    ratio, rest = divmod(host_rate_hz or sample_rate_hz, sample_rate_hz)
-    if rest or ratio < 1 or ratio & (ratio - 1):
+    if not fits_blocks(sample_rate_hz, host_rate_hz):
         raise ValueError(
             f"A host at {host_rate_hz} Hz cannot play a model at {sample_rate_hz} Hz block by "
             f"block; set it to {sample_rate_hz}, {2 * sample_rate_hz} or {4 * sample_rate_hz} Hz."
         )
-    return ratio
+    return (host_rate_hz or sample_rate_hz) // sample_rate_hz

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 FRESH_NOISE = -1  # as a seed: other noise each time
-# Of one seed: for latents, for bands, for rows below the latents, for a prior.
-NUM_STREAMS = 4
-LATENTS, BANDS, ADDED_ROWS, PRIOR = range(NUM_STREAMS)
+# Of one seed: for principal latents that are missing, for bands, for rows below the latents, for a
+# prior, for latents that say nothing.
+NUM_STREAMS = 5
+LATENTS, BANDS, ADDED_ROWS, PRIOR, UNINFORMATIVE = range(NUM_STREAMS)
 # SplitMix64 (Steele, Lea & Flood 2014, OOPSLA), constants as signed numbers
 GAMMA, MIX_1, MIX_2 = -7046029254386353131, -4658895280553007687, -7723592293110705685
 

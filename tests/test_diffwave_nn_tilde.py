@@ -11,14 +11,16 @@ import pytest
 import torch
 from diffwave_data import autoregression, settings, write_latent_folder
 from nn_host import Host
-from rave_models import SHORT, write_run
+from rave_models import SHORT, small_model, write_run
+from upstream_scripts import write_export
 
 from diffwave import export, train
 from diffwave.controls import ControlHeader
 from diffwave.editing import Sampling, generate_long
 from diffwave.run import open_run
-from rave.codec import load_run
+from rave.codec import load_codec, load_run
 from rave.latents import LatentStatistics, write_latents
+from rave.main_cli import main as rave
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 NUM_FRAMES, HOP = 60, 64
@@ -177,15 +179,34 @@ def test_what_latents_do_not_say_is_filled_with_noise(
     assert (found - wanted[..., :-late])[..., :kept].abs().max() < 1e-4 * wanted.abs().max()
 
 
+def test_a_file_of_acids_rave_is_a_codec_too(tmp_path: Path) -> None:
+    """Its latents are the first principal ones; noise fills the others."""
+    theirs = write_export(tmp_path / "theirs.ts", small_model("v2", *SHORT), 3)
+    form = load_codec(theirs, torch.device("cpu")).format
+    arrays = {f"{n}.npy": autoregression(3, NUM_FRAMES, 0.9, seed) for seed, n in enumerate("ab")}
+    header = write_latent_folder(tmp_path / "latents", arrays, form.fingerprint)
+    header = replace(header, sample_rate_hz=form.sample_rate_hz, hop_samples=HOP)
+    header.write(tmp_path / "latents")
+    arguments = [str(tmp_path / "latents"), "--out", str(tmp_path / "run"), "--config", "tiny"]
+    assert train.main([*arguments, *settings()]) == 0
+    host = write({"plain": tmp_path / "run", "codec": theirs}, tmp_path / "live.ts")
+    assert host.params["decode"] == [3, HOP, 1, 1]
+    first = play(host, 40)
+    assert float(first.abs().max()) > 0
+    assert (play(host, 40, 8) - first).abs().max() < 1e-4 * first.abs().max()
+
+
 def test_what_does_not_fit_is_refused(
     runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, codec, out = str(runs["plain"]), str(runs["codec"]), str(tmp_path / "a.ts")
     other = str(write_run(tmp_path / "other", "v2", *SHORT, seed=1))
     (tmp_path / "there.ts").touch()
+    ours = str(tmp_path / "ours.ts")
+    assert rave(["export", codec, ours]) == 0
     for arguments, words in (
         ([run, out], "add --codec RUN"),
-        ([run, out, "--codec", str(tmp_path / "c.ts")], "give --codec the run that it is of"),
+        ([run, out, "--codec", ours], "cannot be made another stream; give the run that it is of"),
         ([run, out, "--codec", other], "was encoded by another codec"),
         ([run, str(tmp_path / "there.ts"), "--codec", codec], "exists. Choose another name"),
         ([run, out, "--codec", codec, "--steps", "0"], "--steps is 0; 1 to 50 are possible"),

@@ -185,12 +185,10 @@ def test_the_first_window_is_what_generate_makes() -> None:
 
 
 @torch.inference_mode()
-def test_what_is_not_followed_is_its_null_condition(
-    live: tuple[LatentDiffusion, StreamingSampler],
-) -> None:
-    model, sampler = live
-    if "chroma" not in model.conditioners:
-        pytest.skip("of models with several controls")
+@pytest.mark.parametrize("is_transformer", [False, True])
+def test_what_is_not_followed_is_its_null_condition(is_transformer: bool) -> None:
+    model = make_model(*CONTROLS, is_transformer=is_transformer)
+    sampler = StreamingSampler(model, sampling_of(model, 1).windows, DPM_SOLVER, MAX_STEPS)
     partial = Sampling(
         model, range(2), SEED, DPM_SOLVER, 4,
         Conditions({"loudness": CURVES["loudness"]}), window_frames=WINDOW,

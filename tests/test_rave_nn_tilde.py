@@ -64,8 +64,8 @@ def decoded_offline(model, mean, seed):
 def exported(path, *recipe, num_latents=4, seed=0, host_rate_hz=None):
     model = model_of(*recipe)
     codec_format = CodecFormat.of(model)
-    latencies = export_nn_tilde(model, codec_format, path, num_latents, seed, host_rate_hz)
-    return model, latencies
+    module = export_nn_tilde(model, codec_format, path, num_latents, seed, host_rate_hz)
+    return model, (module.encode_latency_samples, module.decode_latency_samples)
 
 
 @pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)

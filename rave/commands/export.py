@@ -62,7 +62,8 @@ def parser() -> argparse.ArgumentParser:
         "--host-rate",
         type=int,
         metavar="HZ",
-        help="sample rate of the host, twice or four times the model's (default: the model's)",
+        help="sample rate of the host (default: the model's); if it is not once, twice or four "
+        "times that, forward is the only method",
     )
     streaming.add_argument(
         "--prior",
@@ -173,7 +174,7 @@ def _write_streaming(options: argparse.Namespace) -> list[str]:
     """Write a module for nn~ and return what the user should know of it."""
     from rave.codec import load_run
     from rave.export import export_nn_tilde
-    from rave.nn_tilde import host_ratio, latent_count
+    from rave.nn_tilde import latent_count
     from rave.scripted_noise import FRESH_NOISE
 
     model, codec_format = load_run(options.run, **chosen_weights(options))
@@ -182,13 +183,17 @@ def _write_streaming(options: argparse.Namespace) -> list[str]:
     count = latent_count(model.fidelity, wanted, options.power_of_two)
     seed = FRESH_NOISE if options.noise_seed is None else options.noise_seed
     prior = None if options.prior is None else _prior(options, codec_format.fingerprint)
-    encode, decode = export_nn_tilde(
+    module = export_nn_tilde(
         model, codec_format, options.out, count, seed, options.host_rate, prior
     )
-    rate_hz = model.sample_rate_hz * host_ratio(model.sample_rate_hz, options.host_rate)
+    rate_hz = module.sample_rate_hz
+    late, late_ms = module.latency_samples, 1000 * module.latency_samples / rate_hz
+    if "decode" not in module.methods:
+        return [f"In nn~ at {rate_hz} Hz, forward alone. Late: {late} samples, {late_ms:.1f} ms."]
+    encode, decode = module.encode_latency_samples, module.decode_latency_samples
     return [
         f"In nn~ at {rate_hz} Hz, {count} of {model.latent_size} latents. Late: encode {encode} "
-        f"samples, decode {decode}, both {1000 * (encode + decode) / rate_hz:.1f} ms."
+        f"samples, decode {decode}, both {late_ms:.1f} ms."
     ]
 
 
