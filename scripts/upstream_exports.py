@@ -87,7 +87,7 @@ class Delays:
         if decoder.original_name == "Generator":
             self.wave_steps = self.noise_steps = decoder.cumulative_delay
         else:
-            wave = decoder.waveform_module  # only where there is noise
+            wave = getattr(decoder, "waveform_module", None)  # only where there is noise
             self.noise_steps = _delay(decoder.net, model.hop_samples) // bands
             self.wave_steps = self.noise_steps + (wave.cumulative_delay if wave else 0)
         self.synthesis = bank.inverse_conv.cumulative_delay * bands

@@ -1,26 +1,26 @@
 import numpy as np
 import pytest
 import torch
-from rave_models import SHORT, codec_of, small_model
+import upstream_exports
 from torch import nn
-from upstream_scripts import DiscreteScriptedRAVE, GeneratorV2, Node, write_export
+from upstream_scripts import exports, kinds, outputs, write_export
 
 from rave.codec import DecoderNoise, load_codec
 from rave.latents import LatentStatistics
+from rave.upstream.torchscript import ResampledCodec
 
 CPU = torch.device("cpu")
-STEREO = ("v2", *SHORT, "NUM_CHANNELS=2")
+V2 = "v2+causal+stereo"
+UNIT = "encoder.encoder.net.1.aligned.branches.0.net"
 
 
-def model_of(*recipe):
-    model = small_model(*recipe)
-    model.latent_pca.copy_(torch.linalg.qr(torch.arange(16.0).reshape(4, 4).cos())[0])
-    model.latent_mean.copy_(torch.tensor([0.005, -0.005, 0.01, 0.0]))
-    return model
+def opened(path):
+    with torch.inference_mode():
+        return upstream_exports.Export(torch.jit.load(str(path)), path)
 
 
-def audio_of(codec, num_samples=3000):
-    shape = codec.format.num_channels, num_samples
+def audio_of(codec, num_frames=30):
+    shape = codec.format.num_channels, num_frames * codec.format.hop_samples
     return (0.1 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
 
 
@@ -30,69 +30,180 @@ def noise_of(codec, seed=0):
     return DecoderNoise(codec.format, statistics, seed, "a")
 
 
-@pytest.mark.parametrize("recipe", [("v2",), ("v2", *SHORT), STEREO], ids=["v2", "mono", "stereo"])
-@pytest.mark.parametrize("is_streaming", [False, True])
-def test_an_export_of_acids_rave_is_its_model_seen_along_its_principal_axes(
-    tmp_path, recipe, is_streaming
-):
-    model = model_of(*recipe)
-    export = load_codec(write_export(tmp_path / "a.ts", model, 3, is_streaming), CPU)
-    codec = codec_of(model)
-    audio = audio_of(codec)
-    mean, std = codec.encode(audio)
-    axes = model.latent_pca.numpy()
-    found_mean, found_std = export.encode(audio)
-    wanted = (axes @ (mean - model.latent_mean.numpy()[:, None]))[:3]
-    assert np.allclose(found_mean, wanted, atol=1e-6)
-    assert np.allclose(found_std**2, (axes**2 @ std**2)[:3], atol=1e-5)
-    assert export.format.latent_size == 3
-    assert export.format.hop_samples == codec.format.hop_samples
-    drawn = noise_of(export).bands(0, mean.shape[1])[0].numpy()
-    normal = np.sqrt(2) * torch.erfinv(torch.from_numpy(drawn)).numpy()
-    raw = axes.T @ np.concatenate([found_mean, normal]) + model.latent_mean.numpy()[:, None]
-    wanted = codec.decode(raw.astype(np.float32), noise_of(codec))
-    found = export.decode(found_mean, noise_of(export))
-    assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", kinds())
+def test_latents_and_audio_equal_those_that_the_file_of_acids_rave_gives(tmp_path, kind):
+    encoded, decoded = outputs(kind)
+    found = opened(write_export(tmp_path / "a.ts", kind)).differences(encoded, decoded)
+    assert set(found) == {"encode", "decode"}
+    assert max(found.values()) < 1e-5
 
 
-def test_the_streaming_export_and_the_other_are_one_codec(tmp_path):
-    prints = []
-    for name, count, is_streaming in (("a", 3, False), ("b", 3, True), ("c", 2, False)):
-        path = write_export(tmp_path / f"{name}.ts", model_of("v2", *SHORT), count, is_streaming)
-        prints.append(load_codec(path, CPU).format.fingerprint)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_comparison_sees_a_change_of_weights(tmp_path):
+    name = "decoder.net.0.weight"
+    path = write_export(tmp_path / "a.ts", V2, {name: 1.1 * exports()[f"{V2}/weights/{name}"]})
+    found = opened(path).differences(*outputs(V2))
+    assert found["encode"] < 1e-5
+    assert found["decode"] > 1e-3
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_a_file_in_windows_equals_one_pass(tmp_path, kind):
+    codec = load_codec(write_export(tmp_path / "a.ts", kind), CPU)
+    audio, noise = audio_of(codec, 60), noise_of(codec)
+    whole, _ = codec.encode(audio)
+    pieces = [mean for mean, _ in codec.encode_blocks([audio], window_frames=7)]
+    assert np.abs(np.concatenate(pieces, axis=1) - whole).max() < 1e-4 * np.abs(whole).max()
+    assert whole.shape == (codec.format.latent_size, 60)
+    whole = codec.decode(whole.astype(np.float32), noise)
+    latents, _ = codec.encode(audio)
+    pieces = np.concatenate(list(codec.decode_blocks(latents, noise, window_frames=7)), axis=1)
+    assert np.abs(pieces - whole).max() < 1e-4 * np.abs(whole).max()
+    assert whole.shape == audio.shape
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_std_is_that_of_the_principal_latents(tmp_path):
+    export = opened(write_export(tmp_path / "a.ts", V2))
+    mean, std = export.model.posterior_parameters(export.signal())
+    axes = export.model.latent_pca
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(20_000, *mean.shape[1:], generator=generator)[..., :2]
+    drawn = torch.matmul(
+        axes, mean[..., :2] + std[..., :2] * draws - export.model.latent_mean[:, None]
+    )
+    found = export.cropped.posterior_parameters(export.signal())[1][0, :, :2]
+    assert torch.allclose(drawn.std(0)[: len(found)], found, rtol=0.03)
+
+
+def test_the_streaming_file_and_the_other_are_one_codec(tmp_path):
+    prints = [
+        load_codec(write_export(tmp_path / f"{n}.ts", kind, **changed), CPU).format.fingerprint
+        for n, (kind, changed) in enumerate(
+            (
+                ("v2+noise", {}),
+                ("v2+noise_streaming", {}),
+                ("v2+noise", {"": (None, {"latent_size": 3})}),
+            )
+        )
+    ]
     assert prints[0] == prints[1]
     assert prints[0] != prints[2]
 
 
-def test_noise_in_place_of_missing_latents_does_not_depend_on_windows(tmp_path):
-    codec = load_codec(write_export(tmp_path / "a.ts", model_of("v2", *SHORT), 2), CPU)
-    latents, noise = codec.encode(audio_of(codec, 4096))[0], noise_of(codec)
-    whole = codec.decode(latents, noise)
-    pieces = np.concatenate(list(codec.decode_blocks(latents, noise, window_frames=7)), axis=1)
-    assert np.abs(pieces - whole).max() < 1e-4 * np.abs(whole).max()
+def test_noise_in_place_of_missing_latents_is_normal_and_seeded(tmp_path):
+    codec = load_codec(write_export(tmp_path / "a.ts", V2), CPU)
+    assert codec.format.num_noise_rows == 4 - codec.format.latent_size > 0
+    latents = codec.encode(audio_of(codec))[0]
+    whole = codec.decode(latents, noise_of(codec))
     assert np.abs(codec.decode(latents, noise_of(codec, 1)) - whole).max() > 1e-2 * whole.max()
+    rest = noise_of(codec).fill(np.zeros((codec.format.latent_size, 5000), np.float32), 0)
+    assert np.std(rest[codec.format.latent_size :]) == pytest.approx(1, abs=0.05)
+
+
+def test_codebooks_that_nothing_trained_let_the_latents_pass(tmp_path):
+    empty = {
+        name.removeprefix("discrete/weights/"): np.zeros_like(value)
+        for name, value in exports().items()
+        if name.endswith("._codebook.embed")
+    }
+    trained = load_codec(write_export(tmp_path / "a.ts", "discrete"), CPU)
+    untrained = load_codec(write_export(tmp_path / "b.ts", "discrete", empty), CPU)
+    audio = audio_of(trained)
+    rows = trained.network.encoder_rows(torch.from_numpy(audio)[None])[0].numpy()
+    assert np.array_equal(untrained.encode(audio)[0], rows)
+    assert not np.allclose(trained.encode(audio)[0], rows)
+
+
+def low_pass(ratio):
+    length = 40 * ratio - 1
+    time = (np.arange(length) - length // 2) / ratio
+    taps = np.sinc(time) * np.hanning(length + 2)[1:-1]
+    return torch.from_numpy((taps / taps.sum()).astype(np.float32))
+
+
+class Through(nn.Module):
+    """A codec whose latents are the audio."""
+
+    def posterior_parameters(self, audio):
+        return audio, audio
+
+    def decode(self, latents, noise=None):
+        return latents
+
+
+@pytest.mark.parametrize("ratio", [2, 3, 5])
+def test_a_sine_keeps_its_level_and_its_place_through_a_resampler(ratio):
+    codec = ResampledCodec(Through(), low_pass(ratio), ratio, is_causal=False)
+    sine = torch.sin(torch.arange(300 * ratio) / (4 * ratio))[None, None].repeat(1, 2, 1)
+    low, _ = codec.posterior_parameters(sine)
+    assert low.shape == (1, 2, 300)
+    middle = slice(50 * ratio, -50 * ratio)
+    assert (codec.decode(low) - sine)[..., middle].abs().max() < 1e-3
+
+
+def test_a_file_with_a_resampler_takes_and_gives_audio_at_its_rate(tmp_path):
+    taps = low_pass(2)
+    side = len(taps) // 2
+    path = write_export(
+        tmp_path / "a.ts",
+        "hybrid",
+        {"resampler.downsample.weight": taps[None, None]},
+        **{
+            "": (None, {"sr": 88200}),
+            "resampler": ("Resampler", {}),
+            "resampler.downsample": ("Conv1d", {"stride": [2], "_pad": [side, side]}),
+        },
+    )
+    codec, plain = (load_codec(p, CPU) for p in (path, write_export(tmp_path / "b.ts", "hybrid")))
+    assert codec.format.sample_rate_hz == 2 * plain.format.sample_rate_hz == 88200
+    assert codec.format.hop_samples == 2 * plain.format.hop_samples
+    assert codec.format.fingerprint != plain.format.fingerprint
+    audio = audio_of(codec)
+    mean, _ = codec.encode(audio)
+    assert mean.shape[1] == 30
+    assert codec.decode(mean, noise_of(codec)).shape == audio.shape
+    pieces = [m for m, _ in codec.encode_blocks([audio], window_frames=4)]
+    assert np.abs(np.concatenate(pieces, axis=1) - mean).max() < 1e-4 * np.abs(mean).max()
 
 
 @pytest.mark.parametrize(
-    ("parts", "message"),
+    ("kind", "layers", "message"),
     [
-        ({"kind": DiscreteScriptedRAVE}, "uses a DiscreteScriptedRAVE"),
-        ({"output_mode": "raw"}, "uses output_mode 'raw'"),
-        ({"resampler": Node()}, "uses a resampler"),
-        ({"decoder.noise_module": Node()}, "uses a Node"),
-        ({"decoder": Node()}, "uses a Node"),
-        ({"encoder.encoder.net.4": GeneratorV2()}, "uses a GeneratorV2"),
-        ({"encoder.encoder.net.2.aligned.branches.0.net.0": nn.Tanh()}, "uses a Tanh"),
-        ({"latent_size": 9}, "uses 9 latents"),
+        (V2, {"": ("OtherScriptedRAVE", {})}, "uses a OtherScriptedRAVE"),
+        (V2, {"": (None, {"output_mode": "raw"})}, "uses output_mode 'raw'"),
+        (V2, {"": (None, {"input_mode": "raw"})}, "uses input_mode 'raw'"),
+        (V2, {"": (None, {"latent_size": 9})}, "uses 9 latents"),
+        (V2, {"decoder": ("Other", {})}, "uses a Other"),
+        (V2, {"decoder": (None, {"amplitude_modulation": False})}, "amplitude modulation"),
+        (V2, {"encoder.encoder": ("Other", {})}, "uses a Other"),
+        (V2, {"encoder.encoder.net.3": ("Tanh", {})}, "uses a Tanh"),
+        (V2, {f"{UNIT}.0": ("Tanh", {})}, "uses a Tanh"),
+        (V2, {f"{UNIT}.0": (None, {"negative_slope": 0.1})}, "a LeakyReLU of slope 0.1"),
+        (V2, {"decoder.net.2": (None, {"stride": [3]})}, "a decoder of ratios"),
+        (V2, {"encoder.encoder.net.4": (None, {"stride": [4]})}, "uses ratios"),
+        ("v1_streaming", {"decoder": (None, {"loud_stride": 2})}, "a loud_stride of 2"),
+        ("hybrid", {"spectrogram.spectrogram": (None, {"power": 1.0})}, "spectrogram of power 1.0"),
     ],
 )
-def test_what_this_version_cannot_open_is_refused_by_name(tmp_path, parts, message):
-    path = write_export(tmp_path / "a.ts", model_of("v2", *SHORT), 3, **parts)
-    with pytest.raises(ValueError, match=f"{message}, which this version cannot open"):
+def test_what_this_version_cannot_open_is_refused_by_name(tmp_path, kind, layers, message):
+    path = write_export(tmp_path / "a.ts", kind, **layers)
+    with pytest.raises(ValueError, match=f"{message}.*, which this version cannot open"):
+        load_codec(path, CPU)
+
+
+def test_weights_that_are_missing_or_unknown_are_refused_by_name(tmp_path):
+    name = "decoder.net.0.weight"
+    path = write_export(tmp_path / "a.ts", V2, {name: None})
+    with pytest.raises(ValueError, match=f"uses no {name}"):
+        load_codec(path, CPU)
+    path = write_export(tmp_path / "b.ts", V2, {"decoder.net.0.bias": torch.ones(3)})
+    with pytest.raises(ValueError, match=r"uses decoder\.net\.0\.bias, unknown here"):
         load_codec(path, CPU)
 
 
 def test_an_export_that_does_not_say_its_rate_is_refused(tmp_path):
-    path = write_export(tmp_path / "a.ts", model_of("v2", *SHORT), 3, sr=None)
+    path = write_export(tmp_path / "a.ts", V2, **{"": (None, {"sr": None})})
     with pytest.raises(ValueError, match="does not say its sr"):
         load_codec(path, CPU)

@@ -1,117 +1,76 @@
 """TorchScript files with the layers, names and attributes of acids-rave's exports, and no code."""
 
+import json
 import warnings
-from pathlib import Path
+from functools import cache
 
+import numpy as np
 import torch
 from torch import nn
-
-from rave.convolution import Conv1d as OurConv1d
-from rave.convolution import ConvTranspose1d as OurConvTranspose1d
-from rave.convolution import fold_weight_norm
-from rave.model import RAVE
-from rave.upstream.names import naming, their_name
+from upstream_runs import GOLDEN
 
 
-class Node(nn.Module):
-    """A part that holds others."""
+@cache
+def exports():
+    """Return the reference arrays of golden/acids_rave_exports.npz by name."""
+    with np.load(GOLDEN / "acids_rave_exports.npz") as file:
+        return {name: file[name] for name in file.files}
 
 
-class LeakyReLU(Node):
-    pass
+def kinds():
+    """Return what the reference data tells of."""
+    return list(json.loads(str(exports()["layout"])))
 
 
-class Residual(Node):
-    pass
+def outputs(kind):
+    """Return what a file's encode gave of the signal, and its decode of that."""
+    return (torch.from_numpy(exports()[f"{kind}/{name}"]) for name in ("encoded", "decoded"))
 
 
-class EncoderV2(Node):
-    pass
+@cache
+def of_class(name):
+    """Return an empty module class of a name."""
+    return type(name, (nn.Module,), {})
 
 
-class GeneratorV2(Node):
-    pass
-
-
-class Conv1d(nn.Module):
-    def __init__(self, layer, delay):
-        super().__init__()
-        self.register_buffer("weight", layer.weight)
-        self.stride, self.dilation = (layer.stride,), (getattr(layer, "dilation", 1),)
-        self.kernel_size = (layer.weight.shape[2],)
-        if delay is None:
-            self._pad = (layer.left, layer.right)
-        else:
-            self.cumulative_delay = layer.right
-
-
-class ConvTranspose1d(nn.Module):
-    def __init__(self, layer):
-        super().__init__()
-        self.register_buffer("weight", layer.weight)
-        self.stride = (layer.stride,)
-
-
-class VariationalScriptedRAVE(nn.Module):
-    pass
-
-
-class DiscreteScriptedRAVE(nn.Module):
-    pass
-
-
-def _leaf(layer, is_streaming):
-    if isinstance(layer, OurConv1d):
-        return Conv1d(layer, 0 if is_streaming else None)
-    return ConvTranspose1d(layer) if isinstance(layer, OurConvTranspose1d) else LeakyReLU()
-
-
-def _place(root, name, module):
-    *folders, last = name.split(".")
-    for folder in folders:
-        if not hasattr(root, folder):
-            kind = Residual if folder.isdigit() else Node
-            setattr(root, folder, kind())
-        root = getattr(root, folder)
-    setattr(root, last, module)
-
-
-def write_export(
-    path: Path,
-    model: RAVE,
-    num_latents: int,
-    is_streaming: bool = False,
-    kind: type[nn.Module] = VariationalScriptedRAVE,
-    **parts: object,
-) -> Path:
-    """Write a model as acids-rave would export it, and return the path.
+def write_export(path, kind, changed_weights=None, **changed):
+    """Write a file of a kind in the reference data, and return the path.
 
     Args:
-        path: The file.
-        model: A model of ours; its weight norm is folded.
-        num_latents: K.
-        is_streaming: Give convolutions the attributes of a streaming export.
-        kind: Of the file.
-        **parts: Attributes and modules more.
+        path: Of it.
+        kind: One of `kinds`.
+        changed_weights: New values by name; None takes one away.
+        **changed: Layers by name ("" is the file itself): their class, or None for what it is,
+            and attributes to change; None takes one away. A layer that is not there is added.
     """
-    fold_weight_norm(model)
-    root, rules = kind(), naming(model)
-    root.encoder, root.decoder = Node(), GeneratorV2()
-    root.encoder.encoder = EncoderV2()
-    for name, layer in model.named_modules():
-        if name.startswith(("encoder.", "decoder.")) and not list(layer.children()):
-            theirs = their_name(f"{name}.x", rules).removesuffix(".x")
-            _place(root, theirs, _leaf(layer, is_streaming))
-    for name in ("analysis_weight", "synthesis_weight"):
-        holder = Node()
-        holder.register_buffer("weight", getattr(model.pqmf, name))
-        _place(root, their_name(f"pqmf.{name}", rules).removesuffix(".weight"), holder)
-    for name in ("latent_mean", "latent_pca", "fidelity"):
-        root.register_buffer(name, getattr(model, name))
-    root.sr, root.latent_size = model.sample_rate_hz, num_latents
-    for name, part in parts.items():
-        _place(root, name, part) if isinstance(part, nn.Module) else setattr(root, name, part)
+    layout = json.loads(str(exports()["layout"]))[kind]
+    for name, (class_name, attributes) in changed.items():
+        known, others = layout.get(name, (None, {}))
+        layout[name] = class_name or known, {**others, **attributes}
+    root = None
+    for name, (class_name, attributes) in layout.items():
+        layer = of_class(class_name)()
+        for attribute, value in attributes.items():
+            if value is not None:
+                setattr(layer, attribute, tuple(value) if isinstance(value, list) else value)
+        if root is None:
+            root = layer
+        else:
+            _parent(root, name).add_module(name.rpartition(".")[2], layer)
+    prefix = f"{kind}/weights/"
+    weights = {k.removeprefix(prefix): v for k, v in exports().items() if k.startswith(prefix)}
+    for name in ("forward_conv", "inverse_conv"):
+        weights[f"pqmf.{name}.weight"] = exports()[f"pqmf/{name}"]
+    weights |= changed_weights or {}
+    for name, value in weights.items():
+        if value is not None:
+            buffer = torch.as_tensor(value).clone()
+            _parent(root, name).register_buffer(name.rpartition(".")[2], buffer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.save(torch.jit.script(root), str(path))
     return path
+
+
+def _parent(root, name):
+    return root.get_submodule(name.rpartition(".")[0])
