@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ _SUFFIXES = (
 AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
 MPEG_SUFFIXES = frozenset({".mp2", ".mp3"})
 BLOCK_SAMPLES = 65536
+# A frame of mp3 needs a few before it: at most 511 bytes of them, and half of each overlaps.
+MP3_MEMORY_S = 1
 # Some programs write a header size that is off by the header itself.
 HEADER_SLACK_BYTES = 64
 # What a recorder or a pipe that does not know the length writes as data size, or more.
@@ -57,10 +60,8 @@ def decode_blocks(path: Path, start_s: int = 0) -> Iterator[tuple[int, Audio]]:
     if file is not None:
         yield from _decode_with_soundfile(path, file, start_s)
         return
-    num_before = 0
-    for rate_hz, block in _decode_with_av(path):  # which cannot seek to a sample
-        later = block[:, max(start_s * rate_hz - num_before, 0) :]
-        num_before += block.shape[1]
+    for position, rate_hz, block in _decode_with_av(path, start_s):
+        later = block[:, max(start_s * rate_hz - position, 0) :]
         if later.shape[1]:
             yield rate_hz, later
 
@@ -114,7 +115,8 @@ def _decode_with_soundfile(
             raise _cut_off(path, f"it holds {num_samples} of {file.frames} samples")
 
 
-def _decode_with_av(path: Path) -> Iterator[tuple[int, Audio]]:
+def _decode_with_av(path: Path, start_s: int) -> Iterator[tuple[int, int, Audio]]:
+    """Yield position, rate and samples, from `start_s` or before it, so far as one can seek."""
     # An absolute path is never taken for a URL, and a playlist cannot fetch from the network.
     options = {"protocol_whitelist": "file"}
     num_packets = num_frames = 0
@@ -123,13 +125,23 @@ def _decode_with_av(path: Path) -> Iterator[tuple[int, Audio]]:
             if not container.streams.audio:
                 raise AudioError(f"'{path.name}' has no audio stream. Remove it.")
             stream = container.streams.audio[0]
+            clock, begin = stream.time_base or Fraction(1), stream.start_time or 0
+            is_sought = container.format.name == "mp3" and start_s > MP3_MEMORY_S
+            position = 0
+            if is_sought:  # by reading all packets before it, hence exact
+                container.seek(begin + int((start_s - MP3_MEMORY_S) / clock), stream=stream)
             for packet in container.demux(stream):
                 num_packets += packet.size > 0
                 for frame in packet.decode():
                     if frame.samples:
+                        if is_sought and num_frames == 0:
+                            late = (frame.pts or begin) - begin
+                            position = round(late * clock * frame.sample_rate)
                         num_frames += 1
-                        yield frame.sample_rate, _frame_samples(path, frame)
-            if num_frames == 0:
+                        samples = _frame_samples(path, frame)
+                        yield position, frame.sample_rate, samples
+                        position += samples.shape[1]
+            if num_frames == 0 and not is_sought:
                 raise AudioError(
                     f"'{path.name}' holds no samples that can be decoded. Replace or remove it."
                 )

@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from rave_runs import RATE_HZ, checkpoint, train
 
 from rave.audio import read_audio
+from rave.audio_formats import decode_blocks
 from rave.audio_store import open_audio
 from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_audio
 
@@ -152,6 +153,19 @@ def test_lazy_crops_are_parts_of_the_whole_file(tmp_path, rate_hz, suffix):
     end = store.read(file, file.num_samples - 10, 5000)
     assert end.shape == (1, 5000)
     assert not end[0, 4000:].any()
+
+
+def test_an_mp3_is_read_from_any_second_as_from_its_beginning(tmp_path):
+    """Also without the table of its frames, as recordings of streams are."""
+    write(tmp_path / "a.mp3", 0.3 * noise(8 * 44100) + sine(440, 44100, 8.0, 0.3), 44100)
+    (tmp_path / "b.mp3").write_bytes((tmp_path / "a.mp3").read_bytes()[2000:])
+    for name in "ab":
+        path = tmp_path / f"{name}.mp3"
+        whole = np.concatenate([block for _, block in decode_blocks(path)], axis=1)
+        for start_s in (1, 2, 3, 6, 7):
+            part = np.concatenate([block for _, block in decode_blocks(path, start_s)], axis=1)
+            assert np.array_equal(part, whole[:, start_s * 44100 :])
+        assert list(decode_blocks(path, 1000)) == []
 
 
 def test_a_lazy_database_trains(tmp_path):
