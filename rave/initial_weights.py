@@ -26,11 +26,13 @@ class InitialWeights:
     """What was taken from a run.
 
     Attributes:
+        fingerprint: Of the codec that the run is.
         has_discriminator: Whether the discriminators' weights were among it.
         largest_difference: Of what the two models make of the same noise, relative to the largest
             value: 0 unless they differ in more than weights, such as in being causal.
     """
 
+    fingerprint: str
     has_discriminator: bool
     largest_difference: float
 
@@ -50,7 +52,7 @@ def take_weights(model: RAVE, discriminator: nn.Module, run: Path) -> InitialWei
         raise ValueError(
             f"'{run}' is an export, which cannot be trained. Give the run that it was made from."
         )
-    source, _ = load_run(run)
+    source, codec_format = load_run(run)
     found, own = source.state_dict(), model.state_dict()
     _check_fit(found, own, run)
     model.load_state_dict({**own, **found})
@@ -58,7 +60,7 @@ def take_weights(model: RAVE, discriminator: nn.Module, run: Path) -> InitialWei
     is_fitting = _shapes(judges) == _shapes(discriminator.state_dict())
     if is_fitting:
         discriminator.load_state_dict(judges)
-    return InitialWeights(is_fitting, _difference(model, source))
+    return InitialWeights(codec_format.fingerprint, is_fitting, _difference(model, source))
 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

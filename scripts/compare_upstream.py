@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import upstream_exports
@@ -47,6 +47,13 @@ COLUMNS = (
     *("model", "filter bank", "latents", "decoder", "audio", "back: latents", "back: audio"),
     *(".ts: encode", "decode", "streaming: encode", "decode"),
 )
+# More that its `rave export` can do, with a v2.
+FLAGS = {
+    "export-fidelity": ("--fidelity=0.6",),
+    "export-rate": ("--sr=88200",),
+    "export-rate-streaming": ("--sr=88200", "--streaming"),
+}
+EXPORTED = ("`rave export` of acids-rave", "encode", "decode")
 HEADS = (
     *("`rave train` of acids-rave", "opened here", "two steps here, opened there"),
     "two steps more there, opened here",
@@ -63,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("work", type=Path, metavar="WORK_DIR", help="for environment and runs")
     options.add_argument(
-        "--only", nargs="+", metavar="NAME", default=(*KINDS, *TRAINED), help="some models or runs"
+        "--only", nargs="+", metavar="NAME", default=(*KINDS, *FLAGS, *TRAINED), help="some rows"
     )
     options.add_argument("--table", type=Path, metavar="FILE.md", help="write the table there too")
     return options
@@ -91,22 +98,20 @@ class Comparison:
         """Return the row of a model of the family."""
         folder = self.work / "runs" / kind
         stages = folder / "stages.npz"
-        if not stages.exists():
-            run_there(self.python, str(FAMILY), "build", kind, str(folder))
+        self._build(kind, folder)
         opened = self._checked(compare(folder, stages))
         row = [kind, *(opened.get(name, "") for name in COLUMNS[1:5])]
         back = self._checked(self._back(kind, folder))
         row += [back["latents"], back["audio"]]
         for flags in ((), ("--streaming",)):
-            try:
-                made = upstream_exports.export(self.python, folder, folder / "ts", *flags)
-            except ValueError as error:
-                self.notes.append(f"{kind} {' '.join(('export', *flags))}: {error}")
-                row += ["–", "–"]
-                continue
-            found = self._checked(upstream_exports.compare(made))
-            row += [found.get("encode", ""), found.get("decode", "")]
+            row += self._exported(kind, folder, flags)
         return row
+
+    def of_flags(self, name: str) -> Row:
+        """Return the row of a way to export a v2."""
+        flags, folder = FLAGS[name], self.work / "runs" / "v2"
+        self._build("v2", folder)
+        return [f"v2 {' '.join(flags)}", *self._exported("v2", folder, flags)]
 
     def of_trained(self, name: str) -> Row:
         """Return the row of a run that acids-rave trains."""
@@ -116,6 +121,19 @@ class Comparison:
         told = self._checked(dict(zip(HEADS[1:], found, strict=True)))
         words = " ".join((run.config, *run.flags))
         return [f"{words}, on its {run.dataset} LMDB", *told.values()]
+
+    def _build(self, kind: str, folder: Path) -> None:
+        if not (folder / "stages.npz").exists():
+            run_there(self.python, str(FAMILY), "build", kind, str(folder))
+
+    def _exported(self, kind: str, folder: Path, flags: Sequence[str]) -> Row:
+        try:
+            made = upstream_exports.export(self.python, folder, folder / "ts", *flags)
+        except ValueError as error:
+            self.notes.append(f"`export {' '.join(flags)}` of {kind}: {error}")
+            return ["–", "–"]
+        found = self._checked(upstream_exports.compare(made))
+        return [found.get("encode", ""), found.get("decode", "")]
 
     def _back(self, kind: str, folder: Path) -> dict[str, float]:
         is_stereo = kind.endswith("+stereo")
@@ -134,24 +152,30 @@ class Comparison:
 def run(options: argparse.Namespace) -> Result:
     """Build, compare, and print the tables."""
     comparison = Comparison(options.work.absolute())
-    tables: list[tuple[Sequence[str], list[Row]]] = [(COLUMNS, []), (HEADS, [])]
-    for name in options.only:
-        is_trained = name in TRAINED
-        try:
-            row = comparison.of_trained(name) if is_trained else comparison.of_kind(name)
-        except ValueError as error:
-            row = [name, str(error)]
-            comparison.num_failed += 1
-        print(" | ".join(row), file=sys.stderr, flush=True)
-        tables[is_trained][1].append(row)
-    text = "\n\n".join(_table(heads, rows) for heads, rows in tables if rows)
+    ways: tuple[tuple[Sequence[str], Container[str], Callable[[str], Row]], ...] = (
+        (COLUMNS, set(options.only) - {*FLAGS, *TRAINED}, comparison.of_kind),
+        (EXPORTED, FLAGS, comparison.of_flags),
+        (HEADS, TRAINED, comparison.of_trained),
+    )
+    tables, figures = [], dict[str, Row]()
+    for heads, names, row_of in ways:
+        rows = []
+        for name in [name for name in options.only if name in names]:
+            try:
+                rows.append(row_of(name))
+            except ValueError as error:
+                rows.append([name, str(error)])
+                comparison.num_failed += 1
+            figures[name] = rows[-1][1:]
+            print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
+        tables += [_table(heads, rows)] if rows else []
+    text = "\n\n".join(tables)
     if comparison.notes:
         text += "\n\nWhat acids-rave itself cannot do:\n\n"
         text += "\n".join(f"- {note}" for note in comparison.notes)
     if options.table is not None:
         with atomic_write(options.table) as temporary:
             temporary.write_text(text + "\n")
-    figures = {row[0]: row[1:] for _, rows in tables for row in rows}
     return Result(text, {"rows": figures, "notes": comparison.notes}, comparison.num_failed)
 
 

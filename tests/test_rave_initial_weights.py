@@ -9,6 +9,7 @@ from upstream_runs import golden_weights, write_upstream_run, write_whole_run
 from rave import experiment
 from rave.checkpoint import model_weights
 from rave.codec import load_run
+from rave.files import read_json
 from rave.initial_weights import take_weights
 from rave.upstream.export import export_run
 
@@ -99,6 +100,11 @@ def test_training_starts_from_a_run_and_resumes_from_itself(prepared, tmp_path, 
     assert "encoder, decoder and discriminators" in capsys.readouterr().err
     old, new = (model_weights(checkpoint(tmp_path / name)) for name in ("old", "new"))
     assert all(torch.equal(old[n], new[n]) for n in old if n.startswith(("encoder", "decoder")))
+    fingerprint = load_run(tmp_path / "old")[1].fingerprint
+    assert read_json(tmp_path / "new" / "initial.json", "origin") == {
+        "run": str(tmp_path / "old"),
+        "fingerprint": fingerprint,
+    }
     assert train(prepared, tmp_path / "new", "MAX_STEPS=2", lazy[1], options=options) == 0
     assert "weights of" not in capsys.readouterr().err
     assert checkpoint(tmp_path / "new")["global_step"] == 2

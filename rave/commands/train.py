@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import Result, add_device, add_seed, add_settings, command_parser
+from rave.files import write_json
 
 if TYPE_CHECKING:
     from rave.audio_store import AudioStore
     from rave.trainer import Loaders
     from rave.training import RaveSystem, RaveTraining
 
+ORIGIN = "initial.json"  # in a run folder: whose weights it started from
 SAME_MODEL = 1e-3  # of the largest value: what two ways to compute the same may differ by
 
 
@@ -73,9 +75,12 @@ def run(options: argparse.Namespace) -> Result:
         return Result(config.rstrip(), {"config": config})
     system = RaveSystem(model, training)
     resumed_from = finished_steps(options.out)
+    origin = None
     if options.initialise_from is not None and not resumed_from:
-        _initialise(system, options.initialise_from)
+        origin = _initialise(system, options.initialise_from)
     experiment.save_run(options.out, "rave", model_config, config)
+    if origin is not None:
+        write_json(options.out / ORIGIN, origin)
     fit(
         system,
         lambda start_step: _loaders(store, training, start_step),
@@ -88,8 +93,8 @@ def run(options: argparse.Namespace) -> Result:
     return _result(system, options.out, resumed_from)
 
 
-def _initialise(system: RaveSystem, run: Path) -> None:
-    """Take the weights of a run, and tell what was taken."""
+def _initialise(system: RaveSystem, run: Path) -> dict[str, str]:
+    """Take the weights of a run, tell what was taken, and return what to keep of it."""
     from rave.initial_weights import take_weights
 
     taken = take_weights(system.model, system.discriminator, run)
@@ -103,6 +108,7 @@ def _initialise(system: RaveSystem, run: Path) -> None:
             "activations and noise the same?",
             file=sys.stderr,
         )
+    return {"run": str(run.absolute()), "fingerprint": taken.fingerprint}
 
 
 def _with_data_format(settings: list[str], sample_rate_hz: int, num_channels: int) -> list[str]:
