@@ -43,16 +43,15 @@ def canary(tmp_path):
 
 @pytest.fixture
 def refused(capsys, canary):
-    """Return a function that runs a command, which must refuse, and returns its one sentence."""
+    """Return a function that runs a command, which must refuse, and returns why."""
 
     def call(command, *arguments):
         capsys.readouterr()
         assert command([str(argument) for argument in arguments]) == 2
         assert not canary.exists()
         out, err = capsys.readouterr()
-        told = [line for line in err.splitlines() if ": error: " in line]
-        assert (out, len(told)) == ("", 1)
+        assert (out, err.count(": error: ")) == ("", 1)
         assert "Traceback" not in err
-        return told[0]
+        return err.partition(": error: ")[2]
 
     return call

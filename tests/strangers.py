@@ -1,6 +1,7 @@
 """Runs and folders of every kind, to be spoilt as a stranger might."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from diffwave_data import autoregression, write_latent_folder
 from lmnt_runs import make_checkpoint
 from upstream_runs import write_upstream_run
 
-from diffwave import run
+from diffwave.run import KIND as DIFFUSION
 from rave import experiment
 from rave.checkpoint import last_checkpoint
 from rave.codec import load_codec
@@ -39,8 +40,8 @@ def our_run(folder: Path, kind: str, package: str, recipe: str, *settings: str) 
 def diffusion_run(folder: Path) -> Path:
     """Write a run of diffwave.train."""
     sizes = ("NUM_BLOCKS=1", "HIDDEN_CHANNELS=8", "RAW_SIZE=4", "LATENT_SIZE=4")
-    made = our_run(folder, run.KIND, "diffwave", "tiny", *sizes)
-    run.save_header(made, latents_of(folder.parent / "its latents"))
+    made = our_run(folder, DIFFUSION, "diffwave", "tiny", *sizes)
+    replace(latents_of(folder.parent / "its latents"), files=[]).write(made)
     return made
 
 
@@ -48,7 +49,7 @@ def prior_run(folder: Path) -> Path:
     """Write a run of rave train_prior."""
     sizes = ("NUM_BLOCKS=1", "HIDDEN_CHANNELS=4", "SKIP_CHANNELS=4", "RAW_SIZE=4", "LATENT_SIZE=2")
     made = our_run(folder, PRIOR, "rave", "prior/default", *sizes, "SEED=0")
-    run.save_header(made, latents_of(folder.parent / "its latents"))
+    replace(latents_of(folder.parent / "its latents"), files=[]).write(made)
     return made
 
 

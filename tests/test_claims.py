@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffwave_data import RATE_HZ
 from rave_models import write_run
-from strangers import audio_of, edit_header, latents_of
+from strangers import audio_of, edit_header, format_of, latents_of
 from test_rave_upstream_lmdb import LAZY, lazy_record, write_database
 from upstream_runs import CHECKPOINT, checkpoint_of, golden_weights, write_upstream_run
 
@@ -29,7 +29,6 @@ def one_file(**changes):
         one_file(path="..\\out.npy"),
         one_file(path=""),
         one_file(path=3),
-        one_file(source_num_samples=10**15),
         one_file(source_num_samples=-1),
         one_file(source_sample_rate_hz=10**12),
         one_file(source_sample_rate_hz=0),
@@ -48,13 +47,23 @@ def one_file(**changes):
     ids=str,
 )
 def test_a_header_of_latents_that_claims_the_impossible_is_refused(changes, tmp_path, refused):
-    """A path out of the folder would be written to; sizes would be allocated or written."""
+    """A path out of the folder would be written to."""
     made = write_run(tmp_path / "run")
     latents_of(tmp_path / "latents")
     edit_header(tmp_path / "latents", **changes)
     command = (main, "decode", made, tmp_path / "latents", tmp_path / "out")
-    assert "latents" in refused(*command)
+    assert "is not the whole header of a latent folder" in refused(*command)
     assert not (tmp_path / "out").exists()
+
+
+def test_no_more_audio_is_written_than_there_are_latents_for(tmp_path, refused):
+    made = write_run(tmp_path / "run")
+    format = format_of(made)
+    latents_of(tmp_path / "latents", codec=format.fingerprint)
+    sizes = {"hop_samples": format.hop_samples, "sample_rate_hz": format.sample_rate_hz}
+    edit_header(tmp_path / "latents", **sizes, **one_file(source_num_samples=10**15))
+    told = refused(main, "decode", made, tmp_path / "latents", tmp_path / "out")
+    assert "claims 1000000000000000 samples for 64 frames" in told
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "NaN", '"a"', "\xff", "{}"])

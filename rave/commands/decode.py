@@ -144,7 +144,7 @@ def decode_file(
         Level, limited samples, and warnings.
 
     Raises:
-        SkipFile: If the latents cannot be read, or are not finite.
+        SkipFile: If the latents cannot be read, are not finite, or are fewer than their audio.
         OSError: If `path` cannot be written.
     """
     import numpy as np
@@ -161,11 +161,16 @@ def decode_file(
         raise SkipFile(str(error)) from error
     if not np.isfinite(latents).all():
         raise SkipFile("it holds NaN or infinite latents. Encode or generate it again.")
+    seconds = entry.source_num_samples / entry.source_sample_rate_hz
+    if seconds > (entry.num_frames + 1) / header.frame_rate_hz:
+        raise SkipFile(
+            f"the header claims {entry.source_num_samples} samples for {entry.num_frames} frames. "
+            "Encode it again."
+        )
     noise = DecoderNoise(codec.format, header.statistics, seed, entry.path)
     meter = LevelMeter()
     rate_hz = codec.format.sample_rate_hz
     out_rate_hz = rate_hz if is_codec_rate else entry.source_sample_rate_hz
-    seconds = entry.source_num_samples / entry.source_sample_rate_hz
     num_samples = round(seconds * rate_hz) if is_codec_rate else entry.source_num_samples
     blocks = resample(meter(codec.decode_blocks(latents, noise)), rate_hz, out_rate_hz)
     quantizer = write_audio(path, blocks, out_rate_hz, codec.format.num_channels, num_samples)
