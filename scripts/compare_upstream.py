@@ -130,7 +130,7 @@ class Comparison:
         try:
             made = upstream_exports.export(self.python, folder, folder / "ts", *flags)
         except ValueError as error:
-            self.notes.append(f"`export {' '.join(flags)}` of {kind}: {error}")
+            self.notes.append(f"`{' '.join(('export', *flags))}` of {kind}: {error}")
             return ["–", "–"]
         found = self._checked(upstream_exports.compare(made))
         return [found.get("encode", ""), found.get("decode", "")]
