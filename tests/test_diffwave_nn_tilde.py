@@ -11,20 +11,30 @@ import pytest
 import torch
 from diffwave_data import autoregression, settings, write_latent_folder
 from nn_host import Host
-from rave_models import SHORT, small_model, write_run
-from upstream_scripts import write_export
+from rave_models import SHORT, codec_of, small_model, write_run
 
+import rave.codec
 from diffwave import export, train
 from diffwave.controls import ControlHeader
 from diffwave.editing import Sampling, generate_long
 from diffwave.run import open_run
-from rave.codec import load_codec, load_run
+from rave.codec import Codec, load_run
+from rave.codec_format import CodecFormat
 from rave.latents import LatentStatistics, write_latents
-from rave.main_cli import main as rave
+from rave.main_cli import main as rave_main
+from rave.upstream.torchscript import CroppedRAVE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 NUM_FRAMES, HOP = 60, 64
 Runs = dict[str, Path]
+
+
+def write_latents_of(form: CodecFormat, folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a latent folder as if a codec had made it."""
+    header, rate_hz = write_latent_folder(folder, arrays, form.fingerprint), form.sample_rate_hz
+    sizes = {"source_sample_rate_hz": rate_hz, "source_num_samples": NUM_FRAMES * HOP}
+    files = [replace(file, **sizes) for file in header.files]
+    replace(header, sample_rate_hz=rate_hz, hop_samples=HOP, files=files).write(folder)
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         f"{label}/{name}.npy": 30 * autoregression(4, NUM_FRAMES, 0.9, seed) + 5
         for seed, (label, name) in enumerate(("xa", "xb", "yc", "yd"))
     }
-    header = write_latent_folder(folder / "latents", arrays, form.fingerprint)
-    header = replace(header, sample_rate_hz=form.sample_rate_hz, hop_samples=HOP)
-    header.write(folder / "latents")
+    write_latents_of(form, folder / "latents", arrays)
     for path in arrays:
         write_latents(folder / "controls" / "loudness" / path, [arrays[path][:1]], 1)
     ControlHeader(
@@ -179,14 +187,16 @@ def test_what_latents_do_not_say_is_filled_with_noise(
     assert (found - wanted[..., :-late])[..., :kept].abs().max() < 1e-4 * wanted.abs().max()
 
 
-def test_a_file_of_acids_rave_is_a_codec_too(tmp_path: Path) -> None:
+def test_a_file_of_acids_rave_is_a_codec_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its latents are the first principal ones; noise fills the others."""
-    theirs = write_export(tmp_path / "theirs.ts", small_model("v2", *SHORT), 3)
-    form = load_codec(theirs, torch.device("cpu")).format
+    theirs, opened = tmp_path / "theirs.ts", codec_of(small_model("v2", *SHORT))
+    form = replace(opened.format, latent_size=3, fingerprint="theirs")
+    seen = Codec(CroppedRAVE(opened.network, 3), form, theirs, opened.device)
+    monkeypatch.setattr(rave.codec, "load_codec", lambda *_, **__: seen)
     arrays = {f"{n}.npy": autoregression(3, NUM_FRAMES, 0.9, seed) for seed, n in enumerate("ab")}
-    header = write_latent_folder(tmp_path / "latents", arrays, form.fingerprint)
-    header = replace(header, sample_rate_hz=form.sample_rate_hz, hop_samples=HOP)
-    header.write(tmp_path / "latents")
+    write_latents_of(form, tmp_path / "latents", arrays)
     arguments = [str(tmp_path / "latents"), "--out", str(tmp_path / "run"), "--config", "tiny"]
     assert train.main([*arguments, *settings()]) == 0
     host = write({"plain": tmp_path / "run", "codec": theirs}, tmp_path / "live.ts")
@@ -203,7 +213,7 @@ def test_what_does_not_fit_is_refused(
     other = str(write_run(tmp_path / "other", "v2", *SHORT, seed=1))
     (tmp_path / "there.ts").touch()
     ours = str(tmp_path / "ours.ts")
-    assert rave(["export", codec, ours]) == 0
+    assert rave_main(["export", codec, ours]) == 0
     for arguments, words in (
         ([run, out], "add --codec RUN"),
         ([run, out, "--codec", ours], "cannot be made another stream; give the run that it is of"),
