@@ -1,20 +1,17 @@
-"""The folder of generated latents, and how they compare with the training latents."""
+"""How generated latents compare with the training latents."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rave.latents import GENERATED, HEADER_NAME, LatentFile, LatentHeader
+from rave.latents import HEADER_NAME, LatentHeader
 
 BLOCK_FRAMES = 4096
-CLIPS = "generated_*.npy"
 # Told as far off: level of all dimensions beyond these factors of the training latents' level.
 QUIET, LOUD = 0.5, 2.0
 # or a mean of a dimension this many of its standard deviations away.
@@ -77,57 +74,6 @@ def varying(training_std: NDArray[Any]) -> NDArray[np.bool_]:
 def _blocks(raw: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
     for start in range(0, raw.shape[1], BLOCK_FRAMES):
         yield np.asarray(raw[:, start : start + BLOCK_FRAMES], dtype=np.float64)
-
-
-def check_output(folder: Path, is_forced: bool) -> None:
-    """Check that generated latents may be written into a folder.
-
-    Clips without a header are of a command that was interrupted; this one makes them again.
-
-    Raises:
-        ValueError: If it is a file, holds latents of real audio, or is not empty and not forced.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"'{folder}' is a file; a folder is needed for the latents.")
-    if (folder / HEADER_NAME).exists() and LatentHeader.read(folder).contents != GENERATED:
-        raise ValueError(
-            f"'{folder}' holds latents of real audio, which are never overwritten. "
-            "Choose another folder."
-        )
-    if is_forced or not folder.exists():
-        return
-    other = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    if HEADER_NAME not in other:
-        other = [name for name in other if not fnmatch(name, CLIPS)]
-    if other:
-        what = "latents" if HEADER_NAME in other else f"other files (first: '{other[0]}')"
-        raise ValueError(
-            f"'{folder}' already holds {what}. Choose another folder, or add --force to write "
-            "into it."
-        )
-
-
-def clear(folder: Path) -> None:
-    """Remove what an earlier command generated in a folder."""
-    (folder / HEADER_NAME).unlink(missing_ok=True)  # a header must not outlive its latents
-    for path in folder.glob(CLIPS):
-        path.unlink()
-
-
-def write_header(folder: Path, num_frames: dict[str, int], header: LatentHeader, seed: int) -> None:
-    """Write the header of generated latents.
-
-    Args:
-        folder: Holds them.
-        num_frames: Of each file.
-        header: Of the training latents.
-        seed: That they were generated from.
-    """
-    files = [
-        LatentFile(name, count, None, header.sample_rate_hz, count * header.hop_samples)
-        for name, count in num_frames.items()
-    ]
-    replace(header, contents=GENERATED, files=files, seed=seed).write(folder)
 
 
 def find_header(path: Path) -> LatentHeader | None:

@@ -55,13 +55,14 @@ NAMES = {
 # What the patched diffwave can predict.
 PREDICTIONS = ("epsilon", "v", "x0")
 LINK_BYTES = 64
+NUMBERED = re.compile(r"weights-(\d+)\.pt")
 GATED = re.compile(r".*\.(dilated_conv|conditioner_projection)\.(weight|bias)")
 
 
 def is_lmnt_run(path: Path) -> bool:
     """Return whether `path` is a folder of the patched lmnt diffwave, or its weights file."""
     if path.is_dir():
-        return (path / WEIGHTS).exists() and not (path / "run.json").exists()
+        return weights_file(path).exists() and not (path / "run.json").exists()
     return path.suffix == ".pt" and path.exists()
 
 
@@ -69,16 +70,19 @@ def weights_file(path: Path) -> Path:
     """Return the checkpoint of a run folder; a checkpoint is itself.
 
     weights.pt is a link to the newest checkpoint. Where a copy has made a text of the link, as
-    file systems without links do, the text is followed.
-
-    Args:
-        path: Where `is_lmnt_run`.
+    file systems without links do, the text is followed; where it has left the link out, or it leads
+    nowhere, the newest of weights-STEP.pt is taken.
     """
-    path = path / WEIGHTS if path.is_dir() else path
+    if path.is_dir():
+        folder, path = path, path / WEIGHTS
+        matches = [NUMBERED.fullmatch(found.name) for found in folder.glob("weights-*.pt")]
+        saved = {int(match[1]): folder / match[0] for match in matches if match}
+        if not path.exists() and saved:
+            return saved[max(saved)]
     if path.exists() and path.stat().st_size <= LINK_BYTES:
-        text = path.read_bytes()
-        if re.fullmatch(rb"weights-\d+\.pt\s*", text):
-            return path.with_name(text.decode().strip())
+        text = path.read_bytes().decode(errors="replace").strip()
+        if NUMBERED.fullmatch(text):
+            return path.with_name(text)
     return path
 
 

@@ -17,7 +17,7 @@ from diffwave.settings import TrainingSettings
 from rave.experiment import build_training, check_run, parse_recipe, rebuild_model
 from rave.files import read_header, write_json
 from rave.gin_text import read_bindings
-from rave.latents import HEADER_NAME, LatentHeader
+from rave.latents import LatentHeader
 
 KIND = "diffwave"
 DATA_FORMAT, DATA_VERSION, DATA_NAME = "rave-diffwave-data", 1, "data.json"
@@ -40,27 +40,6 @@ class DiffusionRun:
     model: LatentDiffusion
     header: LatentHeader
     num_steps: int
-
-
-def save_header(folder: Path, header: LatentHeader) -> None:
-    """Write what generation needs to know of the training latents.
-
-    Raises:
-        ValueError: If the run was begun on other latents.
-    """
-    header = replace(header, files=[], skipped={})
-    path = folder / HEADER_NAME
-    if path.exists():
-        found = LatentHeader.read(folder)
-        header.check_matches(found, "The latent folder", f"run '{folder}'")
-        if found.statistics != header.statistics:
-            raise ValueError(
-                f"Run '{folder}' was begun on latents with other statistics "
-                f"({found.statistics.num_frames} frames; these have "
-                f"{header.statistics.num_frames}). Give it the same latents, or another --out."
-            )
-        return
-    header.write(folder)
 
 
 def open_run(folder: Path) -> DiffusionRun:

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> Result:
     from diffwave.dataset import FixedSegments, SegmentDataset, split_clips
     from diffwave.latent_diagnosis import white_latents
     from diffwave.reference_loss import REFERENCE_SEGMENTS
-    from diffwave.run import KIND, TrainingData, open_run, save_header
+    from diffwave.run import KIND, TrainingData, open_run
     from diffwave.skill import save_skill, skill_bins
     from diffwave.training import (
         DiffusionSystem,
@@ -87,6 +87,7 @@ def run(options: argparse.Namespace) -> Result:
     from rave.device import choose_device
     from rave.experiment import build_model, build_training, resolved_config, save_run
     from rave.files import check_output_folder
+    from rave.latent_models import save_header
     from rave.latents import LatentHeader
     from rave.trainer import Loaders, StepBatches, fit
 

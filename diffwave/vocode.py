@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rave.command import Result
 
@@ -20,6 +21,7 @@ USED_OPTIONS = {
     "seed", "device", "force", "json", "verbose",
 }  # fmt: skip
 SUFFIXES = (".wav", ".flac")
+SPEC, JOURNAL_NAME = ".spec.npy", ".inference.jsonl"
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,8 @@ def vocode(options: argparse.Namespace, vocoder: Vocoder, defaults: argparse.Nam
         ValueError: If an option does not belong to such a run, or an input does not fit it.
         AudioError: If the audio to follow cannot be read.
     """
-    import torch
     from tqdm import tqdm
 
-    from rave.audio import write_audio
     from rave.device import choose_device
 
     device = choose_device(options.device)
@@ -60,36 +60,119 @@ def vocode(options: argparse.Namespace, vocoder: Vocoder, defaults: argparse.Nam
                 f"'{options.run}' is a model of audio; it knows no --{_option(name)}. Its options "
                 "are --spectrogram or --from-audio, --seconds, --count, --fast and --seed."
             )
+    vocoder.model.to(device)
+    vocoder.model.steps_of(_betas(options, vocoder))  # its checks only
+    if any(
+        path is not None and path.is_dir() for path in (options.spectrogram, options.from_audio)
+    ):
+        return _vocode_folder(options, vocoder)
     count = 1 if options.count is None else options.count
     paths = _outputs(options.out, count, options.force)
     task = _task(options, vocoder)
-    model = vocoder.model.to(device)
-    spectrogram = None if task.spectrogram is None else task.spectrogram.to(device)
-    betas = model.fast_betas if options.is_fast else model.betas
-    model.steps_of(betas)  # its checks only
+    num_steps = len(_betas(options, vocoder))
     items = []
-    with tqdm(desc="audio", total=count * len(betas), unit="step", file=sys.stderr) as bar:
+    with tqdm(desc="audio", total=count * num_steps, unit="step", file=sys.stderr) as bar:
         for index, path in enumerate(paths):
-            generator = torch.Generator().manual_seed(options.seed + index)
-            noise = torch.randn(1, task.num_samples, generator=generator).to(device)
-            audio = model.sample(noise, spectrogram, generator, options.is_fast, bar.update)
-            block = audio.cpu().numpy()
-            written = write_audio(path, [block], vocoder.sample_rate_hz, 1, task.num_samples)
-            items.append({"file": str(path), "peak": float(written.peak)})
+            seed = options.seed + index
+            peak = _write(path, vocoder, task, seed, options.is_fast, bar.update)
+            items.append({"file": str(path), "peak": peak})
     duration_s = task.num_samples / vocoder.sample_rate_hz
     lines = [
         f"Made {count} of {duration_s:.2f} s at {vocoder.sample_rate_hz} Hz:",
         *(f"  {item['file']}: peak {item['peak']:.2f}" for item in items),
     ]
-    figures = {
+    figures = {**_figures(options, vocoder), "duration_s": duration_s, "items": items}
+    return Result("\n".join(lines), figures)
+
+
+def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
+    """Write the audio of every spectrogram, or of every recording, of a folder.
+
+    Each is what the command makes of that file alone.
+    """
+    from diffwave.lmnt import weights_file
+    from rave.audio import list_audio_files
+    from rave.batch import SkipFile, process_files
+    from rave.files import Journal, check_output_folder, remove_partials, source_stamp
+    from rave.latents import latent_paths
+
+    folder: Path = options.from_audio if options.spectrogram is None else options.spectrogram
+    if options.count is not None:
+        raise ValueError(f"--count does not go with a folder ('{folder}'): one each is made.")
+    _check_condition(options, vocoder)
+    check_output_folder(options.out, folder)
+    if options.spectrogram is None:
+        sources = list_audio_files(folder)
+    else:
+        found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*" + SPEC)}
+        sources = {name.removesuffix(SPEC): path for name, path in sorted(found.items())}
+    if not sources:
+        raise ValueError(f"'{folder}' holds no files that end in {SPEC}.")
+    names = latent_paths(sources)  # a.wav, or a.flac.wav beside an a.wav.wav
+    outputs = {name: options.out / (names[name].removesuffix(".npy") + ".wav") for name in sources}
+    settings = {
+        "run": source_stamp(weights_file(options.run)),
+        "is_audio": options.spectrogram is None,
+        "is_fast": options.is_fast,
+        "seed": options.seed,
+    }
+    journal = Journal(options.out / JOURNAL_NAME, settings, force=options.force)
+    there = [path for path in outputs.values() if path.exists()]
+    if there and not journal.path.exists() and not options.force:
+        raise ValueError(f"'{there[0]}' exists; add --force to replace it, or name another folder.")
+    remove_partials(options.out)
+
+    def work(name: str, source: Path) -> dict[str, float]:
+        try:
+            task = _following(source, vocoder, is_audio=options.spectrogram is None)
+        except ValueError as error:
+            raise SkipFile(str(error)) from error
+        return {"peak": _write(outputs[name], vocoder, task, options.seed, options.is_fast)}
+
+    report = process_files(sources, work, lambda name: outputs[name], journal, "audio")
+    if not report.records:
+        raise ValueError(f"No file of '{folder}' can be used. {report.summary('Made audio of')}")
+    items = [
+        {"file": str(outputs[name]), "peak": record["peak"]}
+        for name, record in report.records.items()
+    ]
+    figures = {**_figures(options, vocoder), **report.figures, "items": items}
+    return Result(report.summary("Made audio of"), figures, len(report.skipped))
+
+
+def _betas(options: argparse.Namespace, vocoder: Vocoder) -> list[float]:
+    return vocoder.model.fast_betas if options.is_fast else vocoder.model.betas
+
+
+def _figures(options: argparse.Namespace, vocoder: Vocoder) -> dict[str, Any]:
+    return {
         "kind": "audio",
         "sample_rate_hz": vocoder.sample_rate_hz,
-        "duration_s": duration_s,
-        "num_steps": len(betas),
+        "num_steps": len(_betas(options, vocoder)),
         "train_steps": vocoder.num_steps,
-        "items": items,
     }
-    return Result("\n".join(lines), figures)
+
+
+def _write(
+    path: Path,
+    vocoder: Vocoder,
+    task: Audible,
+    seed: int,
+    is_fast: bool,
+    progress: Callable[[], object] = lambda: None,
+) -> float:
+    """Write one file, and return its peak."""
+    import torch
+
+    from rave.audio import write_audio
+
+    device = vocoder.model.step_table.device
+    spectrogram = None if task.spectrogram is None else task.spectrogram.to(device)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(1, task.num_samples, generator=generator).to(device)
+    audio = vocoder.model.sample(noise, spectrogram, generator, is_fast, progress)
+    block = audio.cpu().numpy()
+    return float(write_audio(path, [block], vocoder.sample_rate_hz, 1, task.num_samples).peak)
 
 
 def _option(name: str) -> str:
@@ -114,10 +197,20 @@ def _outputs(out: Path, count: int, is_forced: bool) -> list[Path]:
 
 
 def _task(options: argparse.Namespace, vocoder: Vocoder) -> Audible:
-    import torch
+    _check_condition(options, vocoder)
+    if vocoder.num_samples is not None:
+        if options.seconds is None:
+            return Audible(vocoder.num_samples, None)
+        if not 0 < options.seconds < float("inf"):
+            raise ValueError(f"--seconds is {options.seconds}; a number above 0 is needed.")
+        return Audible(max(round(options.seconds * vocoder.sample_rate_hz), 1), None)
+    if options.spectrogram is not None:
+        return _following(options.spectrogram, vocoder, is_audio=False)
+    return _following(options.from_audio, vocoder, is_audio=True)
 
-    from diffwave.waveform import HOP_SAMPLES
 
+def _check_condition(options: argparse.Namespace, vocoder: Vocoder) -> None:
+    """Check that there is something to follow, exactly if the model takes it."""
     if vocoder.num_samples is not None:
         for name, value in (
             ("--spectrogram", options.spectrogram),
@@ -125,32 +218,38 @@ def _task(options: argparse.Namespace, vocoder: Vocoder) -> Audible:
         ):
             if value is not None:
                 raise ValueError(f"'{options.run}' was trained without spectrograms: no {name}.")
-        if options.seconds is None:
-            return Audible(vocoder.num_samples, None)
-        if not 0 < options.seconds < float("inf"):
-            raise ValueError(f"--seconds is {options.seconds}; a number above 0 is needed.")
-        return Audible(max(round(options.seconds * vocoder.sample_rate_hz), 1), None)
+        return
     if options.seconds is not None:
         raise ValueError("--seconds does not go with a spectrogram, which has a length of its own.")
     if (options.spectrogram is None) == (options.from_audio is None):
         raise ValueError(
             f"'{options.run}' makes audio of a spectrogram: add --spectrogram F.spec.npy, or "
-            "--from-audio F (not both)."
+            "--from-audio F (not both), a file or a folder."
         )
-    if options.spectrogram is not None:
-        found = _read_spectrogram(options.spectrogram, vocoder.model.num_mels)
-    else:
-        found = _spectrogram_of(options.from_audio, vocoder)
+    if options.spectrogram is None and not vocoder.has_known_window:
+        raise ValueError(
+            "The run was trained on spectrograms of another window than 1024 samples, which cannot "
+            "be made here. Give one with --spectrogram."
+        )
+
+
+def _following(path: Path, vocoder: Vocoder, *, is_audio: bool) -> Audible:
+    import torch
+
+    from diffwave.waveform import HOP_SAMPLES
+
+    read = _spectrogram_of if is_audio else _read_spectrogram
+    found = read(path, vocoder)
     return Audible(found.shape[1] * HOP_SAMPLES, found[None].to(torch.float32))
 
 
-def _read_spectrogram(path: Path, num_mels: int) -> Tensor:
+def _read_spectrogram(path: Path, vocoder: Vocoder) -> Tensor:
     import numpy as np
     import torch
 
     from diffwave.spectrogram import open_spectrogram
 
-    found = np.array(open_spectrogram(path, num_mels, None))
+    found = np.array(open_spectrogram(path, vocoder.model.num_mels, None))
     if found.shape[1] == 0 or not np.isfinite(found).all():
         raise ValueError(f"'{path}' holds no frames, or values that are no numbers.")
     return torch.from_numpy(found)
@@ -163,11 +262,6 @@ def _spectrogram_of(path: Path, vocoder: Vocoder) -> Tensor:
     from diffwave.waveform import HOP_SAMPLES
     from rave.audio import read_audio
 
-    if not vocoder.has_known_window:
-        raise ValueError(
-            "The run was trained on spectrograms of another window than 1024 samples, which cannot "
-            "be made here. Give one with --spectrogram."
-        )
     transform = LogMel(vocoder.sample_rate_hz, HOP_SAMPLES, vocoder.model.num_mels)
     audio = read_audio(path, vocoder.sample_rate_hz, 1)[0]
     return torch.from_numpy(transform.of_lmnt_diffwave(audio))

@@ -263,6 +263,11 @@ def load_run(
     Raises:
         ValueError: If it is neither, is damaged, or has no averaged weights.
     """
+    if path.suffix == ".ts":
+        raise ValueError(
+            f"'{path}' is an exported file; a run is needed here. Give the run folder that it was "
+            "made from."
+        )
     fingerprint = None
     if upstream.is_run(path):
         model, fingerprint = upstream.open_run(path, ema)

@@ -1,8 +1,10 @@
 """A trained autoencoder as ONNX: `encoder.onnx`, `decoder.onnx`, and `codec.json` beside them.
 
 encoder.onnx   audio (1, C, n·hop) → mean, std (1, D, n)
-decoder.onnx   latents (1, D, n), for decoders with noise also noise (1, C·M, n·hop/M) uniform in
-               [-1, 1) → audio (1, C, n·hop)
+decoder.onnx   latents (1, D + A, n), the lowest A rows from N(0, 1) (num_noise_rows in codec.json),
+               and for those with noise (1, C·M, n·hop/M) uniform in [-1, 1) → audio (1, C, n·hop)
+
+What a model has learnt of source and target (AdaIN) is fixed in them.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rave.blocks.adain import AdaIN
+from rave.blocks.bottleneck import Discrete
 from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.files import atomic_write
@@ -51,7 +55,8 @@ def _inputs(model: RAVE, codec_format: CodecFormat, num_frames: int) -> list[dic
     draw = torch.Generator().manual_seed(num_frames)
     size = 1, model.num_channels, num_frames * model.hop_samples
     audio = 0.3 * torch.randn(size, generator=draw)
-    latents = {"latents": torch.randn(1, model.latent_size, num_frames, generator=draw)}
+    num_rows = model.latent_size + model.num_noise_rows
+    latents = {"latents": torch.randn(1, num_rows, num_frames, generator=draw)}
     if codec_format.noise_rows:
         steps = num_frames * codec_format.noise_steps_per_frame
         rows = torch.rand(1, codec_format.noise_rows, steps, generator=draw)
@@ -60,7 +65,7 @@ def _inputs(model: RAVE, codec_format: CodecFormat, num_frames: int) -> list[dic
 
 
 def export_onnx(model: RAVE, codec_format: CodecFormat, folder: Path) -> float:
-    """Write a model as ONNX and compare it with torch. Its weight norm is folded in place.
+    """Write a model as ONNX and compare it with torch. Its layers are fixed in place.
 
     Args:
         model: To write.
@@ -79,9 +84,13 @@ def export_onnx(model: RAVE, codec_format: CodecFormat, folder: Path) -> float:
     except ImportError as error:
         raise ValueError(
             f"ONNX needs a package that is not installed ({error.name}). "
-            "Install it with pip install 'rave-diffwave[onnx]'."
+            "Install it with pip install -c constraints.txt -e '.[onnx]'."
         ) from error
     fold_weight_norm(model.eval().requires_grad_(False))
+    for part in list(model.modules()):
+        for name, layer in part.named_children():
+            if isinstance(layer, (AdaIN, Discrete)):
+                setattr(part, name, layer.fixed())
     frames = torch.export.Dim("frames", min=2)
     per_frame = {"audio": model.hop_samples, "latents": 1}
     per_frame["noise"] = codec_format.noise_steps_per_frame

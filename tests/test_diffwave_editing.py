@@ -22,6 +22,7 @@ from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
+from diffwave.task import Task
 from diffwave.windows import Windows, sample_in_windows
 
 MEMORY = 0.9
@@ -353,14 +354,14 @@ def test_edits_keep_what_they_were_given(
 @pytest.mark.parametrize(
     "task",
     [
-        inference.Task("generate", 150),
-        inference.Task("vary", 100, CLIP, strength=0.3),
-        inference.Task("inpaint", 100, CLIP, (30, 50)),
-        inference.Task("continue", 190, CLIP),
+        Task("generate", 150),
+        Task("vary", 100, CLIP, strength=0.3),
+        Task("inpaint", 100, CLIP, (30, 50)),
+        Task("continue", 190, CLIP),
     ],
     ids=lambda task: task.kind,
 )
-def test_remaining_time_counts_every_call_of_the_model(task: inference.Task) -> None:
+def test_remaining_time_counts_every_call_of_the_model(task: Task) -> None:
     calls: list[int] = []
     sampling = make_sampling(make_model(), num_steps=5, progress=calls.append)
     for _ in task.blocks(sampling):

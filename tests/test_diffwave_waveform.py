@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from diffwave import diagnose, export, inference, preprocess
-from diffwave.lmnt_waveform import vocoder_from_checkpoint
+from diffwave.lmnt_waveform import read_vocoder, vocoder_from_checkpoint
 from diffwave.spectrogram import LogMel
 
 GOLDEN = Path(__file__).parent / "golden" / "lmnt_diffwave.npz"
@@ -56,6 +56,19 @@ def write_run(folder: Path, checkpoint: dict[str, Any], is_link: bool = True) ->
     else:
         (folder / "weights.pt").write_text("weights-7.pt")
     return folder
+
+
+@pytest.mark.parametrize("is_dangling", [True, False])
+def test_newest_checkpoint_stands_for_a_lost_link(
+    is_dangling: bool, arrays: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run", make_checkpoint(arrays, "unconditional"))
+    (run / "weights.pt").unlink()
+    if is_dangling:
+        (run / "weights.pt").symlink_to("/nowhere/weights-9.pt")
+    torch.save(make_checkpoint(arrays, "unconditional") | {"step": 10}, run / "weights-10.pt")
+    found = read_vocoder(run)
+    assert found is not None and found.num_steps == 10
 
 
 def write_spectrogram(path: Path, arrays: dict[str, torch.Tensor]) -> Path:
@@ -175,6 +188,65 @@ def test_preprocessed_audio_is_what_from_audio_follows(
         out = str(tmp_path / f"{name}.wav")
         assert inference.main([str(run), out, "--fast", *option]) == 0
     assert (tmp_path / "one.wav").read_bytes() == (tmp_path / "two.wav").read_bytes()
+
+
+@pytest.mark.parametrize("option", ["--spectrogram", "--from-audio"])
+def test_each_of_a_folder_is_what_it_is_alone(
+    option: str,
+    arrays: dict[str, torch.Tensor],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = write_run(tmp_path / "run", make_checkpoint(arrays, "conditional"))
+    folder, out = tmp_path / "recordings", tmp_path / "out"
+    (folder / "sub").mkdir(parents=True)
+    pcm = arrays["pcm"].numpy()
+    for name, audio in (("a.wav", pcm), ("sub/b.wav", pcm[::-1]), ("sub/b.flac", pcm[:4000])):
+        soundfile.write(folder / name, audio, RATE_HZ)
+    assert preprocess.main([str(folder), str(folder), "--waveform", "--mels", "8"]) == 0
+    np.save(folder / "bad.wav.spec.npy", np.zeros((3, 2), np.float32))
+    (folder / "bad.wav").write_bytes(b"no audio")
+    capsys.readouterr()
+    arguments = [str(run), str(out), option, str(folder), "--fast", "--seed", "5"]
+    assert inference.main([*arguments, "--json"]) == 1  # the bad one is named and skipped
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["num_done"], list(figures["skipped"])) == (3, ["bad.wav"])
+    made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.wav"))
+    assert made == ["a.wav", "sub/b.flac.wav", "sub/b.wav.wav"]
+    source = folder / ("sub/b.wav" + (".spec.npy" if option == "--spectrogram" else ""))
+    alone = tmp_path / "alone.wav"
+    assert inference.main([str(run), str(alone), option, str(source), *arguments[4:]]) == 0
+    assert alone.read_bytes() == (out / "sub/b.wav.wav").read_bytes()
+    assert inference.main([*arguments, "--json"]) == 1
+    assert '"num_unchanged": 3' in capsys.readouterr().out
+
+
+def test_folder_is_checked_before_any_work(
+    arrays: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", make_checkpoint(arrays, "conditional"))
+    free = write_run(tmp_path / "free", make_checkpoint(arrays, "unconditional"))
+    folder, out, empty = tmp_path / "recordings", tmp_path / "out", tmp_path / "empty"
+    folder.mkdir()
+    empty.mkdir()
+    out.mkdir()
+    write_spectrogram(folder / "a.wav.spec.npy", arrays)
+    soundfile.write(folder / "a.wav", arrays["pcm"].numpy(), RATE_HZ)
+    before = (folder / "a.wav").read_bytes()
+    (out / "a.wav").write_text("mine")
+    following = ["--spectrogram", str(folder)]
+    for options, words in (
+        ([run, tmp_path / "new", *following, "--count", "2"], "--count does not go with a folder"),
+        ([run, folder, *following, "--force"], "is inside the input folder"),
+        ([run, out, *following], "exists; add --force"),
+        ([run, tmp_path / "new.wav", "--spectrogram", empty], "no files that end in .spec.npy"),
+        ([free, tmp_path / "new", *following], "trained without spectrograms"),
+        ([tmp_path / "none", out, "--fast"], "does not exist, so"),
+    ):
+        assert inference.main([str(option) for option in options]) == 2
+        assert words in capsys.readouterr().err
+    assert (folder / "a.wav").read_bytes() == before
+    assert (out / "a.wav").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

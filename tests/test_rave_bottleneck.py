@@ -158,9 +158,11 @@ def test_gradient_passes_the_quantizer_as_if_it_were_not_there():
     bottleneck = kind_of("discrete").bottleneck
     rows = torch.randn(1, 4, 50, generator=seeded(), requires_grad=True)
     assert torch.equal(bottleneck.posterior(rows).mean, rows)  # not learnt yet
+    assert torch.equal(bottleneck.fixed()(rows)[0], rows)
     bottleneck.learn(bottleneck.posterior(rows), seeded())
     latents = bottleneck.posterior(rows).mean
     assert torch.equal(latents, bottleneck.quantizer(rows)[1])
+    assert torch.equal(bottleneck.fixed()(rows)[0], latents)
     weights = torch.randn(latents.shape, generator=seeded(1))
     (weights * latents).sum().backward()
     assert torch.equal(rows.grad, weights)

@@ -291,3 +291,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     (other / "checkpoints" / "last.ckpt").replace(folder / "checkpoints" / "last.ckpt")
     with pytest.raises(ValueError, match=r"does not fit its model\.gin \(.*net\.0"):
         load_codec(folder, CPU)
+
+
+def test_an_exported_file_is_no_run(tmp_path):
+    with pytest.raises(ValueError, match=r"'.*a\.ts' is an exported file; a run is needed here"):
+        load_run(tmp_path / "a.ts")

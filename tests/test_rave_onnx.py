@@ -11,9 +11,13 @@ from rave.main_cli import main
 
 NOISY = ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")
 STEREO = ("v2", *SHORT, "NUM_CHANNELS=2")
+HYBRID = ("hybrid+adain",)  # a spectrogram, a recurrent network, layers with branches
+DISCRETE = ("discrete", *SHORT)  # rows of noise
 
 
-@pytest.mark.parametrize("recipe", [STEREO, NOISY], ids=["stereo", "noisy"])
+@pytest.mark.parametrize(
+    "recipe", [STEREO, NOISY, HYBRID, DISCRETE], ids=["stereo", "noisy", "hybrid", "discrete"]
+)
 def test_onnx_runtime_gives_what_torch_gives(tmp_path, recipe, capsys):
     reason = "onnxruntime or onnxscript is not installed (extra [onnx])"
     pytest.importorskip("onnxscript", reason=reason)

@@ -177,6 +177,17 @@ def test_commands_train_resume_and_generate(
     np.testing.assert_array_equal(np.load(out / "generated_001.npy"), before)
 
 
+@pytest.mark.parametrize("recipe", ["prior/default", "prior/tiny"])
+def test_shipped_recipes_build(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latent_folder(tmp_path, num_frames=140)
+    arguments = ["train_prior", str(tmp_path / "latents"), "--out", str(tmp_path / "run")]
+    assert main([*arguments, "--config", recipe, "--dry-run"]) == 0
+    assert "prior.LatentPrior.raw_size = %RAW_SIZE" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_trained_prior_knows_more_than_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,7 +213,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     run = str(tmp_path / "run")
     for more, words in (
-        ([str(tmp_path / "latents")], "holds other files"),
+        ([str(tmp_path / "latents")], "latents of real audio, which are never overwritten"),
         ([str(tmp_path / "x"), "--temperature", "-1"], "--temperature is -1.0"),
         ([str(tmp_path / "x"), "--seconds", "0"], "a number above 0"),
         ([str(tmp_path / "x"), "--count", "0"], "at least 1"),

@@ -125,10 +125,12 @@ def test_adaptation_gives_the_source_the_statistics_of_the_target():
     found = layer(source)
     for moment in (torch.mean, torch.std):
         assert torch.allclose(moment(found, dim=-1), moment(target, dim=-1), atol=1e-3)
+    layer.learn_x.zero_()
+    assert torch.allclose(layer.fixed()(source), layer(source), atol=1e-5)
     assert torch.equal(layer.train()(source), source)
     layer.reset()
-    layer.eval().learn_x.zero_()
-    assert torch.equal(layer(source), source)
+    assert torch.equal(layer.fixed()(source), source)
+    assert torch.equal(layer.eval()(source), source)
 
 
 def test_adaptation_learns_the_mean_of_its_blocks():

@@ -74,3 +74,26 @@ class AdaIN(nn.Module):
             mean.zero_()
             std.fill_(1.0)
             count.zero_()
+
+    def fixed(self) -> nn.Module:
+        """Return the layer as it is now for a single item, without branches."""
+        if not (bool(self.num_update_x) and bool(self.num_update_y)):
+            return nn.Identity()
+        scale = self.std_y[:1] / (self.std_x[:1] + self.floor)
+        return Affine(scale, self.mean_y[:1] - self.mean_x[:1] * scale)
+
+
+class Affine(nn.Module):
+    """scale · x + shift, both (1, C, 1)."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.clone())
+        self.register_buffer("shift", shift.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, T) of the input's shape."""
+        return self.scale * x + self.shift

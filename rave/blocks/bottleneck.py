@@ -125,6 +125,13 @@ class Discrete(Bottleneck):
             mean = sums + (rows - rows.detach())  # the gradient passes through
         return mean, torch.full_like(mean, self.std_floor)
 
+    def fixed(self) -> Bottleneck:
+        """Return what it is now, without the branch and without gradients."""
+        noise_rows = self.num_noise_rows
+        return (
+            Coded(self.quantizer, noise_rows) if bool(self.is_enabled) else Bottleneck(noise_rows)
+        )
+
     def posterior(self, rows: Tensor) -> DiagonalGaussian:
         """Return the posterior of the encoder's rows (B, D, N)."""
         mean, std = self(rows)
@@ -152,6 +159,19 @@ class Discrete(Bottleneck):
         is_first = not bool(self.is_enabled)
         self.quantizer.learn(_rows(posterior).detach(), generator, is_first=is_first)
         self.is_enabled.fill_(1)
+
+
+class Coded(Bottleneck):
+    """`Discrete` once its codebooks are learnt."""
+
+    def __init__(self, quantizer: ResidualQuantizer, num_noise_rows: int) -> None:
+        super().__init__(num_noise_rows)
+        self.quantizer = quantizer
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums of codes and the least std, each (B, D, N), of rows (B, D, N)."""
+        mean = self.quantizer(rows)[1]
+        return mean, torch.full_like(mean, self.std_floor)
 
 
 class Spherical(Bottleneck):

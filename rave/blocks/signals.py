@@ -3,8 +3,6 @@
 B batch, C audio channels, T samples, D latent size, N latent frames, S spectrogram frames.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -62,7 +60,7 @@ class MelSpectrogram(nn.Module):
             center=False,
             return_complex=True,
         )
-        spectrum = spectrum / math.sqrt(float(self.window.square().sum()))
+        spectrum = spectrum / self.window.square().sum().sqrt()
         power = torch.view_as_real(spectrum).square().sum(-1)
         mel = torch.matmul(power.transpose(1, 2), self.filters).transpose(1, 2)
         return torch.log1p(mel).reshape(batch, -1, mel.shape[2])

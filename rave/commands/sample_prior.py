@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rave.latents import LatentHeader, LatentStatistics
     from rave.prior import LatentPrior
 
-CLIPS = "generated_*.npy"
-
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave sample_prior`."""
@@ -56,7 +54,8 @@ def run(options: argparse.Namespace) -> Result:
     from tqdm import tqdm
 
     from rave.device import choose_device
-    from rave.latents import GENERATED, HEADER_NAME, LatentFile, write_latents
+    from rave.latent_models import check_output, clear, clip_name, write_header
+    from rave.latents import write_latents
     from rave.upstream.run import is_run
 
     device = choose_device(options.device)
@@ -69,32 +68,27 @@ def run(options: argparse.Namespace) -> Result:
     if options.codec is not None and not is_run(options.run):
         raise ValueError(f"'{options.run}' names its codec itself; leave --codec out.")
     model, header = open_prior(options.run, options.codec)
-    _check_output(options.out, options.force)
+    check_output(options.out, options.force)
     num_frames = max(round(options.seconds * header.frame_rate_hz), 1)
     model.eval().to(device)
     seeds = [(options.seed, index) for index in range(options.count)]
     total = num_frames + model.latent_size - 1
     with tqdm(desc="sample", total=total, unit="frame", file=sys.stderr) as bar:
         latents = model.sample(num_frames, seeds, options.temperature, bar.update).cpu().numpy()
-    (options.out / HEADER_NAME).unlink(missing_ok=True)  # a header must not outlive its latents
-    for path in options.out.glob(CLIPS):
-        path.unlink()
-    files = []
-    for index, clip in enumerate(latents):
-        name = f"generated_{index:03d}.npy"
+    clear(options.out)
+    names = [clip_name(index) for index in range(options.count)]
+    for name, clip in zip(names, latents, strict=True):
         write_latents(options.out / name, [clip], header.latent_size)
-        samples = num_frames * header.hop_samples
-        files.append(LatentFile(name, num_frames, None, header.sample_rate_hz, samples))
     if not header.statistics.num_frames:
         header = replace(header, statistics=_statistics(latents))
-    replace(header, contents=GENERATED, files=files, seed=options.seed).write(options.out)
+    write_header(options.out, dict.fromkeys(names, num_frames), header, options.seed)
     duration_s = num_frames / header.frame_rate_hz
     figures = {
         "folder": str(options.out),
         "num_frames": num_frames,
         "duration_s": duration_s,
         "temperature": options.temperature,
-        "files": [file.path for file in files],
+        "files": names,
     }
     text = f"Generated {options.count} clips of {duration_s:.2f} s in '{options.out}'."
     return Result(text, figures)
@@ -170,18 +164,3 @@ def _statistics(latents: NDArray[np.float32]) -> LatentStatistics:
     zeros = [0.0] * len(std)
     mean = latents.mean(axis=(0, 2)).tolist()
     return LatentStatistics(mean, std.tolist(), zeros, zeros, latents[:, 0].size)
-
-
-def _check_output(folder: Path, is_forced: bool) -> None:
-    """Check that generated latents may be written: into a new folder, or over generated ones."""
-    from rave.latents import GENERATED, HEADER_NAME, LatentHeader
-
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"'{folder}' is a file; a folder is needed for the latents.")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    is_ours = (folder / HEADER_NAME).exists()
-    if not is_ours or LatentHeader.read(folder).contents != GENERATED:
-        raise ValueError(f"'{folder}' holds other files. Choose another folder.")
-    if not is_forced:
-        raise ValueError(f"'{folder}' holds latents. Choose another folder, or add --force.")

@@ -27,7 +27,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("latents", type=Path, metavar="LATENTS_DIR", help="what rave encode wrote")
     options.add_argument("--out", type=Path, required=True, help="run folder")
     options.add_argument(
-        "--config", default="prior/default", help="recipe (default prior/default), or a .gin file"
+        "--config",
+        default="prior/default",
+        help="prior/default, of acids-rave's size, for a GPU (default); prior/tiny, minutes on a "
+        "CPU; or a .gin file",
     )
     add_settings(options)
     add_device(options)
@@ -44,6 +47,7 @@ def run(options: argparse.Namespace) -> Result:
     from rave.checkpoint import finished_steps
     from rave.device import choose_device
     from rave.files import check_output_folder
+    from rave.latent_models import save_header
     from rave.latents import LatentDataset, split_names
     from rave.prior import principal_axes
     from rave.prior_training import HELD_OUT_SEGMENTS, PriorSegments, PriorSystem
@@ -76,7 +80,7 @@ def run(options: argparse.Namespace) -> Result:
         return Result(config.rstrip(), {"config": config})
     model.fit(mean, axes, std)
     experiment.save_run(options.out, KIND, model_config, config)
-    _save_header(options.out, header)
+    save_header(options.out, header)
     resumed_from = finished_steps(options.out)
     frames, seed = training.segment_frames, training.seed
     num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
@@ -131,21 +135,3 @@ def _long_enough(clips: dict[str, Any], num_frames: int) -> list[str]:
             file=sys.stderr,
         )
     return names
-
-
-def _save_header(folder: Path, header: Any) -> None:
-    from dataclasses import replace
-
-    from rave.latents import HEADER_NAME, LatentHeader
-
-    header = replace(header, files=[], skipped={})
-    if (folder / HEADER_NAME).exists():
-        found = LatentHeader.read(folder)
-        header.check_matches(found, "The latent folder", f"run '{folder}'")
-        if found.statistics != header.statistics:
-            raise ValueError(
-                f"Run '{folder}' was begun on latents with other statistics. Give it the same "
-                "latents, or another --out."
-            )
-        return
-    header.write(folder)
