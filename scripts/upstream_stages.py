@@ -7,22 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from upstream_exports import difference
 
 from rave.codec import load_run
 from rave.derivative import differentiated
 
-Array = NDArray[np.float32]
 # Of acids-rave's centred synthesis, which ours takes out.
 SYNTHESIS_LAG = 16
-
-
-def difference(found: torch.Tensor | Array, needed: Array) -> float:
-    """Return the largest difference, relative to the largest value needed."""
-    ours = np.asarray(found, dtype=np.float64)
-    if ours.shape != needed.shape:
-        raise ValueError(f"shape {ours.shape} for {needed.shape}")
-    return float(np.abs(ours - needed).max() / max(float(np.abs(needed).max()), 1e-12))
 
 
 def largest(found: Mapping[str, float]) -> float:
@@ -41,11 +32,10 @@ def compare(run: Path, stages: Path, how: str = "") -> dict[str, float]:
     """
     model, _ = load_run(run, ema=how == "averages")
     with np.load(stages) as file:
-        needed = {name: file[name] for name in file.files}
-    given = needed["audio"]
+        needed = {name: torch.from_numpy(file[name]) for name in file.files}
+    audio = needed["audio"]
     if how == "derivative":
-        given = next(differentiated([given[0]]))[None]
-    audio = torch.from_numpy(given)
+        audio = torch.from_numpy(next(differentiated([audio[0].numpy()]))[None])
     found = {}
     if "bands" in needed:
         found["filter bank"] = difference(model.pqmf.analysis(audio), needed["bands"])
@@ -56,9 +46,9 @@ def compare(run: Path, stages: Path, how: str = "") -> dict[str, float]:
     found["latents"] = difference(mean, theirs)
     noise = None
     if "draw_0" in needed:  # (B, steps, rows, block) of theirs, in [0, 1)
-        blocks = 2.0 * torch.from_numpy(needed["draw_0"]) - 1.0
+        blocks = 2.0 * needed["draw_0"] - 1.0
         noise = blocks.reshape(1, -1, *blocks.shape[-2:]).permute(0, 2, 1, 3).flatten(2)
-    latents = torch.from_numpy(needed["latents"])
+    latents = needed["latents"]
     lag = 0
     if not model.is_raw_output:
         bands = model.decode_bands(latents, noise)
