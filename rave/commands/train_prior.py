@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> Result:
         ),
         options.out,
         training.max_steps,
-        training.validate_every_steps,
+        min(training.validate_every_steps, training.max_steps),
         device=options.device,
         log_every_steps=training.log_every_steps,
     )
