@@ -1,5 +1,10 @@
 """Fixtures that several files of tests share."""
 
+import os
+
+# Before torch is loaded: the tests run side by side, one a core.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 
 

@@ -65,14 +65,14 @@ def samples_record(samples, rate_hz=RATE_HZ, precision=INT16):
     example.buffers["waveform"].sampling_rate = rate_hz
     example.buffers["waveform"].data = data
     example.buffers["waveform"].precision = precision
-    return example.SerializeToString()
+    return example.SerializeToString(deterministic=True)
 
 
 def lazy_record(path, seconds):
     example = EXAMPLE()
     for name, value in (("path", path), ("length", seconds), ("channels", 1)):
         example.metadata[name] = str(value)
-    return example.SerializeToString()
+    return example.SerializeToString(deterministic=True)
 
 
 def write_database(folder, records, metadata=None):
