@@ -150,12 +150,19 @@ class DecoderNoise:
         statistics: Tell which dimensions are informative.
         seed: Of the command.
         name: Of the file.
+        as_encoded: Leave uninformative latents as they are, as acids-rave does.
     """
 
     def __init__(
-        self, format: CodecFormat, statistics: LatentStatistics, seed: int, name: str
+        self,
+        format: CodecFormat,
+        statistics: LatentStatistics,
+        seed: int,
+        name: str,
+        *,
+        as_encoded: bool = False,
     ) -> None:
-        self._is_noise = ~statistics.is_informative
+        self._is_noise = ~statistics.is_informative & (not as_encoded)
         self._mean, self._std = (
             np.asarray(v, dtype=np.float32)[:, None]
             for v in (statistics.mean, statistics.posterior_std)

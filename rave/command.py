@@ -73,6 +73,21 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """Add `--as-encoded` and `--codec-rate`, the options of commands that decode files."""
+    parser.add_argument(
+        "--as-encoded",
+        action="store_true",
+        help="decode dimensions that say nothing as they are, as acids-rave does, instead of as "
+        "the noise that the decoder was trained on",
+    )
+    parser.add_argument(
+        "--codec-rate",
+        action="store_true",
+        help="write at the codec's sample rate instead of each source's",
+    )
+
+
 def chosen_weights(options: argparse.Namespace) -> dict[str, bool]:
     """Return what the options of `add_weights` say, as arguments of `load_codec`."""
     return {"ema": options.ema, "derivative": options.derivative}

@@ -5,6 +5,7 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from audio_files import sine, write
 from rave_models import write_run
@@ -86,6 +87,27 @@ def test_decoded_audio_equals_that_of_acids_rave_without_its_delay(codec, arrays
     noise = DecoderNoise(codec.format, all_informative(16), 0, "a")
     decoded = codec.decode(arrays["mean"], noise)
     assert_equals(decoded[:, :-DELAY_SAMPLES], arrays["decoded"][:, DELAY_SAMPLES:])
+
+
+@pytest.mark.parametrize("command", ["decode", "generate"])
+def test_commands_decode_as_acids_rave_does_where_latents_say_nothing(
+    run, arrays, tmp_path, command
+):
+    """Not one dimension of this barely trained model is informative."""
+    write(tmp_path / "in" / "a.wav", arrays["audio"][0, :65536], 44100, subtype="FLOAT")
+    given = tmp_path / "in"
+    if command == "decode":
+        assert main(["encode", str(run), str(given), str(tmp_path / "latents")]) == 0
+        given = tmp_path / "latents"
+        assert not LatentHeader.read(given).statistics.is_informative.any()
+    audio = {}
+    for options in ([], ["--as-encoded"]):
+        out = tmp_path / f"out{len(options)}"
+        assert main([command, str(run), str(given), str(out), *options]) == 0
+        audio[len(options)] = soundfile.read(out / "a.wav", dtype="float32")[0]
+    needed = arrays["decoded"][0, DELAY_SAMPLES:]
+    difference = [np.abs(audio[key][:-DELAY_SAMPLES] - needed).max() for key in (0, 1)]
+    assert difference[1] <= 2**-15 < 100 * 2**-15 < difference[0]
 
 
 def test_axes_of_the_latents_are_taken_over(run):

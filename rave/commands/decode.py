@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_device, add_seed, add_weights, chosen_weights, command_parser
+from rave.command import (
+    Result,
+    add_decoding,
+    add_device,
+    add_seed,
+    add_weights,
+    chosen_weights,
+    command_parser,
+)
 
 if TYPE_CHECKING:
     from rave.codec import Array, Codec
@@ -35,11 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("latents_dir", type=Path, help="folder of latents")
     parser.add_argument("out_audio_dir", type=Path, help="folder to write")
-    parser.add_argument(
-        "--codec-rate",
-        action="store_true",
-        help="write at the codec's sample rate instead of each source's",
-    )
+    add_decoding(parser)
     parser.add_argument("--force", action="store_true", help="replace audio of other settings")
     add_weights(parser)
     add_device(parser)
@@ -68,6 +72,7 @@ def run(options: argparse.Namespace) -> Result:
     settings = {
         "codec": codec.format.fingerprint,
         "seed": options.seed,
+        "is_as_encoded": options.as_encoded,
         "is_codec_rate": options.codec_rate,
     }
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
@@ -88,6 +93,7 @@ def run(options: argparse.Namespace) -> Result:
                 source,
                 folder / audio_path(path),
                 options.seed,
+                as_encoded=options.as_encoded,
                 is_codec_rate=options.codec_rate,
             ),
         },
@@ -127,6 +133,7 @@ def decode_file(
     path: Path,
     seed: int,
     *,
+    as_encoded: bool,
     is_codec_rate: bool,
 ) -> dict[str, Any]:
     """Write the audio of one latent file, whole or not at all.
@@ -138,6 +145,7 @@ def decode_file(
         source: The .npy.
         path: The .wav to write.
         seed: Of the noise that stands for what latents do not say.
+        as_encoded: Let no noise stand for dimensions that say nothing.
         is_codec_rate: Keep the codec's rate instead of returning to the source's.
 
     Returns:
@@ -167,7 +175,7 @@ def decode_file(
             f"the header claims {entry.source_num_samples} samples for {entry.num_frames} frames. "
             "Encode it again."
         )
-    noise = DecoderNoise(codec.format, header.statistics, seed, entry.path)
+    noise = DecoderNoise(codec.format, header.statistics, seed, entry.path, as_encoded=as_encoded)
     meter = LevelMeter()
     rate_hz = codec.format.sample_rate_hz
     out_rate_hz = rate_hz if is_codec_rate else entry.source_sample_rate_hz

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rave.command import Result, add_device, add_seed, add_weights, command_parser
+from rave.command import Result, add_decoding, add_device, add_seed, add_weights, command_parser
 
 LATENTS_NAME = ".latents"
 
@@ -33,11 +33,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="draw from the posterior, as acids-rave does, instead of decoding its mean",
     )
-    parser.add_argument(
-        "--codec-rate",
-        action="store_true",
-        help="write at the codec's sample rate instead of each source's",
-    )
+    add_decoding(parser)
     parser.add_argument("--force", action="store_true", help="replace what is in the way")
     add_device(parser)
     add_seed(parser)
