@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 	@$(BIN)/python scripts/demo.py $(DEMO_OPTIONS)
 
 test: lint
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
