@@ -17,9 +17,19 @@ if TYPE_CHECKING:
     from diffwave.lmnt_waveform import Vocoder
 
 USED_OPTIONS = {
-    "run", "out", "count", "seconds", "from_audio", "spectrogram", "is_fast",
-    "seed", "device", "force", "json", "verbose",
-}  # fmt: skip
+    "run",
+    "out",
+    "count",
+    "seconds",
+    "from_audio",
+    "spectrogram",
+    "is_fast",
+    "seed",
+    "device",
+    "force",
+    "json",
+    "verbose",
+}
 SUFFIXES = (".wav", ".flac")
 SPEC, JOURNAL_NAME = ".spec.npy", ".inference.jsonl"
 

@@ -157,9 +157,8 @@ class RaveSystem(LightningModule):
         recipe = self.training_recipe
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.global_step)
         signs = torch.randint(0, 2, (len(audio), 1, 1), generator=generator) * 2 - 1
-        audio = self._known(audio) * signs.to(
-            audio
-        )  # the ear does not tell polarity; the network should not
+        # The ear does not tell polarity; the network should not.
+        audio = self._known(audio) * signs.to(audio)
         generator_optimizer, discriminator_optimizer = cast(list[Any], self.optimizers())
         is_discriminator_step = (
             self.is_adversarial and self.global_step % recipe.discriminator_every_steps == 0

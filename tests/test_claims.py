@@ -24,7 +24,7 @@ def one_file(**changes):
     "changes",
     [
         one_file(path="../../out.npy"),
-        one_file(path="/tmp/out.npy"),
+        one_file(path="/elsewhere/out.npy"),
         one_file(path="C:\\out.npy"),
         one_file(path="..\\out.npy"),
         one_file(path=""),

@@ -4,11 +4,13 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from rave_models import SHORT, SMALL, build_model
 
 from rave import experiment
 from rave.checkpoint import last_checkpoint
+from rave.codec import load_run
 from rave.files import atomic_write
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -70,3 +72,21 @@ def write_whole_run(
     with atomic_write(last_checkpoint(folder)) as temporary:
         torch.save({"state_dict": state, "global_step": step}, temporary)
     return folder
+
+
+def assert_refused(folder, config, weights, old, new, what):
+    """Assert that a run whose config says `new` for `old` is refused, and that the reason is told.
+
+    Args:
+        folder: Of the run to write.
+        config: That opens.
+        weights: Of the run.
+        old: What the config says.
+        new: What it is to say.
+        what: The words for it.
+    """
+    assert old in config
+    run = write_upstream_run(folder, config.replace(old, new), weights)
+    with pytest.raises(ValueError, match="which this version cannot open") as error:
+        load_run(run)
+    assert what in str(error.value)

@@ -10,6 +10,8 @@ from rave.command import Result, add_weights, chosen_weights, command_parser
 
 if TYPE_CHECKING:
     from rave.codec import Codec
+    from rave.codec_format import CodecFormat
+    from rave.model import RAVE
     from rave.prior import LatentPrior
 
 TORCHSCRIPT, ACIDS_RAVE, ONNX = "torchscript", "acids-rave", "onnx"
@@ -88,14 +90,21 @@ def run(options: argparse.Namespace) -> Result:
 
     from rave.codec import load_codec, load_run
 
-    difference, notes = _write(options)
+    _check_options(options)
+    model, codec_format = load_run(options.run, **chosen_weights(options))
+    if codec_format.is_derivative and (options.streaming or options.format == ONNX):
+        raise ValueError(
+            f"'{options.run}' knows audio's derivative, and neither a stream nor ONNX can "
+            "integrate. Export it as TorchScript without --streaming."
+        )
+    difference, notes = _write(options, model, codec_format)
+    fingerprint = codec_format.fingerprint
     if difference is None:
         device = torch.device("cpu")
+        # Opened again: an export may fold what it is given.
         run = load_codec(options.run, device, **chosen_weights(options))
         export = load_codec(options.out, device)
         difference, fingerprint = _largest_difference(run, export), export.format.fingerprint
-    else:
-        fingerprint = load_run(options.run, **chosen_weights(options))[1].fingerprint
     files = [p for p in (options.out, *options.out.rglob("*")) if p.is_file()]
     figures = {
         "file": str(options.out),
@@ -108,12 +117,8 @@ def run(options: argparse.Namespace) -> Result:
     return Result("\n".join([told.format(**figures), *notes]), figures)
 
 
-def _write(options: argparse.Namespace) -> tuple[float | None, list[str]]:
-    """Write the output; return its difference from the run, if compared, and what to know of it."""
-    from rave.codec import load_run
-    from rave.export import export_torchscript
-    from rave.upstream.export import export_run
-
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuse a name that does not fit the format, and options that would have no effect."""
     is_script = options.format == TORCHSCRIPT
     if is_script and options.out.suffix != ".ts":
         raise ValueError(
@@ -124,60 +129,50 @@ def _write(options: argparse.Namespace) -> tuple[float | None, list[str]]:
         raise ValueError(
             f"'{options.out}' would be a folder; give a name that does not end in .ts."
         )
-    _check_streaming(options)
-    if options.streaming:
-        return None, _write_streaming(options)
-    if is_script:
-        export_torchscript(*load_run(options.run, **chosen_weights(options)), options.out)
-        return None, []
-    if options.format == ONNX:
-        from rave.onnx_export import export_onnx
-
-        return export_onnx(*load_run(options.run, **chosen_weights(options)), options.out), []
-    if options.ema or options.derivative:
+    if options.streaming and not is_script:
+        raise ValueError(f"--streaming writes TorchScript; leave out --format {options.format}.")
+    for name in ("fidelity", "power_of_two", "noise_seed", "host_rate", "prior"):
+        if not options.streaming and getattr(options, name) not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} is for --streaming; add it.")
+    if options.format == ACIDS_RAVE and (options.ema or options.derivative):
         raise ValueError(
             "A run folder of acids-rave cannot say --ema or --derivative. Leave them out, and give "
             "them where the folder is opened."
         )
+
+
+def _write(
+    options: argparse.Namespace, model: RAVE, codec_format: CodecFormat
+) -> tuple[float | None, list[str]]:
+    """Write the output; return its difference from the run, if compared, and what to know of it."""
+    from rave.export import export_torchscript
+    from rave.upstream.export import export_run
+
+    if options.streaming:
+        return None, _write_streaming(options, model, codec_format)
+    if options.format == TORCHSCRIPT:
+        export_torchscript(model, codec_format, options.out)
+        return None, []
+    if options.format == ONNX:
+        from rave.onnx_export import export_onnx
+
+        return export_onnx(model, codec_format, options.out), []
     notes = ["It is a codec of its own: what it is to decode, encode with it."]
-    if _is_derivative(options):
+    if codec_format.is_derivative:
         notes.append("It cannot say that it knows audio's derivative: open it with --derivative.")
     if not export_run(options.run, options.out):
         notes.append("The discriminators did not go along.")
     return None, notes
 
 
-def _check_streaming(options: argparse.Namespace) -> None:
-    """Refuse options that would have no effect."""
-    if (options.streaming or options.format == ONNX) and _is_derivative(options):
-        raise ValueError(
-            f"'{options.run}' knows audio's derivative, and neither a stream nor ONNX can "
-            "integrate. Export it as TorchScript without --streaming."
-        )
-    if options.streaming and options.format == TORCHSCRIPT:
-        return
-    if options.streaming:
-        raise ValueError(f"--streaming writes TorchScript; leave out --format {options.format}.")
-    for name in ("fidelity", "power_of_two", "noise_seed", "host_rate", "prior"):
-        if getattr(options, name) not in (None, False):
-            raise ValueError(f"--{name.replace('_', '-')} is for --streaming; add it.")
-
-
-def _is_derivative(options: argparse.Namespace) -> bool:
-    """Return whether a run knows audio's derivative, by what it or the user says."""
-    from rave.codec import load_run
-
-    return load_run(options.run, **chosen_weights(options))[1].is_derivative
-
-
-def _write_streaming(options: argparse.Namespace) -> list[str]:
+def _write_streaming(
+    options: argparse.Namespace, model: RAVE, codec_format: CodecFormat
+) -> list[str]:
     """Write a module for nn~ and return what the user should know of it."""
-    from rave.codec import load_run
     from rave.export import export_nn_tilde
     from rave.nn_tilde import latent_count
     from rave.scripted_noise import FRESH_NOISE
 
-    model, codec_format = load_run(options.run, **chosen_weights(options))
     is_normal = model.bottleneck.rows_per_latent == 2
     wanted = (FIDELITY if is_normal else 1.0) if options.fidelity is None else options.fidelity
     count = latent_count(model.fidelity, wanted, options.power_of_two)

@@ -98,8 +98,11 @@ def _initialise(system: RaveSystem, run: Path) -> dict[str, str]:
     from rave.initial_weights import take_weights
 
     taken = take_weights(system.model, system.discriminator, run)
-    what = "encoder, decoder and discriminators" if taken.has_discriminator else (
-        "encoder and decoder; discriminators begin anew")  # fmt: skip
+    what = (
+        "encoder, decoder and discriminators"
+        if taken.has_discriminator
+        else ("encoder and decoder; discriminators begin anew")
+    )
     print(f"weights of '{run}': {what}", file=sys.stderr)
     if taken.largest_difference > SAME_MODEL:
         print(

@@ -138,8 +138,9 @@ def _descript(ours: Config) -> Discriminators:
         f"{name}.sample_rate": "%SAMPLING_RATE",
         f"{name}.bands": repr(edges),
     }
-    return Discriminators(name, bindings, num_parts=len(windows) + len(said["periods"]),
-                          windows=windows)  # fmt: skip
+    return Discriminators(
+        name, bindings, num_parts=len(windows) + len(said["periods"]), windows=windows
+    )
 
 
 _PARTS = {PERIODS: _periods, SCALES: _scales, SPECTRA: _spectra}

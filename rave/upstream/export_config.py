@@ -110,8 +110,10 @@ def capacity(model: RAVE, ours: Config) -> int:
 def config_text(model: RAVE, ours: Config, judged_by: Discriminators) -> str:
     """Return the config.gin of acids-rave for a model, from the settings of our run."""
     described = network(model, ours)
-    lines = ["\n".join(f"{name} = {value}" for name, value in bindings.items())
-             for bindings in (described.bindings, judged_by.bindings)]  # fmt: skip
+    lines = [
+        "\n".join(f"{name} = {value}" for name, value in bindings.items())
+        for bindings in (described.bindings, judged_by.bindings)
+    ]
     imports = [line for name, line in IMPORTS.items() if name in "\n".join(lines)]
     distance = ours.part("SpectralDistance", "audio").arguments
     # Its KL divergence lacks the factor 1/2.

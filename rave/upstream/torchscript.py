@@ -173,10 +173,8 @@ def _model(layers: Layers, rate_hz: int) -> tuple[RAVE, dict[str, Tensor]]:
     output_mode = getattr(layers.network, "output_mode", "pqmf")
     if output_mode != "pqmf":
         raise layers.refused(f"output_mode '{output_mode}'")
-    num_bands, latent_size = (
-        layers.weight("pqmf.forward_conv").shape[0],
-        len(layers.buffer("latent_mean")),
-    )
+    num_bands = layers.weight("pqmf.forward_conv").shape[0]
+    latent_size = len(layers.buffer("latent_mean"))
     spectrogram = spectrogram_of(layers)
     num_rows = num_bands if spectrogram is None else spectrogram.num_bands
     num_channels = layers.weight("encoder.encoder.net.0").shape[1] // num_rows
