@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
+
 
 def choose_device(name: str) -> torch.device:
     """Return the device that `--device` names; "auto" is CUDA, else MPS, else the CPU.
@@ -25,3 +27,22 @@ def choose_device(name: str) -> torch.device:
             f"There is no device '{name}' here. Choose auto, cpu, cuda, cuda:N or mps."
         )
     return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Return the precision that a recipe names; "auto" is bfloat16 where `device` is fast in it.
+
+    A CPU is with AVX512-BF16 or AMX; elsewhere bfloat16 is slower than float32.
+
+    Raises:
+        ValueError: If it is none of Lightning's that training here supports.
+    """
+    if name not in PRECISIONS:
+        raise ValueError(f"PRECISION is '{name}'. Choose one of: {', '.join(PRECISIONS)}.")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        is_fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        is_fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bf16-mixed" if is_fast else "32-true"

@@ -7,8 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rave.spectra import power_spectra
+
 # Added to the target's mean power, so that a silent crop does not divide by zero.
 POWER_FLOOR = 1e-8
+# Of one bin, far below any floor; keeps the gradient of a magnitude finite.
+TINY_POWER = 1e-14
+# Of all bins of a frame relative to a sine of full scale, −50 dB.
+FRAME_POWER_FLOOR = 1e-5
+# Of a squared log ratio; keeps the gradient of its root finite.
+RATIO_FLOOR = 1e-6
 
 
 class SpectralDistance(nn.Module):
@@ -50,23 +58,72 @@ class SpectralDistance(nn.Module):
         if generator is not None and self.num_scales_per_step < len(scales):
             order = torch.randperm(len(scales), generator=generator)
             scales = [scales[int(i)] for i in order[: self.num_scales_per_step]]
-        distances = [self._distance(target, audio, scale) for scale in scales]
+        target, audio = target.flatten(0, 1).float(), audio.flatten(0, 1).float()
+        distances = []
+        for scale in scales:
+            window: Tensor = getattr(self, f"window_{scale}")
+            distances.append(
+                self.of_powers(power_spectra(target, window), power_spectra(audio, window), window)
+            )
         return torch.stack(distances).mean() * len(self.scales)
 
-    def _distance(self, target: Tensor, audio: Tensor, scale: int) -> Tensor:
-        x, y = (self._magnitude(signal.flatten(0, 1), scale) for signal in (target, audio))
-        relative = (x - y).square().mean() / (x.square().mean() + POWER_FLOOR)
-        return (
-            relative
-            + (torch.log(x + self.log_epsilon) - torch.log(y + self.log_epsilon)).abs().mean()
-        )
+    def of_powers(self, x: Tensor, y: Tensor, window: Tensor) -> Tensor:
+        """Return the distance of the power spectra (S, F, K) of target and audio."""
+        logs = [torch.log(_magnitude(p) + self.log_epsilon) for p in (x, y)]
+        return _relative_distance(x, y) + (logs[0] - logs[1]).abs().mean()
 
-    def _magnitude(self, signals: Tensor, scale: int) -> Tensor:
-        window: Tensor = getattr(self, f"window_{scale}")
-        spectrum = torch.stft(
-            signals, scale, scale // 4, window=window, pad_mode="reflect", return_complex=True
-        )
-        return spectrum.abs()
+
+class DecibelDistance(SpectralDistance):
+    """Multi-scale distance that takes logarithms as `log_spectral_distance_db`, the measure, does.
+
+    Of magnitudes relative to a sine of full scale, so that one floor fits every STFT size, and root
+    mean square over frequency. What lies under the floor is not heard, and costs nothing here.
+
+    Args:
+        scales: STFT sizes in samples; hop a quarter of each.
+        log_epsilon: Soft floor, as the amplitude of a sine.
+        num_scales_per_step: As in `SpectralDistance`.
+        level_weight: Of the log ratio of the powers of a frame, which keeps the level where
+            frequencies are unsure.
+    """
+
+    def __init__(
+        self,
+        scales: Sequence[int],
+        log_epsilon: float,
+        num_scales_per_step: int | None = None,
+        level_weight: float = 0.3,
+    ) -> None:
+        super().__init__(scales, log_epsilon, num_scales_per_step)
+        self.level_weight = level_weight
+
+    def of_powers(self, x: Tensor, y: Tensor, window: Tensor) -> Tensor:
+        """Return the distance of the power spectra (S, F, K) of target and audio."""
+        x, y = (p * (2 / window.sum()) ** 2 for p in (x, y))  # 1: a sine of full scale
+        ratio = torch.log(x + self.log_epsilon**2) - torch.log(y + self.log_epsilon**2)
+        logs = 0.5 * (ratio.square().mean(dim=-1) + RATIO_FLOOR).sqrt().mean()
+        levels = [torch.log(p.sum(dim=-1) + FRAME_POWER_FLOOR) for p in (x, y)]
+        level = 0.5 * (levels[0] - levels[1]).abs().mean()
+        return _relative_distance(x, y) + logs + self.level_weight * level
+
+
+def _relative_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Return the power of the difference of magnitudes relative to x's; x and y are powers."""
+    difference: Tensor = (_magnitude(x) - _magnitude(y)).square().mean()
+    return difference / (x.mean() + POWER_FLOOR)
+
+
+def _magnitude(power: Tensor) -> Tensor:
+    return (power + TINY_POWER).sqrt()
+
+
+def waveform_distance(target: Tensor, audio: Tensor) -> Tensor:
+    """Return the power of the difference of waveforms (B, C, T) relative to the target's.
+
+    1 for silence, 2 for right magnitudes with random phases; below 1 only where phases are right.
+    """
+    power = target.square().mean() + POWER_FLOOR
+    return (target - audio).square().mean() / power
 
 
 def discriminator_hinge_loss(real: Tensor, fake: Tensor) -> Tensor:

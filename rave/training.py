@@ -20,6 +20,7 @@ from rave.losses import (
     discriminator_hinge_loss,
     feature_matching,
     log_spectral_distance_db,
+    waveform_distance,
 )
 from rave.model import RAVE
 from rave.posterior import DiagonalGaussian
@@ -45,6 +46,8 @@ class RaveTraining:
         learning_rate: Highest rate of encoder and decoder.
         warmup_steps: From 0 to that rate.
         final_rate_factor: Share of it that is left at the end of phase 1, along a half cosine.
+        precision: "32-true", "bf16-mixed", or "auto": bfloat16 where the processor is fast in it.
+        waveform_weight: Of the distance of waveforms, which falls along with the learning rate.
         discriminator_learning_rate: Constant.
         beta_initial: Weight of the bottleneck's penalty, as the KL divergence, at the first step.
         beta: Weight after `beta_warmup_steps`, reached along a straight line in the logarithm.
@@ -73,6 +76,8 @@ class RaveTraining:
     learning_rate: float
     warmup_steps: int
     final_rate_factor: float
+    precision: str
+    waveform_weight: float
     discriminator_learning_rate: float
     beta_initial: float
     beta: float
@@ -92,8 +97,12 @@ class RaveTraining:
         """Return the share of `learning_rate` at a step: warm-up, half cosine, then constant."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
+        return self.decay_factor(step)
+
+    def decay_factor(self, step: int) -> float:
+        """Return 1 until the warm-up is over, then a half cosine, then what is left."""
         span = max(self.phase_1_steps - self.warmup_steps, 1)
-        progress = min((step - self.warmup_steps) / span, 1.0)
+        progress = min(max(step - self.warmup_steps, 0) / span, 1.0)
         cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
         return self.final_rate_factor + (1.0 - self.final_rate_factor) * cosine
 
@@ -203,19 +212,22 @@ class RaveSystem(LightningModule):
         return self.model.with_noise_rows(posterior.sample(generator), generator)
 
     def _reconstruct(self, latents: Tensor, audio: Tensor) -> Tensor:
-        return self.model.decode(latents)[..., : audio.shape[-1]]
+        return self.model.decode(latents)[..., : audio.shape[-1]].float()
 
     def _generator_loss(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         recipe = self.training_recipe
         posterior = self._posterior(audio)
         latents = self._latents(posterior, generator)
         reconstruction, bands = self.model.decode_with_bands(latents)
-        reconstruction = reconstruction[..., : audio.shape[-1]]
+        reconstruction = reconstruction[..., : audio.shape[-1]].float()
         distance = self.audio_distance(audio, reconstruction, generator)
         values = {"spectral_distance": distance}
         if self.band_distance is not None:
             target = self.model.pqmf.analysis(audio)
             values["band_spectral_distance"] = self.band_distance(target, bands, generator)
+        if recipe.waveform_weight:
+            weight = recipe.waveform_weight * recipe.decay_factor(self.global_step)
+            values["waveform_distance"] = weight * waveform_distance(audio, reconstruction)
         beta = recipe.beta_at(self.global_step)
         bottleneck = self.model.bottleneck
         penalty = bottleneck.penalty(posterior, generator)
@@ -272,12 +284,14 @@ class RaveSystem(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Fit the principal axes of the posterior means, and log what the latents carry."""
-        mean = torch.cat([p.mean.transpose(1, 2).flatten(0, 1) for p in self._posteriors])
+        mean = torch.cat([p.mean.float().transpose(1, 2).flatten(0, 1) for p in self._posteriors])
         update_latent_axes(self.model, mean)
         for fidelity in FIDELITIES:
             name = f"latents/dimensions_{round(100 * fidelity)}"
             self.log(name, float(num_dimensions(self.model.fidelity, fidelity)))
-        kl = torch.cat([p.kl().transpose(1, 2).flatten(0, 1) for p in self._posteriors]).mean(0)
+        kl = torch.cat(
+            [p.kl().float().transpose(1, 2).flatten(0, 1) for p in self._posteriors]
+        ).mean(0)
         self.log("latents/kl", kl.sum())
         board = self._board()
         if board is not None:

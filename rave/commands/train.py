@@ -55,14 +55,14 @@ def run(options: argparse.Namespace) -> Result:
     from rave import experiment
     from rave.audio_store import open_audio
     from rave.checkpoint import finished_steps
-    from rave.device import choose_device
+    from rave.device import choose_device, choose_precision
     from rave.trainer import fit
     from rave.training import RaveSystem
 
     store = open_audio(options.data)
     for file in store.files:
         store.check(file)
-    choose_device(options.device)
+    device = choose_device(options.device)
     settings = _with_data_format(options.settings, store.sample_rate_hz, store.num_channels)
     settings.append(f"SEED={options.seed}")
     torch.manual_seed(options.seed)  # the initial weights
@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> Result:
     config = experiment.resolved_config()
     if options.dry_run:
         return Result(config.rstrip(), {"config": config})
+    precision = choose_precision(training.precision, device)
     system = RaveSystem(model, training)
     resumed_from = finished_steps(options.out)
     origin = None
@@ -88,6 +89,7 @@ def run(options: argparse.Namespace) -> Result:
         training.max_steps,
         training.validate_every_steps,
         device=options.device,
+        precision=precision,
         log_every_steps=training.log_every_steps,
     )
     return _result(system, options.out, resumed_from)
