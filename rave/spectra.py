@@ -1,4 +1,4 @@
-"""Short-time spectra that are cheap to differentiate. S signals, T samples, F frames, K frequencies."""
+"""Short-time spectra, cheap to differentiate. S signals, T samples, F frames, K frequencies."""
 
 from __future__ import annotations
 

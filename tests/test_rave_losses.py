@@ -89,7 +89,7 @@ def test_the_precision_is_auto_or_what_the_recipe_says():
     assert choose_precision("bf16-mixed", cpu) == "bf16-mixed"
     is_fast = torch.cpu._is_avx512_bf16_supported()
     assert choose_precision("auto", cpu) == ("bf16-mixed" if is_fast else "32-true")
-    with pytest.raises(ValueError, match="PRECISION is '16'. Choose one of: auto, 32-true, bf16"):
+    with pytest.raises(ValueError, match="PRECISION is '16'"):
         choose_precision("16", cpu)
 
 
