@@ -142,13 +142,13 @@ class RaveSystem(LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return Adam for encoder and decoder, and Adam for the discriminator."""
         recipe = self.training_recipe
+        parts = (
+            (self.model, recipe.learning_rate),
+            (self.discriminator, recipe.discriminator_learning_rate),
+        )
         return [
-            torch.optim.Adam(self.model.parameters(), lr=recipe.learning_rate, betas=(0.5, 0.9)),
-            torch.optim.Adam(
-                self.discriminator.parameters(),
-                lr=recipe.discriminator_learning_rate,
-                betas=(0.5, 0.9),
-            ),
+            torch.optim.Adam(part.parameters(), lr=rate, betas=(0.5, 0.9), fused=True)
+            for part, rate in parts
         ]
 
     @property
@@ -181,7 +181,7 @@ class RaveSystem(LightningModule):
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
         if not is_discriminator_step:
-            self.clip_gradients(optimizer, recipe.gradient_clip_norm, "norm")
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip_norm)
         optimizer.step()
         return loss.detach()
 
