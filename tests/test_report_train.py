@@ -5,7 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
-import report
+import report_train as report
 from demo_audio import make_demo_audio
 from report_plots import INK, SPECTROGRAM_HOP, mel_spectrogram_db, spectrogram_png
 from torch.utils.tensorboard import SummaryWriter
@@ -144,7 +144,7 @@ def test_a_folder_that_is_no_demo_is_refused_in_a_sentence(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error == (
-        f"report.py: error: '{tmp_path / 'demo.json'}' does not exist, "
+        f"report_train.py: error: '{tmp_path / 'demo.json'}' does not exist, "
         f"so '{tmp_path}' is not a demo folder.\n"
     )
 
