@@ -95,7 +95,7 @@ def stages(models: str, plan: Plan, seed: int, is_following: bool) -> list[Stage
         Stage("Decode them", f"rave decode {codec} inpainted inpainted_audio"),
         Stage(
             "Blend two recordings in the latent space",
-            f"rave interpolate {codec} {first} {second} blends --steps 5 --force",
+            f"rave interpolate {codec} {first} {second} blends --steps 3 --force",
         ),
     ]
     if is_following:

@@ -40,7 +40,7 @@ INTRODUCTION = (
 SYNTHESIZED = (
     "The recordings that it begins with are synthesized: a piano that is computed, playing the "
     "first bars of three pieces by Bach, and an improvised phrase of strings and bells. "
-    "The models learned from real recordings, and know neither."
+    "The models were trained on other recordings."
 )
 
 

@@ -130,9 +130,9 @@ def scroll_table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str
         for name, *cells in rows
     )
     return (
+        f'<figure class="table"><figcaption>{escape(caption)}</figcaption>'
         '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>'
-        f"<caption>{escape(caption)}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>"
     )
 
 

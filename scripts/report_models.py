@@ -173,11 +173,12 @@ def latents(folder: Path, models: Path, varied: str) -> str:
         all_of("generated"),
         "Recordings' and generated latents in the plane of the first two principal axes",
     )
-    count = len(model.standardizer.mean)
+    standardizer = model.standardizer
     return section(
         "Latents",
-        f"What the diffusion model sees: the {count} latents of the autoencoder, centred, turned "
-        f"to principal axes and scaled, {header.frame_rate_hz:.1f} frames a second.",
+        f"What the diffusion model sees: the {standardizer.raw_size} latents of the autoencoder, "
+        f"turned to the {standardizer.latent_size} principal axes that carry something and "
+        f"scaled, {header.frame_rate_hz:.1f} frames a second.",
         grid(
             [
                 plot_figure(

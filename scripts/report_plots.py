@@ -273,7 +273,8 @@ def trajectory_plane(real: Array, generated: Array, label: str) -> str:
         ):
             second = values[min(1, len(values) - 1)]
             axes.plot(values[0], second, color=colour, linewidth=0.5, alpha=0.35)
-            axes.plot(values[0], second, ".", color=colour, markersize=2.5, label=name)
+            axes.plot(values[0], second, ".", color=colour, markersize=2.5)
+            axes.plot([], [], "o", color=colour, markersize=5, label=name)
         axes.set_xlabel("axis 1")
         axes.set_ylabel("axis 2")
         axes.set_aspect("equal", adjustable="datalim")

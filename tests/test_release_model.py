@@ -7,8 +7,8 @@ import pytest
 import release_model
 import soundfile
 import torch
-from diffwave_data import settings
 from rave_runs import TINY
+from released_models import release, train_diffusion
 
 from diffwave import inference
 from diffwave import train as diffwave_train
@@ -25,14 +25,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def folder(run, tmp_path_factory):
-    """The codec run's recordings as latents, a diffusion run on them, and the model of both."""
+    """Latents of the codec run's recordings, a diffusion run on them, and the model of both."""
     folder = tmp_path_factory.mktemp("release")
-    tones = run.parent / "tones"
-    assert main(["encode", str(run), str(tones), str(folder / "latents")]) == 0
-    train = [str(folder / "latents"), "--out", str(folder / "diffusion"), "--config", "tiny"]
-    assert diffwave_train.main([*train, "--set", "FIDELITY=1.0", *settings()]) == 0
-    runs = ["--codec", str(run), "--diffusion", str(folder / "diffusion")]
-    assert release_model.main([str(folder / "model"), *runs]) == 0
+    release(run, train_diffusion(run, folder), folder / "model")
     return folder
 
 
