@@ -151,9 +151,10 @@ def walk(out: Path, models: Path, recordings: Path | None, seed: int) -> Path:
     paths = take_recordings(recordings, folder) if recordings else make_recordings(folder)
     plan = make_plan({path.name: soundfile.info(path).duration for path in paths})
     is_following = "onditioner" in (models / DIFFUSION / "model.gin").read_text()
+    place = os.path.relpath(models, out)
     journal = {
         "seed": seed,
-        "models": os.path.relpath(models, out),
+        "models": place,
         "is_synthesized": recordings is None,
         "recordings": [path.name for path in paths],
         "varied": plan.varied,
@@ -161,7 +162,7 @@ def walk(out: Path, models: Path, recordings: Path | None, seed: int) -> Path:
         "blended": plan.blended,
         "followed": plan.followed if is_following else None,
     }
-    walk_stages(stages(journal["models"], plan, seed, is_following), out, journal)
+    walk_stages(stages(place, plan, seed, is_following), out, journal)
     print("\nWrite the report", flush=True)
     return write_report(out)
 

@@ -214,20 +214,25 @@ def make_recordings(folder: Path, sample_rate_hz: int = 22050, seed: int = 0) ->
 
     from rave.files import atomic_write
 
-    rng = np.random.default_rng([seed, 1])
-    phrase = compose(rng, ("strings", "bells"), IMPROVISATION_S)
-    sounds = {
-        **{piece.name: lambda p=piece: play_piece(p, sample_rate_hz, seed) for piece in PIECES},
-        IMPROVISATION: lambda: at_level(play(phrase, IMPROVISATION_S, sample_rate_hz, rng)),
-    }
     paths = []
-    for name, sound in sounds.items():
+    for name in (*(piece.name for piece in PIECES), IMPROVISATION):
         path = folder / f"{name}.wav"
         paths.append(path)
         if not path.exists():
+            audio = _recording(name, sample_rate_hz, seed)
             with atomic_write(path) as temporary:
-                soundfile.write(temporary, sound(), sample_rate_hz, subtype="PCM_16")
+                soundfile.write(temporary, audio, sample_rate_hz, subtype="PCM_16")
     return paths
+
+
+def _recording(name: str, sample_rate_hz: int, seed: int) -> Audio:
+    """Return a piece, or the improvisation, as audio (T,)."""
+    for piece in PIECES:
+        if piece.name == name:
+            return play_piece(piece, sample_rate_hz, seed)
+    rng = np.random.default_rng([seed, *name.encode()])
+    phrase = compose(rng, ("strings", "bells"), IMPROVISATION_S)
+    return at_level(play(phrase, IMPROVISATION_S, sample_rate_hz, rng))
 
 
 def main() -> None:

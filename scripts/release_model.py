@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training_curves import CURVES, read_curves, thinned
+from training_curves import CURVES, Curves, read_curves, thinned
 
 from rave.command import Result, command_parser, execute
 from rave.files import atomic_folder, write_json
@@ -128,7 +128,7 @@ def run(options: argparse.Namespace) -> Result:
             raise ValueError(f"'{out}' is the run itself. Choose another folder for the model.")
         if out.exists() and not options.force:
             raise ValueError(f"'{out}' exists. Choose another folder, or add --force.")
-    curves = {}
+    curves: Curves = {}
     for path in runs.values():
         curves |= thinned(read_curves(path))
     for name in parts:
