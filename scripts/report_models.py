@@ -27,7 +27,11 @@ CODEC_TRAIN, CODEC_HELD_OUT = "train/spectral_distance", "held_out/spectral_dist
 CODEC_DECIBELS, SKILL = "held_out/log_spectral_distance_db", "skill"
 SKILL_AT_LEVEL = "skill_at_log_snr/"
 MAX_AXES, MAX_FRAMES = 4, 216
-VIEWS = ("spectral", "onset", "chroma", "loudness")
+# What `python -m diffwave.evaluate` measures beside the Fréchet distance, with units.
+VIEWS = {"spectral": "dB", "onset": "octaves", "chroma": "%", "loudness": "dB"}
+OWN = ("generated", "following")
+# Of the ladder's picture: nothing is drawn shorter than this share of the largest distance.
+SMALLEST = 1e-3
 
 
 def read_curves_of(models: Path) -> Curves:
@@ -49,49 +53,50 @@ def ladder(models: Path) -> str:
         "music hears: smaller is nearer. The rungs are what it could be at best (held-out "
         "recordings, and what the autoencoder leaves of them) and at worst (random latents, "
         "noise), every one with the same autoencoder and the same length.",
-        _bars(rungs),
-        *(f'<p class="soft">{escape(text)}</p>' for text in _readings(evaluation)),
+        _bars(rungs, evaluation["position"]),
+        f"<p>{escape(' '.join(evaluation['reading']))}</p>",
         _views(rungs),
     )
 
 
-def _bars(rungs: Sequence[Mapping[str, Any]]) -> str:
-    """Return a picture of the rungs' distances on a logarithmic scale."""
-    values = [max(float(rung["frechet"]), 1e-6) for rung in rungs]
-    low, high = math.log(0.8 * min(values)), math.log(max(values))
-    rows = []
-    for rung, value in zip(rungs, values, strict=True):
-        share = 100 * (math.log(value) - low) / max(high - low, 1e-9)
-        std = rung.get("frechet_std")
-        told = f"{value:.3g}" + (f" ± {std:.2g}" if std else "")
-        style = " class=own" if rung["name"].startswith("generated") else ""
-        rows.append(
-            f"<li{style}><span>{escape(rung['title'])}</span>"
-            f'<i><b style="width: {share:.1f}%"></b></i><span>{escape(told)}</span></li>'
-        )
-    return f'<ol class="ladder card" aria-label="The ladder">{"".join(rows)}</ol>'
+def _bars(rungs: Sequence[Mapping[str, Any]], position: Mapping[str, Any]) -> str:
+    """Return a picture of the rungs' distances on a logarithmic scale, with the bar to be under."""
+    values = {rung["name"]: float(rung["frechet"]) for rung in rungs}
+    largest = max(values.values())
+    floor = max(min(values.values()), SMALLEST * largest)
 
+    def place(value: float) -> str:
+        """Return how long a value is drawn; the smallest has a tenth of the room."""
+        share = math.log(max(value, floor) / floor) / max(math.log(largest / floor), 1e-9)
+        return f"{10 + 90 * share:.1f}%"
 
-def _readings(evaluation: Mapping[str, Any]) -> list[str]:
-    """Return the sentences of an evaluation about position, diversity and copying."""
-    told = [evaluation.get("reading")]
-    told += [
-        found.get("reading")
-        for name in ("position", "diversity", "copying")
-        if isinstance(found := evaluation.get(name), dict)
+    mark = ""
+    if position["value"] is not None:
+        nearest, farthest = (values[name] for name in ("reconstruction", "gaussian"))
+        goal = nearest + position["bar"] * (farthest - nearest)
+        mark = f'<s style="left: {place(goal)}" title="to be under: {goal:.3g}"></s>'
+    rows = [
+        f'<li class="{"own" if rung["name"] in OWN else ""}"><span>{escape(rung["title"])}</span>'
+        f'<i><b style="width: {place(values[rung["name"]])}"></b>{mark}</i>'
+        f"<span>{rung['frechet']:.3g} ± {rung['frechet_std']:.2g}</span></li>"
+        for rung in rungs
     ]
-    return [text for text in told if text]
+    note = "Logarithmic. The mark is the bar that generated music should not reach." if mark else ""
+    return (
+        f'<figure class="card"><ol class="ladder" aria-label="Fréchet distances">{"".join(rows)}'
+        f"</ol><figcaption>{note}</figcaption></figure>"
+    )
 
 
 def _views(rungs: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for rung in rungs:
-        numbers = [rung.get(name) for name in VIEWS]
-        rows.append([rung["title"], *("–" if n is None else f"{n:.3g}" for n in numbers)])
+        numbers = [rung[name] for name in VIEWS]
+        rows.append([rung["title"], *("–" if n is None else f"{n:.2f}" for n in numbers)])
     return scroll_table(
         "A second view, without any network: distances of spectra, onsets, harmony and loudness "
         "to those of the training recordings. Smaller is nearer.",
-        ["", *VIEWS],
+        ["", *(f"{name}, {unit}" for name, unit in VIEWS.items())],
         rows,
     )
 

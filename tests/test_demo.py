@@ -33,10 +33,25 @@ Tones by [nobody](https://example.org/tones), CC0.
 
 They are short.
 """
-RUNGS = [
-    {"name": name, "title": name.title(), "frechet": distance, "frechet_std": 0.5, "spectral": 1.0}
-    for name, distance in (("held-out", 5.0), ("generated", 9.0), ("noise", 300.0))
-]
+# As `python -m diffwave.evaluate` writes it.
+DISTANCES = {"held_out": 5.0, "reconstruction": 7.0, "generated": 9.0, "gaussian": 43.0}
+EVALUATION = {
+    "rungs": [
+        {
+            "name": name,
+            "title": name.title(),
+            "frechet": distance,
+            "frechet_std": 0.5,
+            "spectral": 1.0,
+            "onset": 0.25,
+            "chroma": None,
+            "loudness": 2.0,
+        }
+        for name, distance in DISTANCES.items()
+    ],
+    "position": {"value": 0.0556, "std": 0.01, "bar": 1 / 3},
+    "reading": ["The ladder is in order.", "Generated music lies near."],
+}
 WIDTHS_PX = (390, 1200)
 
 
@@ -61,7 +76,7 @@ def walked(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     models = release(run, train_diffusion(run, folder), folder / "models")
     (models / report_models.CARD).write_text(CARD)
-    (models / report_models.EVALUATION).write_text(json.dumps({"rungs": RUNGS}))
+    (models / report_models.EVALUATION).write_text(json.dumps(EVALUATION))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo_walk, "run_command", call)
         patch.setattr(demo, "GENERATED_S", 1.0)
@@ -143,7 +158,9 @@ def test_a_model_that_follows_nothing_is_not_asked_to():
 def test_the_report_tells_the_ladder_the_curves_the_licence_and_the_commands(walked):
     page = (walked / "report.html").read_text()
     assert page.count("<audio controls") == 3 + 3 + 3 + 3 + 8 + 2 * 4
-    assert "9 ± 0.5" in page and page.count("<li class=own>") == 1
+    assert "9 ± 0.5" in page and page.count('<li class="own">') == 1
+    assert "to be under: 19" in page
+    assert "The ladder is in order. Generated music lies near." in page
     assert "Tones by nobody (https://example.org/tones), CC0." in page
     assert "They are short" not in page
     assert "are synthesized" not in page  # these were given
