@@ -50,9 +50,9 @@ def ladder(models: Path) -> str:
     return section(
         "How good is it?",
         "Fréchet distance to the training recordings, by what a network that names the tags of "
-        "music hears: smaller is nearer. The rungs are what it could be at best (held-out "
-        "recordings, and what the autoencoder leaves of them) and at worst (random latents, "
-        "noise), every one with the same autoencoder and the same length.",
+        "music hears: smaller is nearer. Above stands what it could be at best (held-out "
+        "recordings, and what the autoencoder leaves of them), below what is worse (random "
+        "latents, noise). Every rung is equally long.",
         _bars(rungs, evaluation["position"]),
         f"<p>{escape(' '.join(evaluation['reading']))}</p>",
         _views(rungs),

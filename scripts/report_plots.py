@@ -228,7 +228,8 @@ def skill_curve(skill: Curve, levels: Mapping[float, float], label: str) -> str:
             each.axhline(0, color=INK, linewidth=1.0, dashes=(3, 2))
             each.set_ylabel("skill")
 
-    return _plot(draw, label, 2 if levels else 1)
+    # Two rows are a little higher than the one of the curve beside them.
+    return _plot(draw, label, 2, row_inches=1.9) if levels else _plot(draw, label)
 
 
 def trajectories(real: Array, generated: Array, frame_rate_hz: float, label: str) -> str:
