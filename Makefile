@@ -1,19 +1,23 @@
-# make demo    the whole path on synthesized music, in under 10 minutes; leaves demo-output/report.html
+# make demo    new music with the models in the box, in under 2 minutes; leaves demo-output/report.html
+# make demo-train   the whole path, training included, on synthesized music, in under 10 minutes; demo-train-output/
 # make test    lint, types, import contracts, then the tests
 # make lint    the same without the tests
-# make clean   removes what make installed and made: .venv, demo-output and caches
+# make clean   removes what make installed and made: .venv, the demos' folders and caches
 #
-# PYTHON=python3.12 chooses an interpreter; DEMO_OPTIONS="--out folder" is handed to scripts/demo.py.
+# PYTHON=python3.12 chooses an interpreter; DEMO_OPTIONS="--recordings folder" is handed to the demo.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-train test lint clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python scripts/demo.py $(DEMO_OPTIONS)
+
+demo-train: $(INSTALLED)
+	@$(BIN)/python scripts/demo_train.py $(DEMO_OPTIONS)
 
 test: lint
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -34,5 +38,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) demo-output demo-train-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	  .hypothesis .import_linter_cache

@@ -50,14 +50,7 @@ def open_run(folder: Path) -> DiffusionRun:
     Raises:
         ValueError: If the folder is not a run of this kind, or has no checkpoint.
     """
-    from rave.checkpoint import (
-        BEST,
-        CHECKPOINTS,
-        global_step,
-        last_checkpoint,
-        load_weights,
-        read_checkpoint,
-    )
+    from rave.checkpoint import global_step, load_weights, read_checkpoint, trained_checkpoint
 
     if is_lmnt_run(folder):
         model, header, num_steps = read_lmnt_run(folder)
@@ -65,8 +58,7 @@ def open_run(folder: Path) -> DiffusionRun:
     check_run(folder, KIND)
     header = LatentHeader.read(folder)
     model = rebuild_model(folder, KIND, LatentDiffusion)
-    best = folder / CHECKPOINTS / BEST
-    checkpoint = read_checkpoint(best if best.exists() else last_checkpoint(folder))
+    checkpoint = read_checkpoint(trained_checkpoint(folder))
     load_weights(model, checkpoint, folder)
     model.eval().requires_grad_(False)
     return DiffusionRun(folder, model, header, global_step(checkpoint, folder))

@@ -1,7 +1,7 @@
 """The checkpoints of a run folder, read without the training library.
 
 run/checkpoints/last.ckpt   where the same command continues
-run/checkpoints/best.ckpt   lowest held-out loss so far
+run/checkpoints/best.ckpt   lowest held-out loss so far; alone, the weights of a released model
 """
 
 from __future__ import annotations
@@ -17,11 +17,32 @@ from torch import nn
 
 ZIP_START = b"PK\x03\x04"  # torch looks for these bytes too
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
+TRAINING_STATE = "optimizer_states"  # Lightning's name; a released model has none
 
 
 def last_checkpoint(run_folder: Path) -> Path:
     """Return where the resumable state of a run is kept."""
     return run_folder / CHECKPOINTS / LAST
+
+
+def released_checkpoint(run_folder: Path) -> Path:
+    """Return where a released model keeps its weights, a run those of its lowest loss so far."""
+    return run_folder / CHECKPOINTS / BEST
+
+
+def trained_checkpoint(run_folder: Path) -> Path:
+    """Return the best checkpoint of a run on held-out data, or the last."""
+    best = released_checkpoint(run_folder)
+    return best if best.exists() else last_checkpoint(run_folder)
+
+
+def codec_checkpoint(run_folder: Path) -> Path:
+    """Return where an autoencoder's weights are: the last of a run, or those of a released model.
+
+    Not the best: the adversarial phase comes last, and raises the distance that is held out.
+    """
+    last, released = last_checkpoint(run_folder), released_checkpoint(run_folder)
+    return released if released.exists() and not last.exists() else last
 
 
 def read_checkpoint(
@@ -75,9 +96,21 @@ def packed(content: Any) -> memoryview:
 
 
 def finished_steps(run_folder: Path) -> int:
-    """Return how many steps the last checkpoint of a run has behind it; 0 for a new run."""
-    path = last_checkpoint(run_folder)
-    return global_step(read_checkpoint(path), path) if path.exists() else 0
+    """Return how many steps the last checkpoint of a run has behind it; 0 for a new run.
+
+    Raises:
+        ValueError: If the checkpoint cannot be read, or the run is a released model.
+    """
+    path, released = last_checkpoint(run_folder), released_checkpoint(run_folder)
+    if path.exists():
+        return global_step(read_checkpoint(path), path)
+    if released.exists() and TRAINING_STATE not in read_checkpoint(released):
+        raise ValueError(
+            f"'{run_folder}' is a released model: weights without the state of a training, which "
+            "cannot be continued. Give another --out; `rave train` starts from the weights of such "
+            "a codec with --initialise-from."
+        )
+    return 0
 
 
 def global_step(checkpoint: dict[str, Any], path: Path) -> int:
@@ -93,11 +126,20 @@ def global_step(checkpoint: dict[str, Any], path: Path) -> int:
 
 
 def model_weights(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of the model inside a checkpoint of the system that trained it."""
+    """Return the state of the model inside a checkpoint of the system that trained it.
+
+    Half precision, in which released weights are kept, comes back as float32.
+    """
     prefix, state = "model.", checkpoint.get("state_dict")
     if not isinstance(state, dict):
         return {}
-    return {n.removeprefix(prefix): v for n, v in state.items() if str(n).startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value.float()
+        if isinstance(value, torch.Tensor) and value.dtype == torch.float16
+        else value
+        for name, value in state.items()
+        if str(name).startswith(prefix)
+    }
 
 
 def load_weights(model: nn.Module, checkpoint: dict[str, Any], run_folder: Path) -> None:

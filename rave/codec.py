@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from rave import experiment
-from rave.checkpoint import last_checkpoint, load_weights, read_checkpoint
+from rave.checkpoint import codec_checkpoint, load_weights, read_checkpoint
 from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.derivative import differentiated, integrated
@@ -317,13 +317,13 @@ def load_streamable(path: Path, *, ema: bool = False) -> tuple[RAVE, CodecFormat
 
 
 def load_model(run: Path) -> RAVE:
-    """Return the model of a run of `rave train` with the weights of its last checkpoint.
+    """Return the model of a run of `rave train` with its last weights, or of a released model.
 
     Raises:
         ValueError: If the folder is not such a run, or has no readable checkpoint.
     """
     model = experiment.rebuild_model(run, "rave", RAVE)
-    load_weights(model, read_checkpoint(last_checkpoint(run)), run)
+    load_weights(model, read_checkpoint(codec_checkpoint(run)), run)
     return model.eval()
 
 

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from rave.checkpoint import last_checkpoint, read_checkpoint
+from rave.checkpoint import codec_checkpoint, read_checkpoint
 from rave.codec import load_run
 from rave.model import RAVE
 from rave.upstream.discriminators import discriminator_rules
@@ -84,7 +84,7 @@ def _discriminator_weights(discriminator: nn.Module, run: Path) -> dict[str, Ten
     """Return those weights of a discriminator that a run has."""
     names = list(discriminator.state_dict())
     if not is_run(run):
-        weights = cast(dict[str, Tensor], read_checkpoint(last_checkpoint(run))["state_dict"])
+        weights = cast(dict[str, Tensor], read_checkpoint(codec_checkpoint(run))["state_dict"])
         theirs = {name: f"{DISCRIMINATOR}{name}" for name in names}
     else:
         weights = read_weights(find_checkpoint(run))

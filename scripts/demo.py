@@ -1,6 +1,6 @@
-"""Walk the whole path on synthesized music, with the commands a user would type, and report.
+"""Hear what the models in the box do, with the commands a user would type, and report.
 
-    python scripts/demo.py [--out demo-output] [--quick]
+    python scripts/demo.py [--out demo-output] [--recordings FOLDER] [--models models/piano]
 
 Run again, it continues where it stopped: every command resumes by itself.
 """
@@ -10,246 +10,188 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo_audio import make_demo_audio
-from report import JOURNAL, write_report
+from demo_piano import make_recordings
+from demo_walk import Stage, run_demo, walk_stages
+from release_model import CODEC, DIFFUSION
 
-from rave.command import EXIT_ERROR, EXIT_INTERRUPTED
-from rave.files import read_json, write_json
-from rave.latents import split_names
-
-SAMPLE_RATE_HZ = 22050
-# The shares that the two recipes named tiny hold out; the smaller one lies within the larger.
-RAVE_HELD_OUT, DIFFWAVE_HELD_OUT = 0.2, 0.1
-INTERRUPT_GRACE_S = 60
+MODELS = Path(__file__).resolve().parents[1] / "models" / "piano"
+# Of a user's recordings: how many are heard, and how much of each.
+MAX_RECORDINGS, MAX_SECONDS = 6, 14.0
+RECORDING_RATE_HZ = 44100
+GENERATED_S = 10.0
+STRENGTH, GUIDANCE = 0.5, 2
+INPAINTING_STEPS = 25  # each calls the model ten times
+# Of a recording: what is made anew in it.
+SPAN = (0.4, 0.7)
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much the demo does.
+class Plan:
+    """Which recording stands for what.
 
     Attributes:
-        num_files: Phrases to synthesize.
-        file_seconds: Length of each.
-        generated_seconds: Length of each generated clip.
-        rave_settings: Changes to the recipe `tiny` of rave.
-        diffwave_settings: Changes to the recipe `tiny` of diffwave.
+        varied: Is varied, and made anew in part.
+        blended: Two, mixed.
+        followed: Is followed by what is generated.
+        span_s: Of `varied`, what is made anew.
     """
 
-    num_files: int
-    file_seconds: float
-    generated_seconds: float
-    rave_settings: tuple[str, ...] = ()
-    diffwave_settings: tuple[str, ...] = ()
+    varied: str
+    blended: tuple[str, str]
+    followed: str
+    span_s: tuple[float, float]
 
 
-FULL = Size(num_files=24, file_seconds=10.0, generated_seconds=10.0)
-QUICK = Size(
-    num_files=6,
-    file_seconds=3.0,
-    generated_seconds=2.0,
-    rave_settings=(
-        "CAPACITY=4",
-        "LATENT_SIZE=8",
-        "MAX_STEPS=12",
-        "PHASE_1_STEPS=10",
-        "CROP_SAMPLES=8192",
-        "VALIDATE_EVERY_STEPS=6",
-        "training.RaveTraining.log_every_steps=2",
-    ),
-    diffwave_settings=(
-        "MAX_STEPS=20",
-        "SEGMENT_FRAMES=16",
-        "NUM_BLOCKS=2",
-        "HIDDEN_CHANNELS=16",
-        "HELD_OUT_SEGMENTS=8",
-        "VALIDATE_EVERY=10",
-    ),
-)
+def make_plan(durations_s: dict[str, float]) -> Plan:
+    """Return a plan for recordings, by name: the first is varied, the last is followed."""
+    names = list(durations_s)
+    low, high = (round(share * durations_s[names[0]], 1) for share in SPAN)
+    return Plan(names[0], (names[1 % len(names)], names[2 % len(names)]), names[-1], (low, high))
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A title, and a command as a user in the demo's folder would type it."""
-
-    title: str
-    command: str
-
-
-def followed_name(audio_names: Sequence[str]) -> str:
-    """Return the recording to follow: one that neither training sees."""
-    return split_names(audio_names, DIFFWAVE_HELD_OUT)[1][0]
-
-
-def stages(size: Size, audio_names: Sequence[str], seed: int) -> list[Stage]:
-    """Return every step from audio to new audio.
+def stages(models: str, plan: Plan, seed: int, is_following: bool) -> list[Stage]:
+    """Return every step from recordings to new music.
 
     Args:
-        size: How much to do.
-        audio_names: File names in audio/.
-        seed: Of training and generation.
+        models: Where codec/ and diffusion/ are, seen from the demo's folder.
+        plan: Which recording stands for what.
+        seed: Of everything random.
+        is_following: Whether the diffusion model can follow a recording.
     """
-    known, held_out = split_names(audio_names, RAVE_HELD_OUT)
-    first, second = [*held_out, *known][:2]
-    spectrogram = f"spectrograms/{Path(followed_name(audio_names)).stem}.npy"
-    rave_settings = "".join(f" --set {setting}" for setting in size.rave_settings)
-    diffwave_settings = "".join(f" --set {setting}" for setting in size.diffwave_settings)
-    generate = "python -m diffwave.inference runs/diffwave"
-    return [
-        Stage(
-            "Prepare the audio",
-            f"rave preprocess audio prepared --sample-rate {SAMPLE_RATE_HZ}",
-        ),
-        Stage(
-            "Train the autoencoder",
-            f"rave train tiny --data prepared --out runs/rave --seed {seed}{rave_settings}",
-        ),
-        Stage("Audio to latents", "rave encode runs/rave audio latents"),
+    codec, diffusion = (shlex.quote(f"{models}/{part}") for part in (CODEC, DIFFUSION))
+    generate = f"python -m diffwave.inference {diffusion}"
+    varied = shlex.quote(f"latents/{Path(plan.varied).stem}.npy")
+    first, second, followed = (
+        shlex.quote(f"recordings/{name}") for name in (*plan.blended, plan.followed)
+    )
+    low, high = plan.span_s
+    end = f"--count 2 --seed {seed} --force"
+    walk = [
+        Stage("Recordings to latents", f"rave encode {codec} recordings latents"),
         Stage(
             "Latents to audio: what the autoencoder keeps",
-            "rave decode runs/rave latents reconstructions",
+            f"rave decode {codec} latents reconstructions",
         ),
         Stage(
-            "Spectrograms for the diffusion model to follow",
-            "python -m diffwave.preprocess latents audio spectrograms",
+            "New latents out of noise",
+            f"{generate} generated --count 3 --seconds {GENERATED_S:g} --seed {seed} --force",
         ),
+        Stage("Decode them", f"rave decode {codec} generated generated_audio"),
         Stage(
-            "Train the diffusion model",
-            "python -m diffwave.train latents --config tiny --out runs/diffwave "
-            f"--spectrograms spectrograms --seed {seed}{diffwave_settings}",
+            "Variations of a recording",
+            f"{generate} varied --vary {varied} --strength {STRENGTH} {end}",
         ),
+        Stage("Decode them", f"rave decode {codec} varied varied_audio"),
         Stage(
-            "Ask what it has learned, and which of the known failures it has",
-            f"python -m diffwave.diagnose runs/diffwave --codec runs/rave --seed {seed}",
+            "A gap in a recording, filled anew",
+            f"{generate} inpainted --inpaint {varied} --from {low} --to {high} "
+            f"--steps {INPAINTING_STEPS} {end}",
         ),
-        Stage(
-            "Generate latents out of noise",
-            f"{generate} generated --count 4 --seconds {size.generated_seconds:g} "
-            f"--seed {seed} --force",
-        ),
-        Stage("Decode them", "rave decode runs/rave generated generated_audio"),
-        Stage(
-            "Generate latents that follow a recording the model has not seen",
-            f"{generate} generated_conditioned --count 2 --seed {seed} --force "
-            f"--spectrogram {spectrogram}",
-        ),
-        Stage(
-            "Decode them",
-            "rave decode runs/rave generated_conditioned generated_conditioned_audio",
-        ),
+        Stage("Decode them", f"rave decode {codec} inpainted inpainted_audio"),
         Stage(
             "Blend two recordings in the latent space",
-            f"rave interpolate runs/rave audio/{first} audio/{second} interpolation --force",
+            f"rave interpolate {codec} {first} {second} blends --steps 3 --force",
         ),
-        Stage("Export the autoencoder", "rave export runs/rave runs/rave.ts"),
     ]
+    if is_following:
+        walk += [
+            Stage(
+                "New latents that follow another recording",
+                f"{generate} following --from-audio {followed} --guidance {GUIDANCE} {end}",
+            ),
+            Stage("Decode them", f"rave decode {codec} following following_audio"),
+        ]
+    return walk
 
 
-def run_command(command: str, folder: Path) -> tuple[int, str]:
-    """Run a command in `folder` and return its exit code and its standard output.
-
-    Ctrl-C reaches the command too, which saves what it has; this waits for it.
-
-    Raises:
-        KeyboardInterrupt: After the command has ended.
-    """
-    program, *arguments = shlex.split(command)
-    prefix = {"rave": [sys.executable, "-m", "rave.main_cli"], "python": [sys.executable]}
-    repository = str(Path(__file__).resolve().parents[1])
-    python_path = os.pathsep.join(filter(None, [repository, os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen(
-        [*prefix[program], *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": python_path},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        output, _ = process.communicate()
-    except KeyboardInterrupt:
-        process.wait(INTERRUPT_GRACE_S)
-        raise
-    return process.returncode, output
-
-
-def walk(size: Size, out: Path, seed: int) -> Path:
-    """Do every stage in `out`, and return the report's path.
+def take_recordings(source: Path, folder: Path) -> list[Path]:
+    """Write the beginnings of a user's recordings as wav files, and return these.
 
     Raises:
-        ValueError: If a command fails; its own message is on stderr already.
+        ValueError: If there are fewer than two.
     """
-    started = time.monotonic()
-    print(f"\nSynthesize {size.num_files} phrases of {size.file_seconds:g} s", flush=True)
-    audio = make_demo_audio(out / "audio", size.num_files, size.file_seconds, SAMPLE_RATE_HZ, seed)
-    names = [path.name for path in audio]
+    from rave.audio import list_audio_files, read_audio, write_audio
+
+    found = list_audio_files(source)
+    if len(found) < 2:
+        raise ValueError(f"'{source}' holds {len(found)} recordings; the demo blends two of them.")
+    paths = []
+    for number, path in enumerate(list(found.values())[:MAX_RECORDINGS], 1):
+        taken = folder / f"{number:02d}-{path.stem}.wav"
+        paths.append(taken)
+        if not taken.exists():
+            audio = read_audio(path, RECORDING_RATE_HZ, 1)
+            num_samples = min(audio.shape[1], int(MAX_SECONDS * RECORDING_RATE_HZ))
+            write_audio(taken, [audio], RECORDING_RATE_HZ, 1, num_samples)
+    return paths
+
+
+def walk(out: Path, models: Path, recordings: Path | None, seed: int) -> Path:
+    """Do everything in `out`, and return the report's path.
+
+    Raises:
+        ValueError: If the models are not there, or a command fails.
+    """
+    import soundfile
+    from report import write_report
+
+    for part in (CODEC, DIFFUSION):
+        if not (models / part / "run.json").exists():
+            raise ValueError(
+                f"'{models / part}' is no model. Give --models the folder that holds {CODEC}/ and "
+                f"{DIFFUSION}/, or train your own from nothing: make demo-train."
+            )
+    folder = out / "recordings"
+    print("\nTake the recordings" if recordings else "\nSynthesize recordings", flush=True)
+    paths = take_recordings(recordings, folder) if recordings else make_recordings(folder)
+    plan = make_plan({path.name: soundfile.info(path).duration for path in paths})
+    is_following = "onditioner" in (models / DIFFUSION / "model.gin").read_text()
+    place = os.path.relpath(models, out)
     journal = {
         "seed": seed,
-        "held_out": split_names(names, RAVE_HELD_OUT)[1],
-        "followed": followed_name(names),
+        "models": place,
+        "is_synthesized": recordings is None,
+        "recordings": [path.name for path in paths],
+        "varied": plan.varied,
+        "span_s": plan.span_s,
+        "blended": plan.blended,
+        "followed": plan.followed if is_following else None,
     }
-    path = out / JOURNAL
-    known = read_json(path, "a demo folder")["commands"] if path.exists() else []
-    entries = {entry["command"]: entry for entry in known}
-    for stage in stages(size, names, seed):
-        print(f"\n{stage.title}\n$ {stage.command}", flush=True)
-        stage_started = time.monotonic()
-        code, output = run_command(stage.command, out)
-        seconds = time.monotonic() - stage_started
-        print(f"{output.rstrip()}\n({seconds:.0f} s)", flush=True)
-        seconds += entries.get(stage.command, {"seconds": 0.0})["seconds"]
-        entries[stage.command] = {
-            "title": stage.title,
-            "command": stage.command,
-            "seconds": round(seconds, 1),
-            "output": output,
-        }
-        write_json(path, {**journal, "commands": list(entries.values())})
-        if code == EXIT_INTERRUPTED:
-            raise KeyboardInterrupt
-        if code != 0:
-            raise ValueError(
-                f"'{stage.command}' ended with exit code {code} (its message is above). "
-                "Mend that and run the demo again: it continues from there."
-            )
+    walk_stages(stages(place, plan, seed, is_following), out, journal)
     print("\nWrite the report", flush=True)
-    report = write_report(out)
-    print(f"Done in {time.monotonic() - started:.0f} s.")
-    return report
+    return write_report(out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="demo.py",
-        description="Walk the whole path on synthesized music, in under 10 minutes on 2 CPU cores. "
-        "The same command again continues.",
-        epilog="example:\n  python scripts/demo.py --out demo-output",
+        description="Generate, vary, mend, blend and follow with trained models, in under 2 "
+        "minutes on 2 CPU cores. The same command again continues.",
+        epilog="example:\n  python scripts/demo.py --recordings my-recordings",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo-output"), help="folder (default demo-output)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     parser.add_argument(
-        "--quick", action="store_true", help="a few steps of small models: a test, not music"
+        "--models", type=Path, default=MODELS, help="codec/ and diffusion/ (default models/piano)"
     )
+    parser.add_argument(
+        "--recordings",
+        type=Path,
+        help="your own: the first six, up to 14 s of each (default: synthesized ones)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     options = parser.parse_args(arguments)
-    try:
-        report = walk(QUICK if options.quick else FULL, options.out, options.seed)
-    except KeyboardInterrupt:
-        print("demo.py: interrupted; the same command continues.", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except (ValueError, OSError) as error:
-        print(f"demo.py: error: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    print(f"Listen and look: {report.resolve()}")
-    return 0
+    return run_demo(
+        "demo.py", lambda: walk(options.out, options.models, options.recordings, options.seed)
+    )
 
 
 if __name__ == "__main__":

@@ -8,321 +8,128 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
-from compare_audio import spectrum_statistics
-from numpy.typing import NDArray
-from report_html import card, clip, grid, picture_figure, plot_figure, section
-from report_plots import (
-    SPECTROGRAM_RANGE_DB,
-    colour_ramp,
-    latent_histogram,
-    latent_profile,
-    loss_curve,
+import report_models
+from demo_walk import JOURNAL, REPORT
+from report_html import (
+    blend_cards,
+    card,
+    clip,
+    clip_cards,
+    commands,
+    grid,
+    key_figures,
+    section,
+    signed,
+    spectrogram_scale,
+    write_page,
 )
+from training_curves import Curves
 
 from rave.command import Result, command_parser, execute
-from rave.files import atomic_write, read_json
-from rave.latents import LatentDataset
+from rave.files import read_json
 
-# What the demo did, written by demo.py: seed, held_out, followed, commands.
-JOURNAL = "demo.json"
-REPORT = "report.html"
-# Of the diffusion model; its figures lie beside it.
-DIAGNOSIS = Path("runs/diffwave/diagnosis/diagnosis.png")
-# TensorBoard tags.
-RAVE_TRAIN, RAVE_HELD_OUT = "train/spectral_distance", "held_out/spectral_distance"
-RAVE_DECIBELS = "held_out/log_spectral_distance_db"
-DIFFWAVE_TRAIN, DIFFWAVE_HELD_OUT, SKILL = "train_loss", "held_out_loss", "skill"
-REFERENCES = ("zero", "white", "gaussian")
-MAX_PAIRS = 4
-
+TITLE = "New music from a latent space"
 INTRODUCTION = (
-    "A RAVE autoencoder learned to turn these recordings into latents and back; a DiffWave "
-    "diffusion model learned what such latents look like and made new ones out of noise; the "
-    "autoencoder made them audible. All of it was computed here, by the commands at the end."
+    "A diffusion model makes new latents out of noise, or out of others; a RAVE autoencoder makes "
+    "them audible. All clips were computed here, by the commands at the end, with trained models."
+)
+SYNTHESIZED = (
+    "The recordings that it begins with are synthesized: a piano that is computed, playing the "
+    "first bars of three pieces by Bach, and an improvised phrase of strings and bells. "
+    "The models were trained on other recordings."
 )
 
 
-@dataclass(frozen=True)
-class Group:
-    """Audio of one kind, for the table: its name, its folder, and the folder of its latents."""
-
-    name: str
-    audio: str
-    latents: str | None
-
-
-GROUPS = (
-    Group("recordings", "audio", "latents"),
-    Group("reconstructions", "reconstructions", None),
-    Group("generated", "generated_audio", "generated"),
-    Group("generated, following", "generated_conditioned_audio", "generated_conditioned"),
-)
-
-
-def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return the scalars of a run's TensorBoard files: tag to (step, value) pairs.
-
-    Raises:
-        ValueError: If the run has none.
-    """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
-    events.Reload()
-    tags = events.Tags()["scalars"]
-    if not tags:
-        raise ValueError(f"'{run / 'tensorboard'}' holds no curves. Run the demo again.")
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
-
-
-def read_all_latents(folder: Path) -> NDArray[Any]:
-    """Return all clips of a latent folder joined, (D, N)."""
-    dataset = LatentDataset(folder)
-    return np.concatenate([dataset.array(index) for index in range(len(dataset))], axis=1)
-
-
-def listening(folder: Path, journal: dict[str, Any]) -> str:
+def listening(folder: Path, journal: dict[str, Any]) -> list[str]:
     """Return the sections with players."""
-    pairs = [
-        card(
-            clip(folder / "audio" / name, "recording"),
-            clip(folder / "reconstructions" / name, "reconstruction"),
-            title=Path(name).stem,
+    recordings = folder / "recordings"
+    varied, span_s = recordings / journal["varied"], journal["span_s"]
+    first, second = (Path(name).stem for name in journal["blended"])
+    parts = [
+        section(
+            "Out of noise",
+            "Latents that the diffusion model made of nothing but noise, decoded.",
+            spectrogram_scale(),
+            grid(clip_cards(folder / "generated_audio", "Generated")),
         )
-        for name in journal["held_out"][:MAX_PAIRS]
     ]
-    generated = _numbered(folder / "generated_audio", "Out of noise")
-    followed = card(clip(folder / "audio" / journal["followed"], "The recording to follow"))
-    following = _numbered(folder / "generated_conditioned_audio", "After it")
-    blends = [
-        grid(
-            (card(clip(path, blend_title(path.stem))) for path in paths),
-            "small grid",
+    if journal["followed"]:
+        followed = card(clip(recordings / journal["followed"], "The recording to follow"))
+        parts.append(
+            section(
+                "After a recording",
+                "The same model, following what the spectrogram of a recording tells. Pitch and "
+                "rhythm come from there, the sound from the music it was trained on.",
+                grid([followed, *clip_cards(folder / "following_audio", "After it")]),
+            )
         )
-        for pattern in ("lerp*", "slerp*", "mean*")
-        if (paths := sorted((folder / "interpolation").glob(f"{pattern}.wav")))
+    parts += [
+        section(
+            "Variations",
+            "A recording's latents, half of the way into noise and back.",
+            grid(
+                [
+                    card(clip(varied, "The recording")),
+                    *clip_cards(folder / "varied_audio", "Variation"),
+                ]
+            ),
+        ),
+        section(
+            "Inpainting",
+            f"What lies between {span_s[0]:g} and {span_s[1]:g} seconds is made anew, to fit what "
+            "is around it.",
+            grid(
+                [
+                    card(clip(varied, "The recording", span_s)),
+                    *clip_cards(folder / "inpainted_audio", "Made anew within the marks", span_s),
+                ]
+            ),
+        ),
+        section(
+            "Blends",
+            f"{first} and {second} mixed as latents, by the share of the second: along a line "
+            "(lerp), along a great circle (slerp), and their mean, as it is and stretched to the "
+            "length that latents have.",
+            *blend_cards(folder / "blends"),
+        ),
+        section(
+            "Reconstructions",
+            "Each recording, and what comes back from its latents. What is missing here, nothing "
+            "generated can have.",
+            grid(
+                (
+                    card(
+                        clip(recordings / name, "recording"),
+                        clip(folder / "reconstructions" / name, "reconstruction"),
+                        title=Path(name).stem,
+                    )
+                    for name in journal["recordings"]
+                ),
+                "pairs",
+            ),
+        ),
     ]
-    low, high = (f"{_signed(value, 0)} dB" for value in SPECTROGRAM_RANGE_DB)
-    scale = (
-        f'<div class="scale"><span>{low}</span><b style="background: {colour_ramp()}"></b>'
-        f"<span>{high}</span><span>Low to high on the mel scale; a full-scale sine has 0 dB. "
-        "Click in a picture to listen from there.</span></div>"
-    )
-    return "".join(
-        [
-            section(
-                "Reconstructions",
-                "Recordings that training never saw, and what comes back from their latents. "
-                "Whatever is missing here, nothing generated can have.",
-                scale,
-                grid(pairs, "pairs"),
-            ),
-            section(
-                "Generated",
-                "New music: latents that the diffusion model made out of noise, decoded.",
-                grid(generated),
-            ),
-            section(
-                "Generated after a recording",
-                "The same model, following the spectrogram of a recording that it has not seen.",
-                grid([followed, *following]),
-            ),
-            section(
-                "Blends",
-                "Two recordings mixed as latents, by the share of the second: along a line (lerp), "
-                "along a great circle (slerp), and their mean, as it is and stretched to the "
-                "length that latents have.",
-                *blends,
-            ),
-        ]
-    )
+    return parts
 
 
-def _signed(value: float, num_decimals: int = 3) -> str:
-    return f"{value:.{num_decimals}f}".replace("-", "−")
-
-
-def _numbered(folder: Path, caption: str) -> list[str]:
-    paths = sorted(folder.glob("*.wav"))
-    return [card(clip(path, f"{caption}, {number}")) for number, path in enumerate(paths, 1)]
-
-
-def blend_title(stem: str) -> str:
-    """Return what a blend is: `lerp_01_0.25` is "lerp, 25 %"."""
-    kind, *rest = stem.split("_")
-    if kind in ("lerp", "slerp") and len(rest) == 2:
-        return f"{kind}, {100 * float(rest[1]):.0f} %"
-    return stem.replace("_", " ")
-
-
-def training(folder: Path, rave: dict[str, Any], diffwave: dict[str, Any]) -> str:
-    """Return the section with the training curves, and the diagnosis of the diffusion model."""
-    references = {name: diffwave[f"reference/{name}"][-1][1] for name in REFERENCES}
-    skill = diffwave[SKILL][-1][1]
-    rave_plot = loss_curve(
-        rave.get(RAVE_TRAIN, []),
-        rave[RAVE_HELD_OUT],
-        {},
-        "spectral distance",
-        "Training curve of the autoencoder: spectral distance over steps",
-    )
-    diffwave_plot = loss_curve(
-        diffwave.get(DIFFWAVE_TRAIN, []),
-        diffwave[DIFFWAVE_HELD_OUT],
-        references,
-        "loss",
-        "Training curve of the diffusion model, with its reference losses",
-    )
-    plots = plot_figure(
-        rave_plot,
-        f"RAVE. Held-out log-spectral distance at the end: {rave[RAVE_DECIBELS][-1][1]:.2f} dB.",
-    ) + plot_figure(
-        diffwave_plot,
-        f"DiffWave. Skill {_signed(skill)}: the share of the gaussian loss that is gone; 0 is no "
-        "better than the best linear denoiser, 1 is perfect, below 0 is worse. "
-        "The model sees the spectrogram, the references do not.",
-    )
-    return section(
-        "Training",
-        "A loss alone says little. Zero is the loss of predicting nothing, white that of the best "
-        "guess if latents were white noise, gaussian that of the best linear denoiser.",
-        grid([plots], "plots"),
-        picture_figure(folder / DIAGNOSIS, _findings(folder)),
-    )
-
-
-def _findings(folder: Path) -> str:
-    """Return what the diagnosis of the diffusion model has found, in a line."""
-    record = read_json((folder / DIAGNOSIS).with_suffix(".json"), "a diagnosis")
-    names = [finding["name"] for finding in record["findings"]]
-    told = f"found: {', '.join(names)}" if names else "none of the ten known failures shows"
-    return (
-        f"Diagnosis of the diffusion model: {told}. Magnitudes by block; what is learned, and how "
-        "much the condition counts, at each noise level; what it does when told a wrong timestep; "
-        "levels while sampling; generated latents beside real ones."
-    )
-
-
-def latents(folder: Path) -> str:
-    """Return the section with the statistics of latents and audio."""
-    real = read_all_latents(folder / "latents")
-    generated = read_all_latents(folder / "generated")
-    statistics = LatentDataset(folder / "latents").header.statistics
-    order = np.argsort(-statistics.information, kind="stable")
-    is_informative = statistics.is_informative
-    kept = is_informative if is_informative.any() else np.ones_like(is_informative)
-    centre = real.mean(axis=1, keepdims=True)
-    spread = np.maximum(real.std(axis=1, keepdims=True), 1e-9)
-    standard_real, standard_generated = (
-        ((raw - centre) / spread)[kept] for raw in (real, generated)
-    )
-    profile = latent_profile(
-        real, generated, order, "Mean, spread and extremes of each latent dimension"
-    )
-    histogram = latent_histogram(
-        standard_real, standard_generated, "Histogram of standardized latents"
-    )
-    plots = plot_figure(
-        profile, "Each dimension's mean and std, and how far its most extreme frame lies."
-    ) + plot_figure(
-        histogram,
-        f"{int(kept.sum())} of {len(kept)} dimensions, each standardized by the real ones.",
-    )
-    return section(
-        "Latents",
-        f"The recordings' latents carry {statistics.information.sum():.1f} nats a frame in "
-        f"{int(is_informative.sum())} informative dimensions of {len(is_informative)}, at "
-        f"{LatentDataset(folder / 'latents').header.frame_rate_hz:.1f} frames a second.",
-        grid([plots], "plots"),
-        table(folder, centre, spread, kept),
-    )
-
-
-def table(folder: Path, centre: NDArray[Any], spread: NDArray[Any], kept: NDArray[Any]) -> str:
-    """Return a table that compares real and generated audio and latents."""
-    heads = (
-        "clips",
-        "level dBFS",
-        "centroid Hz",
-        "flatness",
-        "latents' mean",
-        "latents' std",
-        "largest",
-    )
-    rows = []
-    for group in GROUPS:
-        paths = sorted((folder / group.audio).rglob("*.wav"))
-        figures = []
-        for path in paths:
-            audio, sample_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-            figures.append(spectrum_statistics(audio.mean(axis=1), sample_rate_hz))
-        means = {
-            n: np.mean([f[n] for f in figures]) for n in ("level_dbfs", "centroid_hz", "flatness")
-        }
-        cells = [
-            f"{len(paths)}",
-            _signed(means["level_dbfs"], 1),
-            f"{means['centroid_hz']:.0f}",
-            f"{means['flatness']:.3f}",
-        ]
-        if group.latents is None:
-            cells += ["–"] * 3
-        else:
-            values = ((read_all_latents(folder / group.latents) - centre) / spread)[kept]
-            numbers = (np.abs(values.mean(axis=1)).mean(), values.std(), np.abs(values).max())
-            cells += [f"{number:.2f}" for number in numbers]
-        row = "".join(f"<td>{cell}</td>" for cell in cells)
-        rows.append(f'<tr><th scope="row">{escape(group.name)}</th>{row}</tr>')
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Table of statistics"><table>'
-        "<caption>Means over files. Latents in std of the recordings': how far the dimensions' "
-        "means lie from theirs, the spread, and the largest value.</caption>"
-        f'<thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
-        "</table></div>"
-    )
-
-
-def commands(journal: dict[str, Any]) -> str:
-    """Return the section with the commands, their times and what they said."""
-    items = [
-        f"<li><details><summary><span>{escape(entry['title'])}<code>{escape(entry['command'])}"
-        f"</code></span><span>{entry['seconds']:.0f} s</span></summary>"
-        f"<pre>{escape(entry['output'].strip())}</pre></details></li>"
-        for entry in journal["commands"]
-    ]
-    return section(
-        "Commands",
-        f"Typed in this report's folder, seed {journal['seed']}. Open one to see what it said.",
-        f'<ol class="steps">{"".join(items)}</ol>',
-    )
-
-
-def key_figures(folder: Path, journal: dict[str, Any], rave: Any, diffwave: Any) -> str:
+def figures_of(journal: dict[str, Any], curves: Curves) -> dict[str, str]:
     """Return the figures at the top of the page."""
-    durations = [soundfile.info(path).duration for path in (folder / "audio").rglob("*.wav")]
-    header = LatentDataset(folder / "latents").header
-    informative = int(header.statistics.is_informative.sum())
     seconds = sum(entry["seconds"] for entry in journal["commands"])
     figures = {
-        "recordings": f"{len(durations)}, {sum(durations) / 60:.1f} min",
-        "everything took": f"{seconds / 60:.1f} min",
-        "informative dimensions": f"{informative} of {header.latent_size}",
-        "reconstruction": f"{rave[RAVE_DECIBELS][-1][1]:.1f} dB off",
-        "diffusion skill": _signed(diffwave[SKILL][-1][1]),
+        "recordings": f"{len(journal['recordings'])}",
+        "everything took": f"{seconds:.0f} s",
         "seed": f"{journal['seed']}",
     }
-    items = "".join(
-        f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in figures.items()
-    )
-    return f'<dl class="figures">{items}</dl>'
+    if report_models.CODEC_DECIBELS in curves:
+        distance_db = curves[report_models.CODEC_DECIBELS][-1][1]
+        figures["autoencoder, held out"] = f"{distance_db:.1f} dB off"
+    if report_models.SKILL in curves:
+        figures["diffusion skill"] = signed(curves[report_models.SKILL][-1][1])
+    return figures
 
 
 def write_report(folder: Path) -> Path:
@@ -332,21 +139,24 @@ def write_report(folder: Path) -> Path:
         ValueError: If the folder is not a finished demo.
     """
     journal = read_json(folder / JOURNAL, "a demo folder")
-    rave, diffwave = (read_curves(folder / "runs" / name) for name in ("rave", "diffwave"))
-    style, script = (Path(__file__).with_name(f"report.{x}").read_text() for x in ("css", "js"))
-    title = "New music from a latent space"
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f'<header><h1>{title}</h1><p class="lead">{escape(INTRODUCTION)}</p>'
-        f"{key_figures(folder, journal, rave, diffwave)}</header>\n<main>\n"
-        f"{listening(folder, journal)}\n{training(folder, rave, diffwave)}\n{latents(folder)}\n"
-        f"{commands(journal)}\n</main>\n<footer>Made by rave-diffwave.</footer>\n"
-        f"<script>\n{script}</script>\n</body>\n</html>\n"
+    models = folder / journal["models"]
+    curves = report_models.read_curves_of(models)
+    told = f"{INTRODUCTION} {SYNTHESIZED}" if journal["is_synthesized"] else INTRODUCTION
+    credit = report_models.credit(models)
+    write_page(
+        folder / REPORT,
+        TITLE,
+        f'<p class="lead">{escape(told)}</p>{key_figures(figures_of(journal, curves))}',
+        [
+            *listening(folder, journal),
+            report_models.ladder(models),
+            report_models.training(curves),
+            report_models.latents(folder, models, journal["varied"]),
+            commands(journal),
+            f"<section><h2>Whose music</h2>{credit}</section>" if credit else "",
+        ],
+        "Made by rave-diffwave (Apache-2.0).",
     )
-    with atomic_write(folder / REPORT) as temporary:
-        temporary.write_text(page, encoding="utf-8")
     return folder / REPORT
 
 

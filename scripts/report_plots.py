@@ -50,9 +50,15 @@ SPECTROGRAM_RANGE_DB = (-95.0, -20.0)
 COLOURS = "magma"
 
 
-def _plot(draw: Any, label: str, num_plots: int = 1, **figure_options: Any) -> str:
+def _plot(
+    draw: Any,
+    label: str,
+    num_plots: int = 1,
+    row_inches: float = FIGURE_INCHES[1],
+    **figure_options: Any,
+) -> str:
     """Return an inline SVG of what `draw(axes)` draws; `label` is what a screen reader says."""
-    width, height = FIGURE_INCHES
+    width, height = FIGURE_INCHES[0], row_inches
     style: Any = {**STYLE, "svg.hashsalt": label}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(width, height * num_plots), layout="constrained")
@@ -200,3 +206,79 @@ def colour_ramp(num_stops: int = 9) -> str:
     colours = matplotlib.colormaps[COLOURS](np.linspace(0, 1, num_stops), bytes=True)
     stops = ", ".join(f"rgb({r} {g} {b})" for r, g, b, _ in colours)
     return f"linear-gradient(to right, {stops})"
+
+
+def skill_curve(skill: Curve, levels: Mapping[float, float], label: str) -> str:
+    """Return skill over training steps and, if known, over noise levels at the end, as SVG.
+
+    Args:
+        skill: Held-out skill.
+        levels: Log-SNR to skill.
+        label: Says what there is to see.
+    """
+
+    def draw(found: Any) -> None:
+        axes = found if levels else [found]
+        axes[0].plot(*zip(*skill, strict=True), color=GENERATED, marker="o", markersize=3)
+        axes[0].set_xlabel("training steps")
+        if levels:
+            axes[1].plot(*zip(*sorted(levels.items()), strict=True), color=REAL, marker="o")
+            axes[1].set_xlabel("log-SNR: form on the left, detail on the right")
+        for each in axes:
+            each.axhline(0, color=INK, linewidth=1.0, dashes=(3, 2))
+            each.set_ylabel("skill")
+
+    # Two rows are a little higher than the one of the curve beside them.
+    return _plot(draw, label, 2, row_inches=1.9) if levels else _plot(draw, label)
+
+
+def trajectories(real: Array, generated: Array, frame_rate_hz: float, label: str) -> str:
+    """Return the course of the first axes over time, a row each, as SVG.
+
+    Args:
+        real: (K, N).
+        generated: (K, N'), with the same K.
+        frame_rate_hz: Of both.
+        label: Says what there is to see.
+    """
+
+    def draw(found: Any) -> None:
+        rows = np.atleast_1d(found)
+        for index, axes in enumerate(rows):
+            for name, values, colour in (
+                ("recording", real, REAL),
+                ("generated", generated, GENERATED),
+            ):
+                time_s = np.arange(values.shape[1]) / frame_rate_hz
+                axes.plot(time_s, values[index], color=colour, linewidth=1.1, label=name)
+            axes.set_ylabel(f"axis {index + 1}")
+        _legend(rows[0])
+        rows[-1].set_xlabel("seconds")
+
+    return _plot(draw, label, len(real), row_inches=1.15, sharex=True)
+
+
+def trajectory_plane(real: Array, generated: Array, label: str) -> str:
+    """Return frames (K, N) in the plane of the first two axes, as SVG; with one axis, over itself.
+
+    Args:
+        real: (K, N).
+        generated: (K, N'), with the same K.
+        label: Says what there is to see.
+    """
+
+    def draw(axes: Axes) -> None:
+        for name, values, colour in (
+            ("recordings", real, REAL),
+            ("generated", generated, GENERATED),
+        ):
+            second = values[min(1, len(values) - 1)]
+            axes.plot(values[0], second, color=colour, linewidth=0.5, alpha=0.35)
+            axes.plot(values[0], second, ".", color=colour, markersize=2.5)
+            axes.plot([], [], "o", color=colour, markersize=5, label=name)
+        axes.set_xlabel("axis 1")
+        axes.set_ylabel("axis 2")
+        axes.set_aspect("equal", adjustable="datalim")
+        _legend(axes)
+
+    return _plot(draw, label, row_inches=4.6)

@@ -1,4 +1,4 @@
-"""The whole path by its commands, as `make demo` walks it, with models too small for music."""
+"""The whole path, as `make demo-train` walks it, with models too small for music."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from demo import DIFFWAVE_HELD_OUT
+from demo_train import DIFFWAVE_HELD_OUT
 from diffwave_data import autoregression, write_latent_folder
 
 from rave.latents import GENERATED, POSTERIOR_MEAN, LatentHeader, split_names
@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def walk(folder):
-    command = [sys.executable, "scripts/demo.py", "--quick", "--out", str(folder)]
+    command = [sys.executable, "scripts/demo_train.py", "--quick", "--out", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=900)
 
 

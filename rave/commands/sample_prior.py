@@ -110,7 +110,7 @@ def open_prior(run: Path, codec: Path | None) -> tuple[LatentPrior, LatentHeader
 
 
 def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
-    from rave.checkpoint import BEST, CHECKPOINTS, last_checkpoint, load_weights, read_checkpoint
+    from rave.checkpoint import load_weights, read_checkpoint, trained_checkpoint
     from rave.commands.train_prior import KIND
     from rave.experiment import rebuild_model
     from rave.latents import LatentHeader
@@ -118,9 +118,7 @@ def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
 
     model = rebuild_model(run, KIND, LatentPrior)
     header = LatentHeader.read(run)
-    best = run / CHECKPOINTS / BEST
-    checkpoint = read_checkpoint(best if best.exists() else last_checkpoint(run))
-    load_weights(model, checkpoint, run)
+    load_weights(model, read_checkpoint(trained_checkpoint(run)), run)
     return model, header
 
 

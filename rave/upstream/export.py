@@ -13,7 +13,7 @@ from rave.blocks.noise import NoiseGenerator
 from rave.blocks.signals import Recurrent
 from rave.blocks.v1 import UNIT_KERNEL, DecoderV1, EncoderV1
 from rave.blocks.v2 import DecoderV2, EncoderV2
-from rave.checkpoint import last_checkpoint, model_weights, packed, read_checkpoint
+from rave.checkpoint import codec_checkpoint, model_weights, packed, read_checkpoint
 from rave.codec import load_model
 from rave.files import atomic_folder
 from rave.model import RAVE
@@ -61,7 +61,7 @@ def export_run(run: Path, out: Path) -> bool:
         raise ValueError(f"'{out}' exists and is not an empty folder. Choose another name.")
     model, ours = load_model(run), Config(run / "config.gin")
     _check_expressible(model, ours, run)
-    checkpoint = read_checkpoint(last_checkpoint(run))
+    checkpoint = read_checkpoint(codec_checkpoint(run))
     judged_by = discriminators(ours, capacity(model, ours))
     judges = _discriminator_weights(checkpoint, judged_by)
     content = {

@@ -5,7 +5,8 @@ import subprocess
 
 import numpy as np
 import pytest
-import report
+import report_train as report
+from browser import OPTIONS, chromium
 from demo_audio import make_demo_audio
 from report_plots import INK, SPECTROGRAM_HOP, mel_spectrogram_db, spectrogram_png
 from torch.utils.tensorboard import SummaryWriter
@@ -144,7 +145,7 @@ def test_a_folder_that_is_no_demo_is_refused_in_a_sentence(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error == (
-        f"report.py: error: '{tmp_path / 'demo.json'}' does not exist, "
+        f"report_train.py: error: '{tmp_path / 'demo.json'}' does not exist, "
         f"so '{tmp_path}' is not a demo folder.\n"
     )
 
@@ -161,14 +162,6 @@ def test_a_sine_at_full_scale_has_0_db_in_its_mel_band():
 def test_the_same_level_has_the_same_colour_in_every_picture():
     silence = spectrogram_png(np.zeros(RATE_HZ), RATE_HZ)
     assert spectrogram_png(np.full(RATE_HZ, 1e-9), RATE_HZ) == silence
-
-
-def chromium():
-    """The browser's path, or a skip."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    pytest.skip("no Chromium is installed")
 
 
 PROBE = """
@@ -191,13 +184,7 @@ def test_a_browser_plays_every_clip_and_the_page_fits_its_window(demo, page, tmp
     command = [
         browser,
         "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
+        *OPTIONS,
         f"--user-data-dir={tmp_path / 'profile'}",
         f"--window-size={width},2000",
         "--virtual-time-budget=8000",

@@ -1,0 +1,155 @@
+"""Make a model to give away of a codec run and a diffusion run: weights in half precision, no more.
+
+    python scripts/release_model.py models/piano --codec runs/codec --diffusion runs/diffusion
+
+MODEL/codec and MODEL/diffusion are runs for every command but those that train. What is trained is
+kept in half precision, which halves the size; filters, statistics and rotations stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training_curves import CURVES, Curves, read_curves, thinned
+
+from rave.command import Result, command_parser, execute
+from rave.files import atomic_folder, write_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CODEC, DIFFUSION = "codec", "diffusion"
+SETTINGS = ("run.json", "model.gin", "config.gin")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this program."""
+    parser = command_parser(
+        "release_model.py",
+        "Make a model to give away of a codec run and a diffusion run on its latents.",
+        "python scripts/release_model.py models/piano --codec runs/codec --diffusion runs/piano",
+    )
+    parser.add_argument("model", type=Path, help="folder to write codec/, diffusion/ into")
+    parser.add_argument("--codec", type=Path, required=True, metavar="RUN", help="of rave train")
+    parser.add_argument("--diffusion", type=Path, metavar="RUN", help="of diffwave.train")
+    parser.add_argument("--force", action="store_true", help="replace what is there")
+    return parser
+
+
+def half_precision(model: nn.Module, run: Path) -> dict[str, Any]:
+    """Return the state of a model as a checkpoint has it: parameters float16, buffers as they are.
+
+    Raises:
+        ValueError: If a weight is too large for half precision.
+    """
+    import torch
+
+    trained = {name for name, _ in model.named_parameters()}
+    state = {
+        name: value.half() if name in trained else value.clone()
+        for name, value in model.state_dict().items()
+    }
+    for name in trained:
+        if not torch.isfinite(state[name]).all():
+            raise ValueError(
+                f"{name} of '{run}' is too large for half precision, so it is not kept."
+            )
+    return {f"model.{name}": value for name, value in state.items()}
+
+
+def _write_run(folder: Path, run: Path, model: nn.Module, num_steps: int) -> None:
+    from rave.checkpoint import packed, released_checkpoint
+
+    for name in SETTINGS:
+        shutil.copyfile(run / name, folder / name)
+    checkpoint = released_checkpoint(folder)
+    checkpoint.parent.mkdir()
+    content = {"state_dict": half_precision(model, run), "global_step": num_steps}
+    checkpoint.write_bytes(packed(content))
+
+
+def release_codec(run: Path, out: Path) -> tuple[str, str]:
+    """Write the codec of a run, and return the fingerprints of the run and of what was written.
+
+    Raises:
+        ValueError: If `run` is no run of `rave train`, or has a weight that does not fit.
+    """
+    from rave.checkpoint import codec_checkpoint, global_step, read_checkpoint
+    from rave.codec import load_model, load_run
+
+    _, source = load_run(run)
+    path = codec_checkpoint(run)
+    num_steps = global_step(read_checkpoint(path), path)
+    with atomic_folder(out) as folder:
+        _write_run(folder, run, load_model(run), num_steps)
+    return source.fingerprint, load_run(out)[1].fingerprint
+
+
+def release_diffusion(run: Path, out: Path, fingerprints: tuple[str, str]) -> None:
+    """Write the diffusion model of a run, made for the released codec.
+
+    Args:
+        run: Of diffwave.train; its averaged weights are taken.
+        out: Folder to write.
+        fingerprints: Of the codec it was trained on, and of that codec as released.
+
+    Raises:
+        ValueError: If `run` is no such run, or was trained on latents of another codec.
+    """
+    from diffwave.run import open_run
+    from diffwave.skill import SKILL_FILE
+
+    opened = open_run(run)
+    if opened.header.codec != fingerprints[0]:
+        raise ValueError(
+            f"Run '{run}' was trained on latents of codec {opened.header.codec}, but --codec is "
+            f"{fingerprints[0]}. Give the codec that encoded them."
+        )
+    with atomic_folder(out) as folder:
+        _write_run(folder, run, opened.model, opened.num_steps)
+        replace(opened.header, codec=fingerprints[1], codec_path=CODEC).write(folder)
+        if (run / SKILL_FILE).exists():
+            shutil.copyfile(run / SKILL_FILE, folder / SKILL_FILE)
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Write the model and its curves, and report sizes."""
+    parts = {CODEC: options.codec, DIFFUSION: options.diffusion}
+    runs = {name: path for name, path in parts.items() if path is not None}
+    for name, path in parts.items():
+        out = options.model / name
+        if path is not None and out.resolve() == path.resolve():
+            raise ValueError(f"'{out}' is the run itself. Choose another folder for the model.")
+        if out.exists() and not options.force:
+            raise ValueError(f"'{out}' exists. Choose another folder, or add --force.")
+    curves: Curves = {}
+    for path in runs.values():
+        curves |= thinned(read_curves(path))
+    for name in parts:
+        shutil.rmtree(options.model / name, ignore_errors=True)
+    fingerprints = release_codec(options.codec, options.model / CODEC)
+    if options.diffusion is not None:
+        release_diffusion(options.diffusion, options.model / DIFFUSION, fingerprints)
+    write_json(options.model / CURVES, curves)
+    sizes = {
+        name: sum(file.stat().st_size for file in (options.model / name).rglob("*.*"))
+        for name in runs
+    }
+    lines = [f"  {name}: {size / 1e6:.1f} MB" for name, size in sizes.items()]
+    figures = {"model": str(options.model), "codec": fingerprints[1], "bytes": sizes}
+    return Result("\n".join([f"'{options.model}' holds", *lines]), figures)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    return execute(parser(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""What the report says of the models: the ladder, their curves, their latents, whose music it was.
+
+K is a number of model latents (principal axes), N a number of latent frames.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from report_html import grid, plot_figure, scroll_table, section, signed
+from report_plots import loss_curve, skill_curve, trajectories, trajectory_plane
+from training_curves import CURVES, Curves
+
+from rave.files import read_json
+from rave.latents import LatentDataset
+
+EVALUATION, CARD = "evaluation.json", "README.md"
+# Tags of curves.
+CODEC_TRAIN, CODEC_HELD_OUT = "train/spectral_distance", "held_out/spectral_distance"
+CODEC_DECIBELS, SKILL = "held_out/log_spectral_distance_db", "skill"
+SKILL_AT_LEVEL = "skill_at_log_snr/"
+MAX_AXES, MAX_FRAMES = 4, 216
+# What `python -m diffwave.evaluate` measures beside the Fréchet distance, with units.
+VIEWS = {"spectral": "dB", "onset": "octaves", "chroma": "%", "loudness": "dB"}
+OWN = ("generated", "following")
+# Of the ladder's picture: nothing is drawn shorter than this share of the largest distance.
+SMALLEST = 1e-3
+
+
+def read_curves_of(models: Path) -> Curves:
+    """Return the training curves that a model was released with; none if it has none."""
+    path = models / CURVES
+    return read_json(path, "a released model") if path.exists() else {}
+
+
+def ladder(models: Path) -> str:
+    """Return the section with the ladder, empty if the model was not evaluated."""
+    path = models / EVALUATION
+    if not path.exists():
+        return ""
+    evaluation = read_json(path, "a released model")
+    rungs = evaluation["rungs"]
+    return section(
+        "How good is it?",
+        "Fréchet distance to the training recordings, by what a network that names the tags of "
+        "music hears: smaller is nearer. Above stands what it could be at best (held-out "
+        "recordings, and what the autoencoder leaves of them), below what is worse (random "
+        "latents, noise). Every rung is equally long.",
+        _bars(rungs, evaluation["position"]),
+        f"<p>{escape(' '.join(evaluation['reading']))}</p>",
+        _views(rungs),
+    )
+
+
+def _bars(rungs: Sequence[Mapping[str, Any]], position: Mapping[str, Any]) -> str:
+    """Return a picture of the rungs' distances on a logarithmic scale, with the bar to be under."""
+    values = {rung["name"]: float(rung["frechet"]) for rung in rungs}
+    largest = max(values.values())
+    floor = max(min(values.values()), SMALLEST * largest)
+
+    def place(value: float) -> str:
+        """Return how long a value is drawn; the smallest has a tenth of the room."""
+        share = math.log(max(value, floor) / floor) / max(math.log(largest / floor), 1e-9)
+        return f"{10 + 90 * share:.1f}%"
+
+    mark = ""
+    if position["value"] is not None:
+        nearest, farthest = (values[name] for name in ("reconstruction", "gaussian"))
+        goal = nearest + position["bar"] * (farthest - nearest)
+        mark = f'<s style="left: {place(goal)}" title="to be under: {goal:.3g}"></s>'
+    rows = [
+        f'<li class="{"own" if rung["name"] in OWN else ""}"><span>{escape(rung["title"])}</span>'
+        f'<i><b style="width: {place(values[rung["name"]])}"></b>{mark}</i>'
+        f"<span>{rung['frechet']:.3g} ± {rung['frechet_std']:.2g}</span></li>"
+        for rung in rungs
+    ]
+    note = "Logarithmic. The mark is the bar that generated music should not reach." if mark else ""
+    return (
+        f'<figure class="card"><ol class="ladder" aria-label="Fréchet distances">{"".join(rows)}'
+        f"</ol><figcaption>{note}</figcaption></figure>"
+    )
+
+
+def _views(rungs: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for rung in rungs:
+        numbers = [rung[name] for name in VIEWS]
+        rows.append([rung["title"], *("–" if n is None else f"{n:.2f}" for n in numbers)])
+    return scroll_table(
+        "A second view, without any network: distances of spectra, onsets, harmony and loudness "
+        "to those of the training recordings. Smaller is nearer.",
+        ["", *(f"{name}, {unit}" for name, unit in VIEWS.items())],
+        rows,
+    )
+
+
+def training(curves: Curves) -> str:
+    """Return the section with the curves of both trainings, empty if there are none."""
+    plots = []
+    if CODEC_HELD_OUT in curves:
+        told = ""
+        if CODEC_DECIBELS in curves:
+            told = f" Held-out log-spectral distance: {curves[CODEC_DECIBELS][-1][1]:.2f} dB."
+        plot = loss_curve(
+            curves.get(CODEC_TRAIN, []),
+            curves[CODEC_HELD_OUT],
+            {},
+            "spectral distance",
+            "Training curve of the autoencoder: spectral distance over steps",
+        )
+        plots.append(plot_figure(plot, f"The autoencoder.{told}"))
+    if SKILL in curves:
+        levels = {
+            float(tag.removeprefix(SKILL_AT_LEVEL)): curve[-1][1]
+            for tag, curve in curves.items()
+            if tag.startswith(SKILL_AT_LEVEL)
+        }
+        plot = skill_curve(curves[SKILL], levels, "Skill of the diffusion model over steps")
+        last = signed(curves[SKILL][-1][1])
+        plots.append(
+            plot_figure(
+                plot,
+                f"The diffusion model. Skill on held-out music at the end: {last}; 0 is no better "
+                "than the best linear denoiser, 1 is perfect.",
+            )
+        )
+    if not plots:
+        return ""
+    return section(
+        "How it was trained",
+        "Both models, as they went along. What is held out was never trained on.",
+        grid(plots, "plots"),
+    )
+
+
+def latents(folder: Path, models: Path, varied: str) -> str:
+    """Return the section with what the diffusion model sees: trajectories along principal axes.
+
+    Args:
+        folder: Of the demo.
+        models: Holds the diffusion model.
+        varied: The recording whose trajectory is shown.
+    """
+    from diffwave.run import open_run
+
+    model = open_run(models / "diffusion").model
+
+    def seen(path: Path) -> NDArray[np.float32]:
+        """Return raw latents (D, N) as the model sees them, (K, N)."""
+        import torch
+
+        raw = torch.from_numpy(np.load(path))[None]
+        found: NDArray[np.float32] = model.standardizer.standardize(raw)[0].numpy()
+        return found
+
+    def all_of(name: str) -> NDArray[np.float32]:
+        files = LatentDataset(folder / name).header.files
+        return np.concatenate([seen(folder / name / file.path) for file in files], axis=1)
+
+    header = LatentDataset(folder / "latents").header
+    recording = seen(folder / "latents" / f"{Path(varied).stem}.npy")[:MAX_AXES, :MAX_FRAMES]
+    generated = seen(folder / "generated" / "generated_000.npy")[:MAX_AXES, :MAX_FRAMES]
+    lines = trajectories(
+        recording,
+        generated,
+        header.frame_rate_hz,
+        "The first principal axes of a recording's latents and of generated ones over time",
+    )
+    plane = trajectory_plane(
+        all_of("latents"),
+        all_of("generated"),
+        "Recordings' and generated latents in the plane of the first two principal axes",
+    )
+    standardizer = model.standardizer
+    return section(
+        "Latents",
+        f"What the diffusion model sees: the {standardizer.raw_size} latents of the autoencoder, "
+        f"turned to the {standardizer.latent_size} principal axes that carry something and "
+        f"scaled, {header.frame_rate_hz:.1f} frames a second.",
+        grid(
+            [
+                plot_figure(
+                    lines,
+                    f"{Path(varied).stem} and the first generated clip, along the axes that vary "
+                    "most, in the std of the training music.",
+                ),
+                plot_figure(plane, "All recordings and all generated clips, axis 1 against 2."),
+            ],
+            "plots",
+        ),
+    )
+
+
+def credit(models: Path) -> str:
+    """Return whose music and models these are: the part of the model card whose heading says data.
+
+    The heading begins with `## Data`; its links become their texts and addresses.
+    """
+    path = models / CARD
+    found = None
+    if path.exists():
+        found = re.search(r"^## Data[^\n]*\n(.*?)(?=^## |\Z)", path.read_text(), re.DOTALL | re.M)
+    if found is None:
+        return ""
+    text = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r"\1 (\2)", found[1])
+    parts = [" ".join(part.split()) for part in text.replace("**", "").split("\n\n")]
+    return "".join(f"<p>{escape(part)}</p>" for part in parts if part)

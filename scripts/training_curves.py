@@ -1,0 +1,47 @@
+"""Training curves: read from TensorBoard's files, and kept as JSON beside a released model.
+
+A curve is a list of (step, value) pairs, named by its tag.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CURVES = "curves.json"
+MAX_POINTS = 300
+SIGNIFICANT_DIGITS = 5
+
+Curves = dict[str, list[tuple[int, float]]]
+
+
+def read_curves(run: Path) -> Curves:
+    """Return the scalars of a run's TensorBoard files.
+
+    Raises:
+        ValueError: If the run has none.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    if not tags:
+        raise ValueError(f"'{run / 'tensorboard'}' holds no curves. Train the run first.")
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+def thinned(curves: Curves) -> Curves:
+    """Return curves of at most `MAX_POINTS` points, evenly chosen, the first and last among them.
+
+    Curves that have a value that is no finite number, and Lightning's epoch, are left out.
+    """
+    thin = {}
+    for tag, curve in curves.items():
+        if tag == "epoch" or any(
+            abs(value) == float("inf") or value != value for _, value in curve
+        ):
+            continue
+        count = min(len(curve), MAX_POINTS)
+        chosen = [curve[round(i * (len(curve) - 1) / max(count - 1, 1))] for i in range(count)]
+        thin[tag] = [(step, float(f"{value:.{SIGNIFICANT_DIGITS}g}")) for step, value in chosen]
+    return thin

@@ -1,0 +1,45 @@
+"""The browser that tests look at pages with."""
+
+import contextlib
+import shutil
+
+import pytest
+
+OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--mute-audio",
+)
+
+
+def chromium():
+    """The browser's path, or a skip."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium is installed")
+
+
+@contextlib.contextmanager
+def open_page(address, **options):
+    """Yield a page of Chromium, driven by Playwright, that keeps what it asks for in `requests`.
+
+    `options` are those of Playwright's new_page, such as `viewport` and `color_scheme`.
+    """
+    api = pytest.importorskip("playwright.sync_api", reason="no Playwright is installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium(),
+            args=[*OPTIONS, "--autoplay-policy=no-user-gesture-required"],
+        )
+        page = browser.new_page(**options)
+        page.requests = []
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.goto(address)
+        yield page
+        browser.close()
