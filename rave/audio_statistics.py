@@ -1,4 +1,4 @@
-"""What a piece of audio is like, without any network: spectra, onsets, pitch classes, loudness.
+"""What a piece of audio is like, without any network: spectra, onsets, harmony, loudness.
 
 T samples, R resolutions, F mel bands.
 """
@@ -29,7 +29,7 @@ LOUD_RATIO = 0.05
 DISTANCES = {
     "spectral": ("log-mel spectra, mean and spread", "dB"),
     "onset": ("times between onsets", "octaves"),
-    "chroma": ("pitch classes and what follows them", "%"),
+    "chroma": ("intervals between pitch classes", "%"),
     "loudness": ("loudness", "dB"),
 }
 
@@ -48,8 +48,8 @@ class AudioStatistics:
         mel_square: (R, F) mean square of it.
         onsets: How many.
         intervals: (n,) times between onsets, log2 of seconds.
-        chroma_pairs: (12, 12) mean product of the shares of pitch classes now and half a second
-            later.
+        chroma: (2, 12) share of each interval, in semitones, between what sounds in a half second
+            and what sounds with it, and half a second later. It does not depend on the key.
         levels: (n,) of stretches of 0.4 s, dBFS.
     """
 
@@ -62,15 +62,13 @@ class AudioStatistics:
     mel_square: Array
     onsets: float
     intervals: Array
-    chroma_pairs: Array
+    chroma: Array
     levels: Array
 
     def figures(self) -> dict[str, float]:
         """Return what a person may want to know."""
         quiet, loud = np.percentile(self.levels, (10, 90))
-        profile = self.chroma_pairs.sum(axis=1)
-        stay = float(np.trace(self.chroma_pairs))
-        chance = float(np.square(profile).sum())
+        together, later = self.chroma[:, 0]  # on the same pitch class
         return {
             "duration_s": self.duration_s,
             "level_dbfs": float(10 * np.log10(max(self.power, 1e-20))),
@@ -79,7 +77,7 @@ class AudioStatistics:
             "centroid_hz": self.centroid_hz,
             "flatness": self.flatness,
             "onsets_per_s": self.onsets / self.duration_s,
-            "harmonic_change": (1.0 - stay) / max(1.0 - chance, 1e-9),
+            "harmonic_change": 1.0 - float(later / together),
         }
 
 
@@ -107,7 +105,7 @@ def measure(audio: Array, sample_rate_hz: int) -> AudioStatistics:
         mel_square=np.stack([np.square(each).mean(axis=1) for each in spectra]),
         onsets=float(len(times_s)),
         intervals=np.log2(intervals_s[intervals_s < LONGEST_INTERVAL_S]),
-        chroma_pairs=_chroma_pairs(audio, sample_rate_hz),
+        chroma=_intervals_between(audio, sample_rate_hz),
         levels=10 * np.log10(np.maximum(power, 10 ** (FLOOR_DBFS / 10))),
     )
 
@@ -136,7 +134,7 @@ def distances(one: AudioStatistics, other: AudioStatistics) -> dict[str, float |
     Spectra: root mean square over bands of the differences of mean and standard deviation over
     time, mean over both and over resolutions. Onsets and loudness: how far their values have to be
     moved, on average, to make one distribution the other (Wasserstein-1); None without two onsets.
-    Pitch classes: the share of their pairs that has to change, in the key that fits best.
+    Harmony: the share of intervals that has to change, mean over those at once and those after.
     """
     from scipy.stats import wasserstein_distance
 
@@ -144,8 +142,7 @@ def distances(one: AudioStatistics, other: AudioStatistics) -> dict[str, float |
         np.sqrt(np.maximum(each.mel_square - np.square(each.mel), 0.0)) for each in (one, other)
     ]
     differences = np.stack([one.mel - other.mel, spread[0] - spread[1]])
-    turned = (np.roll(other.chroma_pairs, (key, key), axis=(0, 1)) for key in range(12))
-    chroma = min(0.5 * float(np.abs(one.chroma_pairs - pairs).sum()) for pairs in turned)
+    chroma = 0.5 * float(np.abs(one.chroma - other.chroma).sum(axis=1).mean())
     has_onsets = len(one.intervals) and len(other.intervals)
     onset = wasserstein_distance(one.intervals, other.intervals) if has_onsets else None
     return {
@@ -189,8 +186,8 @@ def _mel_db(audio: Array, sample_rate_hz: int, fft_samples: int) -> Array:
     return np.repeat(decibels, NUM_MELS // len(decibels), axis=0)
 
 
-def _chroma_pairs(audio: Array, sample_rate_hz: int) -> Array:
-    """Return the mean product of pitch classes now and half a second later, (12, 12), sum 1."""
+def _intervals_between(audio: Array, sample_rate_hz: int) -> Array:
+    """Return the shares of intervals between pitch classes at once and after, (2, 12)."""
     chroma = librosa.feature.chroma_stft(
         y=audio,
         sr=sample_rate_hz,
@@ -203,5 +200,10 @@ def _chroma_pairs(audio: Array, sample_rate_hz: int) -> Array:
     count = max(chroma.shape[1] // size, 1)
     steps = chroma[:, : count * size].reshape(12, count, -1).sum(axis=2)
     shares = np.where(steps.sum(axis=0) > 0, steps / np.maximum(steps.sum(axis=0), 1e-20), 1 / 12)
-    later = shares[:, 1:] if count > 1 else shares
-    return np.asarray(shares[:, : later.shape[1]] @ later.T / later.shape[1])
+    shares = np.concatenate([shares, shares[:, -1:]], axis=1) if count == 1 else shares
+    now, later = shares[:, :-1], shares[:, 1:]
+    pairs = [
+        [float((now * np.roll(then, -interval, axis=0)).sum()) for interval in range(12)]
+        for then in (now, later)
+    ]
+    return np.asarray(pairs) / now.shape[1]

@@ -114,6 +114,8 @@ def test_another_key_is_no_other_music():
         for k in (1.0, 2 ** (3 / 12))
     )
     assert distances(low, high)["chroma"] < 3
+    noisy = measure(noise(4 * RATE_HZ)[0], RATE_HZ)
+    assert distances(low, noisy)["chroma"] > 30
 
 
 def test_what_has_no_onsets_has_no_distance_of_onsets():

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
         "rave evaluate",
         "Tell how far audio is from reference recordings: Fréchet distance of the embeddings of a "
         "network that\ntags music (musicnn, works offline), and distances of spectra, onsets, "
-        "pitch classes and loudness.\nFiles of the same name are also compared one by one: "
+        "harmony and loudness.\nFiles of the same name are also compared one by one: "
         "log-spectral distance (mean over STFTs of 2048, 1024,\n512 and 256, floor 60 dB under the "
         "loudest bin) and level, of the first 10 minutes.",
         "rave evaluate recordings reconstructions --out evaluation.json",
