@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from compare_audio import spectrum_statistics
 from numpy.typing import NDArray
 from report_html import card, clip, grid, picture_figure, plot_figure, section
 from report_plots import (
@@ -26,6 +25,7 @@ from report_plots import (
     loss_curve,
 )
 
+from rave.audio_statistics import measure
 from rave.command import Result, command_parser, execute
 from rave.files import atomic_write, read_json
 from rave.latents import LatentDataset
@@ -262,7 +262,7 @@ def table(folder: Path, centre: NDArray[Any], spread: NDArray[Any], kept: NDArra
         figures = []
         for path in paths:
             audio, sample_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-            figures.append(spectrum_statistics(audio.mean(axis=1), sample_rate_hz))
+            figures.append(measure(audio.mean(axis=1), sample_rate_hz).figures())
         means = {
             n: np.mean([f[n] for f in figures]) for n in ("level_dbfs", "centroid_hz", "flatness")
         }
