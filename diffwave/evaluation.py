@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -215,7 +216,9 @@ def _copying(ladder: Ladder, latents: Tensor) -> dict[str, float]:
     """Return the median distance of windows of latents to the nearest one of the training."""
     raw = np.stack([each["raw"].numpy() for each in ladder.segments])
     standardizer = ladder.run.model.standardizer
-    real = standardizer.standardize(Tensor(raw).to(standardizer.mean.device)).cpu().numpy()
+    real = (
+        standardizer.standardize(torch.from_numpy(raw).to(standardizer.mean.device)).cpu().numpy()
+    )
     cut = [_windows(each) for each in (latents.numpy(), real)]
     stretches = ladder.data.stretches(ladder.run.model, WINDOW_FRAMES - 1, SEARCHED_FRAMES)
     found = nearest_distances(np.concatenate(cut), (each.numpy() for each in stretches))

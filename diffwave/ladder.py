@@ -146,7 +146,8 @@ class Ladder:
     def _sampled(
         self, name: str, indices: Sequence[int], inputs: Sequence[Mapping[str, Tensor]]
     ) -> tuple[list[list[Piece]], Tensor]:
-        model, parts = self.run.model, []
+        model = self.run.model
+        parts: list[Tensor] = []
         for start in range(0, len(indices), BATCH_SIZE):
             batch = inputs[start : start + BATCH_SIZE]
             together = {k: torch.cat([each[k] for each in batch]) for k in batch[0]}

@@ -16,6 +16,7 @@ Source: Pons & Serra 2019, arXiv:1909.06654; Pons et al. 2018, arXiv:1711.02520,
 from __future__ import annotations
 
 from importlib import resources
+from typing import Any
 
 import librosa
 import numpy as np
@@ -137,8 +138,8 @@ def load_musicnn() -> Musicnn:
     path = resources.files("rave") / "weights" / "musicnn.npz"
     with path.open("rb") as file, np.load(file) as weights:
         arrays = {name: torch.from_numpy(np.array(weights[name])) for name in weights.files}
-    filters = [*model.front, *model.middle]
-    norms = [
+    filters: list[Any] = [*model.front, *model.middle]
+    norms: list[Any] = [
         model.input_norm,
         *(each.norm for each in filters),
         model.pool_norm,
