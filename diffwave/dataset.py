@@ -277,6 +277,9 @@ class FixedSegments(Dataset[Segment]):
         clips: To take from.
         num_frames: N.
         max_segments: No more than this many; fewer if segments half overlapping are fewer.
+
+    Attributes:
+        places: Clip and first frame of each segment.
     """
 
     def __init__(
@@ -291,21 +294,21 @@ class FixedSegments(Dataset[Segment]):
             for start in range(0, max(clip.num_frames - num_frames, 0) + hop, hop)
         ]
         count = min(max_segments, len(places))
-        self._places = [places[index * len(places) // count] for index in range(count)]
+        self.places = [places[index * len(places) // count] for index in range(count)]
 
     @property
     def clips(self) -> list[Clip]:
         """Return the clip of each segment; those of one clip are neighbours."""
-        return [clip for clip, _ in self._places]
+        return [clip for clip, _ in self.places]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def __getitem__(self, index: int) -> Segment:
         """Return segment `index`."""
-        if not 0 <= index < len(self._places):
+        if not 0 <= index < len(self.places):
             raise IndexError(index)
-        clip, start = self._places[index]
+        clip, start = self.places[index]
         return self.reader.segment(clip, start, self.num_frames, index)
 
     def __iter__(self) -> Iterator[Segment]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from compare_audio import spectrum_statistics
 from demo_walk import JOURNAL, REPORT
 from numpy.typing import NDArray
 from report_html import (
@@ -37,6 +36,7 @@ from report_html import (
 from report_plots import latent_histogram, latent_profile, loss_curve
 from training_curves import read_curves
 
+from rave.audio_statistics import measure
 from rave.command import Result, command_parser, execute
 from rave.files import read_json
 from rave.latents import LatentDataset
@@ -224,7 +224,7 @@ def table(folder: Path, centre: NDArray[Any], spread: NDArray[Any], kept: NDArra
         figures = []
         for path in paths:
             audio, sample_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-            figures.append(spectrum_statistics(audio.mean(axis=1), sample_rate_hz))
+            figures.append(measure(audio.mean(axis=1), sample_rate_hz).figures())
         means = {
             n: np.mean([f[n] for f in figures]) for n in ("level_dbfs", "centroid_hz", "flatness")
         }

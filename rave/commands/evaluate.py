@@ -1,0 +1,210 @@
+"""`rave evaluate`: how far a folder of audio is from a folder of recordings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rave.command import Result, add_seed, command_parser
+
+if TYPE_CHECKING:
+    from rave.evaluation import Piece
+    from rave.musicnn import Musicnn
+
+SAMPLE_RATE_HZ = 22050
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `rave evaluate`."""
+    parser = command_parser(
+        "rave evaluate",
+        "Tell how far audio is from reference recordings: Fréchet distance of the embeddings of a "
+        "network that\ntags music (musicnn, works offline), and distances of spectra, onsets, "
+        "harmony and loudness.\nFiles of the same name are also compared one by one: "
+        "log-spectral distance (mean over STFTs of 2048, 1024,\n512 and 256, floor 60 dB under the "
+        "loudest bin) and level, of the first 10 minutes.",
+        "rave evaluate recordings reconstructions --out evaluation.json",
+    )
+    parser.add_argument("reference_dir", type=Path, help="folder of real audio, any format")
+    parser.add_argument("audio_dir", type=Path, help="folder to compare with it")
+    parser.add_argument(
+        "--sample-rate",
+        type=int,
+        default=SAMPLE_RATE_HZ,
+        help=f"in Hz, of all but the network, which hears 16000 (default {SAMPLE_RATE_HZ})",
+    )
+    parser.add_argument(
+        "--patches",
+        type=int,
+        metavar="N",
+        help="patches of 3 s in each set; figures can be compared at one number only (default: as "
+        "many as half the reference and all of the audio hold)",
+    )
+    parser.add_argument(
+        "--only", nargs="*", metavar="NAME", help="names without suffix; others are left out"
+    )
+    parser.add_argument(
+        "--follows",
+        type=Path,
+        metavar="FILE",
+        help="recording whose loudness and chroma each file should follow",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures here too")
+    add_seed(parser)
+    return parser
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Measure both folders, and report their distances.
+
+    Raises:
+        ValueError: If an option or a folder cannot be used, or no file of one is usable.
+        OSError: If the figures cannot be written.
+    """
+    from rave.evaluation import compare, pooled
+    from rave.files import write_json
+    from rave.musicnn import load_musicnn
+
+    _check(options)
+    sources = {
+        side: _sources(folder, options.only)
+        for side, folder in (("reference", options.reference_dir), ("audio", options.audio_dir))
+    }
+    model = load_musicnn()
+    skipped: dict[str, str] = {}
+    pieces = {
+        side: _measured(side, files, options.sample_rate, model, skipped)
+        for side, files in sources.items()
+    }
+    comparison = compare(pieces["reference"], pieces["audio"], options.seed, options.patches)
+    figures: dict[str, Any] = {
+        side: {"num_files": len({p.name for p in these}), **pooled(these).figures()}
+        for side, these in pieces.items()
+    }
+    figures |= {"seed": options.seed, "distance": comparison.record()}
+    lines = [f"{'':44}{'audio':>10}{'reference':>26}"]
+    lines += [
+        f"{name:44}{figures['audio'][name]:>10.4g}{figures['reference'][name]:>26.4g}"
+        for name in figures["audio"]
+    ]
+    lines += [comparison.words(), *_pairs(sources, options.sample_rate, skipped, figures)]
+    if options.follows:
+        lines += _followed(sources["audio"], options, skipped, figures)
+    figures |= {"num_skipped": len(skipped), "skipped": skipped}
+    lines += [f"skipped {name}: {reason}" for name, reason in skipped.items()]
+    if options.out:
+        write_json(options.out, figures)
+    return Result("\n".join(lines), figures, num_skipped=len(skipped))
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not 8000 <= options.sample_rate <= 96000:
+        raise ValueError(f"--sample-rate is {options.sample_rate}; 8000 to 96000 Hz is possible.")
+    if options.seed < 0:
+        raise ValueError(f"--seed is {options.seed}; a whole number from 0 is needed.")
+    if options.out and (options.out.suffix != ".json" or options.out.is_dir()):
+        raise ValueError(f"--out is '{options.out}'; name a file that ends in .json.")
+    if options.follows and not options.follows.is_file():
+        raise ValueError(f"The recording to follow, '{options.follows}', does not exist.")
+
+
+def _sources(folder: Path, only: list[str] | None) -> dict[str, Path]:
+    """Return the files of a folder by their names with suffix, in sorted order."""
+    from rave.audio import list_audio_files
+
+    files = list_audio_files(folder)
+    if only:
+        files = {name: p for name, p in files.items() if str(Path(name).with_suffix("")) in only}
+        if not files:
+            raise ValueError(f"'{folder}' holds none of the names given with --only.")
+    return files
+
+
+def _measured(
+    side: str,
+    files: dict[str, Path],
+    sample_rate_hz: int,
+    model: Musicnn,
+    skipped: dict[str, str],
+) -> list[Piece]:
+    from tqdm import tqdm
+
+    from rave.audio_formats import AudioError
+    from rave.evaluation import measure_file
+
+    pieces: list[Piece] = []
+    reasons: dict[str, str] = {}
+    with tqdm(total=len(files), desc=f"Hearing the {side}", unit="file", file=sys.stderr) as bar:
+        for name, path in files.items():
+            try:
+                pieces += measure_file(path, name, sample_rate_hz, model)
+            except AudioError as error:
+                reasons[f"{side} '{name}'"] = str(error)
+                bar.write(f"skipped {name}: {error}", file=sys.stderr)
+            bar.update()
+    if not pieces:
+        told = " ".join(reasons.values()) if len(reasons) < 4 else f"{len(reasons)} were skipped."
+        raise ValueError(f"No file of the {side} can be used. {told}")
+    skipped |= reasons
+    return pieces
+
+
+def _pairs(
+    sources: dict[str, dict[str, Path]],
+    sample_rate_hz: int,
+    skipped: dict[str, str],
+    figures: dict[str, Any],
+) -> list[str]:
+    """Compare files of the same name, add the figures, and return lines about them."""
+    from rave.evaluation import compare_pair
+
+    stems = {
+        side: {
+            str(Path(name).with_suffix("")): path
+            for name, path in files.items()
+            if f"{side} '{name}'" not in skipped
+        }
+        for side, files in sources.items()
+    }
+    pairs: dict[str, Any] = {}
+    lines: list[str] = []
+    for name in sorted(stems["reference"].keys() & stems["audio"].keys()):
+        pair = compare_pair(stems["reference"][name], stems["audio"][name], sample_rate_hz)
+        if pair is None:
+            lines.append(f"{name}: not compared one by one, their lengths differ")
+            continue
+        pairs[name] = pair
+        lines.append(
+            f"{name}: {pair['log_spectral_distance_db']:.2f} dB apart (silence "
+            f"{pair['silence_would_score_db']:.2f}), level {pair['level_difference_db']:+.1f} dB"
+        )
+    figures["pairs"] = pairs
+    if pairs:
+        mean = sum(pair["log_spectral_distance_db"] for pair in pairs.values()) / len(pairs)
+        figures["log_spectral_distance_db"] = mean
+        lines.append(f"mean log-spectral distance {mean:.2f} dB over {len(pairs)} files")
+    return lines
+
+
+def _followed(
+    files: dict[str, Path],
+    options: argparse.Namespace,
+    skipped: dict[str, str],
+    figures: dict[str, Any],
+) -> list[str]:
+    from rave.audio import read_audio
+    from rave.audio_statistics import followed
+
+    source = read_audio(options.follows, options.sample_rate, 1)[0]
+    figures["follows"] = {
+        name: followed(read_audio(path, options.sample_rate, 1)[0], source, options.sample_rate)
+        for name, path in files.items()
+        if f"audio '{name}'" not in skipped
+    }
+    return [
+        f"{name}: correlation with {options.follows.name}: loudness {found['loudness']:.2f}, "
+        f"chroma {found['chroma']:.2f}"
+        for name, found in figures["follows"].items()
+    ]

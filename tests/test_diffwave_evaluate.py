@@ -1,0 +1,155 @@
+"""`python -m diffwave.evaluate`: the ladder from recordings to noise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from audio_files import write
+from diffwave_data import settings
+from rave_runs import RATE_HZ, make_informative, prepare
+from rave_runs import train as train_codec
+from test_rave_musicnn import prelude
+
+from diffwave import evaluate, ladder, train
+from diffwave import preprocess as diffwave_preprocess
+from diffwave.evaluation import BAR, LadderFigures, _diversity, _position
+from diffwave.ladder import FOLLOWING, GAUSSIAN, GENERATED, RECONSTRUCTION, TITLES
+from rave.audio_statistics import measure
+from rave.evaluation import Piece
+from rave.main_cli import main
+
+SAMPLE = Path(__file__).parent / "golden" / "evaluation.json"
+RUNG_KEYS = set(["name", "title", "frechet", "frechet_std", "interval", "patches", "seeds"])
+RUNG_KEYS |= set(["spectral", "onset", "chroma", "loudness"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Make recordings, a codec, latents, controls and a run of a few steps that follows them."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    music = prelude()[None].astype(np.float32)
+    for number in range(3):
+        write(folder / "audio" / f"{number}.wav", np.roll(music, 16000 * number), 16000)
+    assert train_codec(prepare(folder / "codec-data"), folder / "codec") == 0
+    make_informative(folder / "codec")
+    parts = [folder / name for name in ("codec", "audio", "latents")]
+    assert main(["encode", *map(str, parts)]) == 0
+    controls = [str(folder / name) for name in ("latents", "audio", "controls")]
+    assert diffwave_preprocess.main([*controls, "--controls", "loudness"]) == 0
+    paths = [str(folder / "latents"), "--out", str(folder / "run")]
+    paths += ["--controls", str(folder / "controls"), "loudness", "--device", "cpu"]
+    assert train.main([*paths, *settings("MAX_STEPS=4", "FIDELITY=1.0")]) == 0
+    return folder
+
+
+def run(folder, capsys, *more, **changed):
+    """Return exit code, stdout and stderr of a small evaluation."""
+    places = {"run": "run", "latents": "latents", "audio": "audio", "codec": "codec"} | changed
+    paths = [str(folder / places[name]) for name in ("run", "latents", "audio")]
+    options = ["--codec", str(folder / places["codec"]), "--count", "2", "--seconds", "3.2"]
+    capsys.readouterr()
+    code = evaluate.main([*paths, *options, "--seeds", "2", "--steps", "2", *map(str, more)])
+    return code, *capsys.readouterr()
+
+
+def test_the_ladder_is_measured_written_and_the_same_in_any_batch(folder, capsys, monkeypatch):
+    code, text, _ = run(folder, capsys, "--out", folder / "one")
+    assert code == 0
+    record = json.loads((folder / "one" / "evaluation.json").read_text())
+    assert (folder / "one" / "ladder.png").stat().st_size > 1000
+    assert [rung["name"] for rung in record["rungs"]] == list(TITLES)
+    for rung in record["rungs"]:
+        assert set(rung) == RUNG_KEYS
+        assert rung["title"] in text
+        assert rung["patches"] == 2
+    named = {rung["name"]: rung for rung in record["rungs"]}
+    assert len(named[GENERATED]["seeds"]) == 2
+    assert named["held_out"]["frechet"] < named["noise"]["frechet"]
+    assert named["held_out"]["spectral"] < named["noise"]["spectral"]
+    assert record["copying"]["held_out"] > 0
+    for sentence in record["reading"]:
+        assert sentence in text
+    assert record["command"].startswith("python -m diffwave.evaluate ")
+
+    monkeypatch.setattr(ladder, "BATCH_SIZE", 1)
+    assert run(folder, capsys, "--out", folder / "two")[0] == 0
+    again = json.loads((folder / "two" / "evaluation.json").read_text())
+    for one, other in zip(record["rungs"], again["rungs"], strict=True):
+        assert one["frechet"] == pytest.approx(other["frechet"], rel=1e-3)
+    # Another seed draws another set.
+    assert named[GENERATED]["seeds"][0] != named[GENERATED]["seeds"][1]
+
+
+@pytest.mark.parametrize(
+    ("more", "changed", "told"),
+    [
+        (["--seconds", 1], {}, "3.1 to 600 is possible"),
+        (["--seconds", 60], {}, "the longest held-out recording lasts"),
+        (["--count", 1], {}, "at least 2 are needed"),
+        (["--seeds", 0], {}, "at least 1 is needed"),
+        (["--seed", -1], {}, "whole number from 0"),
+        ([], {"audio": "latents"}, "Give the folder that rave encode was given"),
+        ([], {"codec": "audio"}, "audio"),
+        (["--guidance", "chroma=2"], {}, "needs chroma to follow"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(folder, capsys, more, changed, told):
+    code, _, errors = run(folder, capsys, "--out", folder / "refused", *more, **changed)
+    assert code == 2
+    assert told in errors.splitlines()[-1]
+    assert not (folder / "refused").exists()
+
+
+def rungs(generated, reconstruction=10.0, gaussian=40.0):
+    """Return the rungs that a position needs."""
+    return {
+        RECONSTRUCTION: {"frechet": reconstruction},
+        GAUSSIAN: {"frechet": gaussian},
+        GENERATED: {"seeds": generated},
+        FOLLOWING: {"frechet": 13.0},
+    }
+
+
+def test_the_position_is_0_of_reconstruction_and_1_of_gaussian_latents():
+    position = _position(rungs([10.0, 40.0]))
+    assert position["seeds"] == [0.0, 1.0]
+    assert position["value"] == 0.5
+    assert position["following"] == pytest.approx(0.1)
+    assert _position(rungs([10.0], gaussian=9.0))["value"] is None
+
+
+def test_rungs_out_of_order_are_told_by_name():
+    def figures(*distances):
+        found = [
+            {"name": name, "title": TITLES[name], "frechet": distance, "frechet_std": 1.0}
+            for name, distance in zip((RECONSTRUCTION, GENERATED, GAUSSIAN), distances, strict=True)
+        ]
+        position = _position({**rungs([distances[1]], distances[0], distances[2])})
+        return LadderFigures(found, position, {"ratio": 1.0}, {"ratio": 1.0}).reading()
+
+    assert "in order" in figures(1.0, 2.0, 30.0)[0]
+    assert "within the lower third" in figures(1.0, 2.0, 30.0)[1]
+    assert "generated (50.0) beyond Gaussian" in figures(1.0, 50.0, 30.0)[0]
+    assert "not within" in figures(1.0, 50.0, 30.0)[1]
+    assert "says nothing" in figures(9.0, 50.0, 3.0)[1]
+
+
+def test_clips_that_are_all_alike_have_no_diversity():
+    rng = np.random.default_rng(0)
+    sound = measure(rng.standard_normal(RATE_HZ), RATE_HZ)
+    real = [[Piece("", rng.standard_normal((4, 8)), sound)] for _ in range(5)]
+    assert _diversity([real[0]] * 5, real)["ratio"] == pytest.approx(0.0, abs=1e-6)
+    assert _diversity(real, real)["ratio"] == pytest.approx(1.0)
+
+
+def test_the_sample_of_the_format_has_the_keys_that_are_documented():
+    record = json.loads(SAMPLE.read_text())
+    assert (record["format"], record["version"]) == ("rave-diffwave-evaluation", 1)
+    assert all(set(rung) == RUNG_KEYS for rung in record["rungs"])
+    assert record["position"]["bar"] == BAR
+    documented = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
+    for name in (*record, *RUNG_KEYS, *record["position"]):
+        assert f"`{name}`" in documented, name

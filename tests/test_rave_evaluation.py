@@ -1,0 +1,198 @@
+"""Fréchet distance and the second view, and the command that tells both."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+from audio_files import noise, sine, write
+from test_rave_musicnn import beat, flute, prelude
+
+from rave.audio_statistics import DISTANCES, distances, followed, measure, pool
+from rave.frechet import estimate, frechet_distance
+from rave.main_cli import main
+from rave.musicnn import SAMPLE_RATE_HZ
+
+RATE_HZ = 22050
+
+
+def run(capsys, *arguments):
+    """Return exit code, stdout and stderr of `rave evaluate`."""
+    capsys.readouterr()
+    code = main(["evaluate", *map(str, arguments)])
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    """Write piano-like music, the same a little quieter with noise, and drums."""
+    folder = tmp_path_factory.mktemp("folders")
+    music = prelude()[None].astype(np.float32)
+    for number, gain in enumerate((1.0, 0.7)):
+        write(folder / "music" / f"{number}.wav", gain * music, SAMPLE_RATE_HZ)
+        noisy = 0.9 * gain * music + noise(music.shape[1], seed=number, gain=0.003)
+        write(folder / "noisy" / f"{number}.flac", noisy, SAMPLE_RATE_HZ)
+    write(folder / "drums" / "stereo.ogg", np.tile(beat(16.0), (2, 1)).astype("f4"), SAMPLE_RATE_HZ)
+    return folder
+
+
+def test_the_distance_of_gaussians_is_that_of_the_matrix_formula():
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal((80, 6)) @ rng.standard_normal((6, 6))
+    other = rng.standard_normal((50, 6)) @ rng.standard_normal((6, 6)) + 1.0
+    a, b = np.cov(one.T), np.cov(other.T)
+    root = scipy.linalg.sqrtm(a @ b).real
+    means = np.square(one.mean(axis=0) - other.mean(axis=0)).sum()
+    assert frechet_distance(one, other) == pytest.approx(means + np.trace(a + b - 2 * root))
+    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
+
+
+def test_fewer_patches_than_dimensions_have_a_distance_too():
+    rng = np.random.default_rng(1)
+    one, other = rng.standard_normal((2, 5, 20))
+    a, b = np.cov(one.T), np.cov(other.T)
+    # The eigenvalues of a·b are real and none is negative, whatever their rank.
+    shared = np.sqrt(np.maximum(np.linalg.eigvals(a @ b).real, 0)).sum()
+    expected = np.square(one.mean(0) - other.mean(0)).sum() + np.trace(a + b) - 2 * shared
+    assert frechet_distance(one, other) == pytest.approx(expected, rel=1e-4)
+
+
+def test_small_sets_lie_too_far_apart_and_the_line_takes_it_back():
+    rng = np.random.default_rng(2)
+    one, other = ([rng.standard_normal((4, 20)) for _ in range(60)] for _ in range(2))
+    small, large = estimate(one, other, 100, 0), estimate(one, other, 240, 0)
+    assert small.distance > 1.5 * large.distance
+    assert abs(large.unbiased) < 0.2 * large.distance
+    assert large.interval[0] < large.distance < large.interval[1]
+    assert estimate(one, other, 99, 0).unbiased is None
+
+
+def test_the_interval_holds_the_distance_of_sets_that_do_differ():
+    rng = np.random.default_rng(3)
+    one = [rng.standard_normal((4, 3)) for _ in range(100)]
+    other = [rng.standard_normal((4, 3)) + 1.0 for _ in range(100)]  # 3 apart
+    found = estimate(one, other, 400, 0)
+    assert found.interval[0] < 3.0 < found.interval[1]
+    assert found.unbiased == pytest.approx(3.0, abs=0.6)
+    assert found == estimate(one, other, 400, 0)
+
+
+def test_statistics_are_0_apart_from_themselves_and_pooling_joins_pieces():
+    music = prelude()
+    whole = measure(music, SAMPLE_RATE_HZ)
+    assert set(distances(whole, whole).values()) == {0.0}
+    half = len(music) // 2
+    parts = pool([measure(part, SAMPLE_RATE_HZ) for part in (music[:half], music[half:])])
+    assert parts.duration_s == pytest.approx(whole.duration_s)
+    assert parts.power == pytest.approx(whole.power)
+    apart = distances(whole, parts)
+    assert apart["spectral"] < 1.0
+    assert apart["loudness"] < 1.0
+
+
+def test_each_distance_grows_with_what_it_is_of():
+    music = prelude()
+    whole = measure(music, SAMPLE_RATE_HZ)
+    quiet = distances(whole, measure(0.25 * music, SAMPLE_RATE_HZ))
+    assert quiet["loudness"] == pytest.approx(12.04, abs=0.5)
+    assert quiet["onset"] == pytest.approx(0, abs=0.02)
+    assert quiet["chroma"] == pytest.approx(0, abs=0.1)
+    slow = np.repeat(music, 2)  # an octave lower, half as fast
+    slower = distances(whole, measure(slow, SAMPLE_RATE_HZ))
+    assert slower["onset"] > 0.5
+    hiss = distances(whole, measure(noise(len(music), gain=0.1)[0], SAMPLE_RATE_HZ))
+    assert hiss["chroma"] > 10
+    assert hiss["spectral"] > 10
+
+
+def test_another_key_is_no_other_music():
+    low, high = (
+        measure(
+            np.concatenate([sine(f * k, RATE_HZ, 1.0)[0] for f in (262, 330, 392, 349)]), RATE_HZ
+        )
+        for k in (1.0, 2 ** (3 / 12))
+    )
+    assert distances(low, high)["chroma"] < 3
+    noisy = measure(noise(4 * RATE_HZ)[0], RATE_HZ)
+    assert distances(low, noisy)["chroma"] > 30
+
+
+def test_what_has_no_onsets_has_no_distance_of_onsets():
+    hum = measure(sine(200, RATE_HZ, 3.0)[0] * 0, RATE_HZ)
+    assert distances(measure(prelude(), SAMPLE_RATE_HZ), hum)["onset"] is None
+
+
+def test_following_is_told_by_correlation():
+    music = prelude().astype(np.float32)
+    same = followed(0.5 * music, music, SAMPLE_RATE_HZ)
+    assert same["chroma"] == pytest.approx(1.0, abs=1e-3)
+    assert followed(0 * music, music, SAMPLE_RATE_HZ)["loudness"] == 0.0
+
+
+def test_drums_are_farther_from_music_than_noisy_music_is(folders, capsys, tmp_path):
+    out = tmp_path / "sub" / "figures.json"
+    music = folders / "music"
+    code, text, _ = run(capsys, music, folders / "noisy", "--out", out, "--patches", 5)
+    noisy = json.loads(out.read_text())
+    assert code == 0
+    assert "mean log-spectral distance" in text
+    assert noisy["pairs"]["0"]["level_difference_db"] == pytest.approx(-0.9, abs=0.2)
+    code, text, _ = run(capsys, music, folders / "drums", "--json", "--patches", 5)
+    drums = json.loads(text)
+    assert code == 0
+    assert drums["pairs"] == {}
+    for name in ("frechet", *DISTANCES):
+        assert drums["distance"][name] > noisy["distance"][name], name
+    assert drums == json.loads(run(capsys, music, folders / "drums", "--json", "--patches", 5)[1])
+
+
+def test_the_reference_is_as_near_to_itself_as_its_halves_are(folders, capsys):
+    code, text, _ = run(capsys, folders / "music", folders / "music")
+    assert code == 0
+    assert "cannot be told from more of the reference" in text
+    assert "are few" in text
+
+
+def test_following_a_recording_is_told(folders, capsys):
+    source = folders / "music" / "0.wav"
+    code, text, _ = run(
+        capsys, folders / "music", folders / "noisy", "--follows", source, "--only", "0"
+    )
+    assert code == 0
+    assert "0.flac: correlation with 0.wav: loudness" in text
+    assert "1.flac" not in text
+
+
+def test_files_that_cannot_be_used_are_skipped_by_name(folders, capsys, tmp_path):
+    write(tmp_path / "short.wav", flute(1.0)[None], SAMPLE_RATE_HZ)
+    write(tmp_path / "silent.wav", np.zeros((1, 5 * RATE_HZ)), RATE_HZ)
+    broken = flute(5.0)[None]
+    broken[0, 5] = np.nan
+    write(tmp_path / "nan.wav", broken, SAMPLE_RATE_HZ, subtype="FLOAT")
+    code, _, errors = run(capsys, folders / "music", tmp_path)
+    assert code == 2
+    assert errors.splitlines()[-1].startswith("rave evaluate: error: No file of the audio can be")
+    for told in ("lasts 1.00 s; 2.98 s are needed", "is silent", "NaN"):
+        assert told in errors.splitlines()[-1]
+    write(tmp_path / "good.wav", flute()[None], SAMPLE_RATE_HZ)
+    code, text, _ = run(capsys, folders / "music", tmp_path)
+    assert code == 1
+    assert "skipped audio 'silent.wav'" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--seed", -1], "whole number from 0"),
+        (["--sample-rate", 500], "8000 to 96000 Hz"),
+        (["--out", "figures.txt"], "ends in .json"),
+        (["--follows", "nowhere.wav"], "does not exist"),
+        (["--only", "nothing"], "none of the names"),
+        (["--patches", 10000], "Sets of 10000 patches"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(folders, capsys, options, told):
+    code, _, errors = run(capsys, folders / "music", folders / "noisy", *options)
+    assert code == 2
+    assert told in errors.splitlines()[-1]
