@@ -15,6 +15,7 @@ AVAILABLE_SCRIPTS = {
     "decode": "turn a folder of latents into audio",
     "generate": "pass recordings through an autoencoder, audio to audio",
     "interpolate": "blend recordings in the latent space",
+    "app": "play with a trained autoencoder and diffusion model in the browser",
     "train_prior": "train an autoregressive prior on latents",
     "sample_prior": "make new latents with a prior",
     "export": "write a trained autoencoder as one TorchScript file",
