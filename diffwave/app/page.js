@@ -35,7 +35,13 @@
     set("to", Math.max(drawn.start, now));
   });
   for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => { drawn = null; });
+  let newest = null;
   setInterval(() => {
+    const result = document.querySelector(".clip");
+    if (result && newest !== result.innerHTML.length && innerWidth < 768) {
+      result.scrollIntoView({ behavior: "smooth" });  // on a phone results lie below the controls
+    }
+    newest = result ? result.innerHTML.length : null;
     const line = document.querySelector(".choose .timeline");
     if (line && field("from")) {
       place(line.querySelector(".region"), line, Number(field("from").value), Number(field("to").value));

@@ -25,6 +25,9 @@ DEFAULT_STEPS, MOST_STEPS = 30, 200
 WAYS = {"along a great circle": SLERP, "along a line": LERP}
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 FIXED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+PRIVATE = {"api_visibility": "private"}
+ONE_AT_A_TIME = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "work"}
+QUIET = {**PRIVATE, "queue": False, "show_progress": "hidden"}
 NO_SOUND = "Record or drop a sound first."
 
 
@@ -48,6 +51,11 @@ class Page:
             font=FONTS,
             font_mono=FIXED_FONTS,
             radius_size="lg",
+        ).set(
+            button_primary_background_fill="*primary_700",
+            button_primary_background_fill_hover="*primary_800",
+            button_primary_background_fill_dark="*primary_700",
+            button_primary_text_color="white",
         )
         script = (folder / "page.js").read_text()
         return {
@@ -70,16 +78,26 @@ class Page:
                         work = self._tabs(sound, second)
                     with gr.Row(elem_classes="settings"):
                         seed = gr.Number(
-                            0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=90
+                            0,
+                            label="Seed",
+                            precision=0,
+                            minimum=0,
+                            maximum=MAX_SEED,
+                            min_width=110,
+                            elem_id="seed",
                         )
-                        anew = gr.Button("New seed", size="sm", min_width=90, elem_id="anew")
+                        anew = gr.Button(
+                            "New seed", size="sm", min_width=80, scale=0, elem_id="anew"
+                        )
                         steps = gr.Slider(
                             1,
                             MOST_STEPS,
                             DEFAULT_STEPS,
                             step=1,
                             label="Steps of the sampler",
-                            min_width=160,
+                            min_width=240,
+                            scale=2,
+                            elem_id="steps",
                             visible=self.shop.run_path is not None,
                         )
                 with gr.Column(min_width=320):
@@ -90,25 +108,23 @@ class Page:
                         )
                     results = gr.HTML(_nothing(), elem_id="results")
                     reuse = gr.Button(
-                        "Take the newest result as the sound", elem_id="reuse", visible=False
+                        "Take the newest result as the sound",
+                        size="sm",
+                        elem_id="reuse",
+                        visible=False,
                     )
             from_s, to_s, region, second_seen = work.pop("parts")
             shown = [sound, seen, region, from_s, to_s, status]
-            one = {"concurrency_limit": 1, "concurrency_id": "work", "api_visibility": "private"}
-            busy = {**one, "show_progress": "full", "show_progress_on": [status]}
+            busy = {**ONE_AT_A_TIME, "show_progress": "full", "show_progress_on": [status]}
             given.input(self._take, given, shown, **busy)
-            given.clear(self._forget, None, shown, api_visibility="private")
+            given.clear(self._forget, None, shown, **QUIET)
             work["second"].input(self._take_second, work["second"], [second, second_seen], **busy)
-            work["second"].clear(
-                lambda: (None, ""), None, [second, second_seen], api_visibility="private"
-            )
+            work["second"].clear(lambda: (None, ""), None, [second, second_seen], **QUIET)
             made = [status, results, history, latest, reuse]
             for button, function, inputs in work["buttons"]:
                 button.click(function, [history, seed, steps, *inputs], made, **busy)
-            anew.click(
-                lambda: random.randint(0, MAX_SEED), None, seed, queue=False, show_progress="hidden"
-            )
-            stop.click(self._stop, None, None, queue=False, show_progress="hidden")
+            anew.click(lambda: random.randint(0, MAX_SEED), None, seed, **QUIET)
+            stop.click(self._stop, None, None, **QUIET)
             reuse.click(self._reuse, latest, [given, *shown], **busy)
         return page
 
@@ -167,9 +183,7 @@ class Page:
                 make = _button("Bend")
                 reset = gr.Button("Straight again", min_width=120)
             straight = [0.0, 1.0] * (len(sliders) // 2)
-            reset.click(
-                lambda: straight, None, sliders, queue=False, show_progress="hidden"
-            )
+            reset.click(lambda: straight, None, sliders, **QUIET)
         buttons.append((make, self._bend, [sound, *sliders]))
         with gr.Tab("Mix"):
             gr.HTML(_words("Between two sounds, cut to the shorter."))
@@ -434,7 +448,7 @@ def _audio_input(label: str, name: str) -> gr.Audio:
     return gr.Audio(
         sources=["upload", "microphone"],
         type="filepath",
-        label=f"{label}: drop, choose or record; up to {MAX_SOUND_S / 60:.0f} minutes",
+        label=f"{label}, up to {MAX_SOUND_S / 60:.0f} minutes",
         elem_id=name,
         editable=False,
         buttons=[],

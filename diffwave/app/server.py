@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -136,4 +137,5 @@ def serve(
         pass
     finally:
         blocks.close(verbose=False)
+        shutil.rmtree(folder / UPLOADS, ignore_errors=True)
     return address
