@@ -1,10 +1,7 @@
 """The page of rave app in a real browser: heard, downloaded, stopped, and nothing leaves."""
 
 import json
-import shlex
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -13,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from browser import OPTIONS, chromium
+from test_app import run_shown
 
 pytest.importorskip("gradio", reason="the extra [app] is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -130,19 +128,10 @@ def test_a_sound_is_varied_heard_downloaded_and_made_again(page, instrument, tmp
     with page.expect_download() as download:
         result.locator("a[download]").click()
     downloaded = Path(download.value.path()).read_bytes()
-    # As a user would: the very text, in a shell's words, each program of its own.
-    for line in result.locator("pre").inner_text().splitlines():
-        words = shlex.split(line)
-        program = ["-m", "rave.main_cli"] if words[0] == "rave" else []
-        root = str(Path(server.__file__).parents[2])
-        subprocess.run(
-            [sys.executable, *program, *words[1:]],
-            check=True,
-            capture_output=True,
-            env={"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "PATH": ""},
-        )
-    (again,) = Path("again").rglob("*.wav")
-    assert again.read_bytes() == downloaded
+    audio = [
+        path for path in run_shown(result.locator("pre").inner_text()) if path.suffix == ".wav"
+    ]
+    assert [path.read_bytes() for path in audio] == [downloaded]
 
 
 def test_music_is_generated_following_a_sound_and_taken_as_the_next(page, instrument):

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import html
 import random
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import gradio as gr
 
-from diffwave.app import pictures
+from diffwave.app import markup, pictures
+from diffwave.app.asked import NO_SOUND, WAYS, Asked, whole_number
 from diffwave.app.commands import Job, Stopped
-from diffwave.app.workshop import LERP, MAX_SEED, MAX_SOUND_S, SLERP, Made, Sound, Workshop
+from diffwave.app.workshop import MAX_SEED, MAX_SOUND_S, Made, Sound, Workshop
 from rave.command import sentence
 
 NUM_BENT = 6
 NUM_KEPT = 6
 LONGEST_S = 60.0
 DEFAULT_STEPS, MOST_STEPS = 30, 200
-WAYS = {"along a great circle": SLERP, "along a line": LERP}
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 FIXED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 PRIVATE = {"api_visibility": "private"}
 ONE_AT_A_TIME = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "work"}
 QUIET = {**PRIVATE, "queue": False, "show_progress": "hidden"}
-NO_SOUND = "Record or drop a sound first."
+HINT = "Its wave, spectrogram and latents will be seen here."
+NOTHING = "What you make is heard and seen here, newest first."
 
 
 class Page:
@@ -73,7 +72,7 @@ class Page:
             with gr.Row(elem_classes="desk"):
                 with gr.Column(min_width=320):
                     given = _audio_input("Sound", "sound")
-                    seen = gr.HTML(_hint(), elem_id="seen")
+                    seen = gr.HTML(markup.words(HINT), elem_id="seen")
                     with gr.Tabs(elem_id="ways"):
                         work = self._tabs(sound, second)
                     with gr.Row(elem_classes="settings"):
@@ -102,11 +101,11 @@ class Page:
                         )
                 with gr.Column(min_width=320):
                     with gr.Row(elem_classes="state"):
-                        status = gr.HTML(_status("Ready."), elem_id="status", scale=1)
+                        status = gr.HTML(markup.status("Ready."), elem_id="status", scale=1)
                         stop = gr.Button(
                             "Stop", size="sm", variant="stop", min_width=80, elem_id="stop", scale=0
                         )
-                    results = gr.HTML(_nothing(), elem_id="results")
+                    results = gr.HTML(markup.words(NOTHING), elem_id="results")
                     reuse = gr.Button(
                         "Take the newest result as the sound",
                         size="sm",
@@ -122,7 +121,7 @@ class Page:
             work["second"].clear(lambda: (None, ""), None, [second, second_seen], **QUIET)
             made = [status, results, history, latest, reuse]
             for button, function, inputs in work["buttons"]:
-                button.click(function, [history, seed, steps, *inputs], made, **busy)
+                button.click(self._doing(function), [history, seed, steps, *inputs], made, **busy)
             anew.click(lambda: random.randint(0, MAX_SEED), None, seed, **QUIET)
             stop.click(self._stop, None, None, **QUIET)
             reuse.click(self._reuse, latest, [given, *shown], **busy)
@@ -131,10 +130,10 @@ class Page:
     def _tabs(self, sound: gr.State, second: gr.State) -> dict[str, Any]:
         """Build the tabs; return their buttons with what each does and with what."""
         buttons: list[tuple[Any, Callable[..., Any], list[Any]]] = []
-        shop = self.shop
+        shop, asked = self.shop, Asked(self.shop)
         if shop.run_path is not None:
             with gr.Tab("Generate"):
-                gr.HTML(_words("New music out of noise, free or following the sound."))
+                gr.HTML(markup.words("New music out of noise, free or following the sound."))
                 seconds = gr.Slider(1, LONGEST_S, 10, step=1, label="Length in seconds")
                 follow = gr.CheckboxGroup(
                     shop.follows, label="Follow the sound's", visible=bool(shop.follows)
@@ -151,29 +150,33 @@ class Page:
                     visible=bool(shop.follows or shop.labels),
                 )
                 make = _button("Generate")
-            buttons.append((make, self._generate, [sound, seconds, follow, label, guidance]))
+            buttons.append((make, asked.generate, [sound, seconds, follow, label, guidance]))
             with gr.Tab("Vary"):
-                gr.HTML(_words("The sound again, otherwise. 0 changes nothing, 1 leaves nothing."))
+                gr.HTML(
+                    markup.words("The sound again, otherwise. 0 changes nothing, 1 leaves nothing.")
+                )
                 strength = gr.Slider(0, 1, 0.5, step=0.05, label="Strength")
                 make = _button("Vary")
-            buttons.append((make, self._vary, [sound, strength]))
+            buttons.append((make, asked.vary, [sound, strength]))
         with gr.Tab("Inpaint", visible=shop.run_path is not None):
-            gr.HTML(_words("Draw over the part to make anew, or type where it begins and ends."))
-            region = gr.HTML(_words(NO_SOUND), elem_id="region")
+            gr.HTML(
+                markup.words("Draw over the part to make anew, or type where it begins and ends.")
+            )
+            region = gr.HTML(markup.words(NO_SOUND), elem_id="region")
             with gr.Row():
                 from_s = _seconds("From, seconds", "from", 1.0)
                 to_s = _seconds("To, seconds", "to", 2.0)
             make = _button("Inpaint")
-        buttons.append((make, self._inpaint, [sound, from_s, to_s]))
+        buttons.append((make, asked.inpaint, [sound, from_s, to_s]))
         if shop.run_path is not None:
             with gr.Tab("Continue"):
-                gr.HTML(_words("What comes after the sound."))
+                gr.HTML(markup.words("What comes after the sound."))
                 more = gr.Slider(1, LONGEST_S, 5, step=1, label="Seconds to add")
                 make = _button("Continue")
-            buttons.append((make, self._extend, [sound, more]))
+            buttons.append((make, asked.extend, [sound, more]))
         with gr.Tab("Bend"):
             gr.HTML(
-                _words(
+                markup.words(
                     "The sound through the codec, bent along the axes of its latents: the widest "
                     "first, offsets in standard deviations of the sound."
                 )
@@ -184,15 +187,15 @@ class Page:
                 reset = gr.Button("Straight again", min_width=120)
             straight = [0.0, 1.0] * (len(sliders) // 2)
             reset.click(lambda: straight, None, sliders, **QUIET)
-        buttons.append((make, self._bend, [sound, *sliders]))
+        buttons.append((make, asked.bend, [sound, *sliders]))
         with gr.Tab("Mix"):
-            gr.HTML(_words("Between two sounds, cut to the shorter."))
+            gr.HTML(markup.words("Between two sounds, cut to the shorter."))
             other = _audio_input("Second sound", "second")
             second_seen = gr.HTML("")
             weight = gr.Slider(0, 1, 0.5, step=0.01, label="From the first to the second")
             way = gr.Radio(list(WAYS), value=next(iter(WAYS)), label="Way")
             make = _button("Mix")
-        buttons.append((make, self._mix, [sound, second, weight, way]))
+        buttons.append((make, asked.mix, [sound, second, weight, way]))
         parts = (from_s, to_s, region, second_seen)
         return {"buttons": buttons, "second": other, "parts": parts}
 
@@ -208,155 +211,30 @@ class Page:
             f"{self.shop.frame_rate_hz:.1f} Hz for audio at {audio.sample_rate_hz:,} Hz; "
             f"{diffusion}. Nothing leaves this machine."
         )
-        return f'<header><h1>rave app</h1><p class="words">{html.escape(text)}</p></header>'
+        return f"<header><h1>rave app</h1>{markup.words(text)}</header>"
 
-    # What the buttons do. The first three are of all: history of results, seed, steps.
+    def _doing(self, work: Callable[..., Made]) -> Callable[..., tuple[Any, ...]]:
+        """Return what gradio calls for a button: it does the work and shows what it made."""
 
-    def _generate(
-        self,
-        history: list[str],
-        seed: Any,
-        steps: Any,
-        sound: Sound | None,
-        seconds: Any,
-        follow: list[str] | None,
-        label: str | None,
-        guidance: Any,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008  how gradio hands one in
-    ) -> tuple[Any, ...]:
-        return self._make(
-            history,
-            progress,
-            lambda job: self.shop.generate(
-                _number(seconds, "length"),
-                _whole(seed, "seed"),
-                _whole(steps, "number of steps"),
-                sound,
-                follow or [],
-                label or None,
-                _number(guidance, "guidance"),
-                job,
-            ),
-        )
+        def do(
+            history: list[str],
+            seed: Any,
+            steps: Any,
+            *inputs: Any,
+            progress: gr.Progress = gr.Progress(),  # noqa: B008  how gradio hands one in
+        ) -> tuple[Any, ...]:
+            def call(job: Job) -> tuple[Made, str]:
+                numbers = whole_number(seed, "seed"), whole_number(steps, "number of steps")
+                made = work(job, *numbers, *inputs)
+                return made, self._article(made)
 
-    def _vary(
-        self,
-        history: list[str],
-        seed: Any,
-        steps: Any,
-        sound: Sound | None,
-        strength: Any,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[Any, ...]:
-        return self._make(
-            history,
-            progress,
-            lambda job: self.shop.vary(
-                _given(sound),
-                _number(strength, "strength"),
-                _whole(seed, "seed"),
-                _whole(steps, "number of steps"),
-                job,
-            ),
-        )
+            found, told = self._do(progress, call)
+            if found is None:
+                return told, gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            shown = [found[1], *history][:NUM_KEPT]
+            return told, markup.joined(shown), shown, found[0], gr.update(visible=True)
 
-    def _inpaint(
-        self,
-        history: list[str],
-        seed: Any,
-        steps: Any,
-        sound: Sound | None,
-        from_s: Any,
-        to_s: Any,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[Any, ...]:
-        return self._make(
-            history,
-            progress,
-            lambda job: self.shop.inpaint(
-                _given(sound),
-                _number(from_s, "start"),
-                _number(to_s, "end"),
-                _whole(seed, "seed"),
-                _whole(steps, "number of steps"),
-                job,
-            ),
-        )
-
-    def _extend(
-        self,
-        history: list[str],
-        seed: Any,
-        steps: Any,
-        sound: Sound | None,
-        seconds: Any,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[Any, ...]:
-        return self._make(
-            history,
-            progress,
-            lambda job: self.shop.extend(
-                _given(sound),
-                _number(seconds, "length"),
-                _whole(seed, "seed"),
-                _whole(steps, "number of steps"),
-                job,
-            ),
-        )
-
-    def _bend(
-        self,
-        history: list[str],
-        seed: Any,
-        _steps: Any,
-        sound: Sound | None,
-        *sliders: Any,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[Any, ...]:
-        return self._make(
-            history,
-            progress,
-            lambda job: self.shop.bend(
-                _given(sound),
-                [_number(value, "offset") for value in sliders[::2]],
-                [_number(value, "stretch") for value in sliders[1::2]],
-                _whole(seed, "seed"),
-                job,
-            ),
-        )
-
-    def _mix(
-        self,
-        history: list[str],
-        seed: Any,
-        _steps: Any,
-        sound: Sound | None,
-        second: Sound | None,
-        weight: Any,
-        way: str,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[Any, ...]:
-        return self._make(
-            history,
-            progress,
-            lambda job: self.shop.mix(
-                _given(sound),
-                _given(second, "Record or drop a second sound first."),
-                _number(weight, "weight"),
-                WAYS.get(way, way),
-                _whole(seed, "seed"),
-                job,
-            ),
-        )
-
-    def _make(
-        self, history: list[str], progress: gr.Progress, call: Callable[[Job], Made]
-    ) -> tuple[Any, ...]:
-        made, told = self._do(progress, call)
-        if made is None:
-            return told, gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        history = [self._article(made), *history][:NUM_KEPT]
-        return told, _joined(history), history, made, gr.update(visible=True)
+        return do
 
     def _do(self, progress: gr.Progress, call: Callable[[Job], Any]) -> tuple[Any, str]:
         """Return what a piece of work gives, or None, and what is told of it."""
@@ -367,15 +245,15 @@ class Page:
         self._job = job = Job(report)
         progress(0.0, desc="beginning")
         try:
-            return call(job), _status("Done.")
+            return call(job), markup.status("Done.")
         except Stopped:
-            return None, _status("Stopped. Nothing was kept of it.")
+            return None, markup.status("Stopped. Nothing was kept of it.")
         except (ValueError, OSError) as error:
-            return None, _status(sentence(error), is_error=True)
+            return None, markup.status(sentence(error), is_error=True)
         except Exception as error:  # nothing may reach the page but a sentence
             traceback.print_exc(file=sys.stderr)
             text = f"That failed ({type(error).__name__}), which is a fault of this program; "
-            return None, _status(text + "the terminal tells more.", is_error=True)
+            return None, markup.status(text + "the terminal tells more.", is_error=True)
         finally:
             self._job = None
 
@@ -393,10 +271,10 @@ class Page:
             return self._forget()
         found, told = self._do(progress, lambda job: self._taken(Path(path), job))
         if found is None:
-            return None, _hint(), _words(NO_SOUND), gr.skip(), gr.skip(), told
+            return None, markup.words(HINT), markup.words(NO_SOUND), gr.skip(), gr.skip(), told
         sound, seen, region = found
         span = (round(sound.seconds / 3, 2), round(2 * sound.seconds / 3, 2))
-        return sound, seen, region, *span, _status(f"Ready. {sound.note}")
+        return sound, seen, region, *span, markup.status(f"Ready. {sound.note}")
 
     def _taken(self, path: Path, job: Job) -> tuple[Sound, str, str]:
         sound = self.shop.add_sound(path, job)
@@ -416,7 +294,14 @@ class Page:
         return (None, told) if found is None else (found[0], found[1])
 
     def _forget(self) -> tuple[Any, ...]:
-        return None, _hint(), _words(NO_SOUND), gr.skip(), gr.skip(), _status("Ready.")
+        return (
+            None,
+            markup.words(HINT),
+            markup.words(NO_SOUND),
+            gr.skip(),
+            gr.skip(),
+            markup.status("Ready."),
+        )
 
     def _reuse(
         self,
@@ -428,20 +313,9 @@ class Page:
         return str(made.audio), *self._take(str(made.audio), progress)
 
     def _article(self, made: Made) -> str:
-        """Return a result as it is shown: to hear, to see, to keep, to make again."""
         axes = None if made.latents is None else self.shop.axes_of(made.latents)
-        seen = pictures.timeline(made.audio, self.shop.codec.format.sample_rate_hz, axes)
-        title = html.escape(made.title)
-        source = f"gradio_api/file={quote(made.audio.as_posix())}"
-        name = f"{made.audio.parents[1].name}.wav"
-        return (
-            f'<article class="clip"><h2>{title}</h2>'
-            f'<audio controls preload="auto" src="{source}" aria-label="{title}"></audio>{seen}'
-            f'<p class="facts">{made.seconds:.1f} s · seed {made.seed} · '
-            f'<a download="{name}" href="{source}">Download {name}</a></p>'
-            "<details open><summary>The command that makes it again</summary>"
-            f'<pre tabindex="0">{html.escape(made.command)}</pre></details></article>'
-        )
+        rate_hz = self.shop.codec.format.sample_rate_hz
+        return markup.article(made, pictures.timeline(made.audio, rate_hz, axes))
 
 
 def _audio_input(label: str, name: str) -> gr.Audio:
@@ -473,43 +347,3 @@ def _button(name: str) -> gr.Button:
 
 def _seconds(label: str, name: str, value: float) -> gr.Number:
     return gr.Number(value, label=label, minimum=0, step=0.01, elem_id=name, min_width=120)
-
-
-def _words(text: str) -> str:
-    return f'<p class="words">{html.escape(text)}</p>'
-
-
-def _hint() -> str:
-    return _words("Its wave, spectrogram and latents will be seen here.")
-
-
-def _nothing() -> str:
-    return _words("What you make is heard and seen here, newest first.")
-
-
-def _status(text: str, *, is_error: bool = False) -> str:
-    kind = "error" if is_error else "fine"
-    return f'<p class="told {kind}" role="status" aria-live="polite">{html.escape(text.strip())}</p>'
-
-
-def _joined(articles: Sequence[str]) -> str:
-    newest, *older = articles
-    if not older:
-        return newest
-    return f'{newest}<details class="older"><summary>Earlier</summary>{"".join(older)}</details>'
-
-
-def _given(sound: Sound | None, otherwise: str = NO_SOUND) -> Sound:
-    if sound is None:
-        raise ValueError(otherwise)
-    return sound
-
-
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"The {name} is not there; give a number.")
-    return float(value)
-
-
-def _whole(value: Any, name: str) -> int:
-    return int(_number(value, name))

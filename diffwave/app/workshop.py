@@ -1,8 +1,7 @@
 """What the page can do, without the page: sounds come in, commands make others of them.
 
-    FOLDER/
-      001-sound/audio/a.wav, latents/      a sound that was given, and its latents
-      002-vary/latents/, audio/            what was made; command.txt makes it again
+FOLDER/001-sound/audio/a.wav, latents/      a sound that was given, and its latents
+FOLDER/002-vary/latents/, audio/            what was made; command.txt makes it again
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +24,7 @@ from rave.audio_formats import AUDIO_SUFFIXES
 from rave.bending import principal_axes
 from rave.codec import load_codec
 from rave.device import choose_device
-from rave.latents import LatentHeader, read_latents
-
-if TYPE_CHECKING:
-    from diffwave.app.commands import Report
+from rave.latents import read_latents
 
 Array = NDArray[np.float32]
 # A sound is cut to this, and nothing longer is made: what one waits for in front of a page.
@@ -232,6 +227,10 @@ class Workshop:
     ) -> Made:
         """Return new music, free or following parts of a sound or a label."""
         _check_seconds(seconds)
+        for name in [*follow, *([label] if label else [])]:
+            if name not in [*self.follows, *self.labels]:
+                known = ", ".join([*self.follows, *self.labels]) or "nothing"
+                raise ValueError(f"The model follows {known}; it cannot follow {name}.")
         words: list[str] = []
         if follow:
             if sound is None:
@@ -240,7 +239,7 @@ class Workshop:
             if set(follow) != set(self.follows):
                 words += [word for name in follow for word in ("--follow", name)]
         if label:
-            words += ["--label", label]
+            words += [f"--label={label}"]
         if words and guidance != 1:
             words += ["--guidance", f"{guidance:g}"]
         if not follow or sound is None or seconds < sound.seconds:
