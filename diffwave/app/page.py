@@ -13,7 +13,7 @@ import gradio as gr
 
 from diffwave.app import markup, pictures
 from diffwave.app.asked import NO_SOUND, WAYS, Asked, whole_number
-from diffwave.app.commands import Job, Stopped
+from diffwave.app.commands import Job, Stopped, short
 from diffwave.app.workshop import MAX_SEED, MAX_SOUND_S, Made, Sound, Workshop
 from rave.command import sentence
 
@@ -203,11 +203,11 @@ class Page:
         audio = self.shop.codec.format
         run = self.shop.run_path
         follows = " and ".join([*self.shop.follows, *(["labels"] if self.shop.labels else [])])
-        diffusion = "no diffusion model" if run is None else f"diffusion model {run.name}"
+        diffusion = "no diffusion model" if run is None else f"diffusion model {short(run)}"
         if follows:
             diffusion += f", which follows {follows}"
         text = (
-            f"Codec {self.shop.codec.path.name}: {audio.latent_size} latents at "
+            f"Codec {short(self.shop.codec_path)}: {audio.latent_size} latents at "
             f"{self.shop.frame_rate_hz:.1f} Hz for audio at {audio.sample_rate_hz:,} Hz; "
             f"{diffusion}. Nothing leaves this machine."
         )
