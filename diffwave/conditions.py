@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +90,7 @@ def open_conditions(
     spectrogram: Path | None = None,
     controls: Mapping[str, Path] | None = None,
     label: str | None = None,
+    only: Sequence[str] = (),
 ) -> Iterator[Conditions]:
     """Yield conditions for a model, from files.
 
@@ -100,6 +101,7 @@ def open_conditions(
         spectrogram: A file of diffwave.preprocess; stands in for that of the audio.
         controls: A file of each named control; stands in for that of the audio.
         label: Name of a class label.
+        only: Names of the curves to make from the audio; none stands for all.
 
     Raises:
         ValueError: If the model does not follow what is given, or a file does not fit.
@@ -107,7 +109,10 @@ def open_conditions(
     """
     given = {**({SPECTROGRAM: spectrogram} if spectrogram else {}), **(controls or {})}
     model.check_conditions([*given, *([LABEL] if label is not None else [])])
-    names = [name for name in model.conditioners if name != LABEL]
+    if only and from_audio is None:
+        raise ValueError(f"--follow {only[0]} needs --from-audio, the recording to follow.")
+    model.check_conditions(only)
+    names = [n for n in model.conditioners if n != LABEL and (not only or n in {*only, *given})]
     if from_audio is not None and not names:
         model.check_conditions([f"'{from_audio}'"])
     with tempfile.TemporaryDirectory(prefix="diffwave-") as folder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from diffwave.task import Task
 
 BATCH_SIZE = 8
+# Called with the steps made and those to make in all.
+Watch = Callable[[int, int], None]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,6 +81,14 @@ def _add_conditions(options: argparse.ArgumentParser) -> None:
         "folder too)",
     )
     group.add_argument(
+        "--follow",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of --from-audio, follow only this: spectrogram, loudness, chroma or onsets (may be "
+        "repeated)",
+    )
+    group.add_argument(
         "--spectrogram",
         type=Path,
         metavar="F.npy",
@@ -126,8 +136,13 @@ def _add_edits(options: argparse.ArgumentParser) -> None:
     group.add_argument("--to", type=float, dest="to_s", metavar="S", help="of --inpaint")
 
 
-def run(options: argparse.Namespace) -> Result:
-    """Generate latents and compare them with the training's, or audio with a waveform run."""
+def run(options: argparse.Namespace, watch: Watch | None = None) -> Result:
+    """Generate latents and compare them with the training's, or audio with a waveform run.
+
+    Args:
+        options: Of `parser`.
+        watch: Called after each step of the sampler; what it raises stops the command.
+    """
     from diffwave.lmnt_waveform import read_vocoder
 
     vocoder = read_vocoder(options.run)
@@ -136,10 +151,10 @@ def run(options: argparse.Namespace) -> Result:
 
         paths = [str(options.run), str(options.out)]
         return vocode(options, vocoder, parser().parse_args(paths))
-    return _generate(options)
+    return _generate(options, watch)
 
 
-def _generate(options: argparse.Namespace) -> Result:
+def _generate(options: argparse.Namespace, watch: Watch | None) -> Result:
     from diffwave.conditions import open_conditions, parse_controls, parse_guidance
     from diffwave.editing import Sampling
     from diffwave.generate import build_sampler
@@ -162,7 +177,13 @@ def _generate(options: argparse.Namespace) -> Result:
     header, model = trained.header, trained.model
     check_output(options.out, options.force)
     with open_conditions(
-        model, header, options.from_audio, options.spectrogram, controls, options.label
+        model,
+        header,
+        options.from_audio,
+        options.spectrogram,
+        controls,
+        options.label,
+        options.follow,
     ) as conditions:
         followed = conditions.names
         guidance = parse_guidance(options.guidance, followed)
@@ -183,7 +204,7 @@ def _generate(options: argparse.Namespace) -> Result:
         if task.kind in ("generate", "vary"):
             sampling.windows.check(options.sampler, task.num_frames)
         clear(options.out)
-        num_frames = _write(options.out, task, sampling, BATCH_SIZE if is_short else 1)
+        num_frames = _write(options.out, task, sampling, BATCH_SIZE if is_short else 1, watch)
     items = [
         {"file": name, **compare(read_latents(options.out / name, header.latent_size), header)}
         for name in num_frames
@@ -215,7 +236,9 @@ def _generate(options: argparse.Namespace) -> Result:
     return Result("\n".join(lines), figures)
 
 
-def _write(folder: Path, task: Task, sampling: Sampling, batch_size: int) -> dict[str, int]:
+def _write(
+    folder: Path, task: Task, sampling: Sampling, batch_size: int, watch: Watch | None
+) -> dict[str, int]:
     """Write every item as it is made, and return the frames of each."""
     from dataclasses import replace
 
@@ -229,11 +252,17 @@ def _write(folder: Path, task: Task, sampling: Sampling, batch_size: int) -> dic
     num_batches = -(-len(sampling.indices) // batch_size)
     total = task.num_calls(sampling) * num_batches
     with tqdm(desc=task.kind, total=total, unit="step", file=sys.stderr) as bar:
+
+        def advance(_: int) -> None:
+            bar.update()
+            if watch is not None:
+                watch(bar.n, total)
+
         for start in range(0, len(sampling.indices), batch_size):
             batch = replace(
                 sampling,
                 indices=sampling.indices[start : start + batch_size],
-                progress=lambda _: bar.update(),
+                progress=advance,
             )
             names = [clip_name(index) for index in batch.indices]
             if len(names) == 1:

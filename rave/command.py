@@ -74,7 +74,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """Add `--as-encoded` and `--codec-rate`, the options of commands that decode files."""
+    """Add `--as-encoded`, `--codec-rate`, `--shift`, `--scale`: of commands that decode files."""
     parser.add_argument(
         "--as-encoded",
         action="store_true",
@@ -86,6 +86,17 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write at the codec's sample rate instead of each source's",
     )
+    for option, what in (
+        ("--shift", "add VALUE to the latents along a principal axis, 0 the widest"),
+        ("--scale", "multiply their distance from the mean along a principal axis by VALUE"),
+    ):
+        parser.add_argument(
+            option,
+            action="append",
+            default=[],
+            metavar="AXIS=VALUE",
+            help=f"bend: {what} (may be repeated)",
+        )
 
 
 def chosen_weights(options: argparse.Namespace) -> dict[str, bool]:
@@ -133,7 +144,7 @@ def execute(
     except (ValueError, OSError) as error:
         if options.verbose:
             traceback.print_exc()
-        print(f"{parser.prog}: error: {_sentence(error)}", file=sys.stderr)
+        print(f"{parser.prog}: error: {sentence(error)}", file=sys.stderr)
         return EXIT_ERROR
     try:
         print(json.dumps(result.figures, indent=1) if options.json else result.summary, flush=True)
@@ -148,7 +159,8 @@ def installed_upstream() -> list[str]:
     return sorted(names & {"acids-rave", "diffwave"})
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """Return what a user is told of an error that is theirs to mend."""
     if isinstance(error, OSError) and error.strerror:
         place = f" ('{error.filename}')" if error.filename else ""
         return f"{error.strerror}{place}. What was finished before is kept."

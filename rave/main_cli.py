@@ -16,6 +16,7 @@ AVAILABLE_SCRIPTS = {
     "generate": "pass recordings through an autoencoder, audio to audio",
     "interpolate": "blend recordings in the latent space",
     "evaluate": "tell how far audio is from reference recordings",
+    "app": "play with a trained autoencoder and diffusion model in the browser",
     "train_prior": "train an autoregressive prior on latents",
     "sample_prior": "make new latents with a prior",
     "export": "write a trained autoencoder as one TorchScript file",

@@ -60,3 +60,22 @@ def refused(capsys, canary):
         return err.partition(": error: ")[2]
 
     return call
+
+
+@pytest.fixture(scope="session")
+def instrument(run, tmp_path_factory):
+    """A codec run, a diffusion run on its latents that follows loudness and chroma, and a tone."""
+    from diffwave_data import settings
+
+    from diffwave import preprocess, train
+    from rave.main_cli import main
+
+    folder = tmp_path_factory.mktemp("instrument")
+    tones, latents, controls = run.parent / "tones", folder / "latents", folder / "controls"
+    assert main(["encode", str(run), str(tones), str(latents)]) == 0
+    names = ["loudness", "chroma"]
+    paths = [str(latents), str(tones), str(controls)]
+    assert preprocess.main([*paths, "--controls", *names]) == 0
+    options = ["--out", str(folder / "diffusion"), "--controls", str(controls), *names]
+    assert train.main([str(latents), *options, "--config", "tiny", *settings()]) == 0
+    return run, folder / "diffusion", tones / "1.wav"

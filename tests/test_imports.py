@@ -15,7 +15,7 @@ HEAVY = [
     "matplotlib",
     "gin",
 ]
-SUBCOMMANDS = ["preprocess", "train", "encode", "decode", "interpolate", "export"]
+SUBCOMMANDS = ["preprocess", "train", "encode", "decode", "interpolate", "export", "app"]
 DIFFWAVE_COMMANDS = [
     f"diffwave.{name}" for name in ("preprocess", "train", "inference", "diagnose", "export")
 ]

@@ -19,6 +19,7 @@ from rave.command import (
 )
 
 if TYPE_CHECKING:
+    from rave.bending import Bend
     from rave.codec import Array, Codec
     from rave.latents import LatentFile, LatentHeader
 
@@ -59,12 +60,14 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the output folder cannot be written; what was finished is kept.
     """
     from rave.batch import process_files
+    from rave.bending import parse_bend
     from rave.codec import load_codec
     from rave.device import choose_device
     from rave.files import Journal, check_output_folder, remove_partials
     from rave.latents import LatentHeader
 
     folder: Path = options.out_audio_dir
+    bend = parse_bend(options.shift, options.scale)
     header = LatentHeader.read(options.latents_dir)
     check_output_folder(folder, options.latents_dir)
     codec = load_codec(options.codec, choose_device(options.device), **chosen_weights(options))
@@ -74,6 +77,7 @@ def run(options: argparse.Namespace) -> Result:
         "seed": options.seed,
         "is_as_encoded": options.as_encoded,
         "is_codec_rate": options.codec_rate,
+        **bend.settings,
     }
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
     remove_partials(folder)
@@ -95,6 +99,7 @@ def run(options: argparse.Namespace) -> Result:
                 options.seed,
                 as_encoded=options.as_encoded,
                 is_codec_rate=options.codec_rate,
+                bend=bend,
             ),
         },
         lambda path: folder / audio_path(path),
@@ -135,6 +140,7 @@ def decode_file(
     *,
     as_encoded: bool,
     is_codec_rate: bool,
+    bend: Bend,
 ) -> dict[str, Any]:
     """Write the audio of one latent file, whole or not at all.
 
@@ -147,6 +153,7 @@ def decode_file(
         seed: Of the noise that stands for what latents do not say.
         as_encoded: Let no noise stand for dimensions that say nothing.
         is_codec_rate: Keep the codec's rate instead of returning to the source's.
+        bend: What is done to the latents before.
 
     Returns:
         Level, limited samples, and warnings.
@@ -175,6 +182,7 @@ def decode_file(
             f"the header claims {entry.source_num_samples} samples for {entry.num_frames} frames. "
             "Encode it again."
         )
+    latents = bend(latents, codec)
     noise = DecoderNoise(codec.format, header.statistics, seed, entry.path, as_encoded=as_encoded)
     meter = LevelMeter()
     rate_hz = codec.format.sample_rate_hz

@@ -30,6 +30,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("audio", type=Path, nargs="+", help="two or more audio files")
     parser.add_argument("out_dir", type=Path, help="folder to write; must be empty or new")
     parser.add_argument("--steps", type=int, default=5, help="blends from A to B (default 5)")
+    parser.add_argument(
+        "--weight",
+        type=float,
+        metavar="W",
+        help="of two: only the blends at W, 0 all A, 1 all B, instead of steps and means",
+    )
     parser.add_argument("--force", action="store_true", help="replace what the folder holds")
     add_weights(parser)
     add_device(parser)
@@ -52,6 +58,11 @@ def run(options: argparse.Namespace) -> Result:
         raise ValueError("One recording was given; two or more are needed, then the output folder.")
     if options.steps < 2:
         raise ValueError(f"--steps {options.steps} was given; 2 or more are needed.")
+    if options.weight is not None:
+        if len(options.audio) != 2:
+            raise ValueError(f"--weight blends two recordings; {len(options.audio)} were given.")
+        if not 0 <= options.weight <= 1:
+            raise ValueError(f"--weight is {options.weight}; 0 (all A) to 1 (all B) is needed.")
     if options.out_dir.exists() and not options.out_dir.is_dir():
         raise ValueError(f"'{options.out_dir}' is a file; name an output folder last.")
     if options.out_dir.is_dir() and any(options.out_dir.iterdir()) and not options.force:
@@ -63,11 +74,15 @@ def run(options: argparse.Namespace) -> Result:
     blends: dict[str, Array] = {}
     if len(clips) == 2:
         for name, blend in (("lerp", blending.lerp), ("slerp", blending.slerp)):
+            if options.weight is not None:
+                blends[name] = blend(clips[0], clips[1], options.weight)
+                continue
             for step in range(options.steps):
                 weight = step / (options.steps - 1)
                 blends[f"{name}_{step:02d}_{weight:.2f}"] = blend(clips[0], clips[1], weight)
-    blends["mean"] = blending.mean(clips)
-    blends["mean_of_length"] = blending.mean_of_length(clips)
+    if options.weight is None:
+        blends["mean"] = blending.mean(clips)
+        blends["mean_of_length"] = blending.mean_of_length(clips)
     figures: dict[str, Any] = {"cut_s": cut, "blends": {}}
     for name, latents in blends.items():
         path = options.out_dir / f"{name}.wav"

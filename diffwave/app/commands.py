@@ -1,0 +1,96 @@
+"""Commands as the page runs and shows them: words that one could type, run in this process.
+
+What the page makes is what the command makes, since it is the command that makes it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rave.command import Result
+
+INFERENCE = ("python", "-m", "diffwave.inference")
+Command = tuple[str, ...]
+# Called with the share that is done and the seconds that are left.
+Report = Callable[[float, float], None]
+
+
+class Stopped(Exception):
+    """Raised inside a command that the user stopped."""
+
+
+class Job:
+    """Work under way: what is left of it, and whether it shall stop.
+
+    Args:
+        report: Called after each step of the sampler.
+    """
+
+    def __init__(self, report: Report | None = None) -> None:
+        self._report, self._stop = report, threading.Event()
+        self._started = time.monotonic()
+
+    def stop(self) -> None:
+        """Stop the work before its next step."""
+        self._stop.set()
+
+    def check(self) -> None:
+        """Raise if the work shall stop.
+
+        Raises:
+            Stopped: If it shall.
+        """
+        if self._stop.is_set():
+            raise Stopped
+
+    def watch(self, done: int, total: int) -> None:
+        """Take note of a step; see `diffwave.inference.run`.
+
+        Raises:
+            Stopped: If the work shall stop.
+        """
+        self.check()
+        if self._report is not None:
+            elapsed = time.monotonic() - self._started
+            self._report(done / total, elapsed / done * (total - done))
+
+
+def run_command(command: Command, job: Job) -> Result:
+    """Run a command in this process.
+
+    Args:
+        command: Of `rave` or of `python -m diffwave.inference`.
+        job: May stop it.
+
+    Raises:
+        ValueError: If it refuses, or could not use a file.
+        OSError: If something cannot be read or written.
+        Stopped: If it was stopped.
+    """
+    job.check()
+    if command[0] == "rave":  # by name: only the commands of rave know its models
+        module = importlib.import_module(f"rave.commands.{command[1]}")
+        result: Result = module.run(module.parser().parse_args(command[2:]))
+    else:
+        module = importlib.import_module(INFERENCE[-1])
+        options = module.parser().parse_args(command[len(INFERENCE) :])
+        result = module.run(options, job.watch)
+    if result.num_skipped:
+        raise ValueError("; ".join(map(str, result.figures["skipped"].values())))
+    return result
+
+
+def as_typed(commands: Sequence[Command]) -> str:
+    """Return commands as one types them into a shell, one a line."""
+    return "\n".join(shlex.join(command) for command in commands)
+
+
+def short(path: Path) -> str:
+    """Return a path as one types it here: relative where it lies below this folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,349 @@
+"""The page: what it shows, and which of the workshop's work each button does."""
+
+from __future__ import annotations
+
+import random
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from diffwave.app import markup, pictures
+from diffwave.app.asked import NO_SOUND, WAYS, Asked, whole_number
+from diffwave.app.commands import Job, Stopped, short
+from diffwave.app.workshop import MAX_SEED, MAX_SOUND_S, Made, Sound, Workshop
+from rave.command import sentence
+
+NUM_BENT = 6
+NUM_KEPT = 6
+LONGEST_S = 60.0
+DEFAULT_STEPS, MOST_STEPS = 30, 200
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+FIXED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+PRIVATE = {"api_visibility": "private"}
+ONE_AT_A_TIME = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "work"}
+QUIET = {**PRIVATE, "queue": False, "show_progress": "hidden"}
+HINT = "Its wave, spectrogram and latents will be seen here."
+NOTHING = "What you make is heard and seen here, newest first."
+
+
+class Page:
+    """The page of one workshop, which does one thing at a time.
+
+    Args:
+        shop: Does the work.
+    """
+
+    def __init__(self, shop: Workshop) -> None:
+        self.shop = shop
+        self._job: Job | None = None
+
+    def looks(self) -> dict[str, Any]:
+        """Return theme, style and script, as `launch` takes them."""
+        folder = Path(__file__).parent
+        theme = gr.themes.Base(
+            primary_hue="teal",
+            neutral_hue="slate",
+            font=FONTS,
+            font_mono=FIXED_FONTS,
+            radius_size="lg",
+        ).set(
+            button_primary_background_fill="*primary_700",
+            button_primary_background_fill_hover="*primary_800",
+            button_primary_background_fill_dark="*primary_700",
+            button_primary_text_color="white",
+        )
+        script = (folder / "page.js").read_text()
+        return {
+            "theme": theme,
+            "css": (folder / "page.css").read_text(),
+            "head": f"<script>{script}</script>",
+        }
+
+    def build(self) -> gr.Blocks:
+        """Return the page."""
+        with gr.Blocks(title="rave app", analytics_enabled=False, fill_width=True) as page:
+            sound, second = gr.State(None), gr.State(None)
+            history, latest = gr.State([]), gr.State(None)
+            gr.HTML(self._headline())
+            with gr.Row(elem_classes="desk"):
+                with gr.Column(min_width=320):
+                    given = _audio_input("Sound", "sound")
+                    seen = gr.HTML(markup.words(HINT), elem_id="seen")
+                    with gr.Tabs(elem_id="ways"):
+                        work = self._tabs(sound, second)
+                    with gr.Row(elem_classes="settings"):
+                        seed = gr.Number(
+                            0,
+                            label="Seed",
+                            precision=0,
+                            minimum=0,
+                            maximum=MAX_SEED,
+                            min_width=110,
+                            elem_id="seed",
+                        )
+                        anew = gr.Button(
+                            "New seed", size="sm", min_width=80, scale=0, elem_id="anew"
+                        )
+                        steps = gr.Slider(
+                            1,
+                            MOST_STEPS,
+                            DEFAULT_STEPS,
+                            step=1,
+                            label="Steps of the sampler",
+                            min_width=240,
+                            scale=2,
+                            elem_id="steps",
+                            visible=self.shop.run_path is not None,
+                        )
+                with gr.Column(min_width=320):
+                    with gr.Row(elem_classes="state"):
+                        status = gr.HTML(markup.status("Ready."), elem_id="status", scale=1)
+                        stop = gr.Button(
+                            "Stop", size="sm", variant="stop", min_width=80, elem_id="stop", scale=0
+                        )
+                    results = gr.HTML(markup.words(NOTHING), elem_id="results")
+                    reuse = gr.Button(
+                        "Take the newest result as the sound",
+                        size="sm",
+                        elem_id="reuse",
+                        visible=False,
+                    )
+            from_s, to_s, region, second_seen = work.pop("parts")
+            shown = [sound, seen, region, from_s, to_s, status]
+            busy = {**ONE_AT_A_TIME, "show_progress": "full", "show_progress_on": [status]}
+            given.input(self._take, given, shown, **busy)
+            given.clear(self._forget, None, shown, **QUIET)
+            work["second"].input(self._take_second, work["second"], [second, second_seen], **busy)
+            work["second"].clear(lambda: (None, ""), None, [second, second_seen], **QUIET)
+            made = [status, results, history, latest, reuse]
+            for button, function, inputs in work["buttons"]:
+                button.click(self._doing(function), [history, seed, steps, *inputs], made, **busy)
+            anew.click(lambda: random.randint(0, MAX_SEED), None, seed, **QUIET)
+            stop.click(self._stop, None, None, **QUIET)
+            reuse.click(self._reuse, latest, [given, *shown], **busy)
+        return page
+
+    def _tabs(self, sound: gr.State, second: gr.State) -> dict[str, Any]:
+        """Build the tabs; return their buttons with what each does and with what."""
+        buttons: list[tuple[Any, Callable[..., Any], list[Any]]] = []
+        shop, asked = self.shop, Asked(self.shop)
+        if shop.run_path is not None:
+            with gr.Tab("Generate"):
+                gr.HTML(markup.words("New music out of noise, free or following the sound."))
+                seconds = gr.Slider(1, LONGEST_S, 10, step=1, label="Length in seconds")
+                follow = gr.CheckboxGroup(
+                    shop.follows, label="Follow the sound's", visible=bool(shop.follows)
+                )
+                label = gr.Dropdown(
+                    ["", *shop.labels], value="", label="Label", visible=bool(shop.labels)
+                )
+                guidance = gr.Slider(
+                    0,
+                    6,
+                    1,
+                    step=0.1,
+                    label="Guidance: 1 follows as trained, more exaggerates",
+                    visible=bool(shop.follows or shop.labels),
+                )
+                make = _button("Generate")
+            buttons.append((make, asked.generate, [sound, seconds, follow, label, guidance]))
+            with gr.Tab("Vary"):
+                gr.HTML(
+                    markup.words("The sound again, otherwise. 0 changes nothing, 1 leaves nothing.")
+                )
+                strength = gr.Slider(0, 1, 0.5, step=0.05, label="Strength")
+                make = _button("Vary")
+            buttons.append((make, asked.vary, [sound, strength]))
+        with gr.Tab("Inpaint", visible=shop.run_path is not None):
+            gr.HTML(
+                markup.words("Draw over the part to make anew, or type where it begins and ends.")
+            )
+            region = gr.HTML(markup.words(NO_SOUND), elem_id="region")
+            with gr.Row():
+                from_s = _seconds("From, seconds", "from", 1.0)
+                to_s = _seconds("To, seconds", "to", 2.0)
+            make = _button("Inpaint")
+        buttons.append((make, asked.inpaint, [sound, from_s, to_s]))
+        if shop.run_path is not None:
+            with gr.Tab("Continue"):
+                gr.HTML(markup.words("What comes after the sound."))
+                more = gr.Slider(1, LONGEST_S, 5, step=1, label="Seconds to add")
+                make = _button("Continue")
+            buttons.append((make, asked.extend, [sound, more]))
+        with gr.Tab("Bend"):
+            gr.HTML(
+                markup.words(
+                    "The sound through the codec, bent along the axes of its latents: the widest "
+                    "first, offsets in standard deviations of the sound."
+                )
+            )
+            sliders = _bend_sliders(min(NUM_BENT, shop.codec.format.latent_size))
+            with gr.Row():
+                make = _button("Bend")
+                reset = gr.Button("Straight again", min_width=120)
+            straight = [0.0, 1.0] * (len(sliders) // 2)
+            reset.click(lambda: straight, None, sliders, **QUIET)
+        buttons.append((make, asked.bend, [sound, *sliders]))
+        with gr.Tab("Mix"):
+            gr.HTML(markup.words("Between two sounds, cut to the shorter."))
+            other = _audio_input("Second sound", "second")
+            second_seen = gr.HTML("")
+            weight = gr.Slider(0, 1, 0.5, step=0.01, label="From the first to the second")
+            way = gr.Radio(list(WAYS), value=next(iter(WAYS)), label="Way")
+            make = _button("Mix")
+        buttons.append((make, asked.mix, [sound, second, weight, way]))
+        parts = (from_s, to_s, region, second_seen)
+        return {"buttons": buttons, "second": other, "parts": parts}
+
+    def _headline(self) -> str:
+        audio = self.shop.codec.format
+        run = self.shop.run_path
+        follows = " and ".join([*self.shop.follows, *(["labels"] if self.shop.labels else [])])
+        diffusion = "no diffusion model" if run is None else f"diffusion model {short(run)}"
+        if follows:
+            diffusion += f", which follows {follows}"
+        text = (
+            f"Codec {short(self.shop.codec_path)}: {audio.latent_size} latents at "
+            f"{self.shop.frame_rate_hz:.1f} Hz for audio at {audio.sample_rate_hz:,} Hz; "
+            f"{diffusion}. Nothing leaves this machine."
+        )
+        return f"<header><h1>rave app</h1>{markup.words(text)}</header>"
+
+    def _doing(self, work: Callable[..., Made]) -> Callable[..., tuple[Any, ...]]:
+        """Return what gradio calls for a button: it does the work and shows what it made."""
+
+        def do(
+            history: list[str],
+            seed: Any,
+            steps: Any,
+            *inputs: Any,
+            progress: gr.Progress = gr.Progress(),  # noqa: B008  how gradio hands one in
+        ) -> tuple[Any, ...]:
+            def call(job: Job) -> tuple[Made, str]:
+                numbers = whole_number(seed, "seed"), whole_number(steps, "number of steps")
+                made = work(job, *numbers, *inputs)
+                return made, self._article(made)
+
+            found, told = self._do(progress, call)
+            if found is None:
+                return told, gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            shown = [found[1], *history][:NUM_KEPT]
+            return told, markup.joined(shown), shown, found[0], gr.update(visible=True)
+
+        return do
+
+    def _do(self, progress: gr.Progress, call: Callable[[Job], Any]) -> tuple[Any, str]:
+        """Return what a piece of work gives, or None, and what is told of it."""
+
+        def report(share: float, left_s: float) -> None:
+            progress(share, desc=f"about {left_s:.0f} s left")
+
+        self._job = job = Job(report)
+        progress(0.0, desc="beginning")
+        try:
+            return call(job), markup.status("Done.")
+        except Stopped:
+            return None, markup.status("Stopped. Nothing was kept of it.")
+        except (ValueError, OSError) as error:
+            return None, markup.status(sentence(error), is_error=True)
+        except Exception as error:  # nothing may reach the page but a sentence
+            traceback.print_exc(file=sys.stderr)
+            text = f"That failed ({type(error).__name__}), which is a fault of this program; "
+            return None, markup.status(text + "the terminal tells more.", is_error=True)
+        finally:
+            self._job = None
+
+    def _stop(self) -> None:
+        if self._job is not None:
+            self._job.stop()
+
+    def _take(
+        self,
+        path: str | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> tuple[Any, ...]:
+        """Take a sound in, and show it."""
+        if path is None:
+            return self._forget()
+        found, told = self._do(progress, lambda job: self._taken(Path(path), job))
+        if found is None:
+            return None, markup.words(HINT), markup.words(NO_SOUND), gr.skip(), gr.skip(), told
+        sound, seen, region = found
+        span = (round(sound.seconds / 3, 2), round(2 * sound.seconds / 3, 2))
+        return sound, seen, region, *span, markup.status(f"Ready. {sound.note}")
+
+    def _taken(self, path: Path, job: Job) -> tuple[Sound, str, str]:
+        sound = self.shop.add_sound(path, job)
+        rate_hz = self.shop.codec.format.sample_rate_hz
+        seen = pictures.timeline(sound.audio, rate_hz, self.shop.axes_of(sound.latents))
+        region = pictures.timeline(sound.audio, rate_hz)
+        return sound, f'<div class="given">{seen}</div>', f'<div class="choose">{region}</div>'
+
+    def _take_second(
+        self,
+        path: str | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> tuple[Any, ...]:
+        if path is None:
+            return None, ""
+        found, told = self._do(progress, lambda job: self._taken(Path(path), job))
+        return (None, told) if found is None else (found[0], found[1])
+
+    def _forget(self) -> tuple[Any, ...]:
+        return (
+            None,
+            markup.words(HINT),
+            markup.words(NO_SOUND),
+            gr.skip(),
+            gr.skip(),
+            markup.status("Ready."),
+        )
+
+    def _reuse(
+        self,
+        made: Made | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> tuple[Any, ...]:
+        if made is None:
+            return None, *self._forget()
+        return str(made.audio), *self._take(str(made.audio), progress)
+
+    def _article(self, made: Made) -> str:
+        axes = None if made.latents is None else self.shop.axes_of(made.latents)
+        rate_hz = self.shop.codec.format.sample_rate_hz
+        return markup.article(made, pictures.timeline(made.audio, rate_hz, axes))
+
+
+def _audio_input(label: str, name: str) -> gr.Audio:
+    return gr.Audio(
+        sources=["upload", "microphone"],
+        type="filepath",
+        label=f"{label}, up to {MAX_SOUND_S / 60:.0f} minutes",
+        elem_id=name,
+        editable=False,
+        buttons=[],
+    )
+
+
+def _bend_sliders(count: int) -> list[gr.Slider]:
+    """Return offset and stretch of each axis, one after the other."""
+    sliders = []
+    for axis in range(count):
+        with gr.Row(elem_classes="axis"):
+            sliders += [
+                gr.Slider(-3, 3, 0, step=0.1, label=f"Axis {axis}: offset", min_width=140),
+                gr.Slider(0, 3, 1, step=0.1, label=f"Axis {axis}: stretch", min_width=140),
+            ]
+    return sliders
+
+
+def _button(name: str) -> gr.Button:
+    return gr.Button(name, variant="primary", elem_id=f"do-{name.lower()}", min_width=120)
+
+
+def _seconds(label: str, name: str, value: float) -> gr.Number:
+    return gr.Number(value, label=label, minimum=0, step=0.01, elem_id=name, min_width=120)

@@ -1,0 +1,101 @@
+"""Bend latents along the codec's principal axes. D latent size, N latent frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from rave.codec import Codec
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bend:
+    """What is done to which principal axis, 0 being that of the largest variance.
+
+    Attributes:
+        shift: Added to an axis, in units of the latents.
+        scale: An axis's distance from the codec's mean is multiplied by it, before the shift.
+    """
+
+    shift: Mapping[int, float] = field(default_factory=dict)
+    scale: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, dict[str, float]]:
+        """Return it as JSON-able data; nothing where nothing is bent."""
+        both = {"shift": self.shift, "scale": self.scale}
+        return {
+            name: {str(axis): value for axis, value in sorted(values.items())}
+            for name, values in both.items()
+            if values
+        }
+
+    def __call__(self, latents: Array, codec: Codec) -> Array:
+        """Return bent latents (D, N) of raw latents (D, N).
+
+        Raises:
+            ValueError: If the codec has no such axis.
+        """
+        changed = sorted({*self.shift, *self.scale})
+        if not changed:
+            return latents
+        mean, axes = principal_axes(codec)
+        if changed[-1] >= len(axes):
+            raise ValueError(
+                f"Axis {changed[-1]} is to be bent; the latents have the axes 0 to {len(axes) - 1}."
+            )
+        rows = axes[changed]
+        along = rows @ (latents - mean[:, None])
+        scale, shift = (
+            np.array([values.get(axis, usual) for axis in changed], dtype=np.float32)[:, None]
+            for values, usual in ((self.scale, 1.0), (self.shift, 0.0))
+        )
+        return np.asarray(latents + rows.T @ ((scale - 1) * along + shift), dtype=np.float32)
+
+
+def principal_axes(codec: Codec) -> tuple[Array, Array]:
+    """Return the mean (D,) and the principal axes (D, D) of a codec's latents, one axis a row.
+
+    Raises:
+        ValueError: If the codec does not hold them.
+    """
+    network = getattr(codec.network, "model", codec.network)
+    found = [getattr(network, name, None) for name in ("latent_mean", "latent_pca")]
+    mean, axes = (None if one is None else one.detach().cpu().numpy() for one in found)
+    if mean is None or axes is None or len(axes) != codec.format.latent_size:
+        raise ValueError(
+            f"The codec '{codec.path}' does not tell the principal axes of its latents. "
+            "Give a run folder."
+        )
+    return mean, axes
+
+
+def parse_bend(shift: Sequence[str], scale: Sequence[str]) -> Bend:
+    """Return what options AXIS=VALUE ask for.
+
+    Raises:
+        ValueError: If one is written otherwise.
+    """
+    return Bend(_parsed("--shift", shift), _parsed("--scale", scale))
+
+
+def _parsed(option: str, texts: Sequence[str]) -> dict[int, float]:
+    values: dict[int, float] = {}
+    for text in texts:
+        axis, _, number = text.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not axis.isdecimal() or not math.isfinite(value):
+            raise ValueError(f"{option} {text} is not AXIS=VALUE, such as 0=1.5.")
+        values[int(axis)] = value
+    return values
