@@ -15,8 +15,10 @@ PROG = "python -m diffwave.evaluate"
 RECORD, PICTURE, OUT = "evaluation.json", "ladder.png", "evaluation"
 COUNT, SECONDS, SEEDS, STEPS = 10, 24.0, 3, 50
 # What makes the figures, beside the positional arguments.
-COMMAND_OPTIONS = ("codec", "count", "seconds", "seeds", "patches", "steps", "guidance")
-COMMAND_OPTIONS += ("spectrograms", "controls", "seed")
+COMMAND_OPTIONS = (
+    *("codec", "count", "seconds", "seeds", "patches", "steps", "guidance"),
+    *("spectrograms", "controls", "seed"),
+)
 
 
 def parser() -> argparse.ArgumentParser:

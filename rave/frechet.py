@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ def frechet_distance(one: Array, other: Array) -> float:
     et al. 2019, arXiv:1812.08466. Differs: for covariances AᵀA and BᵀB the trace of the root of
     their product is the sum of the singular values of ABᵀ, which needs no matrix root.
     """
-    factors = [
+    factors: list[Any] = [
         np.linalg.qr((each - each.mean(axis=0)) / np.sqrt(len(each) - 1.0), mode="r")
         for each in (np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64))
     ]
@@ -116,5 +117,5 @@ def _redraw(groups: Sequence[Array], count: int, rng: np.random.Generator) -> Ar
     """Return `count` patches of pieces that may come more than once."""
     chosen: list[Array] = []
     while count_patches(chosen) < count:
-        chosen.append(groups[rng.integers(len(groups))])
+        chosen.append(groups[int(rng.integers(len(groups)))])
     return np.concatenate(chosen)[:count]

@@ -226,7 +226,8 @@ def table(folder: Path, centre: NDArray[Any], spread: NDArray[Any], kept: NDArra
             audio, sample_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
             figures.append(measure(audio.mean(axis=1), sample_rate_hz).figures())
         means = {
-            n: np.mean([f[n] for f in figures]) for n in ("level_dbfs", "centroid_hz", "flatness")
+            n: float(np.mean([f[n] for f in figures]))
+            for n in ("level_dbfs", "centroid_hz", "flatness")
         }
         cells = [
             f"{len(paths)}",
