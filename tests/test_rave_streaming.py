@@ -74,6 +74,7 @@ FAMILY = {
     "raspberry": V1,
     "raspberry+causal": V1,
     "tiny": SHORT,
+    "small": SHORT,
 }
 OF_STEREO = ("v1", "v2", "v2_small", "v2_nopqmf", "hybrid")
 FAMILY = {name: (name, *settings) for name, settings in FAMILY.items()}
