@@ -140,6 +140,9 @@ def walk(out: Path, models: Path, recordings: Path | None, seed: int) -> Path:
     import soundfile
     from report import write_report
 
+    from diffwave.conditioner import LABEL
+    from diffwave.run import open_run
+
     for part in (CODEC, DIFFUSION):
         if not (models / part / "run.json").exists():
             raise ValueError(
@@ -150,7 +153,8 @@ def walk(out: Path, models: Path, recordings: Path | None, seed: int) -> Path:
     print("\nTake the recordings" if recordings else "\nSynthesize recordings", flush=True)
     paths = take_recordings(recordings, folder) if recordings else make_recordings(folder)
     plan = make_plan({path.name: soundfile.info(path).duration for path in paths})
-    is_following = "onditioner" in (models / DIFFUSION / "model.gin").read_text()
+    conditions = open_run(models / DIFFUSION).model.conditioners
+    is_following = any(name != LABEL for name in conditions)
     place = os.path.relpath(models, out)
     journal = {
         "seed": seed,

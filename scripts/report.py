@@ -5,9 +5,7 @@ python scripts/report.py demo-output
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,14 @@ from report_html import (
     commands,
     grid,
     key_figures,
+    report_program,
     section,
     signed,
     spectrogram_scale,
     write_page,
 )
-from training_curves import Curves
+from training_curves import CODEC_DECIBELS, SKILL, Curves
 
-from rave.command import Result, command_parser, execute
 from rave.files import read_json
 
 TITLE = "New music from a latent space"
@@ -124,11 +122,11 @@ def figures_of(journal: dict[str, Any], curves: Curves) -> dict[str, str]:
         "everything took": f"{seconds:.0f} s",
         "seed": f"{journal['seed']}",
     }
-    if report_models.CODEC_DECIBELS in curves:
-        distance_db = curves[report_models.CODEC_DECIBELS][-1][1]
+    if CODEC_DECIBELS in curves:
+        distance_db = curves[CODEC_DECIBELS][-1][1]
         figures["autoencoder, held out"] = f"{distance_db:.1f} dB off"
-    if report_models.SKILL in curves:
-        figures["diffusion skill"] = signed(curves[report_models.SKILL][-1][1])
+    if SKILL in curves:
+        figures["diffusion skill"] = signed(curves[SKILL][-1][1])
     return figures
 
 
@@ -160,21 +158,5 @@ def write_report(folder: Path) -> Path:
     return folder / REPORT
 
 
-def _run(options: argparse.Namespace) -> Result:
-    report = write_report(options.demo_dir)
-    return Result(f"{report}", {"report": str(report)})
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit code."""
-    parser = command_parser(
-        "report.py",
-        "Make report.html of what demo.py left.",
-        "python scripts/report.py demo-output",
-    )
-    parser.add_argument("demo_dir", type=Path, help="folder of demo.py")
-    return execute(parser, _run, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report_program(write_report, "report.py", "demo-output"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import soundfile
 from report_plots import SPECTROGRAM_RANGE_DB, colour_ramp, spectrogram_png
 
+from rave.command import Result, command_parser, execute
 from rave.files import atomic_write
 
 
@@ -186,3 +188,31 @@ def picture_figure(path: Path, caption: str) -> str:
         f'<figure class="card wide"><img src="{address}" alt="{alt}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def report_program(
+    write_report: Callable[[Path], Path],
+    name: str,
+    example: str,
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a program that makes the report of a folder, and return its exit code.
+
+    Args:
+        write_report: Makes it.
+        name: Of the program.
+        example: Folder that it may be given.
+        arguments: Of the command line; None for the program's own.
+    """
+    parser = command_parser(
+        name,
+        "Make report.html of what a demo left in a folder.",
+        f"python scripts/{name} {example}",
+    )
+    parser.add_argument("demo_dir", type=Path, help="the folder of the demo")
+
+    def run(options: argparse.Namespace) -> Result:
+        report = write_report(options.demo_dir)
+        return Result(f"{report}", {"report": str(report)})
+
+    return execute(parser, run, arguments)

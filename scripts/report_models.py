@@ -16,16 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 from report_html import grid, plot_figure, scroll_table, section, signed
 from report_plots import loss_curve, skill_curve, trajectories, trajectory_plane
-from training_curves import CURVES, Curves
+from training_curves import (
+    CODEC_DECIBELS,
+    CODEC_HELD_OUT,
+    CODEC_TRAIN,
+    CURVES,
+    SKILL,
+    SKILL_AT_LEVEL,
+    Curves,
+)
 
 from rave.files import read_json
 from rave.latents import LatentDataset
 
 EVALUATION, CARD = "evaluation.json", "README.md"
-# Tags of curves.
-CODEC_TRAIN, CODEC_HELD_OUT = "train/spectral_distance", "held_out/spectral_distance"
-CODEC_DECIBELS, SKILL = "held_out/log_spectral_distance_db", "skill"
-SKILL_AT_LEVEL = "skill_at_log_snr/"
 MAX_AXES, MAX_FRAMES = 4, 216
 # What `python -m diffwave.evaluate` measures beside the Fréchet distance, with units.
 VIEWS = {"spectral": "dB", "onset": "octaves", "chroma": "%", "loudness": "dB"}
@@ -105,17 +109,7 @@ def training(curves: Curves) -> str:
     """Return the section with the curves of both trainings, empty if there are none."""
     plots = []
     if CODEC_HELD_OUT in curves:
-        told = ""
-        if CODEC_DECIBELS in curves:
-            told = f" Held-out log-spectral distance: {curves[CODEC_DECIBELS][-1][1]:.2f} dB."
-        plot = loss_curve(
-            curves.get(CODEC_TRAIN, []),
-            curves[CODEC_HELD_OUT],
-            {},
-            "spectral distance",
-            "Training curve of the autoencoder: spectral distance over steps",
-        )
-        plots.append(plot_figure(plot, f"The autoencoder.{told}"))
+        plots.append(codec_plot(curves))
     if SKILL in curves:
         levels = {
             float(tag.removeprefix(SKILL_AT_LEVEL)): curve[-1][1]
@@ -137,6 +131,21 @@ def training(curves: Curves) -> str:
         "How it was trained",
         "Both models, as they went along. What is held out was never trained on.",
         grid(plots, "plots"),
+    )
+
+
+def codec_plot(curves: Curves) -> str:
+    """Return the training curve of an autoencoder."""
+    plot = loss_curve(
+        curves.get(CODEC_TRAIN, []),
+        curves[CODEC_HELD_OUT],
+        {},
+        "spectral distance",
+        "Training curve of the autoencoder: spectral distance over steps",
+    )
+    distance_db = curves[CODEC_DECIBELS][-1][1]
+    return plot_figure(
+        plot, f"The autoencoder. Held-out log-spectral distance at the end: {distance_db:.2f} dB."
     )
 
 

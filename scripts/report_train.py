@@ -5,9 +5,7 @@ python scripts/report_train.py demo-train-output
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -27,26 +25,31 @@ from report_html import (
     key_figures,
     picture_figure,
     plot_figure,
+    report_program,
     scroll_table,
     section,
     signed,
     spectrogram_scale,
     write_page,
 )
+from report_models import codec_plot
 from report_plots import latent_histogram, latent_profile, loss_curve
-from training_curves import read_curves
+from training_curves import (
+    CODEC_DECIBELS,
+    DIFFUSION_HELD_OUT,
+    DIFFUSION_TRAIN,
+    REFERENCE,
+    SKILL,
+    Curves,
+    read_curves,
+)
 
 from rave.audio_statistics import measure
-from rave.command import Result, command_parser, execute
 from rave.files import read_json
 from rave.latents import LatentDataset
 
 # Of the diffusion model; its figures lie beside it.
 DIAGNOSIS = Path("runs/diffwave/diagnosis/diagnosis.png")
-# TensorBoard tags.
-RAVE_TRAIN, RAVE_HELD_OUT = "train/spectral_distance", "held_out/spectral_distance"
-RAVE_DECIBELS = "held_out/log_spectral_distance_db"
-DIFFWAVE_TRAIN, DIFFWAVE_HELD_OUT, SKILL = "train_loss", "held_out_loss", "skill"
 REFERENCES = ("zero", "white", "gaussian")
 MAX_PAIRS = 4
 
@@ -123,31 +126,21 @@ def listening(folder: Path, journal: dict[str, Any]) -> str:
     )
 
 
-def training(folder: Path, rave: dict[str, Any], diffwave: dict[str, Any]) -> str:
+def training(folder: Path, codec: Curves, diffusion: Curves) -> str:
     """Return the section with the training curves, and the diagnosis of the diffusion model."""
-    references = {name: diffwave[f"reference/{name}"][-1][1] for name in REFERENCES}
-    skill = diffwave[SKILL][-1][1]
-    rave_plot = loss_curve(
-        rave.get(RAVE_TRAIN, []),
-        rave[RAVE_HELD_OUT],
-        {},
-        "spectral distance",
-        "Training curve of the autoencoder: spectral distance over steps",
-    )
-    diffwave_plot = loss_curve(
-        diffwave.get(DIFFWAVE_TRAIN, []),
-        diffwave[DIFFWAVE_HELD_OUT],
+    references = {name: diffusion[f"{REFERENCE}{name}"][-1][1] for name in REFERENCES}
+    skill = diffusion[SKILL][-1][1]
+    diffusion_plot = loss_curve(
+        diffusion.get(DIFFUSION_TRAIN, []),
+        diffusion[DIFFUSION_HELD_OUT],
         references,
         "loss",
         "Training curve of the diffusion model, with its reference losses",
     )
-    plots = plot_figure(
-        rave_plot,
-        f"RAVE. Held-out log-spectral distance at the end: {rave[RAVE_DECIBELS][-1][1]:.2f} dB.",
-    ) + plot_figure(
-        diffwave_plot,
-        f"DiffWave. Skill {signed(skill)}: the share of the gaussian loss that is gone; 0 is no "
-        "better than the best linear denoiser, 1 is perfect, below 0 is worse. "
+    plots = codec_plot(codec) + plot_figure(
+        diffusion_plot,
+        f"The diffusion model. Skill {signed(skill)}: the share of the gaussian loss that is gone; "
+        "0 is no better than the best linear denoiser, 1 is perfect, below 0 is worse. "
         "The model sees the spectrogram, the references do not.",
     )
     return section(
@@ -250,7 +243,7 @@ def table(folder: Path, centre: NDArray[Any], spread: NDArray[Any], kept: NDArra
     )
 
 
-def figures_of(folder: Path, journal: dict[str, Any], rave: Any, diffwave: Any) -> str:
+def figures_of(folder: Path, journal: dict[str, Any], codec: Curves, diffusion: Curves) -> str:
     """Return the figures at the top of the page."""
     durations = [soundfile.info(path).duration for path in (folder / "audio").rglob("*.wav")]
     header = LatentDataset(folder / "latents").header
@@ -260,8 +253,8 @@ def figures_of(folder: Path, journal: dict[str, Any], rave: Any, diffwave: Any) 
         "recordings": f"{len(durations)}, {sum(durations) / 60:.1f} min",
         "everything took": f"{seconds / 60:.1f} min",
         "informative dimensions": f"{informative} of {header.latent_size}",
-        "reconstruction": f"{rave[RAVE_DECIBELS][-1][1]:.1f} dB off",
-        "diffusion skill": signed(diffwave[SKILL][-1][1]),
+        "reconstruction": f"{codec[CODEC_DECIBELS][-1][1]:.1f} dB off",
+        "diffusion skill": signed(diffusion[SKILL][-1][1]),
         "seed": f"{journal['seed']}",
     }
     return key_figures(figures)
@@ -274,14 +267,15 @@ def write_report(folder: Path) -> Path:
         ValueError: If the folder is not a finished demo.
     """
     journal = read_json(folder / JOURNAL, "a demo folder")
-    rave, diffwave = (read_curves(folder / "runs" / name) for name in ("rave", "diffwave"))
+    codec, diffusion = (read_curves(folder / "runs" / name) for name in ("rave", "diffwave"))
+    figures = figures_of(folder, journal, codec, diffusion)
     write_page(
         folder / REPORT,
         "New music from a latent space",
-        f'<p class="lead">{escape(INTRODUCTION)}</p>{figures_of(folder, journal, rave, diffwave)}',
+        f'<p class="lead">{escape(INTRODUCTION)}</p>{figures}',
         [
             listening(folder, journal),
-            training(folder, rave, diffwave),
+            training(folder, codec, diffusion),
             latents(folder),
             commands(journal),
         ],
@@ -290,21 +284,5 @@ def write_report(folder: Path) -> Path:
     return folder / REPORT
 
 
-def _run(options: argparse.Namespace) -> Result:
-    report = write_report(options.demo_dir)
-    return Result(f"{report}", {"report": str(report)})
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit code."""
-    parser = command_parser(
-        "report_train.py",
-        "Make report.html of what demo_train.py left.",
-        "python scripts/report_train.py demo-train-output",
-    )
-    parser.add_argument("demo_dir", type=Path, help="folder of demo_train.py")
-    return execute(parser, _run, arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report_program(write_report, "report_train.py", "demo-train-output"))

@@ -5,11 +5,19 @@ A curve is a list of (step, value) pairs, named by its tag.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 CURVES = "curves.json"
 MAX_POINTS = 300
 SIGNIFICANT_DIGITS = 5
+
+# Tags. Of an autoencoder:
+CODEC_TRAIN, CODEC_HELD_OUT = "train/spectral_distance", "held_out/spectral_distance"
+CODEC_DECIBELS = "held_out/log_spectral_distance_db"
+# Of a diffusion model:
+DIFFUSION_TRAIN, DIFFUSION_HELD_OUT, SKILL = "train_loss", "held_out_loss", "skill"
+SKILL_AT_LEVEL, REFERENCE = "skill_at_log_snr/", "reference/"
 
 Curves = dict[str, list[tuple[int, float]]]
 
@@ -37,9 +45,7 @@ def thinned(curves: Curves) -> Curves:
     """
     thin = {}
     for tag, curve in curves.items():
-        if tag == "epoch" or any(
-            abs(value) == float("inf") or value != value for _, value in curve
-        ):
+        if tag == "epoch" or not all(math.isfinite(value) for _, value in curve):
             continue
         count = min(len(curve), MAX_POINTS)
         chosen = [curve[round(i * (len(curve) - 1) / max(count - 1, 1))] for i in range(count)]

@@ -6,8 +6,10 @@ import subprocess
 import numpy as np
 import pytest
 import report_train as report
+import training_curves as curves
 from browser import OPTIONS, chromium
 from demo_audio import make_demo_audio
+from report_html import report_program
 from report_plots import INK, SPECTROGRAM_HOP, mel_spectrogram_db, spectrogram_png
 from torch.utils.tensorboard import SummaryWriter
 
@@ -60,11 +62,11 @@ def demo(tmp_path_factory):
         write_latent_folder(folder / name, ["generated_000", "generated_001"], rng)
     write_curves(
         folder / "runs" / "rave",
-        [report.RAVE_TRAIN, report.RAVE_HELD_OUT, report.RAVE_DECIBELS],
+        [curves.CODEC_TRAIN, curves.CODEC_HELD_OUT, curves.CODEC_DECIBELS],
     )
     write_curves(
         folder / "runs" / "diffwave",
-        [report.DIFFWAVE_TRAIN, report.DIFFWAVE_HELD_OUT, report.SKILL]
+        [curves.DIFFUSION_TRAIN, curves.DIFFUSION_HELD_OUT, curves.SKILL]
         + [f"reference/{name}" for name in report.REFERENCES],
     )
     entry = {
@@ -142,7 +144,8 @@ def test_the_report_is_small(demo):
 
 
 def test_a_folder_that_is_no_demo_is_refused_in_a_sentence(tmp_path, capsys):
-    assert report.main([str(tmp_path)]) == 2
+    program = (report.write_report, "report_train.py", "demo-train-output")
+    assert report_program(*program, [str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error == (
         f"report_train.py: error: '{tmp_path / 'demo.json'}' does not exist, "
