@@ -225,13 +225,14 @@ class RaveSystem(LightningModule):
         if self.band_distance is not None:
             target = self.model.pqmf.analysis(audio)
             values["band_spectral_distance"] = self.band_distance(target, bands, generator)
+        loss = torch.stack(list(values.values())).sum()
         if recipe.waveform_weight:
+            values["waveform_distance"] = waveform_distance(audio, reconstruction)
             weight = recipe.waveform_weight * recipe.decay_factor(self.global_step)
-            values["waveform_distance"] = weight * waveform_distance(audio, reconstruction)
+            loss = loss + weight * values["waveform_distance"]
         beta = recipe.beta_at(self.global_step)
         bottleneck = self.model.bottleneck
         penalty = bottleneck.penalty(posterior, generator)
-        loss = torch.stack(list(values.values())).sum()
         if self.is_adversarial:
             self.discriminator.requires_grad_(False)
             real, fake = self.discriminator(audio, reconstruction)
