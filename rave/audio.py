@@ -197,14 +197,7 @@ def read_audio_part(
     start_s = max(start // sample_rate_hz - 1, 0)
     stop = start + count - start_s * sample_rate_hz
     stream = AudioStream(path, sample_rate_hz, num_channels, start_s=start_s)
-    blocks: list[Audio] = []
-    num_missing = stop
-    for block in stream:
-        blocks.append(block)
-        num_missing -= block.shape[1]
-        if num_missing <= 0:
-            break
-    part = np.concatenate(list(fit_length(blocks, stop)), axis=1)
+    part = np.concatenate(list(fit_length(stream, stop)), axis=1)
     return np.ascontiguousarray(part[:, stop - count :])
 
 

@@ -152,15 +152,19 @@ class LevelMeter:
 
 
 def fit_length(blocks: Iterable[Audio], num_samples: int) -> Iterator[Audio]:
-    """Yield exactly the first `num_samples` of the blocks; what is missing at the end is zeros."""
+    """Yield exactly the first `num_samples` of the blocks; what is missing at the end is zeros.
+
+    No block is asked for that is not needed.
+    """
     missing = num_samples
     num_channels = 1
     for block in blocks:
         num_channels = len(block)
-        if missing:
-            yield block[:, :missing]
-        missing = max(missing - block.shape[1], 0)
-    while missing:
+        yield block[:, :missing]
+        missing -= block.shape[1]
+        if missing <= 0:
+            return
+    while missing > 0:
         size = min(missing, PADDING_SAMPLES)
         yield np.zeros((num_channels, size), dtype=np.float32)
         missing -= size

@@ -16,7 +16,7 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
-from rave.audio import AudioStream, read_audio_part
+from rave.audio import AudioStream
 from rave.audio_blocks import regroup
 from rave.audio_formats import AudioError
 from rave.audio_statistics import DISTANCES, AudioStatistics, distances, measure, pool
@@ -214,21 +214,28 @@ def compare_pair(target: Path, audio: Path, sample_rate_hz: int) -> dict[str, fl
     Raises:
         AudioError: If one cannot be read.
     """
-    length = PAIR_S * sample_rate_hz
-    streams = [AudioStream(path, sample_rate_hz, 1) for path in (target, audio)]
-    samples = [sum(block.shape[1] for block in stream) for stream in streams]
+    starts, samples = zip(
+        *(_start_and_length(path, sample_rate_hz) for path in (target, audio)), strict=True
+    )
     if abs(samples[0] - samples[1]) > PAIR_TOLERANCE_S * sample_rate_hz:
         return None
-    x, y = (
-        torch.from_numpy(read_audio_part(path, sample_rate_hz, 1, 0, min(length, *samples)))[None]
-        for path in (target, audio)
-    )
+    length = min(start.shape[1] for start in starts)
+    x, y = (torch.from_numpy(start[:, :length])[None] for start in starts)
     levels = [float(each.square().mean().clamp_min(1e-20).log10()) * 10 for each in (x, y)]
     return {
         "log_spectral_distance_db": float(log_spectral_distance_db(x, y)),
         "silence_would_score_db": float(log_spectral_distance_db(x, 0 * y)),
         "level_difference_db": levels[1] - levels[0],
     }
+
+
+def _start_and_length(path: Path, sample_rate_hz: int) -> tuple[Audio, int]:
+    """Return the first `PAIR_S` seconds of a file (1, t), and how many samples it has."""
+    kept, count, most = [], 0, PAIR_S * sample_rate_hz
+    for block in AudioStream(path, sample_rate_hz, 1):
+        kept.append(block[:, : max(most - count, 0)])
+        count += block.shape[1]
+    return np.concatenate(kept, axis=1), count
 
 
 def _halves(pieces: Sequence[Piece], seed: int) -> Iterator[tuple[list[Piece], list[Piece]]]:

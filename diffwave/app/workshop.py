@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from diffwave.app.commands import INFERENCE, Command, Job, as_typed, run_command
 from diffwave.conditioner import LABEL, LabelConditioner
 from diffwave.run import open_run
 from rave.audio import AudioStream, write_audio
-from rave.audio_blocks import fit_length
 from rave.audio_formats import AUDIO_SUFFIXES
 from rave.bending import principal_axes
 from rave.codec import load_codec
@@ -340,17 +339,8 @@ class Workshop:
 
     def _cut(self, given: Path, path: Path) -> None:
         rate_hz, num_channels = self.codec.format.sample_rate_hz, self.codec.format.num_channels
-        num_samples = round(MAX_SOUND_S * rate_hz)
-
-        def blocks() -> Iterator[Array]:
-            left = num_samples
-            for block in AudioStream(given, rate_hz, num_channels):
-                yield block
-                left -= block.shape[1]
-                if left <= 0:
-                    return
-
-        write_audio(path, fit_length(blocks(), num_samples), rate_hz, num_channels, num_samples)
+        stream = AudioStream(given, rate_hz, num_channels)
+        write_audio(path, stream, rate_hz, num_channels, round(MAX_SOUND_S * rate_hz))
 
 
 class _NewFolder:
