@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> Result:
         measure_references,
         what_was_learnt,
     )
-    from rave.checkpoint import finished_steps
+    from rave.checkpoint import check_not_released
     from rave.device import choose_device
     from rave.experiment import build_model, build_training, resolved_config, save_run
     from rave.files import check_output_folder
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> Result:
 
     choose_device(options.device)
     check_output_folder(options.out, options.latents)
-    finished_steps(options.out)  # refuses a released model
+    check_not_released(options.out)
     header = LatentHeader.read(options.latents)
     _check_contents(header, options.latents)
     settings = read_settings(options.config, options.settings, options.seed)

@@ -101,16 +101,28 @@ def finished_steps(run_folder: Path) -> int:
     Raises:
         ValueError: If the checkpoint cannot be read, or the run is a released model.
     """
-    path, released = last_checkpoint(run_folder), released_checkpoint(run_folder)
+    path = last_checkpoint(run_folder)
     if path.exists():
         return global_step(read_checkpoint(path), path)
-    if released.exists() and TRAINING_STATE not in read_checkpoint(released):
+    check_not_released(run_folder)
+    return 0
+
+
+def check_not_released(run_folder: Path) -> None:
+    """Refuse to train in the folder of a released model, which has nothing to continue from.
+
+    Raises:
+        ValueError: If it is one, or its checkpoint cannot be read.
+    """
+    released = released_checkpoint(run_folder)
+    if last_checkpoint(run_folder).exists() or not released.exists():
+        return
+    if TRAINING_STATE not in read_checkpoint(released):
         raise ValueError(
             f"'{run_folder}' is a released model: weights without the state of a training, which "
             "cannot be continued. Give another --out; `rave train` starts from the weights of such "
             "a codec with --initialise-from."
         )
-    return 0
 
 
 def global_step(checkpoint: dict[str, Any], path: Path) -> int:

@@ -32,7 +32,7 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> str:
     """Return the precision that a recipe names; "auto" is bfloat16 where `device` is fast in it.
 
-    A CPU is with AVX512-BF16 or AMX; elsewhere bfloat16 is slower than float32.
+    A CPU is with AVX512-BF16; elsewhere bfloat16 is slower than float32.
 
     Raises:
         ValueError: If it is none of Lightning's that training here supports.

@@ -15,7 +15,7 @@ class _Spectra(torch.autograd.Function):
     """The STFT of real signals, with one inverse real transform as its gradient.
 
     torch differentiates through transforms of all the frequencies, negative ones too, and adds
-    overlapping frames up sample by sample: most of what a spectral distance costs.
+    overlapping frames up sample by sample.
     """
 
     @staticmethod
