@@ -28,7 +28,7 @@ class TrainingSettings:
         gradient_clip_norm: Largest norm of a gradient.
         ema_decay: Of the averaged weights, which are the ones sampled from.
         condition_dropout: How often an item is trained without one of its conditions, each
-            independently.
+            independently; and how often without any of several.
         loss: mse or l1.
         weighting: Of the loss over noise levels, none or min-snr.
         precision: Of Lightning's trainer, such as 32-true or bf16-mixed.

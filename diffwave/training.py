@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -149,6 +149,21 @@ def _errors(
     return weight * error(kind, output.float(), wanted, mask)
 
 
+def dropped_conditions(
+    names: Sequence[str], batch_size: int, dropout: float, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Return which items of a batch are trained without which conditions, (B,) by name.
+
+    Each is dropped independently of the others; and of several all are dropped at once as often,
+    or generation without any would hardly ever be trained.
+    """
+    dropped = {name: torch.rand(batch_size, generator=generator) < dropout for name in names}
+    if len(names) > 1:
+        is_without_any = torch.rand(batch_size, generator=generator) < dropout
+        dropped = {name: drop | is_without_any for name, drop in dropped.items()}
+    return dropped
+
+
 class DiffusionSystem(LightningModule):
     """One step of training, and the held-out loss beside its references.
 
@@ -180,10 +195,9 @@ class DiffusionSystem(LightningModule):
         batch_size = len(latents)
         timestep = stratified_timesteps(batch_size, len(self.model.schedule), generator)
         noise = torch.randn(latents.shape, generator=generator)
-        absent = {
-            name: torch.rand(batch_size, generator=generator) < self.settings.condition_dropout
-            for name in self.model.conditioners  # each independently of the others
-        }
+        absent = dropped_conditions(
+            list(self.model.conditioners), batch_size, self.settings.condition_dropout, generator
+        )
         loss = _errors(
             self.model,
             batch,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from diffwave.run import open_run
 from diffwave.schedule import named_schedule
 from diffwave.settings import TrainingSettings
 from diffwave.standardizer import Standardizer
-from diffwave.training import DiffusionSystem
+from diffwave.training import DiffusionSystem, dropped_conditions
 from rave.checkpoint import BEST, CHECKPOINTS, read_checkpoint
 from rave.latents import LatentHeader
 
@@ -92,7 +93,7 @@ def test_an_item_loses_one_condition_and_keeps_the_others() -> None:
     torch.testing.assert_close(found, torch.cat([without[:1], whole[1:]]))
 
 
-def test_training_drops_each_condition_independently(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_drops_each_condition_and_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
     values = {"seed": 0, "condition_dropout": 0.3, "loss": "mse", "learning_rate": 1e-3}
     system = object.__new__(DiffusionSystem)
@@ -114,8 +115,17 @@ def test_training_drops_each_condition_independently(monkeypatch: pytest.MonkeyP
         system.training_step(batch | make_inputs(size), 0)  # type: ignore[arg-type]
     (absent,) = seen
     drops = torch.stack([absent[name].float() for name in ("chroma", "label", "loudness")])
-    torch.testing.assert_close(drops.mean(dim=1), torch.full((3,), 0.3), atol=0.03, rtol=0)
-    assert (torch.corrcoef(drops) - torch.eye(3)).abs().max() < 0.05
+    # All at once in 0.3 of the items, and in the rest each in 0.3.
+    for count in (1, 2, 3):
+        for some in combinations(drops, count):
+            together = float(torch.stack(some).prod(dim=0).mean())
+            assert together == pytest.approx(0.3 + 0.7 * 0.3**count, abs=0.03)
+
+
+def test_one_condition_is_dropped_as_often_as_asked() -> None:
+    generator = torch.Generator().manual_seed(0)
+    (drop,) = dropped_conditions(["chroma"], 4000, 0.3, generator).values()
+    assert float(drop.float().mean()) == pytest.approx(0.3, abs=0.03)
 
 
 ANY_SETTINGS = {
