@@ -20,7 +20,8 @@ from diffwave.conditioner import LABEL, NO_LABEL, SPECTROGRAM
 from diffwave.controls import ControlHeader, open_control
 from diffwave.spectrogram import SpectrogramHeader, open_spectrogram
 from diffwave.standardizer import Standardizer
-from rave.latents import LatentFile, LatentHeader, read_latents, split_names
+from rave.latents import LatentFile, LatentHeader, read_latents
+from rave.versions import first_held_out, split_names
 
 
 class Segment(TypedDict, total=False):
@@ -74,7 +75,7 @@ class Clip:
 def split_clips(
     files: Sequence[LatentFile], held_out_fraction: float
 ) -> tuple[list[Clip], list[Clip]]:
-    """Return training and held-out clips: whole files, or the end of the file if there is one.
+    """Return training and held-out clips: whole recordings, or the end of the only one.
 
     Raises:
         ValueError: If there are not two frames to divide.
@@ -82,17 +83,14 @@ def split_clips(
     files = [file for file in files if file.num_frames > 0]
     if sum(file.num_frames for file in files) < 2:
         raise ValueError("The latents hold fewer than 2 frames. Encode more audio.")
-    if len(files) == 1:
-        num_frames = files[0].num_frames
-        num_held_out = min(max(round(held_out_fraction * num_frames), 1), num_frames - 1)
-        cut = num_frames - num_held_out
-        return [Clip(files[0], 0, cut)], [Clip(files[0], cut, num_frames)]
-    names = [file.path for file in files]
-    held_out_names = set(split_names(names, held_out_fraction)[1])
-    clips = [Clip(file, 0, file.num_frames) for file in files]
+    whole = {file.path: Clip(file, 0, file.num_frames) for file in files}
+    names, held_out = split_names(whole, held_out_fraction)
+    if set(names).isdisjoint(held_out):
+        return [whole[name] for name in names], [whole[name] for name in held_out]
+    cuts = {file.path: first_held_out(file.num_frames, held_out_fraction) for file in files}
     return (
-        [clip for clip in clips if clip.file.path not in held_out_names],
-        [clip for clip in clips if clip.file.path in held_out_names],
+        [Clip(whole[name].file, 0, cuts[name]) for name in names],
+        [Clip(whole[name].file, cuts[name], whole[name].stop) for name in held_out],
     )
 
 

@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> Result:
     from diffwave.conditions import parse_guidance
     from diffwave.evaluation import FORMAT, VERSION, measure_ladder
     from diffwave.generate import DPM_SOLVER, build_sampler
-    from diffwave.ladder import Ladder, recording_path
+    from diffwave.ladder import Ladder, recording_path, without_versions
     from diffwave.ladder_picture import draw
     from diffwave.run import TrainingData, open_run, training_settings
     from diffwave.run_data import open_data
@@ -135,7 +135,7 @@ def run(options: argparse.Namespace) -> Result:
     if out.exists() and not out.is_dir():
         raise ValueError(f"'{out}' is a file; the output is a folder. Choose another name.")
     num_rungs = 5 + options.seeds + bool(model.conditioners)
-    total = len(data.training) + num_rungs * len(segments)
+    total = len(without_versions(data.training)) + num_rungs * len(segments)
     with tqdm(desc="Hearing", total=total, unit="clip", file=sys.stderr) as bar:
         ladder = Ladder(
             trained,

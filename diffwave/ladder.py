@@ -25,6 +25,7 @@ from rave.audio import AudioStream
 from rave.codec import Codec, DecoderNoise
 from rave.evaluation import Piece, measure_blocks
 from rave.musicnn import Musicnn
+from rave.versions import originals
 
 Array = NDArray[np.float32]
 BATCH_SIZE = 4
@@ -87,7 +88,7 @@ class Ladder:
         """Return the training recordings."""
         hop = self.codec.format.hop_samples
         pieces: list[Piece] = []
-        for clip in self.data.training:
+        for clip in without_versions(self.data.training):
             blocks = self._recording(clip, clip.start * hop, clip.stop * hop)
             pieces += self._heard(blocks, clip.file.path)
         return pieces
@@ -207,6 +208,12 @@ class Ladder:
         pieces = list(measure_blocks(blocks, rate_hz, name, self.listener))
         self.progress()
         return pieces
+
+
+def without_versions(clips: Sequence[Clip]) -> list[Clip]:
+    """Return the clips of recordings themselves, without those of their versions."""
+    kept = set(originals(clip.file.path for clip in clips))
+    return [clip for clip in clips if clip.file.path in kept]
 
 
 def recording_path(folder: Path, clip: Clip) -> Path:

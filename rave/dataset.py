@@ -14,7 +14,7 @@ from torch import Tensor
 from rave.audio import check_rate_and_channels, list_audio_files, read_audio
 from rave.audio_store import AudioStore, StoredFile, open_audio
 from rave.augmentation import Array, Augmentations, change_pitch
-from rave.latents import split_names
+from rave.versions import first_held_out, split_names
 
 
 class AudioFilesDataset(torch.utils.data.Dataset[Tensor]):
@@ -81,8 +81,8 @@ def split_audio(
 ) -> tuple[list[AudioRange], list[AudioRange]]:
     """Divide audio into training and held-out ranges.
 
-    Whole files are held out, chosen as `rave.latents.split_names` does. If there is one file only,
-    its last part is.
+    Whole recordings are held out, chosen as `rave.versions.split_names` does. If there is one
+    only, its last part is, and that of its versions is not trained on.
 
     Args:
         store: The audio.
@@ -97,15 +97,18 @@ def split_audio(
     if not 0 < held_out_fraction < 1:
         raise ValueError(f"A held-out fraction of {held_out_fraction} was given; 0 < f < 1.")
     whole = {file.name: AudioRange(file, 0, file.num_samples) for file in store.files}
-    if len(whole) > 1:
-        training, held_out = split_names(whole, held_out_fraction)
-        return [whole[name] for name in training], [whole[name] for name in held_out]
-    (file,) = store.files
-    if file.num_samples < 2:
-        raise ValueError(f"'{file.name}' has 1 sample, too little to train on. Add audio.")
-    num_held_out = min(max(round(held_out_fraction * file.num_samples), 1), file.num_samples - 1)
-    start = file.num_samples - num_held_out
-    return [AudioRange(file, 0, start)], [AudioRange(file, start, file.num_samples)]
+    names, held_out = split_names(whole, held_out_fraction)
+    if set(names).isdisjoint(held_out):
+        return [whole[name] for name in names], [whole[name] for name in held_out]
+    starts = {}
+    for file in store.files:
+        if file.num_samples < 2:
+            raise ValueError(f"'{file.name}' has 1 sample, too little to train on. Add audio.")
+        starts[file.name] = first_held_out(file.num_samples, held_out_fraction)
+    return (
+        [AudioRange(whole[name].file, 0, starts[name]) for name in names],
+        [AudioRange(whole[n].file, starts[n], whole[n].num_samples) for n in held_out],
+    )
 
 
 class _Crops:

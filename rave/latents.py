@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -359,26 +358,3 @@ class LatentDataset(torch.utils.data.Dataset[Tensor]):
         """Return the raw latents of a clip, (D, N), memory-mapped."""
         entry = self.files[index]
         return read_latents(self.folder / entry.path, self.header.latent_size, entry.num_frames)
-
-
-def split_names(names: Iterable[str], held_out_fraction: float) -> tuple[list[str], list[str]]:
-    """Divide whole files into training and held-out ones, the same way for audio and latents.
-
-    The choice depends on each name without its suffix and on nothing else, so that adding files
-    moves few others, and a RAVE and a DiffWave trained on one folder hold out the same pieces.
-
-    Args:
-        names: Relative posix paths.
-        held_out_fraction: Of the number of files; at least one file is held out if there are two.
-
-    Returns:
-        Training names and held-out names, each in the given order. With one file, both name it.
-    """
-    names = list(names)
-    if len(names) < 2:
-        return names, names
-    stems = {name: str(Path(name).with_suffix("")) for name in names}
-    order = sorted(names, key=lambda name: sha256(stems[name].encode()).digest())
-    num_held_out = min(max(round(held_out_fraction * len(names)), 1), len(names) - 1)
-    held_out = set(order[:num_held_out])
-    return [n for n in names if n not in held_out], [n for n in names if n in held_out]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rave.command import EXIT_ERROR, execute
 
 AVAILABLE_SCRIPTS = {
+    "augment": "write transposed and shifted versions of recordings, to train on more",
     "preprocess": "turn a folder of audio into prepared audio for training",
     "train": "train an autoencoder on prepared audio",
     "encode": "turn a folder of audio into latents",

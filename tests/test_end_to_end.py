@@ -12,7 +12,8 @@ import soundfile
 from demo_train import DIFFWAVE_HELD_OUT
 from diffwave_data import autoregression, write_latent_folder
 
-from rave.latents import GENERATED, POSTERIOR_MEAN, LatentHeader, split_names
+from rave.latents import GENERATED, POSTERIOR_MEAN, LatentHeader
+from rave.versions import split_names
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

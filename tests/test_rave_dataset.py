@@ -13,7 +13,7 @@ from rave.dataset import (
     PreparedCropsDataset,
     split_audio,
 )
-from rave.latents import split_names
+from rave.versions import split_names
 
 
 def prepare(folder, lengths, num_channels=1):

@@ -48,10 +48,11 @@ def run(options: argparse.Namespace) -> Result:
     from rave.device import choose_device
     from rave.files import check_output_folder
     from rave.latent_models import save_header
-    from rave.latents import LatentDataset, split_names
+    from rave.latents import LatentDataset
     from rave.prior import principal_axes
     from rave.prior_training import HELD_OUT_SEGMENTS, PriorSegments, PriorSystem
     from rave.trainer import Loaders, StepBatches, fit
+    from rave.versions import split_names
 
     choose_device(options.device)
     check_output_folder(options.out, options.latents)

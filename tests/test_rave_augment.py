@@ -1,0 +1,138 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from audio_files import noise, sine, write
+
+from diffwave.dataset import split_clips
+from rave.audio_store import PreparedAudio
+from rave.command import EXIT_ERROR, EXIT_SKIPPED, execute
+from rave.commands import augment, preprocess
+from rave.dataset import split_audio
+from rave.latents import LatentFile
+from rave.versions import is_version, original_name, originals, split_names
+
+RATE_HZ = 22050
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return a function that runs `rave augment` from in/ to out/ and returns its exit code."""
+    (tmp_path / "in").mkdir()
+
+    def run(*options):
+        arguments = [str(tmp_path / "in"), str(tmp_path / "out"), *options]
+        return execute(augment.parser(), augment.run, arguments)
+
+    return run
+
+
+def files_in(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
+
+
+def peak_hz(path):
+    audio, rate_hz = soundfile.read(path)
+    spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)), 1 << 18))
+    return np.argmax(spectrum) * rate_hz / (1 << 18)
+
+
+def test_a_version_is_higher_and_shorter_by_its_semitones(tmp_path, run):
+    source = write(tmp_path / "in" / "deep" / "a.wav", sine(440, RATE_HZ, 4.0), RATE_HZ)
+    assert run("--semitones", "-2", "0", "7") == 0
+    folder = tmp_path / "out" / "deep"
+    assert (folder / "a.wav").read_bytes() == source.read_bytes()
+    for number, semitones in enumerate((-2, 0, 7), 1):
+        path = folder / f"a~{number}.flac"
+        assert peak_hz(path) == pytest.approx(440 * 2 ** (semitones / 12), rel=1e-3)
+        lost_s = 4.0 / 2 ** (semitones / 12) - soundfile.info(path).duration
+        assert 0 <= lost_s <= augment.MAX_SHIFT_S
+
+
+def test_a_version_at_0_semitones_is_the_recording_later_and_perhaps_upside_down(tmp_path, run):
+    original = np.random.default_rng(0).integers(-3000, 3000, (2, RATE_HZ)).astype(np.int16)
+    write(tmp_path / "in" / "a.flac", original, RATE_HZ)
+    assert run("--semitones", *["0"] * 8) == 0
+    signs, begins = set(), set()
+    for number in range(1, 9):
+        audio, rate_hz = soundfile.read(
+            tmp_path / "out" / f"a~{number}.flac", dtype="int16", always_2d=True
+        )
+        assert rate_hz == RATE_HZ
+        expected = original[:, RATE_HZ - len(audio) :].T.astype(int)
+        sign = np.sign((expected * audio).sum())
+        assert np.array_equal(audio, sign * expected)
+        signs.add(sign)
+        begins.add(len(audio))
+    assert signs == {-1, 1} and len(begins) == 8
+
+
+def test_the_same_command_continues_and_makes_the_same(tmp_path, run):
+    for index in range(3):
+        write(tmp_path / "in" / f"{index}.wav", noise(9000, seed=index), RATE_HZ)
+    assert run("--semitones", "1", "0") == 0
+    made = files_in(tmp_path / "out")
+    (tmp_path / "out" / "1.wav").unlink()
+    (tmp_path / "out" / "1~2.flac").write_bytes(b"cut off")
+    assert run("--semitones", "1", "0") == 0
+    assert {k: v for k, v in files_in(tmp_path / "out").items() if "jsonl" not in k} == {
+        k: v for k, v in made.items() if "jsonl" not in k
+    }
+
+
+def test_what_cannot_be_used_is_skipped_or_refused_in_a_sentence(tmp_path, run, capsys):
+    write(tmp_path / "in" / "a.wav", noise(9000), RATE_HZ)
+    (tmp_path / "in" / "b.wav").write_bytes(b"no audio")
+    assert run("--json") == EXIT_SKIPPED
+    figures = json.loads(capsys.readouterr().out)
+    assert list(figures["skipped"]) == ["b.wav"]
+    assert figures["recorded_s"] == pytest.approx(9000 / RATE_HZ)
+    assert figures["duration_s"] > 5 * figures["recorded_s"]
+    assert run("--semitones", "30") == EXIT_ERROR
+    assert "-12 to 12 is possible" in capsys.readouterr().err
+    write(tmp_path / "in" / "a.flac", noise(900), RATE_HZ)
+    assert run("--force") == EXIT_ERROR
+    assert "'a.flac' and 'a.wav' would share names" in capsys.readouterr().err
+    (tmp_path / "in" / "a.flac").rename(tmp_path / "in" / "a~3.flac")
+    assert run("--force") == EXIT_ERROR
+    assert "'a~3.flac' is named as a version" in capsys.readouterr().err
+
+
+def test_names():
+    assert [is_version(name) for name in ("a~1.flac", "b/a~12.npy", "a~.wav", "a~1/b.wav")] == [
+        True,
+        True,
+        False,
+        False,
+    ]  # fmt: skip  one line says it
+    assert original_name("b/a~12.npy") == original_name("b/a.wav") == "b/a"
+    assert originals(["a~1.wav", "a.wav", "b~1.wav", "b~2.wav"]) == ["a.wav", "b~1.wav"]
+
+
+def test_versions_are_on_the_side_of_their_recording_and_never_held_out():
+    recordings = [f"{index}.flac" for index in range(10)]
+    versions = [f"{index}~{number}.flac" for index in range(10) for number in (1, 2)]
+    training, held_out = split_names(recordings, 0.3)
+    more_training, same_held_out = split_names([*recordings, *versions], 0.3)
+    assert same_held_out == held_out and len(held_out) == 3
+    assert {original_name(name) for name in more_training} == {
+        original_name(name) for name in training
+    }
+    assert len(more_training) == 3 * len(training)
+
+
+def test_of_one_recording_and_its_versions_the_end_is_held_out(tmp_path, run):
+    write(tmp_path / "in" / "a.wav", noise(40_000), RATE_HZ)
+    assert run("--semitones", "-3", "3") == 0
+    folders = [str(tmp_path / "out"), str(tmp_path / "prepared"), "--sample-rate", str(RATE_HZ)]
+    assert execute(preprocess.parser(), preprocess.run, folders) == 0
+    training, held_out = split_audio(PreparedAudio(tmp_path / "prepared"), 0.2)
+    assert [piece.name for piece in held_out] == ["a.wav [32000:40000]"]
+    assert [piece.file.name for piece in training] == ["a.wav", "a~1.flac", "a~2.flac"]
+    for piece in training:
+        assert piece.num_samples == pytest.approx(0.8 * piece.file.num_samples, abs=1)
+    files = [LatentFile(f"{name}.npy", 100, None, RATE_HZ, 1) for name in ("a", "a~1", "a~2")]
+    clips, held_out_clips = split_clips(files, 0.2)
+    assert [(clip.start, clip.stop) for clip in clips] == [(0, 80)] * 3
+    assert [(c.file.path, c.start, c.stop) for c in held_out_clips] == [("a.npy", 80, 100)]
