@@ -31,7 +31,7 @@ class TrainingSettings:
             independently; and how often without any of several.
         loss: mse or l1.
         weighting: Of the loss over noise levels, none or min-snr.
-        precision: Of Lightning's trainer, such as 32-true or bf16-mixed.
+        precision: "32-true", "bf16-mixed", or "auto": bfloat16 where the device is fast in it.
     """
 
     seed: int

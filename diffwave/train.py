@@ -85,19 +85,20 @@ def run(options: argparse.Namespace) -> Result:
         what_was_learnt,
     )
     from rave.checkpoint import check_not_released
-    from rave.device import choose_device
+    from rave.device import choose_device, choose_precision
     from rave.experiment import build_model, build_training, resolved_config, save_run
     from rave.files import check_output_folder
     from rave.latent_models import save_header
     from rave.latents import LatentHeader
     from rave.trainer import Loaders, StepBatches, fit
 
-    choose_device(options.device)
+    device = choose_device(options.device)
     check_output_folder(options.out, options.latents)
     check_not_released(options.out)
     header = LatentHeader.read(options.latents)
     _check_contents(header, options.latents)
     settings = read_settings(options.config, options.settings, options.seed)
+    precision = choose_precision(settings.precision, device)
     training_clips, held_out_clips = split_clips(header.files, settings.held_out_fraction)
     reader = _reader(options, header, training_clips)
     fitted = _fit_model_input(options, settings, header, reader, training_clips)
@@ -138,7 +139,7 @@ def run(options: argparse.Namespace) -> Result:
         settings.max_steps,
         settings.validate_every_steps,
         device=options.device,
-        precision=settings.precision,
+        precision=precision,
         log_every_steps=settings.log_every_steps,
         gradient_clip_norm=settings.gradient_clip_norm,
         callbacks=[averaged_weights(settings.ema_decay)],

@@ -97,7 +97,7 @@ def fit(
         max_steps: Optimizer steps of the whole run, those already made included.
         validate_every_steps: Steps between two passes over the held-out batches.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: Of Lightning's trainer: "32-true", "bf16-mixed", "16-mixed".
+        precision: Of Lightning's trainer: "32-true" or "bf16-mixed".
         log_every_steps: Steps between two points of the training curves.
         monitor: The metric logged by `validation_step` whose lowest value makes best.ckpt.
         gradient_clip_norm: Only with automatic optimization.
