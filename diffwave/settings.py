@@ -27,8 +27,8 @@ class TrainingSettings:
         weight_decay: Of AdamW.
         gradient_clip_norm: Largest norm of a gradient.
         ema_decay: Of the averaged weights, which are the ones sampled from.
-        condition_dropout: How often an item is trained without one of its conditions, each
-            independently; and how often without any of several.
+        condition_dropout: How often an item is trained without its conditions; of several, as many
+            items are trained without some of them.
         loss: mse or l1.
         weighting: Of the loss over noise levels, none or min-snr.
         precision: "32-true", "bf16-mixed", or "auto": bfloat16 where the device is fast in it.

@@ -154,14 +154,15 @@ def dropped_conditions(
 ) -> dict[str, Tensor]:
     """Return which items of a batch are trained without which conditions, (B,) by name.
 
-    Each is dropped independently of the others; and of several all are dropped at once as often,
-    or generation without any would hardly ever be trained.
+    A share of `dropout` of the items follows nothing. Of several conditions, as many items follow
+    some of them: each with a probability of one half.
     """
-    dropped = {name: torch.rand(batch_size, generator=generator) < dropout for name in names}
-    if len(names) > 1:
-        is_without_any = torch.rand(batch_size, generator=generator) < dropout
-        dropped = {name: drop | is_without_any for name, drop in dropped.items()}
-    return dropped
+    drawn = torch.rand(batch_size, generator=generator)
+    is_without_any, is_partial = drawn < dropout, (drawn >= dropout) & (drawn < 2 * dropout)
+    if len(names) < 2:
+        return dict.fromkeys(names, is_without_any)
+    halves = {name: torch.rand(batch_size, generator=generator) < 0.5 for name in names}
+    return {name: is_without_any | (is_partial & half) for name, half in halves.items()}
 
 
 class DiffusionSystem(LightningModule):

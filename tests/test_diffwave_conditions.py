@@ -93,7 +93,7 @@ def test_an_item_loses_one_condition_and_keeps_the_others() -> None:
     torch.testing.assert_close(found, torch.cat([without[:1], whole[1:]]))
 
 
-def test_training_drops_each_condition_and_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_drops_all_conditions_or_some(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
     values = {"seed": 0, "condition_dropout": 0.3, "loss": "mse", "learning_rate": 1e-3}
     system = object.__new__(DiffusionSystem)
@@ -115,11 +115,11 @@ def test_training_drops_each_condition_and_all_at_once(monkeypatch: pytest.Monke
         system.training_step(batch | make_inputs(size), 0)  # type: ignore[arg-type]
     (absent,) = seen
     drops = torch.stack([absent[name].float() for name in ("chroma", "label", "loudness")])
-    # All at once in 0.3 of the items, and in the rest each in 0.3.
+    # All at once in 0.3 of the items, and in another 0.3 each by the toss of a coin.
     for count in (1, 2, 3):
         for some in combinations(drops, count):
             together = float(torch.stack(some).prod(dim=0).mean())
-            assert together == pytest.approx(0.3 + 0.7 * 0.3**count, abs=0.03)
+            assert together == pytest.approx(0.3 + 0.3 * 0.5**count, abs=0.03)
 
 
 def test_one_condition_is_dropped_as_often_as_asked() -> None:
