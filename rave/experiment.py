@@ -21,13 +21,14 @@ from typing import Any, TypeVar
 
 import gin
 
+from rave.checkpoint import finished_steps
 from rave.files import atomic_write, read_json, write_json
 from rave.gin_text import READING_ERRORS, RefusedError, check_names
 
 RUN_VERSION = 1
 RECIPES, OPTIONS = (Path("configs") / name for name in ("recipes", "options"))
 T = TypeVar("T")
-LENGTHS = ("MAX_STEPS", "PHASE_1_STEPS")  # settings that a run may outgrow
+LENGTHS = ("MAX_STEPS", "PHASE_1_STEPS")  # settings that may change while a run goes on
 
 
 @gin.configurable
@@ -171,7 +172,7 @@ def resolved_config() -> str:
 def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
     """Begin a run folder, or check that a folder is a run with these very settings.
 
-    A run is continued beyond its end by a higher MAX_STEPS or PHASE_1_STEPS.
+    MAX_STEPS and PHASE_1_STEPS may be others than before, but not less than the steps done.
 
     Raises:
         ValueError: If the folder holds a run with other settings; the message names the lines.
@@ -180,15 +181,21 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
     if path.exists():
         found, needed = (_bindings(text) for text in (path.read_text(), config))
         names = sorted({name for name, _ in set(found.items()) ^ set(needed.items())})
-        if names and all(_is_raised(name, found, needed) for name in names):
-            with atomic_write(path) as temporary:
-                temporary.write_text(config)
-        elif names:
+        if not all(name in LENGTHS and name in found and name in needed for name in names):
             told = "; ".join(f"{n} {found.get(n)}, now {needed.get(n)}" for n in names[:4])
             raise ValueError(
                 f"'{folder}' holds a run with other settings ({told}). "
                 "Give the settings it was started with, or another --out."
             )
+        for name in names:
+            if float(needed[name]) < min(finished_steps(folder), float(found[name])):
+                raise ValueError(
+                    f"'{folder}' has {finished_steps(folder)} steps behind it; {name} is "
+                    f"{needed[name]}. Give as many or more, or another --out."
+                )
+        if names:
+            with atomic_write(path) as temporary:
+                temporary.write_text(config)
         return
     write_json(
         folder / "run.json", {"format": "rave-diffwave-run", "version": RUN_VERSION, "kind": kind}
@@ -196,12 +203,6 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
     for name, content in (("model.gin", model_config), ("config.gin", config)):
         with atomic_write(folder / name) as temporary:
             temporary.write_text(content)
-
-
-def _is_raised(name: str, found: dict[str, str], needed: dict[str, str]) -> bool:
-    if name not in LENGTHS or name not in found or name not in needed:
-        return False
-    return float(needed[name]) > float(found[name])
 
 
 def _bindings(text: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ from diffwave.training import (
     what_was_learnt,
 )
 from rave.checkpoint import BEST, CHECKPOINTS, finished_steps, last_checkpoint, read_checkpoint
+from rave.command import EXIT_ERROR, EXIT_INTERRUPTED
 
 
 @pytest.fixture
@@ -244,6 +245,26 @@ def test_a_higher_max_steps_continues_a_finished_run(latents: Path, tmp_path: Pa
         few = settings(f"MAX_STEPS={num_steps}")
         assert train.main([str(latents), "--out", str(run), "--config", "tiny", *few]) == 0
         assert finished_steps(run) == num_steps
+
+
+def test_a_run_may_end_sooner_than_it_was_to_but_not_before_where_it_is(
+    latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "run"
+
+    def exit_code(num_steps: int) -> int:
+        options = ["--config", "tiny", *settings(f"MAX_STEPS={num_steps}")]
+        return train.main([str(latents), "--out", str(run), *options])
+
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        assert exit_code(9) == EXIT_INTERRUPTED
+    done = finished_steps(run)
+    assert 0 < done < 5
+    assert exit_code(done - 1) == EXIT_ERROR
+    assert f"has {done} steps behind it; MAX_STEPS is {done - 1}" in capsys.readouterr().err
+    assert exit_code(5) == 0
+    assert finished_steps(run) == 5
 
 
 @pytest.mark.parametrize("weighting", ["none", "min-snr"])
