@@ -187,13 +187,14 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
                 f"'{folder}' holds a run with other settings ({told}). "
                 "Give the settings it was started with, or another --out."
             )
-        for name in names:
-            if float(needed[name]) < min(finished_steps(folder), float(found[name])):
-                raise ValueError(
-                    f"'{folder}' has {finished_steps(folder)} steps behind it; {name} is "
-                    f"{needed[name]}. Give as many or more, or another --out."
-                )
         if names:
+            done = finished_steps(folder)
+            for name in names:
+                if float(needed[name]) < min(done, float(found[name])):
+                    raise ValueError(
+                        f"'{folder}' has {done} steps behind it; {name} is {needed[name]}. "
+                        "Give as many or more, or another --out."
+                    )
             with atomic_write(path) as temporary:
                 temporary.write_text(config)
         return

@@ -264,7 +264,7 @@ class Page:
     def _take(
         self,
         path: str | None,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  as above
     ) -> tuple[Any, ...]:
         """Take a sound in, and show it."""
         if path is None:
@@ -286,7 +286,7 @@ class Page:
     def _take_second(
         self,
         path: str | None,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  as above
     ) -> tuple[Any, ...]:
         if path is None:
             return None, ""
@@ -306,7 +306,7 @@ class Page:
     def _reuse(
         self,
         made: Made | None,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  as above
     ) -> tuple[Any, ...]:
         if made is None:
             return None, *self._forget()
