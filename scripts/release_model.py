@@ -16,10 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curves_picture import PICTURE, draw_curves
 from training_curves import CURVES, Curves, read_curves, thinned
 
 from rave.command import Result, command_parser, execute
-from rave.files import atomic_folder, write_json
+from rave.files import atomic_folder, atomic_write, write_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -137,6 +138,8 @@ def run(options: argparse.Namespace) -> Result:
     if options.diffusion is not None:
         release_diffusion(options.diffusion, options.model / DIFFUSION, fingerprints)
     write_json(options.model / CURVES, curves)
+    with atomic_write(options.model / PICTURE) as temporary:
+        draw_curves(curves, temporary)
     sizes = {
         name: sum(file.stat().st_size for file in (options.model / name).rglob("*.*"))
         for name in runs

@@ -1,5 +1,6 @@
 """Models given away: half the size, the same music, opened by every command but training."""
 
+import json
 import shutil
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import release_model
 import soundfile
 import torch
+from curves_picture import PICTURE
 from rave_runs import TINY
 from released_models import release, train_diffusion
+from training_curves import CODEC_DECIBELS, CURVES, DIFFUSION_HELD_OUT, SKILL
 
 from diffwave import inference
 from diffwave import train as diffwave_train
@@ -72,6 +75,14 @@ def test_a_released_codec_gives_the_latents_and_the_audio_of_its_run(folder, run
     for ours, released in zip(*results, strict=True):
         difference = np.sqrt(np.mean(np.square(ours - released)))
         assert 0 < difference < THROUGH_LAYERS * np.sqrt(np.mean(np.square(ours)))
+
+
+def test_a_release_tells_and_draws_the_curves_of_both_trainings(folder):
+    curves = json.loads((folder / "model" / CURVES).read_text())
+    assert [step for step, _ in curves[SKILL]] == [step for step, _ in curves[DIFFUSION_HELD_OUT]]
+    assert curves[CODEC_DECIBELS][-1][1] > 0
+    picture = (folder / "model" / PICTURE).read_text()
+    assert picture.count('<g id="axes_') == 4
 
 
 def test_released_models_generate_for_each_other(folder, tmp_path):
