@@ -29,7 +29,9 @@ def read_curves(run: Path) -> Curves:
         ValueError: If the run has none.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tb_logging
 
+    tb_logging.get_logger().setLevel("ERROR")  # it warns of every point that a resumed run redid
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
     tags = events.Tags()["scalars"]
