@@ -29,8 +29,8 @@ from diffwave.schedule import NoiseSchedule
 from diffwave.windows import WINDOW_FRAMES, Windows, sample_in_windows
 
 Array = NDArray[np.float32]
-# Ten are RePaint's too. Fewer leave a jump where the span begins, more cost in proportion.
-NUM_RESAMPLES = 10
+# As if the known frames were known but for this share of the noise.
+DAMPING = 0.01
 
 
 @dataclass(frozen=True)
@@ -185,70 +185,68 @@ def vary(sampling: Sampling, raw: Array, strength: float) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def repaint(
+def paint(
     denoiser: Denoiser,
     schedule: NoiseSchedule,
     known: Tensor,
     is_known: Tensor,
     num_steps: int,
     generators: Sequence[torch.Generator],
-    num_resamples: int = NUM_RESAMPLES,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Return latents that continue the known frames into the others, (B, K, N).
 
-    After each ancestral step the known frames are replaced by themselves at that step's noise
-    level. The step is made anew `num_resamples` times, each time from its own result noised back,
-    so that the others come to agree with them.
+    At every step what the denoiser misses of the known frames corrects its guess of all frames, in
+    the proportion in which they vary together: by the posterior covariance, which its derivative
+    tells.
 
     Args:
-        denoiser: Of the latents.
+        denoiser: Of the latents; can be differentiated.
         schedule: The one the denoiser knows.
         known: (B, K, N), of which the known frames count.
         is_known: (N,) bool.
         num_steps: Sampling steps.
         generators: One per item.
-        num_resamples: Times that each step is made.
-        progress: Called after each call of the denoiser.
+        progress: Called after each step.
 
-    Source: Lugmayr et al. 2022, "RePaint", arXiv:2201.09865, algorithm 1. Differs: few large steps,
-    which are made anew one by one, instead of 250 in groups of ten.
+    Source: Rozet et al. 2024, "Learning Diffusion Priors from Observations by Expectation
+    Maximization", arXiv:2405.13712, section 4.2, with one iteration of conjugate gradients and the
+    steps of DDIM (arXiv:2010.02502). Not RePaint (arXiv:2201.09865), which calls the denoiser ten
+    times a step: each time a learned one takes some of the music's energy away.
     """
-
-    def draw() -> Tensor:
-        shape = known.shape[1:]
-        drawn = torch.stack([torch.randn(shape, generator=each) for each in generators])
-        return drawn.to(known.device)
-
+    shape = known.shape[1:]
+    noisy = torch.stack([torch.randn(shape, generator=each) for each in generators])
+    noisy = noisy.to(known.device)
     timesteps = build_sampler("ddpm", schedule, num_steps).timesteps.tolist()
     powers = [max(float(schedule.alpha_bar[t]), SMALLEST_ALPHA_BAR) for t in timesteps] + [1.0]
-    noisy, made = draw(), 0
     for number, timestep in enumerate(timesteps):
         power, less_noisy = powers[number], powers[number + 1]
-        kept = power / less_noisy  # alpha of Ho et al. 2020, arXiv:2006.11239
-        is_final = number + 1 == len(timesteps)
-        for resample in range(1 if is_final else num_resamples):
-            if resample:
-                noisy = math.sqrt(kept) * noisy + math.sqrt(1.0 - kept) * draw()
-            batch = torch.full((len(noisy),), int(timestep), dtype=torch.int64)
-            denoised = denoiser(noisy, batch)
-            # Their equations 6 and 7, the posterior of a step.
-            mean = math.sqrt(less_noisy) * (1.0 - kept) / (1.0 - power) * denoised
-            mean = mean + math.sqrt(kept) * (1.0 - less_noisy) / (1.0 - power) * noisy
-            variance = (1.0 - less_noisy) / (1.0 - power) * (1.0 - kept)
-            noisy = mean + math.sqrt(variance) * draw()
-            there = math.sqrt(less_noisy) * known + math.sqrt(1.0 - less_noisy) * draw()
-            noisy = torch.where(is_known, there, noisy)
-            made += 1
-            if progress is not None:
-                progress(made)
+        batch = torch.full((len(noisy),), int(timestep), dtype=torch.int64)
+        with torch.enable_grad():
+            given = noisy.requires_grad_(True)
+            guess = denoiser(given, batch)
+            missed = is_known * (known - guess.detach())
+            (derivative,) = torch.autograd.grad(guess, given, missed)
+        # Tweedie's formula: the posterior covariance is the derivative, scaled.
+        correction = (1.0 - power) / math.sqrt(power) * derivative
+        energy = _inner(missed, missed)
+        explained = _inner(missed, correction) + DAMPING * (1.0 - power) * energy
+        step = torch.where(explained > 0, energy / explained, 0.0)
+        denoised = torch.where(is_known, known, guess.detach() + step * correction)
+        noise = (noisy.detach() - math.sqrt(power) * denoised) / math.sqrt(1.0 - power)
+        noisy = math.sqrt(less_noisy) * denoised + math.sqrt(1.0 - less_noisy) * noise
+        if progress is not None:
+            progress(number + 1)
     return noisy
 
 
+def _inner(one: Tensor, other: Tensor) -> Tensor:
+    """Return the inner product of each item, (B, 1, 1)."""
+    return (one * other).sum(dim=(1, 2), keepdim=True)
+
+
 @torch.no_grad()
-def inpaint(
-    sampling: Sampling, raw: Array, start: int, stop: int, num_resamples: int = NUM_RESAMPLES
-) -> Tensor:
+def inpaint(sampling: Sampling, raw: Array, start: int, stop: int) -> Tensor:
     """Return frames start to stop made anew to fit those around them, (B, D, stop - start).
 
     Args:
@@ -256,7 +254,6 @@ def inpaint(
         raw: (D, N), may be memory-mapped. One receptive field on each side is read.
         start: First frame to make.
         stop: The one after the last.
-        num_resamples: See `repaint`.
 
     Raises:
         ValueError: If there is no such span in the clip.
@@ -272,14 +269,12 @@ def inpaint(
     latents = sampling.model.standardizer.standardize(given).expand(len(sampling.indices), -1, -1)
     frames = torch.arange(first, last, device=sampling.device)
     is_known = (frames < start) | (frames >= stop)
-    made = _repaint(sampling, latents, is_known, first, num_resamples, sampling.generators())
+    made = _paint(sampling, latents, is_known, first, sampling.generators())
     return sampling.model.standardizer.unstandardize(made[:, :, start - first : stop - first])
 
 
 @torch.no_grad()
-def continue_clip(
-    sampling: Sampling, raw: Array, num_frames: int, num_resamples: int = NUM_RESAMPLES
-) -> Iterator[Tensor]:
+def continue_clip(sampling: Sampling, raw: Array, num_frames: int) -> Iterator[Tensor]:
     """Yield what follows a clip, (B, D, n), `num_frames` frames in all.
 
     Window by window, each continues the last receptive field of what there is.
@@ -289,7 +284,6 @@ def continue_clip(
             clip.
         raw: (D, N), may be memory-mapped.
         num_frames: To make.
-        num_resamples: See `repaint`.
     """
     standardizer, done = sampling.model.standardizer, raw.shape[1]
     reach = sampling.model.network.receptive_field_frames
@@ -301,26 +295,24 @@ def continue_clip(
         known = torch.nn.functional.pad(context, (0, num_new))
         is_known = torch.arange(known.shape[2], device=known.device) < context.shape[2]
         first = done - context.shape[2]
-        made = _repaint(sampling, known, is_known, first, num_resamples, generators)
+        made = _paint(sampling, known, is_known, first, generators)
         yield standardizer.unstandardize(made[:, :, context.shape[2] :])
         context, done = made[:, :, -reach:], done + num_new
 
 
-def _repaint(
+def _paint(
     sampling: Sampling,
     known: Tensor,
     is_known: Tensor,
     first: int,
-    num_resamples: int,
     generators: Sequence[torch.Generator],
 ) -> Tensor:
-    return repaint(
+    return paint(
         sampling.denoiser(first, first + known.shape[2]),
         sampling.model.schedule,
         known,
         is_known,
         sampling.num_steps,
         generators,
-        num_resamples,
         sampling.progress,
     )

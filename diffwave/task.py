@@ -37,18 +37,17 @@ class Task:
 
     def num_calls(self, sampling: Sampling) -> int:
         """Return how many times the model is called for one batch."""
-        from diffwave.editing import NUM_RESAMPLES, steps_of
+        from diffwave.editing import steps_of
 
         windows, num_steps = sampling.windows, sampling.num_steps
         if self.kind in ("generate", "vary"):
             return windows.count(self.num_frames) * steps_of(self.strength, num_steps)
-        anew = (num_steps - 1) * NUM_RESAMPLES + 1
         if self.given is None or self.kind == "inpaint":
-            return anew
+            return num_steps
         done, reach = self.given.shape[1], sampling.model.network.receptive_field_frames
         first = max(windows.num_frames - min(done, reach), 1)
         later = max(windows.num_frames - reach, 1)
-        return anew * (1 + max(-(-(self.num_frames - done - first) // later), 0))
+        return num_steps * (1 + max(-(-(self.num_frames - done - first) // later), 0))
 
     def blocks(self, sampling: Sampling) -> Iterator[NDArray[Any]]:
         """Yield the results, (B, D, n) each."""

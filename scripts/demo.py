@@ -25,7 +25,6 @@ MAX_RECORDINGS, MAX_SECONDS = 6, 14.0
 RECORDING_RATE_HZ = 44100
 GENERATED_S = 10.0
 STRENGTH, GUIDANCE = 0.5, 2
-INPAINTING_STEPS = 25  # each calls the model ten times
 # Of a recording: what is made anew in it.
 SPAN = (0.4, 0.7)
 
@@ -89,8 +88,7 @@ def stages(models: str, plan: Plan, seed: int, is_following: bool) -> list[Stage
         Stage("Decode them", f"rave decode {codec} varied varied_audio"),
         Stage(
             "A gap in a recording, filled anew",
-            f"{generate} inpainted --inpaint {varied} --from {low} --to {high} "
-            f"--steps {INPAINTING_STEPS} {end}",
+            f"{generate} inpainted --inpaint {varied} --from {low} --to {high} {end}",
         ),
         Stage("Decode them", f"rave decode {codec} inpainted inpainted_audio"),
         Stage(

@@ -90,6 +90,11 @@ def signed(value: float, num_decimals: int = 3) -> str:
     return f"{value:.{num_decimals}f}".replace("-", "−")
 
 
+def plain(value: float) -> str:
+    """Return a distance as one reads it: 2710, 5.6, never 2.7e+03."""
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
+
+
 def spectrogram_scale() -> str:
     """Return the colours of the spectrograms, and how to use them."""
     low, high = (f"{signed(value, 0)} dB" for value in SPECTROGRAM_RANGE_DB)

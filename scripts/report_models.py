@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from report_html import grid, plot_figure, scroll_table, section, signed
+from report_html import grid, plain, plot_figure, scroll_table, section, signed
 from report_plots import loss_curve, skill_curve, trajectories, trajectory_plane
 from training_curves import (
     CODEC_DECIBELS,
@@ -78,11 +78,11 @@ def _bars(rungs: Sequence[Mapping[str, Any]], position: Mapping[str, Any]) -> st
     if position["value"] is not None:
         nearest, farthest = (values[name] for name in ("reconstruction", "gaussian"))
         goal = nearest + position["bar"] * (farthest - nearest)
-        mark = f'<s style="left: {place(goal)}" title="to be under: {goal:.3g}"></s>'
+        mark = f'<s style="left: {place(goal)}" title="to be under: {plain(goal)}"></s>'
     rows = [
         f'<li class="{"own" if rung["name"] in OWN else ""}"><span>{escape(rung["title"])}</span>'
         f'<i><b style="width: {place(values[rung["name"]])}"></b>{mark}</i>'
-        f"<span>{rung['frechet']:.3g} ± {rung['frechet_std']:.2g}</span></li>"
+        f"<span>{plain(rung['frechet'])} ± {plain(rung['frechet_std'])}</span></li>"
         for rung in rungs
     ]
     note = "Logarithmic. The mark is the bar that generated music should not reach." if mark else ""

@@ -16,7 +16,7 @@ from diffwave_data import HOP, RATE_HZ, autoregression, settings, write_latent_f
 from diffwave import inference, train
 from diffwave.conditioner import ControlConditioner
 from diffwave.conditions import Conditions
-from diffwave.editing import Sampling, continue_clip, generate_long, inpaint, repaint, vary
+from diffwave.editing import Sampling, continue_clip, generate_long, inpaint, paint, vary
 from diffwave.generate import NoiseStream, generate, item_generator, sample
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
@@ -129,12 +129,12 @@ def test_painted_span_has_the_law_of_a_gaussian_given_its_surroundings(
     clip = autoregression(1, num_frames, MEMORY, 4)[0]
     is_known = np.ones(num_frames, dtype=bool)
     is_known[slice(*span)] = False
-    known = torch.from_numpy(clip).expand(1, size, num_frames)
-    made = repaint(
-        exact_denoiser, SCHEDULE, known, torch.from_numpy(is_known), NUM_STEPS,
-        [item_generator(0, 0)],
-    )[0].double().numpy()  # fmt: skip
-    np.testing.assert_array_equal(made[:, is_known], known[0][:, is_known])
+    known = torch.from_numpy(clip).expand(size, 1, num_frames)
+    generators = [item_generator(0, index) for index in range(size)]
+    made = paint(
+        exact_denoiser, SCHEDULE, known, torch.from_numpy(is_known), NUM_STEPS, generators
+    )[:, 0].double().numpy()  # fmt: skip
+    np.testing.assert_array_equal(made[:, is_known], known[:, 0, is_known])
     mean, spread = conditional_law(clip, is_known)
     found = made[:, ~is_known]
     assert np.sqrt(np.square(found.mean(axis=0) - mean).mean()) < 0.08  # of variance 1
@@ -143,23 +143,25 @@ def test_painted_span_has_the_law_of_a_gaussian_given_its_surroundings(
     # The step into the span: as large as any other of the process, 1 - MEMORY² given the frame
     # before it (and less if the frames after it are known).
     steps = found[:, 0] - clip[span[0] - 1]
-    assert steps.mean() == pytest.approx(mean[0] - clip[span[0] - 1], abs=0.05)
+    assert steps.mean() == pytest.approx(mean[0] - clip[span[0] - 1], abs=0.07)
     assert steps.var() == pytest.approx(spread[0, 0], rel=0.25)
 
 
-def test_painting_once_leaves_a_jump_that_resampling_removes() -> None:
-    clip = autoregression(1, 64, MEMORY, 4)[0]
-    is_known = torch.arange(64) < 40
-    misses = []
-    for num_resamples in (1, 10):
-        known = torch.from_numpy(clip).expand(1, 2000, 64)
-        made = repaint(
-            exact_denoiser, SCHEDULE, known, is_known, NUM_STEPS, [item_generator(0, 0)],
-            num_resamples,
-        )  # fmt: skip
-        wanted, _ = conditional_law(clip, is_known.numpy())
-        misses.append(abs(made[0, :, 40].mean().item() - wanted[0]))
-    assert misses[1] < misses[0] / 3
+def test_painting_keeps_the_energy_that_a_worse_denoiser_generates_with() -> None:
+    """A denoiser that trusts its input less makes quieter music; painting makes it no quieter."""
+
+    def timid(noisy: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return 0.9 * exact_denoiser(noisy, timestep)
+
+    size, num_frames = 200, 64
+    known = torch.from_numpy(autoregression(size, num_frames, MEMORY, 4))[:, None]
+    is_known = (torch.arange(num_frames) < 16) | (torch.arange(num_frames) >= 48)
+    generators = [item_generator(0, index) for index in range(size)]
+    made = paint(timid, SCHEDULE, known, is_known, NUM_STEPS, generators)
+    noise = NoiseStream(1, range(size), 1, num_frames).window(0, num_frames)
+    generated = sample(timid, SCHEDULE, noise, "dpm-solver++", NUM_STEPS, [])
+    middle = slice(24, 40)
+    assert made[..., middle].std() > 0.9 * generated[..., middle].std()
 
 
 def test_inpainting_depends_on_the_surroundings_within_reach_alone() -> None:
