@@ -13,9 +13,8 @@ INSTALLED := $(VENV)/installed
 
 .PHONY: demo demo-train test lint clean
 
-# Until models/piano is trained, the demo is the one that trains.
 demo: $(INSTALLED)
-	@$(BIN)/python scripts/$(if $(wildcard models/piano),demo,demo_train).py $(DEMO_OPTIONS)
+	@$(BIN)/python scripts/demo.py $(DEMO_OPTIONS)
 
 demo-train: $(INSTALLED)
 	@$(BIN)/python scripts/demo_train.py $(DEMO_OPTIONS)

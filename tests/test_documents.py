@@ -40,7 +40,11 @@ CELL = re.compile(rf"`({VERB} [^`\s]+ [^`]+)`")
 
 def commands():
     root = DOCS.parent
-    for path in (root / "README.md", *sorted(DOCS.glob("*.md"))):
+    for path in (
+        root / "README.md",
+        *sorted(DOCS.glob("*.md")),
+        *sorted(root.glob("models/**/*.md")),
+    ):
         text = path.read_text()
         found = LINE.findall(text) + CELL.findall(text)
         for line in found:
