@@ -210,7 +210,7 @@ def paint(
         progress: Called after each step.
 
     Source: Rozet et al. 2024, "Learning Diffusion Priors from Observations by Expectation
-    Maximization", arXiv:2405.13712, section 4.2, with one iteration of conjugate gradients and the
+    Maximization", arXiv:2405.13712, with one iteration of conjugate gradients and the
     steps of DDIM (arXiv:2010.02502). Not RePaint (arXiv:2201.09865), which calls the denoiser ten
     times a step: each time a learned one takes some of the music's energy away.
     """

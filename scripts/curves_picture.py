@@ -16,8 +16,8 @@ from training_curves import (
     DIFFUSION_TRAIN,
     REFERENCE,
     SKILL,
-    SKILL_AT_LEVEL,
     Curves,
+    skill_by_level,
 )
 
 from diffwave.run_picture import GENERATED, OTHER, REAL, STYLE
@@ -68,11 +68,8 @@ def _losses(axes: Axes, curves: Curves) -> None:
 
 
 def _skill(axes: Axes, curves: Curves) -> None:
-    levels = {
-        float(tag.removeprefix(SKILL_AT_LEVEL)): curve[-1][1]
-        for tag, curve in curves.items()
-        if tag.startswith(SKILL_AT_LEVEL)
-    }
-    axes.plot(*zip(*sorted(levels.items()), strict=True), color=GENERATED, marker="o")
+    axes.plot(
+        *zip(*sorted(skill_by_level(curves).items()), strict=True), color=GENERATED, marker="o"
+    )
     axes.axhline(0, color=OTHER, dashes=(4, 2))
     axes.set(xlabel="log-SNR: form on the left, detail on the right", title="skill at the end")

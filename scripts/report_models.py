@@ -22,8 +22,8 @@ from training_curves import (
     CODEC_TRAIN,
     CURVES,
     SKILL,
-    SKILL_AT_LEVEL,
     Curves,
+    skill_by_level,
 )
 
 from rave.files import read_json
@@ -111,12 +111,9 @@ def training(curves: Curves) -> str:
     if CODEC_HELD_OUT in curves:
         plots.append(codec_plot(curves))
     if SKILL in curves:
-        levels = {
-            float(tag.removeprefix(SKILL_AT_LEVEL)): curve[-1][1]
-            for tag, curve in curves.items()
-            if tag.startswith(SKILL_AT_LEVEL)
-        }
-        plot = skill_curve(curves[SKILL], levels, "Skill of the diffusion model over steps")
+        plot = skill_curve(
+            curves[SKILL], skill_by_level(curves), "Skill of the diffusion model over steps"
+        )
         last = signed(curves[SKILL][-1][1])
         plots.append(
             plot_figure(

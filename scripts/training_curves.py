@@ -40,6 +40,15 @@ def read_curves(run: Path) -> Curves:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
+def skill_by_level(curves: Curves) -> dict[float, float]:
+    """Return the skill at the end of the training by log-SNR; none if it was not measured."""
+    return {
+        float(tag.removeprefix(SKILL_AT_LEVEL)): curve[-1][1]
+        for tag, curve in curves.items()
+        if tag.startswith(SKILL_AT_LEVEL)
+    }
+
+
 def thinned(curves: Curves) -> Curves:
     """Return curves of at most `MAX_POINTS` points, evenly chosen, the first and last among them.
 

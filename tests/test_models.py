@@ -64,7 +64,7 @@ def test_the_diffusion_model_is_of_the_codec_beside_it(model, tmp_path):
 
 
 def test_the_piano_follows_a_recording_that_it_never_heard(tmp_path):
-    """Its own reconstruction is the reference; another piece shows what chance would give."""
+    """Another piece shows what chance would give."""
     model = MODELS[-1]
     recordings = make_recordings(tmp_path / "recordings")
     source, other = recordings[0], recordings[1]
