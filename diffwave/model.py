@@ -13,6 +13,7 @@ from diffwave.denoiser import check_prediction, denoised_from
 from diffwave.network import LatentNetwork
 from diffwave.schedule import NoiseSchedule
 from diffwave.standardizer import Standardizer
+from rave.engine import accelerated, choose_engine
 
 # The network sees the position in the schedule on this scale, however many timesteps there are.
 STEP_SCALE = 1000.0
@@ -55,6 +56,7 @@ class LatentDiffusion(nn.Module):
         self.standardizer = standardizer
         self.network = network
         self.schedule = schedule
+        self._accelerated: list[nn.Module] = []  # in a list: the weights are the network's
         named = dict(conditioners or {})
         if conditioner is not None:
             named[SPECTROGRAM] = conditioner
@@ -183,8 +185,25 @@ class LatentDiffusion(nn.Module):
         """
         position = (timestep + 1).double().cpu() * (STEP_SCALE / len(self.schedule))
         step = position.to(device=noisy.device, dtype=torch.float32)
-        output: Tensor = self.network(noisy, step, condition)
+        is_accelerated = self._accelerated and not torch.is_grad_enabled()
+        network = self._accelerated[0] if is_accelerated else self.network
+        output: Tensor = network(noisy, step, condition)
         return output
+
+    def accelerate(self, engine: str, precision: str) -> None:
+        """Let the network be computed otherwise where no gradient is asked for.
+
+        Args:
+            engine: See `rave.engine.ENGINES`.
+            precision: See `rave.engine.PRECISIONS`.
+
+        Raises:
+            ValueError: If there is no such engine or precision here.
+        """
+        num_weights = sum(each.numel() for each in self.network.parameters())
+        device = next(self.network.parameters()).device
+        engine = choose_engine(engine, device, num_weights)
+        self._accelerated = [accelerated(self.network, engine, precision)]
 
     def denoise(
         self,

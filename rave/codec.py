@@ -28,6 +28,7 @@ from rave.checkpoint import codec_checkpoint, load_weights, read_checkpoint
 from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.derivative import differentiated, integrated
+from rave.engine import accelerated, choose_engine
 from rave.latents import LatentHeader, LatentStatistics, check_codec
 from rave.model import RAVE
 from rave.positional_noise import PositionalNoise
@@ -35,7 +36,7 @@ from rave.upstream import run as upstream
 from rave.upstream import torchscript as upstream_script
 
 Array = NDArray[np.float32]
-WINDOW_FRAMES = 128
+WINDOW_FRAMES = 256
 
 
 class Codec:
@@ -53,6 +54,29 @@ class Codec:
     ) -> None:
         self.network: Any = network.to(device).eval()
         self.format, self.path, self.device = format, path, device
+
+    def accelerate(self, engine: str, precision: str) -> None:
+        """Let encoder and decoder be computed otherwise; the filter bank stays as it is.
+
+        Args:
+            engine: See `rave.engine.ENGINES`; of a .ts file of this project it makes no difference.
+            precision: See `rave.engine.PRECISIONS`.
+
+        Raises:
+            ValueError: If there is no such engine or precision here, or a .ts file is asked for
+                another precision.
+        """
+        num_weights = sum(each.numel() for each in self.network.parameters())
+        engine = choose_engine(engine, self.device, num_weights)
+        model = getattr(self.network, "model", self.network)  # of a cropped one
+        if isinstance(model, RAVE):
+            model.encoder = accelerated(model.encoder, engine, precision)
+            model.decoder = accelerated(model.decoder, engine, precision)
+        elif precision != "float32":
+            raise ValueError(
+                f"'{self.path}' computes in float32 for good; for --precision {precision} give the "
+                "run that it was made from."
+            )
 
     def check_latents(self, header: LatentHeader, folder: Path) -> None:
         """Check that a latent folder was encoded by this codec.
@@ -231,7 +255,13 @@ def audio_windows(
 
 
 def load_codec(
-    path: Path, device: torch.device, *, ema: bool = False, derivative: bool = False
+    path: Path,
+    device: torch.device,
+    *,
+    ema: bool = False,
+    derivative: bool = False,
+    engine: str = "torch",
+    precision: str = "float32",
 ) -> Codec:
     """Open a codec: a run, or a .ts file, of `rave train` and `rave export` or of acids-rave.
 
@@ -242,19 +272,24 @@ def load_codec(
         device: To compute on.
         ema: Take the averaged weights of a run.
         derivative: The model knows the derivative of audio; nothing in a run of acids-rave says so.
+        engine: What computes: see `rave.engine.ENGINES`.
+        precision: Of encoder and decoder: see `rave.engine.PRECISIONS`.
 
     Raises:
-        ValueError: If it is neither, is damaged, or has no averaged weights.
+        ValueError: If it is neither, is damaged, or has no averaged weights; or cannot be computed
+            so.
     """
     if path.suffix == ".ts":
         if ema:
             raise ValueError(f"'{path}' has its weights for good; give --ema when you export it.")
         codec = _load_torchscript(path, device)
         codec.format = codec.format.of_derivative() if derivative else codec.format
-        return codec
-    model, format = load_run(path, ema=ema, derivative=derivative)
-    fold_weight_norm(model)
-    return Codec(model, format, path, device)
+    else:
+        model, format = load_run(path, ema=ema, derivative=derivative)
+        fold_weight_norm(model)
+        codec = Codec(model, format, path, device)
+    codec.accelerate(engine, precision)
+    return codec
 
 
 def load_run(

@@ -15,7 +15,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rave.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from rave.codec import Codec
 
 EXIT_SKIPPED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -99,9 +104,44 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def chosen_weights(options: argparse.Namespace) -> dict[str, bool]:
-    """Return what the options of `add_weights` say, as arguments of `load_codec`."""
-    return {"ema": options.ema, "derivative": options.derivative}
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add `--engine` and `--precision`: what computes, and how precisely."""
+    parser.add_argument(
+        "--engine",
+        default="auto",
+        help="torch, or openvino, which is faster on a CPU (extra [fast]); auto: openvino where it "
+        "is installed and the model is large (default auto)",
+    )
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        help="float32, or bfloat16, which is faster where the processor has it, and a little less "
+        "exact (default float32)",
+    )
+
+
+def engine_settings(options: argparse.Namespace) -> dict[str, str]:
+    """Return what of `add_engine` a journal keeps: only a choice that changes results."""
+    return {} if options.precision == "float32" else {"precision": options.precision}
+
+
+def open_codec(options: argparse.Namespace) -> Codec:
+    """Return the codec that a command's options name: its place, device, engine and weights.
+
+    Raises:
+        ValueError: If it cannot be opened so.
+    """
+    from rave.codec import load_codec
+    from rave.device import choose_device
+
+    return load_codec(
+        options.codec,
+        choose_device(options.device),
+        engine=options.engine,
+        precision=options.precision,
+        ema=options.ema,
+        derivative=options.derivative,
+    )
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +170,7 @@ def execute(
         if isinstance(stream, io.TextIOWrapper):  # a file name may be no text at all
             stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
+    keep_freed_memory()
     for name in installed_upstream():
         print(
             f"{parser.prog}: warning: the package '{name}' is installed here too, under the same "

@@ -142,7 +142,7 @@ def features(audio, arrays, weights, training):
     ours = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
     training.discriminator.load_state_dict(ours, strict=False)
     with torch.inference_mode():
-        return training.discriminator(audio, arrays["decoded"][None])
+        return [training.discriminator(x) for x in (audio, arrays["decoded"][None])]
 
 
 def test_features_of_every_discriminator_equal_those_of_acids_rave(features, figures):

@@ -114,7 +114,10 @@ class NoiseGenerator(nn.Module):
         if not self.overlaps:
             return self._block_by_block(blocks, response).reshape(noise.shape)
         size = self.block_steps + self.response_steps
-        product = torch.fft.rfft(blocks, n=size) * torch.fft.rfft(response, n=size)
+        # Padded by hand: not every engine's transform does.
+        blocks = functional.pad(blocks, (0, self.response_steps))
+        response = functional.pad(response, (0, self.block_steps))
+        product = torch.fft.rfft(blocks) * torch.fft.rfft(response)
         pieces = torch.fft.irfft(product, n=size).transpose(1, 2)
         total = steps + self.response_steps
         summed = functional.fold(pieces, (1, total), (1, size), stride=(1, self.block_steps))
@@ -125,7 +128,9 @@ class NoiseGenerator(nn.Module):
         length = self.block_steps
         response = functional.pad(response, (0, length - self.response_steps))
         response = response.roll(-(self.response_steps // 2), -1)
-        product = torch.fft.rfft(blocks, n=2 * length) * torch.fft.rfft(response, n=2 * length)
+        blocks = functional.pad(blocks, (0, length))
+        response = functional.pad(response, (0, length))
+        product = torch.fft.rfft(blocks) * torch.fft.rfft(response)
         return torch.fft.irfft(product, n=2 * length)[..., :length]
 
 

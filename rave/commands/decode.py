@@ -12,10 +12,12 @@ from rave.command import (
     Result,
     add_decoding,
     add_device,
+    add_engine,
     add_seed,
     add_weights,
-    chosen_weights,
     command_parser,
+    engine_settings,
+    open_codec,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace audio of other settings")
     add_weights(parser)
     add_device(parser)
+    add_engine(parser)
     add_seed(parser)
     return parser
 
@@ -61,8 +64,6 @@ def run(options: argparse.Namespace) -> Result:
     """
     from rave.batch import process_files
     from rave.bending import parse_bend
-    from rave.codec import load_codec
-    from rave.device import choose_device
     from rave.files import Journal, check_output_folder, remove_partials
     from rave.latents import LatentHeader
 
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> Result:
     bend = parse_bend(options.shift, options.scale)
     header = LatentHeader.read(options.latents_dir)
     check_output_folder(folder, options.latents_dir)
-    codec = load_codec(options.codec, choose_device(options.device), **chosen_weights(options))
+    codec = open_codec(options)
     codec.check_latents(header, options.latents_dir)
     settings = {
         "codec": codec.format.fingerprint,
@@ -78,6 +79,7 @@ def run(options: argparse.Namespace) -> Result:
         "is_as_encoded": options.as_encoded,
         "is_codec_rate": options.codec_rate,
         **bend.settings,
+        **engine_settings(options),
     }
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
     remove_partials(folder)

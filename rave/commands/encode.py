@@ -7,7 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_device, add_seed, add_weights, chosen_weights, command_parser
+from rave.command import (
+    Result,
+    add_device,
+    add_engine,
+    add_seed,
+    add_weights,
+    command_parser,
+    engine_settings,
+    open_codec,
+)
 
 if TYPE_CHECKING:
     from rave.codec import Array, Codec
@@ -40,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace latents of other settings")
     add_weights(parser)
     add_device(parser)
+    add_engine(parser)
     add_seed(parser)
     return parser
 
@@ -71,16 +81,19 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
         OSError: If the latent folder cannot be written; what was finished is kept.
     """
     from rave.batch import process_files
-    from rave.codec import load_codec
-    from rave.device import choose_device
     from rave.files import Journal, remove_partials
     from rave.latents import POSTERIOR_MEAN, POSTERIOR_SAMPLE, latent_paths
 
     folder: Path = options.latents_dir
-    codec = load_codec(options.codec, choose_device(options.device), **chosen_weights(options))
+    codec = open_codec(options)
     contents = POSTERIOR_SAMPLE if options.sample else POSTERIOR_MEAN
     seed = options.seed if options.sample else None
-    settings = {"codec": codec.format.fingerprint, "contents": contents, "seed": seed}
+    settings = {
+        "codec": codec.format.fingerprint,
+        "contents": contents,
+        "seed": seed,
+        **engine_settings(options),
+    }
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
     remove_partials(folder)
     paths = latent_paths(sources)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import Result, add_weights, chosen_weights, command_parser
+from rave.command import Result, add_weights, command_parser
 
 if TYPE_CHECKING:
     from rave.codec import Codec
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> Result:
     from rave.codec import load_codec, load_run
 
     _check_options(options)
-    model, codec_format = load_run(options.run, **chosen_weights(options))
+    model, codec_format = load_run(options.run, ema=options.ema, derivative=options.derivative)
     if codec_format.is_derivative and (options.streaming or options.format == ONNX):
         raise ValueError(
             f"'{options.run}' knows audio's derivative, and neither a stream nor ONNX can "
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> Result:
     if difference is None:
         device = torch.device("cpu")
         # Opened again: an export may fold what it is given.
-        run = load_codec(options.run, device, **chosen_weights(options))
+        run = load_codec(options.run, device, ema=options.ema, derivative=options.derivative)
         export = load_codec(options.out, device)
         difference, fingerprint = _largest_difference(run, export), export.format.fingerprint
     files = [p for p in (options.out, *options.out.rglob("*")) if p.is_file()]

@@ -6,7 +6,15 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rave.command import Result, add_decoding, add_device, add_seed, add_weights, command_parser
+from rave.command import (
+    Result,
+    add_decoding,
+    add_device,
+    add_engine,
+    add_seed,
+    add_weights,
+    command_parser,
+)
 
 LATENTS_NAME = ".latents"
 
@@ -36,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add_decoding(parser)
     parser.add_argument("--force", action="store_true", help="replace what is in the way")
     add_device(parser)
+    add_engine(parser)
     add_seed(parser)
     add_weights(parser)
     return parser

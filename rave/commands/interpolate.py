@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_device, add_seed, add_weights, chosen_weights, command_parser
+from rave.command import (
+    Result,
+    add_device,
+    add_engine,
+    add_seed,
+    add_weights,
+    command_parser,
+    open_codec,
+)
 
 if TYPE_CHECKING:
     from rave.codec import Array, Codec
@@ -39,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace what the folder holds")
     add_weights(parser)
     add_device(parser)
+    add_engine(parser)
     add_seed(parser)
     return parser
 
@@ -51,8 +60,6 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the folder cannot be written.
     """
     from rave import blending
-    from rave.codec import load_codec
-    from rave.device import choose_device
 
     if len(options.audio) < 2:
         raise ValueError("One recording was given; two or more are needed, then the output folder.")
@@ -69,7 +76,7 @@ def run(options: argparse.Namespace) -> Result:
         raise ValueError(
             f"'{options.out_dir}' is not empty. Choose another folder, or add --force."
         )
-    codec = load_codec(options.codec, choose_device(options.device), **chosen_weights(options))
+    codec = open_codec(options)
     clips, statistics, cut = _encoded(codec, options.audio)
     blends: dict[str, Array] = {}
     if len(clips) == 2:
