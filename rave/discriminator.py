@@ -5,11 +5,10 @@ Each sub-discriminator returns its feature tensors, logits last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -92,15 +91,17 @@ class MultiScaleDiscriminator(nn.Module):
 
 
 class CombinedDiscriminator(nn.Module):
-    """Several discriminators on the same audio, real and reconstructed in one batch."""
+    """Several discriminators on the same audio."""
 
     def __init__(self, discriminators: Sequence[nn.Module]) -> None:
         super().__init__()
         self.discriminators = nn.ModuleList(discriminators)
 
-    def forward(self, real: Tensor, fake: Tensor) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-        """Return the features of (B, C, T) real audio and of its reconstruction."""
-        audio = torch.cat([real, fake])
-        features = [f for discriminator in self.discriminators for f in discriminator(audio)]
-        halves = [[x.chunk(2) for x in layer_features] for layer_features in features]
-        return [[h[0] for h in f] for f in halves], [[h[1] for h in f] for f in halves]
+    def forward(self, audio: Tensor) -> list[list[Tensor]]:
+        """Return the features of every sub-discriminator for (B, C, T)."""
+        return [f for features in self.one_by_one(audio) for f in features]
+
+    def one_by_one(self, audio: Tensor) -> Iterator[list[list[Tensor]]]:
+        """Yield the features of one discriminator after another."""
+        for discriminator in self.discriminators:
+            yield discriminator(audio)

@@ -69,8 +69,9 @@ class SpectralDistance(nn.Module):
 
     def of_powers(self, x: Tensor, y: Tensor, window: Tensor) -> Tensor:
         """Return the distance of the power spectra (S, F, K) of target and audio."""
-        logs = [torch.log(_magnitude(p) + self.log_epsilon) for p in (x, y)]
-        return _relative_distance(x, y) + (logs[0] - logs[1]).abs().mean()
+        target, audio = _magnitude(x), _magnitude(y)
+        ratio = torch.log(target + self.log_epsilon) - torch.log(audio + self.log_epsilon)
+        return _relative_distance(target, audio, x.mean()) + ratio.abs().mean()
 
 
 class DecibelDistance(SpectralDistance):
@@ -104,13 +105,13 @@ class DecibelDistance(SpectralDistance):
         logs = 0.5 * (ratio.square().mean(dim=-1) + RATIO_FLOOR).sqrt().mean()
         levels = [torch.log(p.sum(dim=-1) + FRAME_POWER_FLOOR) for p in (x, y)]
         level = 0.5 * (levels[0] - levels[1]).abs().mean()
-        return _relative_distance(x, y) + logs + self.level_weight * level
+        relative = _relative_distance(_magnitude(x), _magnitude(y), x.mean())
+        return relative + logs + self.level_weight * level
 
 
-def _relative_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return the power of the difference of magnitudes relative to x's; x and y are powers."""
-    difference: Tensor = (_magnitude(x) - _magnitude(y)).square().mean()
-    return difference / (x.mean() + POWER_FLOOR)
+def _relative_distance(x: Tensor, y: Tensor, power: Tensor) -> Tensor:
+    """Return the power of the difference of magnitudes relative to x's mean power."""
+    return (x - y).square().mean() / (power + POWER_FLOOR)
 
 
 def _magnitude(power: Tensor) -> Tensor:

@@ -11,25 +11,26 @@ from torch.nn import functional
 HOPS_PER_WINDOW = 4  # 75 % overlap
 
 
-class _Spectra(torch.autograd.Function):
-    """The STFT of real signals, with one inverse real transform as its gradient.
+class _PowerSpectra(torch.autograd.Function):
+    """The power of the STFT of real signals, with one inverse real transform as its gradient.
 
-    torch differentiates through transforms of all the frequencies, negative ones too, and adds
-    overlapping frames up sample by sample.
+    torch differentiates through transforms of all the frequencies, negative ones too, adds
+    overlapping frames up sample by sample, and keeps real and imaginary parts squared.
     """
 
     @staticmethod
     def forward(ctx: Any, signals: Tensor, window: Tensor) -> Tensor:
-        ctx.save_for_backward(window)
-        ctx.num_samples = signals.shape[-1]
         frames = signals.unfold(-1, len(window), len(window) // HOPS_PER_WINDOW) * window
-        return torch.view_as_real(torch.fft.rfft(frames))
+        spectra = torch.fft.rfft(frames)
+        ctx.save_for_backward(spectra, window)
+        ctx.num_samples = signals.shape[-1]
+        return spectra.real.square().addcmul_(spectra.imag, spectra.imag)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (window,) = ctx.saved_tensors
+        spectra, window = ctx.saved_tensors
         size, hop = len(window), len(window) // HOPS_PER_WINDOW
-        spectra = torch.view_as_complex(gradients[0].contiguous()) / 2
+        spectra = spectra * gradients[0]
         spectra[..., 0] *= 2  # the inverse counts every frequency twice but the first and the last
         spectra[..., -1] *= 2
         frames = torch.fft.irfft(spectra, n=size, norm="forward") * window
@@ -54,5 +55,5 @@ def power_spectra(signals: Tensor, window: Tensor) -> Tensor:
     """
     half = len(window) // 2
     padded = functional.pad(signals, (half, half), mode="reflect")
-    spectra: Tensor = _Spectra.apply(padded, window)
-    return spectra.square().sum(dim=-1)
+    power: Tensor = _PowerSpectra.apply(padded, window)
+    return power

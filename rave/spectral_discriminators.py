@@ -7,7 +7,7 @@ Like those of `rave.discriminator`, each sub-discriminator returns its feature t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -207,9 +207,9 @@ class DescriptDiscriminator(CombinedDiscriminator):
             ]
         )
 
-    def forward(self, real: Tensor, fake: Tensor) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-        """Return the features of (B, C, T) real audio and of its reconstruction."""
-        return super().forward(_levelled(real), _levelled(fake))
+    def one_by_one(self, audio: Tensor) -> Iterator[list[list[Tensor]]]:
+        """Yield the features of one network after another."""
+        return super().one_by_one(_levelled(audio))
 
 
 def _levelled(audio: Tensor) -> Tensor:

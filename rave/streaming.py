@@ -30,6 +30,9 @@ from rave.blocks.v1 import EncoderV1
 from rave.blocks.v2 import EncoderV2, Residual
 from rave.convolution import Conv1d, ConvTranspose1d
 
+# Up to so many steps a product of matrices reads the weights faster than torch's convolution does.
+MOST_STEPS_OF_PRODUCT = 32
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -110,6 +113,8 @@ class StreamingConv1d(nn.Module):
         super().__init__()
         self.weight, self.bias = nn.Parameter(weight, False), bias
         self.stride, self.dilation, self.groups = stride, dilation, groups
+        self.span = (weight.shape[2] - 1) * dilation + 1
+        self.product_steps = MOST_STEPS_OF_PRODUCT * stride
         self.delay_steps, self.steps_per_frame = clock.delay_steps, clock.steps_per_frame
         delay = clock.delay_steps + reach[1]
         self.wait = -delay % stride
@@ -124,15 +129,23 @@ class StreamingConv1d(nn.Module):
             x = remembered(self.memory, x, self.kept, is_first)
             self.memory = x[:, :, x.shape[2] - self.kept :].clone()
         x = x[:, :, : x.shape[2] - self.wait]
+        if self.groups == 1 and x.shape[2] < self.span + self.product_steps:
+            seen = x.unfold(2, self.span, self.stride)[:, :, :, :: self.dilation]
+            rows = seen.transpose(1, 2).flatten(2)
+            return functional.linear(rows, self.weight.flatten(1), self.bias).transpose(1, 2)
         return functional.conv1d(
             x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups
         )
 
 
 class StreamingConvTranspose1d(nn.Module):
-    """A transposed convolution of kernel 2r and stride r of a stream: n → r·n, late by r/2."""
+    """A transposed convolution of kernel 2r and stride r of a stream: n → r·n, late by r/2.
 
-    memory: Tensor
+    A product of matrices gives each input step its 2r outputs; their second half is added to the
+    first half of the next.
+    """
+
+    tail: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, clock: Clock) -> None:
         super().__init__()
@@ -141,14 +154,17 @@ class StreamingConvTranspose1d(nn.Module):
         self.clock_after = Clock(
             clock.delay_steps * stride + stride // 2, clock.steps_per_frame * stride
         )
-        self.register_buffer("memory", torch.zeros(1, 1, 0))
+        self.register_buffer("tail", torch.zeros(1, 1, 1, 0))
 
     def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
         """Return (B, out_channels, r·n) for (B, C, n)."""
         x = silence_before_start(x, frame, self.steps_per_frame, self.delay_steps)
-        x = remembered(self.memory, x, 1, is_first)
-        self.memory = x[:, :, x.shape[2] - 1 :].clone()
-        return functional.conv_transpose1d(x, self.weight, self.bias, self.stride, self.stride)
+        rows = x.transpose(1, 2).matmul(self.weight.flatten(1))
+        begun, ended = rows.unflatten(2, (self.weight.shape[1], 2, self.stride)).unbind(3)
+        tail = torch.zeros_like(ended[:, :1]) if is_first else self.tail
+        self.tail = ended[:, -1:].clone()
+        out = (begun + torch.cat([tail, ended[:, :-1]], 1)).transpose(1, 2).flatten(2)
+        return out if self.bias is None else out + self.bias[:, None]
 
 
 class Pointwise(nn.Module):

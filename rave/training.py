@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rave.augmentation import Augmentations
 from rave.derivative import derivative
+from rave.discriminator import CombinedDiscriminator
 from rave.losses import (
     SpectralDistance,
     discriminator_hinge_loss,
@@ -65,7 +66,7 @@ class RaveTraining:
     """
 
     seed: int
-    discriminator: nn.Module
+    discriminator: CombinedDiscriminator
     audio_distance: SpectralDistance
     band_distance: SpectralDistance | None
     augmentations: Augmentations
@@ -172,15 +173,15 @@ class RaveSystem(LightningModule):
         is_discriminator_step = (
             self.is_adversarial and self.global_step % recipe.discriminator_every_steps == 0
         )
-        if is_discriminator_step:
-            loss, optimizer = self._discriminator_loss(audio, generator), discriminator_optimizer
-        else:
-            loss, optimizer = self._generator_loss(audio, generator), generator_optimizer
         for group in generator_optimizer.param_groups:
             group["lr"] = recipe.learning_rate * recipe.learning_rate_factor(self.global_step)
+        optimizer = discriminator_optimizer if is_discriminator_step else generator_optimizer
         optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(loss)
-        if not is_discriminator_step:
+        if is_discriminator_step:
+            loss = self._discriminator_backward(audio, generator)
+        else:
+            loss = self._generator_loss(audio, generator)
+            self.manual_backward(loss)
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip_norm)
         optimizer.step()
         return loss.detach()
@@ -196,17 +197,19 @@ class RaveSystem(LightningModule):
         with torch.no_grad():  # frozen: the latents that are learnt in phase 1 stay
             return self.model.encode(audio)
 
-    def _discriminator_loss(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+    def _discriminator_backward(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the loss, its gradients computed of one discriminator after another."""
         with torch.no_grad():
             latents = self._latents(self._posterior(audio), generator)
             reconstruction = self._reconstruct(latents, audio)
-        real, fake = self.discriminator(audio, reconstruction)
-        loss = sum(
-            (discriminator_hinge_loss(r[-1], f[-1]) for r, f in zip(real, fake, strict=True)),
-            start=torch.zeros((), device=self.device),
-        )
-        self.log("train/discriminator_loss", loss.detach())
-        return loss
+        total = torch.zeros((), device=self.device)
+        for features in self.discriminator.one_by_one(torch.cat([audio, reconstruction])):
+            logits = [each[-1].chunk(2) for each in features]
+            loss = torch.stack([discriminator_hinge_loss(*pair) for pair in logits]).sum()
+            self.manual_backward(loss)  # now: together they would hold twice the memory
+            total += loss.detach()
+        self.log("train/discriminator_loss", total)
+        return total
 
     def _latents(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
         return self.model.with_noise_rows(posterior.sample(generator), generator)
@@ -235,7 +238,9 @@ class RaveSystem(LightningModule):
         penalty = bottleneck.penalty(posterior, generator)
         if self.is_adversarial:
             self.discriminator.requires_grad_(False)
-            real, fake = self.discriminator(audio, reconstruction)
+            with torch.no_grad():  # nothing is learnt of the real audio's
+                real = self.discriminator(audio)
+            fake = self.discriminator(reconstruction)
             self.discriminator.requires_grad_(True)
             values["feature_matching"] = feature_matching(
                 real,

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 # acids-rave's own pins, and what they leave open as it was when they were made.
@@ -44,6 +45,24 @@ def make_environment(folder: Path) -> Path:
         library.unlink()  # built for CUDA; acids-rave needs none of it here
     done.touch()
     return python
+
+
+def add_packages(folder: Path, name: str, pins: Sequence[str]) -> None:
+    """Install more into such an environment, without what they depend on, if it is not there.
+
+    Args:
+        folder: Of the environment.
+        name: Of the file that says that they are installed.
+        pins: The packages.
+
+    Raises:
+        ValueError: If pip fails.
+    """
+    done = folder / name
+    if not done.exists():
+        python = folder / "bin" / "python"
+        run_there(python, "-m", "pip", "install", "--quiet", "--no-deps", *pins)
+        done.touch()
 
 
 def run_there(python: Path, *arguments: str, answer: str = "") -> None:
