@@ -1,0 +1,1 @@
+"""Side-by-side measurements, run from a clone: `python -m benchmarks --list`."""
