@@ -20,7 +20,7 @@ demo-train: $(INSTALLED)
 	@$(BIN)/python scripts/demo_train.py $(DEMO_OPTIONS)
 
 test: lint
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import warnings
+from functools import cache
 from typing import Any
 
 import torch
@@ -101,11 +102,22 @@ class _OpenVino(nn.Module):
         return torch.from_numpy(self._request.infer(arrays)[0])
 
 
-def _compiled(network: nn.Module, inputs: tuple[Tensor | None, ...], precision: str) -> Any:
+@cache
+def _openvino() -> tuple[Any, Any]:
+    """Return the package, and its core, of which there must be one.
+
+    Each core takes over the stack that signals are handled on, and when it goes, puts back the one
+    before: of two that overlap, one that is freed. The next signal then ends the process.
+    """
     # With this package OpenVINO tells its makers of each use; without, it has a stub for it.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
+    return openvino, openvino.Core()
+
+
+def _compiled(network: nn.Module, inputs: tuple[Tensor | None, ...], precision: str) -> Any:
+    openvino, core = _openvino()
     with torch.no_grad(), warnings.catch_warnings():
         # Of tracing: what is checked of shapes is no part of the trace; it is itself deprecated.
         warnings.simplefilter("ignore")
@@ -115,4 +127,4 @@ def _compiled(network: nn.Module, inputs: tuple[Tensor | None, ...], precision: 
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
         "PERFORMANCE_HINT": "LATENCY",
     }
-    return openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return core.compile_model(model, "CPU", settings).create_infer_request()

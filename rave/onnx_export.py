@@ -10,6 +10,7 @@ What a model has learnt of source and target (AdaIN) is fixed in them.
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,7 @@ def export_onnx(model: RAVE, codec_format: CodecFormat, folder: Path) -> float:
     Raises:
         ValueError: If the packages of the extra [onnx] are missing, or the difference is too large.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it tells its makers of each use
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  torch.onnx needs it

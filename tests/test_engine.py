@@ -70,6 +70,20 @@ def test_openvino_tells_nobody():
     assert told.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
 
 
+@needs_openvino
+def test_a_process_survives_signals_after_two_models_are_gone():
+    code = (
+        "import signal, subprocess, torch; from rave.engine import accelerated\n"
+        "one, two = (accelerated(torch.nn.Linear(1, 1), 'openvino', 'float32') for _ in range(2))\n"
+        "one(torch.ones(1, 1)), two(torch.ones(1, 1))\n"
+        "del one, two\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: print('heard'))\n"
+        "subprocess.run(['true'])\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout.strip()) == (0, "heard"), told.stderr
+
+
 @pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=needs_openvino)])
 def test_bfloat16_is_near_and_not_the_same(engine, tmp_path):
     run = write_run(tmp_path / "run", "v2", *SHORT)
