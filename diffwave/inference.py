@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import Result, add_device, add_engine, add_seed, command_parser, execute
+from rave.command import Result, add_backend, add_device, add_seed, command_parser, execute
 
 if TYPE_CHECKING:
     from diffwave.editing import Sampling
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_seed(options)
     add_device(options)
-    add_engine(options)
+    add_backend(options)
     return options
 
 
@@ -191,7 +191,7 @@ def _generate(options: argparse.Namespace, watch: Watch | None) -> Result:
         task = task_of(options, trained, conditions.num_frames(model))
         window = options.window and max(round(options.window * header.frame_rate_hz), 1)
         model.to(device)
-        model.accelerate(options.engine, options.precision)
+        model.accelerate(options.backend, options.precision)
         sampling = Sampling(
             model,
             range(count),

@@ -13,7 +13,7 @@ from diffwave.denoiser import check_prediction, denoised_from
 from diffwave.network import LatentNetwork
 from diffwave.schedule import NoiseSchedule
 from diffwave.standardizer import Standardizer
-from rave.engine import accelerated, choose_engine
+from rave.backend import accelerated, choose_backend
 
 # The network sees the position in the schedule on this scale, however many timesteps there are.
 STEP_SCALE = 1000.0
@@ -190,20 +190,20 @@ class LatentDiffusion(nn.Module):
         output: Tensor = network(noisy, step, condition)
         return output
 
-    def accelerate(self, engine: str, precision: str) -> None:
+    def accelerate(self, backend: str, precision: str) -> None:
         """Let the network be computed otherwise where no gradient is asked for.
 
         Args:
-            engine: See `rave.engine.ENGINES`.
-            precision: See `rave.engine.PRECISIONS`.
+            backend: See `rave.backend.BACKENDS`.
+            precision: See `rave.backend.PRECISIONS`.
 
         Raises:
-            ValueError: If there is no such engine or precision here.
+            ValueError: If there is no such backend or precision here.
         """
         num_weights = sum(each.numel() for each in self.network.parameters())
         device = next(self.network.parameters()).device
-        engine = choose_engine(engine, device, num_weights)
-        self._accelerated = [accelerated(self.network, engine, precision)]
+        backend = choose_backend(backend, device, num_weights)
+        self._accelerated = [accelerated(self.network, backend, precision)]
 
     def denoise(
         self,

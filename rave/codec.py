@@ -24,11 +24,11 @@ from torch import nn
 from torch.nn import functional
 
 from rave import experiment
+from rave.backend import accelerated, choose_backend
 from rave.checkpoint import codec_checkpoint, load_weights, read_checkpoint
 from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.derivative import differentiated, integrated
-from rave.engine import accelerated, choose_engine
 from rave.latents import LatentHeader, LatentStatistics, check_codec
 from rave.model import RAVE
 from rave.positional_noise import PositionalNoise
@@ -55,23 +55,23 @@ class Codec:
         self.network: Any = network.to(device).eval()
         self.format, self.path, self.device = format, path, device
 
-    def accelerate(self, engine: str, precision: str) -> None:
+    def accelerate(self, backend: str, precision: str) -> None:
         """Let encoder and decoder be computed otherwise; the filter bank stays as it is.
 
         Args:
-            engine: See `rave.engine.ENGINES`; of a .ts file of this project it makes no difference.
-            precision: See `rave.engine.PRECISIONS`.
+            backend: See `rave.backend.BACKENDS`; a .ts file of this project has its own.
+            precision: See `rave.backend.PRECISIONS`.
 
         Raises:
-            ValueError: If there is no such engine or precision here, or a .ts file is asked for
+            ValueError: If there is no such backend or precision here, or a .ts file is asked for
                 another precision.
         """
         num_weights = sum(each.numel() for each in self.network.parameters())
-        engine = choose_engine(engine, self.device, num_weights)
+        backend = choose_backend(backend, self.device, num_weights)
         model = getattr(self.network, "model", self.network)  # of a cropped one
         if isinstance(model, RAVE):
-            model.encoder = accelerated(model.encoder, engine, precision)
-            model.decoder = accelerated(model.decoder, engine, precision)
+            model.encoder = accelerated(model.encoder, backend, precision)
+            model.decoder = accelerated(model.decoder, backend, precision)
         elif precision != "float32":
             raise ValueError(
                 f"'{self.path}' computes in float32 for good; for --precision {precision} give the "
@@ -260,7 +260,7 @@ def load_codec(
     *,
     ema: bool = False,
     derivative: bool = False,
-    engine: str = "torch",
+    backend: str = "torch",
     precision: str = "float32",
 ) -> Codec:
     """Open a codec: a run, or a .ts file, of `rave train` and `rave export` or of acids-rave.
@@ -272,8 +272,8 @@ def load_codec(
         device: To compute on.
         ema: Take the averaged weights of a run.
         derivative: The model knows the derivative of audio; nothing in a run of acids-rave says so.
-        engine: What computes: see `rave.engine.ENGINES`.
-        precision: Of encoder and decoder: see `rave.engine.PRECISIONS`.
+        backend: What computes: see `rave.backend.BACKENDS`.
+        precision: Of encoder and decoder: see `rave.backend.PRECISIONS`.
 
     Raises:
         ValueError: If it is neither, is damaged, or has no averaged weights; or cannot be computed
@@ -288,7 +288,7 @@ def load_codec(
         model, format = load_run(path, ema=ema, derivative=derivative)
         fold_weight_norm(model)
         codec = Codec(model, format, path, device)
-    codec.accelerate(engine, precision)
+    codec.accelerate(backend, precision)
     return codec
 
 

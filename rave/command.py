@@ -104,10 +104,10 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Add `--engine` and `--precision`: what computes, and how precisely."""
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Add `--backend` and `--precision`: what computes, and how precisely."""
     parser.add_argument(
-        "--engine",
+        "--backend",
         default="auto",
         help="torch, or openvino, which is faster on a CPU (extra [fast]); auto: openvino where it "
         "is installed and the model is large (default auto)",
@@ -120,13 +120,13 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def engine_settings(options: argparse.Namespace) -> dict[str, str]:
-    """Return what of `add_engine` a journal keeps: only a choice that changes results."""
+def backend_settings(options: argparse.Namespace) -> dict[str, str]:
+    """Return what of `add_backend` a journal keeps: only a choice that changes results."""
     return {} if options.precision == "float32" else {"precision": options.precision}
 
 
 def open_codec(options: argparse.Namespace) -> Codec:
-    """Return the codec that a command's options name: its place, device, engine and weights.
+    """Return the codec that a command's options name: its place, device, backend and weights.
 
     Raises:
         ValueError: If it cannot be opened so.
@@ -137,7 +137,7 @@ def open_codec(options: argparse.Namespace) -> Codec:
     return load_codec(
         options.codec,
         choose_device(options.device),
-        engine=options.engine,
+        backend=options.backend,
         precision=options.precision,
         ema=options.ema,
         derivative=options.derivative,

@@ -39,15 +39,15 @@ def comparisons(bench: Bench) -> list[Comparison]:
 
 
 def sides(bench: Bench, what: str, given: str) -> list[Side]:
-    """Return ours in each engine and precision, and theirs."""
+    """Return ours in each backend and precision, and theirs."""
     codec = str(inputs.codec(bench))
     found = []
-    for engine in engines(bench):
+    for backend in backends(bench):
         for precision in PRECISIONS:
-            choice = {"engine": engine, "precision": precision}
+            choice = {"backend": backend, "precision": precision}
             parameters = {"what": what, "codec": codec, "given": given, **choice}
-            is_torch = engine == "torch"
-            name = f"ours, {engine}, {precision}"
+            is_torch = backend == "torch"
+            name = f"ours, {backend}, {precision}"
             found.append(
                 Side(name, "codec:ours", parameters, precision=precision, is_counted=is_torch)
             )
@@ -57,20 +57,20 @@ def sides(bench: Bench, what: str, given: str) -> list[Side]:
     return found
 
 
-def engines(bench: Bench) -> tuple[str, ...]:
-    """Return the engines that there are here."""
+def backends(bench: Bench) -> tuple[str, ...]:
+    """Return the backends that there are here."""
     has_openvino = bench.device == "cpu" and importlib.util.find_spec("openvino") is not None
     return ("openvino", "torch") if has_openvino else ("torch",)
 
 
-def ours(what: str, codec: str, given: str, engine: str, precision: str, device: str) -> Work:
+def ours(what: str, codec: str, given: str, backend: str, precision: str, device: str) -> Work:
     """Return what encodes or decodes an array."""
     import numpy as np
     import torch
 
     from rave.codec import DecoderNoise, load_codec
 
-    opened = load_codec(Path(codec), torch.device(device), engine=engine, precision=precision)
+    opened = load_codec(Path(codec), torch.device(device), backend=backend, precision=precision)
     values = np.load(given)
     if what == "encode":
         return lambda: opened.encode(values)[0]
@@ -113,7 +113,7 @@ def compare(outputs: Mapping[str, Path]) -> dict[str, float]:
     """Return how each output differs from the last one, which is theirs if it is there.
 
     The largest difference relative to the largest value; of audio in bfloat16 also the log-spectral
-    distance to the same engine's in float32.
+    distance to the same backend's in float32.
     """
     import numpy as np
     import torch

@@ -15,7 +15,11 @@ PYTHON = "{python}"
 
 
 def commands(
-    steps: list[list[str]], outputs: list[str], device: str, answer: str = ""
+    steps: list[list[str]],
+    outputs: list[str],
+    device: str,
+    answer: str = "",
+    needs: tuple[str, ...] = (),
 ) -> Callable[[], dict[str, Any]]:
     """Return what runs some commands one after the other.
 
@@ -24,7 +28,14 @@ def commands(
         outputs: Removed before, so that nothing is there already.
         device: Where a command is to compute is said in it.
         answer: To what they ask.
+        needs: Programs that they call, and without which they would wait for ever.
+
+    Raises:
+        RuntimeError: If one of these is not installed.
     """
+    for program in needs:
+        if shutil.which(program) is None:
+            raise RuntimeError(f"'{program}', which this needs, is not installed.")
     told = [[sys.executable if word == PYTHON else word for word in step] for step in steps]
 
     def run() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.comparison import Bench, Comparison, Side
 from benchmarks.inputs import RATE_HZ, SEED, V2_HOP
-from benchmarks.tasks.codec import PRECISIONS, engines
+from benchmarks.tasks.codec import PRECISIONS, backends
 
 ROW = "diffusion"
 DIARY = "the diary's, flattened"
@@ -38,7 +38,7 @@ def comparisons(bench: Bench) -> list[Comparison]:
         _part(DIARY, "diffusion:diary_steps", diary, DIARY_STEPS, 5),
     ]
     given = {"settings": [], "latent_size": UNET_LATENTS, "num_frames": long_frames}
-    choices = [(engine, precision) for engine in engines(bench) for precision in PRECISIONS]
+    choices = [(backend, precision) for backend in backends(bench) for precision in PRECISIONS]
     long = [_sampling(given, *choice) for choice in choices]
     if bench.upstream is not None:
         unet = _part("191 M U-Net", "diffusion:unet_steps", {}, UNET_STEPS, 1, is_upstream=True)
@@ -67,10 +67,10 @@ def _part(
     return Side(name, function, parameters, is_upstream, scale=steps / timed, is_counted=True)
 
 
-def _sampling(given: dict[str, Any], engine: str = "torch", precision: str = "float32") -> Side:
-    parameters = {**given, "num_steps": OUR_STEPS, "engine": engine, "precision": precision}
-    name = f"ours, {engine}, {precision}"
-    is_counted = engine == "torch"
+def _sampling(given: dict[str, Any], backend: str = "torch", precision: str = "float32") -> Side:
+    parameters = {**given, "num_steps": OUR_STEPS, "backend": backend, "precision": precision}
+    name = f"ours, {backend}, {precision}"
+    is_counted = backend == "torch"
     return Side(name, "diffusion:our_sampling", parameters, False, precision, is_counted=is_counted)
 
 
@@ -124,7 +124,7 @@ def our_sampling(
     latent_size: int,
     num_frames: int,
     num_steps: int,
-    engine: str,
+    backend: str,
     precision: str,
     device: str,
 ) -> Work:
@@ -132,7 +132,7 @@ def our_sampling(
     from diffwave.generate import generate
 
     model = our_model(settings, latent_size).to(device).eval()
-    model.accelerate(engine, precision)
+    model.accelerate(backend, precision)
 
     def run() -> Any:
         return generate(model, num_frames, [0], SEED, num_steps=num_steps).cpu().numpy()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import Bench, Comparison, Side
-from benchmarks.tasks.codec import PRECISIONS, engines
+from benchmarks.tasks.codec import PRECISIONS, backends
 from benchmarks.tasks.commands import PYTHON
 
 ROW = "generation"
@@ -28,14 +28,14 @@ def comparisons(bench: Bench) -> list[Comparison]:
             )
     duration_s, models = bench.size(60.0, 1.0), str(bench.models)
     given = {"models": models, "duration_s": duration_s, "out": str(bench.work / "generated.wav")}
-    choices = [(engine, precision) for engine in engines(bench) for precision in PRECISIONS]
+    choices = [(backend, precision) for backend in backends(bench) for precision in PRECISIONS]
     sides = [
         Side(
-            f"ours, {engine}, {precision}",
+            f"ours, {backend}, {precision}",
             "generation:generate",
-            {**given, "engine": engine, "precision": precision},
+            {**given, "backend": backend, "precision": precision},
         )
-        for engine, precision in choices
+        for backend, precision in choices
     ]
     code = f"from benchmarks.tasks.generation import load; load({models!r}, {bench.device!r})"
     start = {"steps": [[PYTHON, "-c", code]], "outputs": []}
@@ -49,7 +49,7 @@ def comparisons(bench: Bench) -> list[Comparison]:
 
 
 def load(
-    models: str, device: str, engine: str = "auto", precision: str = "float32"
+    models: str, device: str, backend: str = "auto", precision: str = "float32"
 ) -> tuple[Any, Any]:
     """Return diffusion run and codec, ready; by default as the commands open them."""
     import torch
@@ -59,20 +59,20 @@ def load(
 
     trained = open_run(Path(models) / "diffusion")
     trained.model.to(device)
-    trained.model.accelerate(engine, precision)
+    trained.model.accelerate(backend, precision)
     where, codec = torch.device(device), Path(models) / "codec"
-    return trained, load_codec(codec, where, engine=engine, precision=precision)
+    return trained, load_codec(codec, where, backend=backend, precision=precision)
 
 
 def generate(
-    models: str, duration_s: float, out: str, engine: str, precision: str, device: str
+    models: str, duration_s: float, out: str, backend: str, precision: str, device: str
 ) -> Callable[[], None]:
     """Return what generates as `diffwave.inference` and `rave decode` do by default."""
     from diffwave.editing import Sampling, generate_long
     from rave.audio import write_audio
     from rave.codec import DecoderNoise
 
-    trained, codec = load(models, device, engine, precision)
+    trained, codec = load(models, device, backend, precision)
     num_frames = round(duration_s * trained.header.frame_rate_hz)
 
     def run() -> None:

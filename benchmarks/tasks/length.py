@@ -45,7 +45,7 @@ def encode(minutes: float, codec: str, device: str) -> Callable[[], None]:
 
     from rave.codec import load_codec
 
-    opened = load_codec(Path(codec), torch.device(device), engine="auto")
+    opened = load_codec(Path(codec), torch.device(device), backend="auto")
 
     return _work(lambda length: opened.encode_blocks(inputs.blocks(60 * length)), minutes)
 
@@ -58,7 +58,7 @@ def decode(minutes: float, codec: str, device: str) -> Callable[[], None]:
     from benchmarks.tasks.codec import statistics
     from rave.codec import DecoderNoise, load_codec
 
-    opened = load_codec(Path(codec), torch.device(device), engine="auto")
+    opened = load_codec(Path(codec), torch.device(device), backend="auto")
     frames_per_minute = 60 * inputs.RATE_HZ / opened.format.hop_samples
     shape = (opened.format.latent_size, PATTERN_FRAMES)
     pattern = np.random.default_rng(inputs.SEED).standard_normal(shape).astype(np.float32)

@@ -24,7 +24,7 @@ def comparisons(bench: Bench) -> list[Comparison]:
         command = str(bench.upstream.with_name("rave"))
         step = [PYTHON, command, "preprocess", "--input_path", str(source), "--output_path", out]
         step += ["--channels", "1", "--sampling_rate", str(inputs.RATE_HZ)]
-        given = {"steps": [step], "outputs": [out]}
+        given = {"steps": [step], "outputs": [out], "needs": ["ffmpeg"]}
         sides.append(Side("acids-rave", "commands:commands", given, is_upstream=True))
     what = f"{count} files, {duration_s / 60:.1f} min"
     return [

@@ -114,7 +114,7 @@ class NoiseGenerator(nn.Module):
         if not self.overlaps:
             return self._block_by_block(blocks, response).reshape(noise.shape)
         size = self.block_steps + self.response_steps
-        # Padded by hand: not every engine's transform does.
+        # Padded by hand: not every backend's transform does.
         blocks = functional.pad(blocks, (0, self.response_steps))
         response = functional.pad(response, (0, self.block_steps))
         product = torch.fft.rfft(blocks) * torch.fft.rfft(response)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from rave.command import (
     Result,
+    add_backend,
     add_decoding,
     add_device,
-    add_engine,
     add_seed,
     add_weights,
+    backend_settings,
     command_parser,
-    engine_settings,
     open_codec,
 )
 
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace audio of other settings")
     add_weights(parser)
     add_device(parser)
-    add_engine(parser)
+    add_backend(parser)
     add_seed(parser)
     return parser
 
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> Result:
         "is_as_encoded": options.as_encoded,
         "is_codec_rate": options.codec_rate,
         **bend.settings,
-        **engine_settings(options),
+        **backend_settings(options),
     }
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
     remove_partials(folder)

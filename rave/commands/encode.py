@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from rave.command import (
     Result,
+    add_backend,
     add_device,
-    add_engine,
     add_seed,
     add_weights,
+    backend_settings,
     command_parser,
-    engine_settings,
     open_codec,
 )
 
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace latents of other settings")
     add_weights(parser)
     add_device(parser)
-    add_engine(parser)
+    add_backend(parser)
     add_seed(parser)
     return parser
 
@@ -92,7 +92,7 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
         "codec": codec.format.fingerprint,
         "contents": contents,
         "seed": seed,
-        **engine_settings(options),
+        **backend_settings(options),
     }
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
     remove_partials(folder)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rave.command import (
     Result,
+    add_backend,
     add_decoding,
     add_device,
-    add_engine,
     add_seed,
     add_weights,
     command_parser,
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add_decoding(parser)
     parser.add_argument("--force", action="store_true", help="replace what is in the way")
     add_device(parser)
-    add_engine(parser)
+    add_backend(parser)
     add_seed(parser)
     add_weights(parser)
     return parser

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rave.command import (
     Result,
+    add_backend,
     add_device,
-    add_engine,
     add_seed,
     add_weights,
     command_parser,
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace what the folder holds")
     add_weights(parser)
     add_device(parser)
-    add_engine(parser)
+    add_backend(parser)
     add_seed(parser)
     return parser
 

@@ -1,4 +1,4 @@
-"""Engines and precisions of a codec: the same latents and audio, faster or not."""
+"""Backends and precisions of a codec: the same latents and audio, faster or not."""
 
 import importlib.util
 import subprocess
@@ -11,8 +11,8 @@ from audio_files import sine, write
 from rave_models import SHORT, write_run
 
 from diffwave import inference
+from rave.backend import LARGE, accelerated, choose_backend
 from rave.codec import DecoderNoise, load_codec
-from rave.engine import LARGE, accelerated, choose_engine
 from rave.latents import LatentStatistics
 from rave.losses import log_spectral_distance_db
 
@@ -52,7 +52,7 @@ def there_and_back(codec, num_frames=37, window_frames=16):
 def test_openvino_gives_what_torch_gives(recipe, tmp_path):
     run = write_run(tmp_path / "run", *recipe)
     exact, found = (
-        there_and_back(load_codec(run, CPU, engine=engine)) for engine in ("torch", "openvino")
+        there_and_back(load_codec(run, CPU, backend=backend)) for backend in ("torch", "openvino")
     )
     for a, b in zip(exact, found, strict=True):
         assert np.abs(a).max() > 1e-4
@@ -62,7 +62,7 @@ def test_openvino_gives_what_torch_gives(recipe, tmp_path):
 @needs_openvino
 def test_openvino_tells_nobody():
     code = (
-        "import torch; from rave.engine import accelerated; "
+        "import torch; from rave.backend import accelerated; "
         "accelerated(torch.nn.Linear(1, 1), 'openvino', 'float32')(torch.ones(1, 1)); "
         "from openvino.tools.ovc import telemetry_utils; print(telemetry_utils.tm.__name__)"
     )
@@ -73,7 +73,7 @@ def test_openvino_tells_nobody():
 @needs_openvino
 def test_a_process_survives_signals_after_two_models_are_gone():
     code = (
-        "import signal, subprocess, torch; from rave.engine import accelerated\n"
+        "import signal, subprocess, torch; from rave.backend import accelerated\n"
         "one, two = (accelerated(torch.nn.Linear(1, 1), 'openvino', 'float32') for _ in range(2))\n"
         "one(torch.ones(1, 1)), two(torch.ones(1, 1))\n"
         "del one, two\n"
@@ -84,14 +84,14 @@ def test_a_process_survives_signals_after_two_models_are_gone():
     assert (told.returncode, told.stdout.strip()) == (0, "heard"), told.stderr
 
 
-@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=needs_openvino)])
-def test_bfloat16_is_near_and_not_the_same(engine, tmp_path):
+@pytest.mark.parametrize("backend", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_bfloat16_is_near_and_not_the_same(backend, tmp_path):
     run = write_run(tmp_path / "run", "v2", *SHORT)
     exact, found = (
-        there_and_back(load_codec(run, CPU, engine=engine, precision=precision), 200, 200)
+        there_and_back(load_codec(run, CPU, backend=backend, precision=precision), 200, 200)
         for precision in ("float32", "bfloat16")
     )
-    assert not np.array_equal(exact[1], found[1]) or engine == "openvino"  # not on every processor
+    assert not np.array_equal(exact[1], found[1]) or backend == "openvino"  # not on every processor
     assert np.abs(exact[0] - found[0]).max() < 0.03 * np.abs(exact[0]).max()
     pair = (torch.from_numpy(each[1])[None] for each in (exact, found))
     assert float(log_spectral_distance_db(*pair)) < 0.5
@@ -99,22 +99,22 @@ def test_bfloat16_is_near_and_not_the_same(engine, tmp_path):
 
 def test_auto_takes_openvino_for_large_codecs_on_a_cpu(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    assert choose_engine("auto", CPU, LARGE) == "openvino"
-    assert choose_engine("auto", CPU, LARGE - 1) == "torch"
-    assert choose_engine("auto", torch.device("cuda"), LARGE) == "torch"
-    assert choose_engine("openvino", CPU, 1) == "openvino"
+    assert choose_backend("auto", CPU, LARGE) == "openvino"
+    assert choose_backend("auto", CPU, LARGE - 1) == "torch"
+    assert choose_backend("auto", torch.device("cuda"), LARGE) == "torch"
+    assert choose_backend("openvino", CPU, 1) == "openvino"
     with pytest.raises(ValueError, match="the device is cuda"):
-        choose_engine("openvino", torch.device("cuda"), LARGE)
+        choose_backend("openvino", torch.device("cuda"), LARGE)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert choose_engine("auto", CPU, LARGE) == "torch"
+    assert choose_backend("auto", CPU, LARGE) == "torch"
     with pytest.raises(ValueError, match=r"-e '.\[fast\]'"):
-        choose_engine("openvino", CPU, LARGE)
+        choose_backend("openvino", CPU, LARGE)
 
 
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
-        ("--engine", "tape", "There is no engine 'tape'. Choose one of: auto, torch, openvino."),
+        ("--backend", "tape", "There is no backend 'tape'. Choose one of: auto, torch, openvino."),
         ("--precision", "int8", "There is no precision 'int8'. Choose one of: float32, bfloat16."),
     ],
 )
@@ -165,7 +165,7 @@ def test_generated_latents_hardly_depend_on_how_they_are_computed(instrument, tm
     exact = generated("exact")
     scale = exact.std()
     if HAS_OPENVINO:
-        assert np.abs(generated("openvino", "--engine", "openvino") - exact).max() < 1e-3 * scale
+        assert np.abs(generated("openvino", "--backend", "openvino") - exact).max() < 1e-3 * scale
     half = generated("half", "--precision", "bfloat16")
     assert not np.array_equal(half, exact)
     assert np.abs(half - exact).std() < 0.05 * scale
@@ -175,9 +175,9 @@ def test_generated_latents_hardly_depend_on_how_they_are_computed(instrument, tm
 def test_what_needs_gradients_is_computed_by_torch(instrument, tmp_path):
     _, run, _ = instrument
     given = next((run.parent / "latents").glob("*.npy"))
-    for engine in ("torch", "openvino"):
-        arguments = [run, tmp_path / engine, "--inpaint", given, "--count", "1"]
-        span = ["--from", "0.1", "--to", "0.2", "--steps", "5", "--engine", engine]
+    for backend in ("torch", "openvino"):
+        arguments = [run, tmp_path / backend, "--inpaint", given, "--count", "1"]
+        span = ["--from", "0.1", "--to", "0.2", "--steps", "5", "--backend", backend]
         assert inference.main([str(each) for each in [*arguments, *span]]) == 0
-    a, b = (np.load(next((tmp_path / engine).glob("*.npy"))) for engine in ("torch", "openvino"))
+    a, b = (np.load(next((tmp_path / backend).glob("*.npy"))) for backend in ("torch", "openvino"))
     assert np.abs(a - b).max() < 1e-2 * a.std()

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ENGINES = ("auto", "torch", "openvino")
+BACKENDS = ("auto", "torch", "openvino")
 PRECISIONS = ("float32", "bfloat16")
 LARGE = 10_000_000  # weights; v2 has 31 million, small 4
 
 
-def choose_engine(name: str, device: torch.device, num_weights: int) -> str:
-    """Return the engine that `--engine` names.
+def choose_backend(name: str, device: torch.device, num_weights: int) -> str:
+    """Return the backend that `--backend` names.
 
     Args:
         name: "auto" is OpenVINO where it is installed, for a model so large that the two seconds
@@ -29,33 +29,33 @@ def choose_engine(name: str, device: torch.device, num_weights: int) -> str:
         num_weights: Of the model.
 
     Raises:
-        ValueError: If there is no such engine here, or it cannot compute on the device.
+        ValueError: If there is no such backend here, or it cannot compute on the device.
     """
-    if name not in ENGINES:
-        raise ValueError(f"There is no engine '{name}'. Choose one of: {', '.join(ENGINES)}.")
+    if name not in BACKENDS:
+        raise ValueError(f"There is no backend '{name}'. Choose one of: {', '.join(BACKENDS)}.")
     is_installed = importlib.util.find_spec("openvino") is not None
     if name == "auto":
         is_worth_it = is_installed and device.type == "cpu" and num_weights >= LARGE
         return "openvino" if is_worth_it else "torch"
     if name == "openvino" and not is_installed:
         raise ValueError(
-            "The engine openvino is not installed. Install it with pip install -c constraints.txt "
+            "The backend openvino is not installed. Install it with pip install -c constraints.txt "
             "-e '.[fast]', or choose torch."
         )
     if name == "openvino" and device.type != "cpu":
         raise ValueError(
-            f"The engine openvino computes on the CPU, but the device is {device}. Choose the "
-            "engine torch, or --device cpu."
+            f"The backend openvino computes on the CPU, but the device is {device}. Choose the "
+            "backend torch, or --device cpu."
         )
     return name
 
 
-def accelerated(network: nn.Module, engine: str, precision: str) -> nn.Module:
+def accelerated(network: nn.Module, backend: str, precision: str) -> nn.Module:
     """Return a network that gives the same and is faster, for inference only.
 
     Args:
         network: Takes tensors (B, …, T) and returns one. Inputs that are None must always be.
-        engine: "torch" or "openvino".
+        backend: "torch" or "openvino".
         precision: "float32", or "bfloat16" for its convolutions and products.
 
     Raises:
@@ -65,7 +65,7 @@ def accelerated(network: nn.Module, engine: str, precision: str) -> nn.Module:
         raise ValueError(
             f"There is no precision '{precision}'. Choose one of: {', '.join(PRECISIONS)}."
         )
-    if engine == "openvino":
+    if backend == "openvino":
         return _OpenVino(network, precision)
     return network if precision == "float32" else _Bfloat16(network)
 
