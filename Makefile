@@ -1,6 +1,7 @@
 # make demo    new music with the models in the box, in under 2 minutes; leaves demo-output/report.html
 # make demo-train   the whole path, training included, on synthesized music, in under 10 minutes; demo-train-output/
 # make test    lint, types, import contracts, then the tests
+# make soak    what docs/reliability.md tells of, at full size: an hour
 # make lint    the same without the tests
 # make clean   removes what make installed and made: .venv, the demos' folders and caches
 #
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo demo-train test lint clean
+.PHONY: demo demo-train test soak lint clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python scripts/demo.py $(DEMO_OPTIONS)
@@ -21,6 +22,9 @@ demo-train: $(INSTALLED)
 
 test: lint
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+
+soak: $(INSTALLED)
+	$(BIN)/pytest --soak --capture no tests/test_kill.py tests/test_hostile.py tests/test_fuzz.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

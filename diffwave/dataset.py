@@ -259,12 +259,20 @@ class SegmentDataset(Dataset[Segment]):
 
     def __getitem__(self, index: int) -> Segment:
         """Return item `index`, any whole number from 0."""
+        clip, start = self._drawn(index)
+        return self.reader.segment(clip, start, self.num_frames, index)
+
+    def place(self, index: int) -> str:
+        """Return the file of an item, and its first frame there."""
+        clip, start = self._drawn(index)
+        return f"'{clip.file.path}' at frame {clip.start + start}"
+
+    def _drawn(self, index: int) -> tuple[Clip, int]:
         generator = np.random.default_rng([self.seed, index])
         position = generator.integers(self._ends[-1])
         clip = self.clips[int(np.searchsorted(self._ends, position, side="right"))]
         last_start = max(clip.num_frames - self.num_frames, 0)
-        start = int(generator.integers(last_start + 1))
-        return self.reader.segment(clip, start, self.num_frames, index)
+        return clip, int(generator.integers(last_start + 1))
 
 
 class FixedSegments(Dataset[Segment]):

@@ -165,6 +165,7 @@ def _generate(options: argparse.Namespace, watch: Watch | None) -> Result:
     from rave.device import choose_device
     from rave.latent_models import check_output, clear, write_header
     from rave.latents import read_latents
+    from rave.lock import sole_writer
 
     device = choose_device(options.device)
     count = 4 if options.count is None else options.count
@@ -205,14 +206,15 @@ def _generate(options: argparse.Namespace, watch: Watch | None) -> Result:
         is_short = task.num_frames <= sampling.windows.num_frames
         if task.kind in ("generate", "vary"):
             sampling.windows.check(options.sampler, task.num_frames)
-        clear(options.out)
-        num_frames = _write(options.out, task, sampling, BATCH_SIZE if is_short else 1, watch)
+        with sole_writer(options.out):
+            clear(options.out)
+            batch_size = BATCH_SIZE if is_short else 1
+            num_frames = _write(options.out, task, sampling, batch_size, watch)
+            write_header(options.out, num_frames, header, options.seed)
     items = [
         {"file": name, **compare(read_latents(options.out / name, header.latent_size), header)}
         for name in num_frames
     ]
-    write_header(options.out, num_frames, header, options.seed)
-
     for item in items:
         if item["warning"]:
             print(f"warning: {item['file']}: {item['warning']}", file=sys.stderr)

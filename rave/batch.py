@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,7 @@ def process_files(
             Raises `SkipFile`, or an `OSError` that names the source, where the source cannot be
             used; anything else stops the batch.
         output: The file that the work on a name leaves, which must still be there to count as done.
-        journal: Where finished items are recorded.
+        journal: Where finished items are recorded; closed when the batch ends.
         label: Verb for the progress bar.
 
     Returns:
@@ -74,7 +76,10 @@ def process_files(
     from tqdm import tqdm
 
     report = BatchReport()
-    with tqdm(total=len(sources), desc=label, unit="file", file=sys.stderr) as progress:
+    with (
+        closing(journal),
+        tqdm(total=len(sources), desc=label, unit="file", file=sys.stderr) as progress,
+    ):
         for name, source in sources.items():
             record = journal.get(name)
             try:
@@ -87,9 +92,23 @@ def process_files(
                     report.num_done += 1
                 report.records[name] = record
             except (SkipFile, OSError) as error:
-                if isinstance(error, OSError) and str(error.filename) != str(source):
-                    raise
-                report.skipped[name] = str(error)
-                progress.write(f"skipped {name}: {error}", file=sys.stderr)
+                reason = _reason(error, source)
+                report.skipped[name] = reason
+                progress.write(f"skipped {name}: {reason}", file=sys.stderr)
             progress.update()
     return report
+
+
+def _reason(error: SkipFile | OSError, source: Path) -> str:
+    """Return why a file is skipped.
+
+    Raises:
+        OSError: If it is not the file's fault.
+    """
+    if isinstance(error, SkipFile):
+        return str(error)
+    if error.errno == errno.ENAMETOOLONG:
+        return f"'{source.name}' has too long a name for what is made of it. Shorten it."
+    if str(error.filename) == str(source):
+        return f"'{source.name}' cannot be read ({error.strerror}). Mend or remove it."
+    raise error

@@ -187,6 +187,16 @@ class PreparedAudioDataset(_Crops, torch.utils.data.Dataset[Tensor]):
         """Return a crop, (C, crop_samples), in [-1, 1)."""
         if not 0 <= index < self._num_items:
             raise IndexError(f"item {index} of {self._num_items}")
+        generator, piece, start, ratio = self._drawn(index)
+        crop = self._read_crop(piece, start, ratio)
+        return torch.from_numpy(self.augmentations(crop, self.sample_rate_hz, generator))
+
+    def place(self, index: int) -> str:
+        """Return the file of a crop, and where in it the crop begins."""
+        _, piece, start, _ = self._drawn(index)
+        return f"'{piece.file.name}' at {(piece.start + start) / self.sample_rate_hz:.2f} s"
+
+    def _drawn(self, index: int) -> tuple[np.random.Generator, AudioRange, int, float]:
         generator = np.random.default_rng((self.seed, index))
         position = generator.integers(self._range_ends[-1])
         piece = self.ranges[int(np.searchsorted(self._range_ends, position, side="right"))]
@@ -194,8 +204,7 @@ class PreparedAudioDataset(_Crops, torch.utils.data.Dataset[Tensor]):
         ratio = 1.0 if pitch is None else pitch.draw(generator)
         num_samples = ceil(self.crop_samples * ratio)
         start = int(generator.integers(max(piece.num_samples - num_samples, 0) + 1))
-        crop = self._read_crop(piece, start, ratio)
-        return torch.from_numpy(self.augmentations(crop, self.sample_rate_hz, generator))
+        return generator, piece, start, ratio
 
 
 class PreparedCropsDataset(_Crops, torch.utils.data.Dataset[Tensor]):

@@ -14,6 +14,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from rave.lock import FolderLock
+
 T = TypeVar("T")
 
 PARTIAL_PREFIX = ".partial-"
@@ -205,7 +207,8 @@ class Journal:
     """An append-only record of finished items, one JSON line each, that survives any kill.
 
     The first line holds the settings of the work. A journal written under other settings is refused
-    unless `force` is set, in which case it is begun anew.
+    unless `force` is set, in which case it is begun anew. Until `close` no other run may write into
+    its folder.
 
     Args:
         path: The journal file; made by the first `add`.
@@ -214,6 +217,7 @@ class Journal:
 
     Raises:
         ValueError: If the journal was written under other settings; the message names both sides.
+            If another run is writing into its folder.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], *, force: bool = False) -> None:
@@ -221,8 +225,18 @@ class Journal:
         self._settings = json.loads(json.dumps(settings))
         self._records: dict[str, dict[str, Any]] = {}
         self._is_begun = False
-        if path.exists():
-            self._read(force)
+        self._lock = FolderLock(path.parent) if path.parent.exists() else None
+        try:
+            if path.exists():
+                self._read(force)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let others write into the folder."""
+        if self._lock is not None:
+            self._lock.release()
 
     def _read(self, force: bool) -> None:
         lines = self.path.read_text(errors="replace").splitlines()
@@ -262,6 +276,7 @@ class Journal:
         self._rewrite()
 
     def _rewrite(self) -> None:
+        self._lock = self._lock or FolderLock(self.path.parent)
         with atomic_write(self.path) as temporary:
             lines = [json.dumps({"settings": self._settings})]
             lines += [

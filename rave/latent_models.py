@@ -12,6 +12,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+from rave.files import remove_partials
 from rave.latents import GENERATED, HEADER_NAME, LatentFile, LatentHeader
 
 CLIPS = "generated_*.npy"
@@ -73,6 +74,7 @@ def check_output(folder: Path, is_forced: bool) -> None:
 
 def clear(folder: Path) -> None:
     """Remove what an earlier command generated in a folder."""
+    remove_partials(folder)
     (folder / HEADER_NAME).unlink(missing_ok=True)  # a header must not outlive its latents
     for path in folder.glob(CLIPS):
         path.unlink()

@@ -288,7 +288,7 @@ def open_array(path: Path) -> NDArray[Any]:
     try:
         with np.errstate(over="raise"):  # of a size that no file has
             array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, ArithmeticError) as error:
+    except Exception as error:  # numpy raises many types for a damaged header
         raise ValueError(str(error)) from error
     return array
 

@@ -33,7 +33,8 @@ from tqdm import tqdm
 
 from rave.checkpoint import BEST, CHECKPOINTS, LAST, finished_steps, last_checkpoint, packed
 from rave.device import choose_device
-from rave.files import atomic_write
+from rave.files import atomic_write, remove_partials
+from rave.lock import sole_writer
 
 SAVE_EVERY_S = 180.0
 
@@ -55,8 +56,12 @@ class StepBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         step = self.start_step
         while True:
-            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))
+            yield list(self.items(step))
             step += 1
+
+    def items(self, step: int) -> range:
+        """Return the items of a step's batch; the first step is 0."""
+        return range(step * self.batch_size, (step + 1) * self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,13 @@ def fit(
         ValueError: If the loss is not finite any more, or the last checkpoint cannot be read.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the step is finished and saved.
     """
-    start_step = finished_steps(run_folder)
-    if start_step >= max_steps:
-        return
     keeper = _Keeper(run_folder / CHECKPOINTS, monitor, validate_every_steps, max_steps)
     processor = choose_device(device)
-    with _quiet_lightning():
+    with sole_writer(run_folder), _quiet_lightning():
+        remove_partials(run_folder)
+        start_step = finished_steps(run_folder)
+        if start_step >= max_steps:
+            return
         trainer = Trainer(
             accelerator=processor.type,
             devices=1 if processor.index is None else [processor.index],
@@ -241,16 +247,18 @@ class _Keeper(Callback):
 
 
 class _FiniteLoss(Callback):
-    """Stop before a loss or a weight that is not finite reaches a checkpoint."""
+    """Stop before a loss or weight that is not finite reaches a checkpoint; name the batch."""
 
     def __init__(self, check_every_steps: int) -> None:
         self._check_every_steps = check_every_steps
-        self._loss: torch.Tensor | None = None
+        self._losses: dict[int, torch.Tensor] = {}  # of the steps since the last check
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if loss is not None:
+            self._losses[trainer.global_step] = loss.detach()
         if trainer.global_step % self._check_every_steps == 0:
             self._check(trainer)
 
@@ -265,17 +273,32 @@ class _FiniteLoss(Callback):
 
     def _check_weights(self, trainer: Trainer, system: LightningModule) -> None:
         if not all(torch.isfinite(weight).all() for weight in system.parameters()):
-            raise _not_finite("A weight became NaN or infinite", trainer)  # its gradient did
+            raise _not_finite(f"A weight became NaN or infinite by step {trainer.global_step}")
 
     def _check(self, trainer: Trainer) -> None:
-        if self._loss is not None and not torch.isfinite(self._loss).all():
-            raise _not_finite(f"The loss became {float(self._loss)}", trainer)
+        losses = dict(self._losses)
+        self._losses.clear()
+        if not losses or torch.stack(list(losses.values())).isfinite().all():
+            return
+        step = next(step for step, loss in losses.items() if not loss.isfinite())
+        places = _places(trainer.train_dataloader, step)
+        raise _not_finite(f"The loss became {float(losses[step])} at step {step}{places}")
 
 
-def _not_finite(what: str, trainer: Trainer) -> ValueError:
+def _places(loader: Any, step: int) -> str:
+    """Return where the items of the batch of a step are from, if the dataset can tell."""
+    batches, place = loader.batch_sampler, getattr(loader.dataset, "place", None)
+    if not isinstance(batches, StepBatches) or place is None:
+        return ""
+    names = [place(index) for index in batches.items(step - 1)]
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f", on {', '.join(names[:8])}{more}"
+
+
+def _not_finite(what: str) -> ValueError:
     return ValueError(
-        f"{what} by step {trainer.global_step}, so training stopped; the last checkpoint is from "
-        "before. Start a new run with a lower LEARNING_RATE."
+        f"{what}, so training stopped; the last checkpoint is from before. Start a new run with a "
+        "lower LEARNING_RATE."
     )
 
 

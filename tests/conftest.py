@@ -8,6 +8,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="the full sizes of docs/reliability.md")
+
+
+@pytest.fixture(scope="session")
+def is_soak(request):
+    """Whether tests of reliability run at full size, as `make soak` does."""
+    return request.config.getoption("--soak")
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """A RAVE run of a few steps whose latents say something: 22.05 kHz, mono, hop 64, 4 latents."""

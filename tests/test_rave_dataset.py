@@ -103,6 +103,16 @@ def test_an_incomplete_folder_is_refused(tmp_path):
 # Random crops
 
 
+def test_a_crop_tells_where_it_is_from(tmp_path):
+    dataset = PreparedAudioDataset(prepare(tmp_path, [990, 900]), 20, 50)
+    places = set()
+    for index in range(50):
+        number, start = divmod(integers(dataset[index])[0][0], 1000)
+        assert dataset.place(index) == f"'{number}.wav' at {start / 44100:.2f} s"
+        places.add(dataset.place(index))
+    assert len(places) > 4
+
+
 def test_every_crop_is_a_piece_of_one_file(tmp_path):
     dataset = PreparedAudioDataset(prepare(tmp_path, [100, 50], num_channels=2), 20, 50)
     assert (dataset.sample_rate_hz, dataset.num_channels, len(dataset)) == (44100, 2, 50)

@@ -1,5 +1,7 @@
 import errno
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,7 @@ from rave.files import (
     remove_partials,
     write_json,
 )
+from rave.lock import FolderLock
 
 
 def names(folder):
@@ -81,6 +84,7 @@ def test_journal_remembers(tmp_path):
     for name in ("a", "b ü\n"):
         journal.add(name, {"num_samples": 1})
     journal.add("a", {"num_samples": 2})
+    journal.close()
     again = Journal(path, {"hop": 2048})
     assert again.names == ["a", "b ü\n"]
     assert again.get("a") == {"num_samples": 2}
@@ -91,15 +95,18 @@ def test_journal_survives_a_kill_after_any_byte(tmp_path):
     journal = Journal(path, {"hop": 2048})
     journal.add("a", {"num_samples": 1})
     journal.add("b", {"num_samples": 2})
+    journal.close()
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
         again = Journal(path, {"hop": 2048})
         assert again.get("b") in (None, {"num_samples": 2})
         again.add("c", {"num_samples": 3})
+        again.close()
         last = Journal(path, {"hop": 2048})
         assert last.names == [*again.names]
         assert last.get("c") == {"num_samples": 3}
+        last.close()
 
 
 def test_journal_refuses_other_settings_unless_forced(tmp_path):
@@ -119,6 +126,31 @@ def test_damaged_journal_is_named_with_the_line(tmp_path, damage):
     path.write_bytes(path.read_bytes() + damage + b"\n" + b'{"name": "b", "record": {}}\n')
     with pytest.raises(ValueError, match="damaged at line 3"):
         Journal(path, {})
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path):
+    first = Journal(tmp_path / "out" / "journal", {})
+    first.add("a", {})
+    for path in ("journal", "another"):
+        with pytest.raises(ValueError, match=r"Another run is writing into '.*out'\. Wait"):
+            Journal(tmp_path / "out" / path, {})
+    first.close()
+    assert Journal(tmp_path / "out" / "journal", {}).names == ["a"]
+
+
+def test_a_writer_that_was_killed_holds_nothing(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from rave.lock import FolderLock\n"
+        "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="Another run is writing"):
+            FolderLock(tmp_path)
+        writer.kill()
+    FolderLock(tmp_path).release()
+    assert list(tmp_path.iterdir()) == []
 
 
 # process_files

@@ -159,7 +159,7 @@ def test_the_seed_makes_the_run(prepared, tmp_path):
 def test_an_impossible_learning_rate_ends_with_one_sentence(prepared, tmp_path, capsys):
     assert train(prepared, tmp_path / "run", "LEARNING_RATE=1e10") == 2
     assert re.search(
-        r"The loss became (nan|inf) by step \d+, .*lower LEARNING_RATE\.$", error_of(capsys)
+        r"The loss became (nan|inf) at step \d+, .*lower LEARNING_RATE\.$", error_of(capsys)
     )
     assert not last_checkpoint(tmp_path / "run").exists()
 
@@ -174,7 +174,11 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
 
     monkeypatch.setattr(RaveSystem, "_generator_loss", poisoned)
     assert train(prepared, tmp_path / "run") == 2
-    assert "the last checkpoint is from before" in error_of(capsys)
+    error = error_of(capsys)
+    assert "the last checkpoint is from before" in error
+    assert re.search(
+        r"nan at step 6, on '\d\.wav' at \d\.\d\d s, '\d\.wav' at \d\.\d\d s, so", error
+    )
     state = checkpoint(tmp_path / "run")
     assert state["global_step"] == 4
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())

@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> Result:
     from rave.device import choose_device
     from rave.latent_models import check_output, clear, clip_name, write_header
     from rave.latents import write_latents
+    from rave.lock import sole_writer
     from rave.upstream.run import is_run
 
     device = choose_device(options.device)
@@ -75,13 +76,14 @@ def run(options: argparse.Namespace) -> Result:
     total = num_frames + model.latent_size - 1
     with tqdm(desc="sample", total=total, unit="frame", file=sys.stderr) as bar:
         latents = model.sample(num_frames, seeds, options.temperature, bar.update).cpu().numpy()
-    clear(options.out)
-    names = [clip_name(index) for index in range(options.count)]
-    for name, clip in zip(names, latents, strict=True):
-        write_latents(options.out / name, [clip], header.latent_size)
     if not header.statistics.num_frames:
         header = replace(header, statistics=_statistics(latents))
-    write_header(options.out, dict.fromkeys(names, num_frames), header, options.seed)
+    names = [clip_name(index) for index in range(options.count)]
+    with sole_writer(options.out):
+        clear(options.out)
+        for name, clip in zip(names, latents, strict=True):
+            write_latents(options.out / name, [clip], header.latent_size)
+        write_header(options.out, dict.fromkeys(names, num_frames), header, options.seed)
     duration_s = num_frames / header.frame_rate_hz
     figures = {
         "folder": str(options.out),

@@ -1,0 +1,165 @@
+"""Whatever bytes are in a file, a reader returns or raises what its documentation says.
+
+In CI a few hundred edits of good files, always the same ones; `pytest --soak tests/test_fuzz.py`
+makes thousands, others each time.
+"""
+
+import shutil
+import warnings
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+from audio_files import noise, write, write_with_av
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rave_models import write_run
+from strangers import diffusion_run, latents_of
+from upstream_runs import write_upstream_run
+
+from diffwave.run import TrainingData, open_run
+from rave import experiment
+from rave.audio import AudioStream
+from rave.audio_formats import AudioError
+from rave.audio_store import open_audio
+from rave.checkpoint import last_checkpoint, read_checkpoint
+from rave.codec import load_model
+from rave.files import Journal
+from rave.gin_text import read_bindings
+from rave.latents import LatentHeader, read_latents
+from rave.upstream.config import Config
+
+EXAMPLES, SOAK_EXAMPLES = 60, 5000
+# Where, how many bytes are taken out, and what is put there.
+EDIT = st.tuples(st.floats(0, 1), st.integers(0, 12), st.binary(max_size=12))
+
+
+def edited(content: bytes, edits) -> bytes:
+    for place, num_removed, put in edits:
+        start = int(place * len(content))
+        content = content[:start] + put + content[start + num_removed :]
+    return content
+
+
+def fuzz(path: Path, read, documented, is_soak, edit=EDIT):
+    """Read a file after many edits of it; anything but what is documented fails."""
+    content = path.read_bytes()
+    num_read, num_refused = count(), count()
+
+    def check(edits):
+        path.write_bytes(edited(content, edits))
+        try:
+            read()
+            next(num_read)
+        except documented as error:
+            assert str(error)
+            next(num_refused)
+
+    quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    examples = SOAK_EXAMPLES if is_soak else EXAMPLES
+    limits = settings(
+        max_examples=examples, deadline=None, derandomize=not is_soak, suppress_health_check=quiet
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limits(given(st.lists(edit, min_size=1, max_size=4))(check))()
+    print(f"{path.name}: {next(num_read)} read, {next(num_refused)} refused")
+
+
+@pytest.mark.parametrize(
+    "suffix", [".wav", ".flac", ".ogg", ".aiff", ".mp3", ".m4a", ".w64", ".au"]
+)
+def test_audio(suffix, tmp_path, is_soak):
+    path = tmp_path / f"a{suffix}"
+    if suffix in (".mp3", ".m4a"):
+        write_with_av(path, noise(9000), 22050, {".mp3": "libmp3lame", ".m4a": "aac"}[suffix])
+    else:
+        write(path, noise(3000), 22050)
+
+    def read():
+        for number, block in enumerate(AudioStream(path, 16000, 1)):
+            assert np.isfinite(block).all()
+            if number == 20:
+                break
+
+    fuzz(path, read, AudioError, is_soak)
+
+
+def test_latents(tmp_path, is_soak):
+    folder = tmp_path / "latents"
+    size = latents_of(folder).latent_size
+    path = folder / "a.npy"
+    fuzz(path, lambda: np.asarray(read_latents(path, size)).sum(), ValueError, is_soak)
+
+
+def test_the_header_of_latents(tmp_path, is_soak):
+    folder = tmp_path / "latents"
+    latents_of(folder)
+    fuzz(folder / "latents.json", lambda: LatentHeader.read(folder), ValueError, is_soak)
+
+
+def test_the_header_of_prepared_audio(run, tmp_path, is_soak):
+    folder = shutil.copytree(run.parent / "prepared", tmp_path / "prepared")
+    header = next(folder.glob("*.json"))
+
+    def read():
+        store = open_audio(folder)
+        for file in store.files:
+            store.check(file)
+            store.read(file, 0, 1)
+
+    fuzz(header, read, ValueError, is_soak)
+
+
+def test_a_journal(tmp_path, is_soak):
+    path = tmp_path / "out" / ".journal.jsonl"
+    journal = Journal(path, {"seed": 0})
+    for name in ("a", "b/c"):
+        journal.add(name, {"path": f"{name}.npy", "num_frames": 3})
+    journal.close()
+
+    def read():
+        journal = Journal(path, {"seed": 0})
+        journal.close()
+        assert all(".." not in name for name in journal.names)
+
+    fuzz(path, read, ValueError, is_soak)
+
+
+def test_a_checkpoint(tmp_path, is_soak):
+    path = last_checkpoint(write_run(tmp_path / "run"))
+    fuzz(path, lambda: read_checkpoint(path), ValueError, is_soak)
+
+
+@pytest.mark.parametrize("name", ["model.gin", "config.gin", "checkpoints/last.ckpt"])
+def test_a_run_of_an_autoencoder(name, tmp_path, is_soak):
+    run = write_run(tmp_path / "run")
+    fuzz(run / name, lambda: load_model(run), ValueError, is_soak)
+
+
+@pytest.mark.parametrize("name", ["model.gin", "latents.json", "checkpoints/last.ckpt"])
+def test_a_diffusion_run(name, tmp_path, is_soak):
+    run = diffusion_run(tmp_path / "run")
+    fuzz(run / name, lambda: open_run(run), ValueError, is_soak)
+
+
+def test_where_a_run_was_trained(tmp_path, is_soak):
+    TrainingData(tmp_path, tmp_path, None).write(tmp_path)
+    fuzz(tmp_path / "data.json", lambda: TrainingData.read(tmp_path), ValueError, is_soak)
+
+
+def test_a_recipe(tmp_path, is_soak):
+    shipped = Path(experiment.__file__).parent / "configs" / "recipes" / "tiny.gin"
+    path = shutil.copy(shipped, tmp_path / "recipe.gin")
+
+    def read():
+        experiment.parse_recipe("rave", str(path))
+        experiment.build_model()
+
+    fuzz(Path(path), read, ValueError, is_soak)
+
+
+def test_the_configuration_of_acids_rave(tmp_path, is_soak):
+    path = write_upstream_run(tmp_path / "run") / "config.gin"
+    fuzz(path, lambda: (read_bindings(path), Config(path)), ValueError, is_soak)

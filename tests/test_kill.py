@@ -1,0 +1,80 @@
+"""Commands that are killed at random moments end as if they had not been.
+
+`pytest --soak tests/test_kill.py` kills each 50 times.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from audio_files import noise, write
+from diffwave_data import settings
+from rave_runs import RATE_HZ, TINY, prepare
+
+from rave.main_cli import main
+
+KILLS, SOAK_KILLS = 4, 50
+
+
+@pytest.fixture(scope="module")
+def material(run, tmp_path_factory):
+    """Recordings, what is made of them, and a diffusion run."""
+    from diffwave import train
+
+    folder = tmp_path_factory.mktemp("material")
+    for number in range(24):
+        audio = noise(RATE_HZ * (2 + number % 5), seed=number)
+        write(folder / "audio" / f"{number:02d}.wav", audio, RATE_HZ)
+    assert main(["encode", str(run), str(folder / "audio"), str(folder / "latents")]) == 0
+    prepare(folder)
+    diffusion = ["--out", str(folder / "diffusion"), "--config", "tiny", *settings()]
+    assert train.main([str(folder / "latents"), *diffusion]) == 0
+    (folder / "run").symlink_to(run)
+    return folder
+
+
+def sets(*values):
+    return [part for value in values for part in ("--set", value)]
+
+
+# Each is given in an empty folder; {} is where the material lies.
+COMMANDS = {
+    "preprocess": ("rave.main_cli preprocess {}/audio prepared --sample-rate 16000", []),
+    "encode": ("rave.main_cli encode {}/run {}/audio latents --sample", []),
+    "decode": ("rave.main_cli decode {}/run {}/latents audio", []),
+    "train": (
+        "rave.main_cli train v2 --data {}/prepared --out run --device cpu",
+        sets(*TINY, "MAX_STEPS=24", "PHASE_1_STEPS=12", "VALIDATE_EVERY_STEPS=3"),
+    ),
+    "diffwave.train": (
+        "diffwave.train {}/latents --out run --device cpu --config tiny",
+        settings("MAX_STEPS=60", "VALIDATE_EVERY=5"),
+    ),
+    "diffwave.inference": ("diffwave.inference {}/diffusion latents --count 40 --steps 20", []),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_killed_and_given_again_ends_as_if_it_had_not_been(
+    name, material, tmp_path, is_soak
+):
+    command, options = COMMANDS[name]
+    words = [*command.replace("{}", str(material)).split(), *options]
+    kills = SOAK_KILLS if is_soak else KILLS
+    program = [sys.executable, str(Path(__file__).with_name("killing.py"))]
+    given = [*program, str(tmp_path), str(kills), "0", *words]
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        given, capture_output=True, text=True, check=False, env=os.environ | one_thread
+    )
+    log = tmp_path / "log.txt"
+    told = log.read_text()[-2000:] if log.exists() else ""
+    assert done.returncode == 0, f"{done.stderr}\n{told}"
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(json.dumps({"command": name, **found}))
+    assert found["differing"] == []
+    assert len(found["moments_s"]) == kills
+    assert found["num_files"] > 1
