@@ -3,6 +3,7 @@
 `pytest --soak tests/test_kill.py` kills each 50 times.
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from audio_files import noise, write
 from diffwave_data import settings
 from rave_runs import RATE_HZ, TINY, prepare
 
+from rave.lock import sole_writer
 from rave.main_cli import main
 
 KILLS, SOAK_KILLS = 4, 50
@@ -34,6 +36,16 @@ def material(run, tmp_path_factory):
     assert train.main([str(folder / "latents"), *diffusion]) == 0
     (folder / "run").symlink_to(run)
     return folder
+
+
+OUTPUTS = {
+    "preprocess": "prepared",
+    "encode": "latents",
+    "decode": "audio",
+    "train": "run",
+    "diffwave.train": "run",
+    "diffwave.inference": "latents",
+}
 
 
 def sets(*values):
@@ -57,18 +69,22 @@ COMMANDS = {
 }
 
 
+def given(name, material):
+    """Return the module and the arguments of a command."""
+    command, options = COMMANDS[name]
+    return [*command.replace("{}", str(material)).split(), *options]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_is_killed_and_given_again_ends_as_if_it_had_not_been(
     name, material, tmp_path, is_soak
 ):
-    command, options = COMMANDS[name]
-    words = [*command.replace("{}", str(material)).split(), *options]
     kills = SOAK_KILLS if is_soak else KILLS
     program = [sys.executable, str(Path(__file__).with_name("killing.py"))]
-    given = [*program, str(tmp_path), str(kills), "0", *words]
+    command = [*program, str(tmp_path), str(kills), "0", *given(name, material)]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
-        given, capture_output=True, text=True, check=False, env=os.environ | one_thread
+        command, capture_output=True, text=True, check=False, env=os.environ | one_thread
     )
     log = tmp_path / "log.txt"
     told = log.read_text()[-2000:] if log.exists() else ""
@@ -78,3 +94,16 @@ def test_what_is_killed_and_given_again_ends_as_if_it_had_not_been(
     assert found["differing"] == []
     assert len(found["moments_s"]) == kills
     assert found["num_files"] > 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_second_run_into_a_folder_is_refused(name, material, tmp_path, monkeypatch, capsys):
+    module, *arguments = given(name, material)
+    monkeypatch.chdir(tmp_path)
+    with sole_writer(Path(OUTPUTS[name])):
+        assert importlib.import_module(module).main(arguments) == 2
+    told = capsys.readouterr().err
+    assert f"error: Another run is writing into '{OUTPUTS[name]}'. Wait" in told
+    assert not list(Path(OUTPUTS[name]).rglob("*.npy"))
+    assert not list(Path(OUTPUTS[name]).rglob("*.ckpt"))
+    assert importlib.import_module(module).main(arguments) == 0
