@@ -40,13 +40,20 @@ def prepare(folder: Path, num_channels: int = 1) -> Path:
     return folder / "prepared"
 
 
+def train_words(
+    prepared: Path, out: Path, *settings: str, options: tuple[str, ...] = (), recipe: str = "v2"
+) -> list[str]:
+    """Return the arguments of a `rave train` with very small sizes."""
+    sets = [part for setting in (*TINY, *settings) for part in ("--set", setting)]
+    where = ["--data", str(prepared), "--out", str(out), "--device", "cpu"]
+    return ["train", recipe, *where, *sets, *options]
+
+
 def train(
     prepared: Path, out: Path, *settings: str, options: tuple[str, ...] = (), recipe: str = "v2"
 ) -> int:
     """Run `rave train` with very small sizes, and return its exit code."""
-    sets = [part for setting in (*TINY, *settings) for part in ("--set", setting)]
-    where = ["--data", str(prepared), "--out", str(out), "--device", "cpu"]
-    return main(["train", recipe, *where, *sets, *options])
+    return main(train_words(prepared, out, *settings, options=options, recipe=recipe))
 
 
 def checkpoint(run: Path) -> dict:

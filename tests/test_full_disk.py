@@ -3,29 +3,36 @@
 The limit is the operating system's own, so that libraries fail as they do on a full disk.
 """
 
+import importlib
 import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from audio_files import write
+from rave_runs import checkpoint, train, train_words
+
+from rave.checkpoint import last_checkpoint
+from rave.main_cli import main
 
 LIMIT_BYTES = 4096
-PROGRAM = f"""
+CHECKPOINT_LIMIT_BYTES = 100_000  # curves are smaller, checkpoints larger
+PROGRAM = """
 import resource, runpy, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, ({LIMIT_BYTES}, {LIMIT_BYTES}))
-sys.argv = sys.argv[1:]
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sys.argv = sys.argv[2:]
 runpy.run_module(sys.argv[0], run_name="__main__")
 """
 
 
 @pytest.fixture(scope="module")
 def material(run, tmp_path_factory):
-    from rave.main_cli import main
-
     folder = tmp_path_factory.mktemp("material")
     for seed in (0, 1):
         noise = 0.1 * np.random.default_rng(seed).standard_normal((1, 66150))
@@ -44,18 +51,28 @@ COMMANDS = {
 }
 
 
-@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="this system has no such limit")
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_full_disk_ends_in_one_sentence_and_leaves_nothing_half_written(name, material):
-    out = f"out_{name}"
-    (material / out).mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *COMMANDS[name].format(out=out).split()],
-        cwd=material,
+def limited(folder, limit_bytes, *words):
+    """Run a command in a folder, where no file may be larger."""
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(limit_bytes), *words],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+needs_limit = pytest.mark.skipif(
+    not hasattr(resource, "RLIMIT_FSIZE"), reason="this system has no such limit"
+)
+
+
+@needs_limit
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_full_disk_ends_in_one_sentence_and_leaves_nothing_half_written(name, material):
+    out = f"out_{name}"
+    (material / out).mkdir()
+    done = limited(material, LIMIT_BYTES, *COMMANDS[name].format(out=out).split())
     assert done.returncode == 2, done.stderr
     error = done.stderr.splitlines()[-1]
     assert ": error: " in error
@@ -65,3 +82,37 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_nothing_half_written(name, 
     assert all(path.name.startswith(".") and path.suffix == ".jsonl" for path in left), left
     for journal in left:  # whole lines only
         assert all(json.loads(line) for line in journal.read_text().splitlines())
+
+
+@needs_limit
+def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on_from_it(run, tmp_path):
+    prepared, out = run.parent / "prepared", tmp_path / "run"
+    assert train(prepared, out, "MAX_STEPS=4") == 0
+    before = last_checkpoint(out).read_bytes()
+    assert len(before) > CHECKPOINT_LIMIT_BYTES
+    words = train_words(prepared, out)
+    done = limited(tmp_path, CHECKPOINT_LIMIT_BYTES, "rave.main_cli", *words)
+    assert done.returncode == 2, done.stderr
+    assert "error: File too large" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert last_checkpoint(out).read_bytes() == before
+    assert main(words) == 0
+    undisturbed = tmp_path / "undisturbed"
+    assert train(prepared, undisturbed) == 0
+    found, wanted = checkpoint(out)["state_dict"], checkpoint(undisturbed)["state_dict"]
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="this system has no /sys")
+@pytest.mark.parametrize("name", [*COMMANDS, "train"])
+def test_a_folder_that_cannot_be_made_is_one_sentence(name, material, run, monkeypatch, capsys):
+    out = "/sys/rave-diffwave"  # not even root may
+    monkeypatch.chdir(material)
+    words = ["rave.main_cli", *train_words(run.parent / "prepared", Path(out))]
+    if name != "train":
+        words = COMMANDS[name].format(out=out).split()
+    capsys.readouterr()
+    assert importlib.import_module(words[0]).main(words[1:]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert ": error: " in error
+    assert "('/sys/rave-diffwave" in error
