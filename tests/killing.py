@@ -86,7 +86,7 @@ def check_whole(folder: Path) -> None:
             open_whole(path)
 
 
-def differences(one: Any, other: Any, place: str) -> list[str]:
+def differences(one: Any, other: Any, place: str = "") -> list[str]:
     """Return where two contents differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         if list(one) != list(other):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffwave_data import autoregression, settings, write_latent_folder
+from killing import differences
 from pytorch_lightning import Callback, Trainer
 
 import rave.trainer
@@ -39,19 +40,6 @@ def latents(tmp_path: Path) -> Path:
     }
     write_latent_folder(tmp_path / "latents", arrays)
     return tmp_path / "latents"
-
-
-def differences(one: Any, other: Any, place: str = "") -> list[str]:
-    """Return where two checkpoints differ."""
-    if isinstance(one, dict):
-        if one.keys() != other.keys():
-            return [place]
-        return [d for key in one for d in differences(one[key], other[key], f"{place}/{key}")]
-    if isinstance(one, list | tuple):
-        pairs = zip(one, other, strict=True)
-        return [d for i, pair in enumerate(pairs) for d in differences(*pair, f"{place}/{i}")]
-    same = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
-    return [] if same else [place]
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

@@ -75,6 +75,7 @@ def given(name, material):
     return [*command.replace("{}", str(material)).split(), *options]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere libraries do not survive a fork")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_is_killed_and_given_again_ends_as_if_it_had_not_been(
     name, material, tmp_path, is_soak

@@ -24,8 +24,7 @@ def comparisons(bench: Bench) -> list[Comparison]:
     for what in WHAT:
         for minutes in bench.size(MINUTES, QUICK_MINUTES):
             given = {"minutes": minutes, "codec": codec}
-            function = "length:sample" if what == "sample" else f"length:{what}"
-            sides = [Side("ours", function, given)]
+            sides = [Side("ours", f"length:{what}", given)]
             name = f"{what} {minutes:g} min"
             for threads in bench.threads[-1:]:
                 found.append(
