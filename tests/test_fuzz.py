@@ -132,7 +132,14 @@ def test_a_checkpoint(tmp_path, is_soak):
     fuzz(path, lambda: read_checkpoint(path), ValueError, is_soak)
 
 
-@pytest.mark.parametrize("name", ["model.gin", "config.gin", "checkpoints/last.ckpt"])
+def test_the_settings_that_a_run_was_begun_with(tmp_path, is_soak):
+    run = write_run(tmp_path / "run")
+    model, config = ((run / name).read_text() for name in ("model.gin", "config.gin"))
+    path = run / "config.gin"
+    fuzz(path, lambda: experiment.save_run(run, "rave", model, config), ValueError, is_soak)
+
+
+@pytest.mark.parametrize("name", ["model.gin", "checkpoints/last.ckpt"])
 def test_a_run_of_an_autoencoder(name, tmp_path, is_soak):
     run = write_run(tmp_path / "run")
     fuzz(run / name, lambda: load_model(run), ValueError, is_soak)
