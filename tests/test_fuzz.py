@@ -158,13 +158,8 @@ def test_where_a_run_was_trained(tmp_path, is_soak):
 
 def test_a_recipe(tmp_path, is_soak):
     shipped = Path(experiment.__file__).parent / "configs" / "recipes" / "tiny.gin"
-    path = shutil.copy(shipped, tmp_path / "recipe.gin")
-
-    def read():
-        experiment.parse_recipe("rave", str(path))
-        experiment.build_model()
-
-    fuzz(Path(path), read, ValueError, is_soak)
+    path = Path(shutil.copy(shipped, tmp_path / "recipe.gin"))
+    fuzz(path, lambda: experiment.parse_recipe("rave", str(path)), ValueError, is_soak)
 
 
 def test_the_configuration_of_acids_rave(tmp_path, is_soak):
