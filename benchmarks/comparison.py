@@ -129,13 +129,11 @@ class Outcome:
         comparison: It.
         sides: In its order.
         differences: Of outputs, by name.
-        error: Why there is nothing.
     """
 
     comparison: Comparison
     sides: list[Measured] = field(default_factory=list)
     differences: dict[str, float] = field(default_factory=dict)
-    error: str = ""
 
     def record(self, limits: Mapping[tuple[str, int], float]) -> dict[str, Any]:
         """Return it as JSON has it.
@@ -160,7 +158,7 @@ class Outcome:
             sides.append(entry)
         what = {name: getattr(given, name) for name in ("row", "what", "threads", "size")}
         unit = {"amount": given.amount, "unit": given.unit}
-        found = {"ratios": self.ratios(), "differences": self.differences, "error": self.error}
+        found = {"ratios": self.ratios(), "differences": self.differences}
         return {**what, **unit, "sides": sides, **found}
 
     def ratios(self) -> list[dict[str, Any]]:

@@ -20,8 +20,6 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     for record in records:
         lines += [_line(record, side) for side in record["sides"]]
         where = f"{record['row']}, {record['what']}"
-        if record["error"]:
-            notes.append(f"- {where}: {record['error']}")
         for name, value in record["differences"].items():
             notes.append(f"- {where}, {record['threads']} threads, {name}: {value:.1e}")
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)

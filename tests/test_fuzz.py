@@ -6,7 +6,7 @@ makes thousands, others each time.
 
 import shutil
 import warnings
-from itertools import count
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -45,16 +45,16 @@ def edited(content: bytes, edits) -> bytes:
 def fuzz(path: Path, read, documented, is_soak, edit=EDIT):
     """Read a file after many edits of it; anything but what is documented fails."""
     content = path.read_bytes()
-    num_read, num_refused = count(), count()
+    outcomes = Counter()
 
     def check(edits):
         path.write_bytes(edited(content, edits))
         try:
             read()
-            next(num_read)
+            outcomes["read"] += 1
         except documented as error:
             assert str(error)
-            next(num_refused)
+            outcomes["refused"] += 1
 
     quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     examples = SOAK_EXAMPLES if is_soak else EXAMPLES
@@ -64,7 +64,7 @@ def fuzz(path: Path, read, documented, is_soak, edit=EDIT):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limits(given(st.lists(edit, min_size=1, max_size=4))(check))()
-    print(f"{path.name}: {next(num_read)} read, {next(num_refused)} refused")
+    print(f"{path.name}: {outcomes['read']} read, {outcomes['refused']} refused")
 
 
 @pytest.mark.parametrize(

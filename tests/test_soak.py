@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from check_stream_memory import resident_mib
 from nn_host import Host
 from rave_models import SHORT, small_model
 
@@ -20,12 +21,6 @@ SECONDS, SOAK_SECONDS = 40, 2 * 3600
 SOUNDS, SOAK_SOUNDS = 12, 1000
 HEARD_BLOCKS, EARLIER_BLOCKS = 64, 32  # compared, and those before that the network still hears
 MAY_GROW_MIB = 16
-
-
-def resident_mib():
-    """Return the memory of this process (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
 
 
 def block_of(index):

@@ -42,25 +42,23 @@ def sides(bench: Bench, what: str, given: str) -> list[Side]:
     """Return ours in each backend and precision, and theirs."""
     codec = str(inputs.codec(bench))
     found = []
-    for backend in backends(bench):
-        for precision in PRECISIONS:
-            choice = {"backend": backend, "precision": precision}
-            parameters = {"what": what, "codec": codec, "given": given, **choice}
-            is_torch = backend == "torch"
-            name = f"ours, {backend}, {precision}"
-            found.append(
-                Side(name, "codec:ours", parameters, precision=precision, is_counted=is_torch)
-            )
+    for backend, precision in choices(bench):
+        choice = {"backend": backend, "precision": precision}
+        parameters = {"what": what, "codec": codec, "given": given, **choice}
+        is_torch = backend == "torch"
+        name = f"ours, {backend}, {precision}"
+        found.append(Side(name, "codec:ours", parameters, precision=precision, is_counted=is_torch))
     if bench.upstream is not None:
         parameters = {"what": what, "run": str(inputs.acids_run(bench)), "given": given}
         found.append(Side(UPSTREAM, "codec:theirs", parameters, is_upstream=True, is_counted=True))
     return found
 
 
-def backends(bench: Bench) -> tuple[str, ...]:
-    """Return the backends that there are here."""
+def choices(bench: Bench) -> list[tuple[str, str]]:
+    """Return each backend that there is here with each precision."""
     has_openvino = bench.device == "cpu" and importlib.util.find_spec("openvino") is not None
-    return ("openvino", "torch") if has_openvino else ("torch",)
+    backends = ("openvino", "torch") if has_openvino else ("torch",)
+    return [(backend, precision) for backend in backends for precision in PRECISIONS]
 
 
 def ours(what: str, codec: str, given: str, backend: str, precision: str, device: str) -> Work:

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.comparison import Bench, Comparison, Side
 from benchmarks.inputs import RATE_HZ, SEED, V2_HOP
-from benchmarks.tasks.codec import PRECISIONS, backends
+from benchmarks.tasks.codec import choices
 
 ROW = "diffusion"
 DIARY = "the diary's, flattened"
@@ -38,8 +38,7 @@ def comparisons(bench: Bench) -> list[Comparison]:
         _part(DIARY, "diffusion:diary_steps", diary, DIARY_STEPS, 5),
     ]
     given = {"settings": [], "latent_size": UNET_LATENTS, "num_frames": long_frames}
-    choices = [(backend, precision) for backend in backends(bench) for precision in PRECISIONS]
-    long = [_sampling(given, *choice) for choice in choices]
+    long = [_sampling(given, *choice) for choice in choices(bench)]
     if bench.upstream is not None:
         unet = _part("191 M U-Net", "diffusion:unet_steps", {}, UNET_STEPS, 1, is_upstream=True)
         long.append(unet)

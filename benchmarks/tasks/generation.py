@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import Bench, Comparison, Side
-from benchmarks.tasks.codec import PRECISIONS, backends
+from benchmarks.tasks.codec import choices
 from benchmarks.tasks.commands import PYTHON
 
 ROW = "generation"
@@ -28,14 +28,13 @@ def comparisons(bench: Bench) -> list[Comparison]:
             )
     duration_s, models = bench.size(60.0, 1.0), str(bench.models)
     given = {"models": models, "duration_s": duration_s, "out": str(bench.work / "generated.wav")}
-    choices = [(backend, precision) for backend in backends(bench) for precision in PRECISIONS]
     sides = [
         Side(
             f"ours, {backend}, {precision}",
             "generation:generate",
             {**given, "backend": backend, "precision": precision},
         )
-        for backend, precision in choices
+        for backend, precision in choices(bench)
     ]
     code = f"from benchmarks.tasks.generation import load; load({models!r}, {bench.device!r})"
     start = {"steps": [[PYTHON, "-c", code]], "outputs": []}
