@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_device, add_seed, add_settings, command_parser, execute
+from rave.command import (
+    Result,
+    add_device,
+    add_processes,
+    add_seed,
+    add_settings,
+    command_parser,
+    execute,
+)
 
 if TYPE_CHECKING:
     from diffwave.dataset import Clip, ClipReader
@@ -63,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     add_settings(options)
     add_seed(options)
     add_device(options)
+    add_processes(options)
     return options
 
 
@@ -90,6 +99,7 @@ def run(options: argparse.Namespace) -> Result:
     from rave.files import check_output_folder
     from rave.latent_models import save_header
     from rave.latents import LatentHeader
+    from rave.launch import is_first
     from rave.trainer import Loaders, StepBatches, fit
 
     device = choose_device(options.device)
@@ -115,10 +125,11 @@ def run(options: argparse.Namespace) -> Result:
         if isinstance(conditioner, NormalizedConditioner):
             conditioner.fit(reader.condition(name, clip) for clip in training_clips)
 
-    save_run(options.out, KIND, model_config, config)
-    save_header(options.out, header)
-    controls = Path(options.controls[0]) if options.controls else None
-    TrainingData(options.latents, options.spectrograms, controls).write(options.out)
+    if is_first():
+        save_run(options.out, KIND, model_config, config)
+        save_header(options.out, header)
+        controls = Path(options.controls[0]) if options.controls else None
+        TrainingData(options.latents, options.spectrograms, controls).write(options.out)
     num_frames = settings.segment_frames
     held_out = FixedSegments(reader, held_out_clips, num_frames, settings.held_out_segments)
     known = FixedSegments(reader, training_clips, num_frames, REFERENCE_SEGMENTS)
@@ -139,11 +150,15 @@ def run(options: argparse.Namespace) -> Result:
         settings.max_steps,
         settings.validate_every_steps,
         device=options.device,
+        num_devices=options.devices,
+        num_nodes=options.nodes,
         precision=precision,
         log_every_steps=settings.log_every_steps,
         gradient_clip_norm=settings.gradient_clip_norm,
         callbacks=[averaged_weights(settings.ema_decay)],
     )
+    if not is_first():
+        return Result("")
     trained = open_run(options.out)
     errors = [
         held_out_errors(trained.model, batch, len(held_out), settings.loss, settings.weighting)

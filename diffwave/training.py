@@ -41,6 +41,7 @@ from diffwave.reference_loss import (
 )
 from diffwave.settings import TrainingSettings
 from diffwave.skill import skill_bins
+from rave import processes
 
 # Added to the seed of each purpose, so that no two draw the same numbers.
 NOISE_STREAM, HELD_OUT_STREAM = 1, 2
@@ -193,25 +194,33 @@ class DiffusionSystem(LightningModule):
         """Return the loss of one batch; all its randomness follows from (seed, step)."""
         generator = generator_for(self.settings.seed, NOISE_STREAM, self.global_step)
         latents, mask = _latents(self.model, batch)
-        batch_size = len(latents)
-        timestep = stratified_timesteps(batch_size, len(self.model.schedule), generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        absent = dropped_conditions(
-            list(self.model.conditioners), batch_size, self.settings.condition_dropout, generator
-        )
-        loss = _errors(
-            self.model,
-            batch,
-            latents,
-            mask,
-            noise,
-            timestep,
-            self.settings.loss,
-            self.settings.weighting,
-            {name: drop.to(latents.device) for name, drop in absent.items()},
-        ).mean()
-        self.log("train_loss", loss, prog_bar=True)
+        with processes.sharing():
+            batch_size, own = processes.whole(len(latents)), processes.own
+            timestep = stratified_timesteps(batch_size, len(self.model.schedule), generator)
+            noise = torch.randn((batch_size, *latents.shape[1:]), generator=generator)
+            absent = dropped_conditions(
+                list(self.model.conditioners),
+                batch_size,
+                self.settings.condition_dropout,
+                generator,
+            )
+            loss = _errors(
+                self.model,
+                batch,
+                latents,
+                mask,
+                own(noise),
+                own(timestep),
+                self.settings.loss,
+                self.settings.weighting,
+                {name: own(drop).to(latents.device) for name, drop in absent.items()},
+            ).mean()
+            self.log("train_loss", processes.averaged(loss), prog_bar=True)
         return loss
+
+    def on_after_backward(self) -> None:
+        """Average the gradients of all processes."""
+        processes.average_gradients(self.model.parameters())
 
     def validation_step(self, batch: Segment, batch_idx: int) -> None:
         """Add a batch to the held-out loss."""

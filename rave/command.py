@@ -12,11 +12,13 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from rave.launch import is_first
 from rave.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -62,6 +64,24 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto)"
+    )
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Add `--devices` and `--nodes`: of commands that train."""
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="GPUs (or processes on the CPU) of each node that share each batch (default 1)",
+    )
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="nodes that share each batch; each runs this command (default 1)",
     )
 
 
@@ -178,20 +198,34 @@ def execute(
             file=sys.stderr,
         )
     try:
-        result = work(options)
+        with _quiet_unless_first():
+            result = work(options)
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; the same command continues.", file=sys.stderr)
+        if is_first():
+            print(f"{parser.prog}: interrupted; the same command continues.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except (ValueError, OSError) as error:
         if options.verbose:
             traceback.print_exc()
         print(f"{parser.prog}: error: {sentence(error)}", file=sys.stderr)
         return EXIT_ERROR
+    if not is_first():
+        return 0
     try:
         print(json.dumps(result.figures, indent=1) if options.json else result.summary, flush=True)
     except BrokenPipeError:  # whoever read it has heard enough, as `| head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_SKIPPED if result.num_skipped else 0
+
+
+@contextmanager
+def _quiet_unless_first() -> Iterator[None]:
+    """Let one of the processes that work together tell what they do."""
+    if is_first():
+        yield
+        return
+    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        yield
 
 
 def installed_upstream() -> list[str]:

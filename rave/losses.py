@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rave import processes
 from rave.spectra import power_spectra
 
 # Added to the target's mean power, so that a silent crop does not divide by zero.
@@ -111,7 +112,7 @@ class DecibelDistance(SpectralDistance):
 
 def _relative_distance(x: Tensor, y: Tensor, power: Tensor) -> Tensor:
     """Return the power of the difference of magnitudes relative to x's mean power."""
-    return (x - y).square().mean() / (power + POWER_FLOOR)
+    return (x - y).square().mean() / (processes.averaged(power) + POWER_FLOOR)
 
 
 def _magnitude(power: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ def waveform_distance(target: Tensor, audio: Tensor) -> Tensor:
 
     1 for silence, 2 for right magnitudes with random phases; below 1 only where phases are right.
     """
-    power = target.square().mean() + POWER_FLOOR
+    power = processes.averaged(target.square().mean()) + POWER_FLOOR
     return (target - audio).square().mean() / power
 
 
@@ -149,16 +150,16 @@ def feature_matching(
 
     Source: Kumar et al. 2019, arXiv:1910.06711, eq. 3; relative as in acids-rave.
     """
-    distances = [
-        torch.stack(
-            [
-                (x - y).abs().mean() / (x.abs().mean() + POWER_FLOOR if is_relative else 1.0)
-                for x, y in zip(
-                    real_features[num_skipped:], fake_features[num_skipped:], strict=True
-                )
-            ]
-        ).mean()
+    pairs = [
+        list(zip(real_features[num_skipped:], fake_features[num_skipped:], strict=True))
         for real_features, fake_features in zip(real, fake, strict=True)
+    ]
+    sizes = torch.stack([x.abs().mean() for features in pairs for x, _ in features])
+    sizes = processes.averaged(sizes) + POWER_FLOOR if is_relative else torch.ones_like(sizes)
+    remaining = iter(sizes)
+    distances = [
+        torch.stack([(x - y).abs().mean() / next(remaining) for x, y in features]).mean()
+        for features in pairs
     ]
     return torch.stack(distances).mean()
 

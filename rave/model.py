@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rave import processes
 from rave.blocks.bottleneck import Bottleneck, Gaussian
 from rave.blocks.signals import MEMORY_FRAMES, MelSpectrogram, Recurrent
 from rave.convolution import reach
@@ -116,10 +117,28 @@ class RAVE(nn.Module):
         Returns:
             (B, D + A, N), the noise from N(0, 1).
         """
-        shape = (latents.shape[0], self.num_noise_rows, latents.shape[2])
+        shape = (processes.whole(len(latents)), self.num_noise_rows, latents.shape[2])
         device = latents.device if generator is None else generator.device
-        noise = torch.randn(shape, generator=generator, device=device).to(latents)
-        return torch.cat([latents, noise], dim=1)
+        noise = processes.own(torch.randn(shape, generator=generator, device=device))
+        return torch.cat([latents, noise.to(latents)], dim=1)
+
+    def band_noise(self, latents: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Return the noise that `decode` shapes, if the decoder has a noise generator.
+
+        Args:
+            latents: (B, D, N).
+            generator: Draws it; a CPU generator draws the same on every device.
+
+        Returns:
+            (B, C·M, N·hop/M) uniform in [-1, 1), or None.
+        """
+        shaper = getattr(self.decoder, "noise", None)
+        if shaper is None:
+            return None
+        num_steps = latents.shape[2] * self.hop_samples // self.pqmf.num_bands
+        shape = (processes.whole(len(latents)), shaper.out_channels, num_steps)
+        uniform = torch.rand(shape, generator=generator, device=generator.device)
+        return 2.0 * processes.own(uniform).to(latents) - 1.0
 
     def decode(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the audio of latents.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rave import processes
+
 STD_FLOOR = 1e-4  # least posterior std; that of points, which have none
 
 
@@ -25,8 +27,9 @@ class DiagonalGaussian:
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Return one draw, (B, D, N); a CPU generator draws the same on every device."""
         device = self.mean.device if generator is None else generator.device
-        noise = torch.randn(self.mean.shape, generator=generator, device=device).to(self.mean)
-        return self.mean + self.std * noise
+        shape = (processes.whole(len(self.mean)), *self.mean.shape[1:])
+        noise = processes.own(torch.randn(shape, generator=generator, device=device))
+        return self.mean + self.std * noise.to(self.mean)
 
     def kl(self) -> Tensor:
         """Return the KL divergence from N(0, 1) of every latent, (B, D, N), in nats.

@@ -13,6 +13,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from rave import processes
 from rave.prior import LatentPrior
 
 HELD_OUT_SEGMENTS = 64
@@ -110,8 +111,13 @@ class PriorSystem(LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         loss = self.model.loss(batch).mean()
-        self.log("train_loss", loss, prog_bar=True)
+        with processes.sharing():
+            self.log("train_loss", processes.averaged(loss), prog_bar=True)
         return loss
+
+    def on_after_backward(self) -> None:
+        """Average the gradients of all processes."""
+        processes.average_gradients(self.model.parameters())
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Add a batch to the held-out loss, in nats per value."""

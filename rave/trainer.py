@@ -31,10 +31,13 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
+from rave import processes
 from rave.checkpoint import BEST, CHECKPOINTS, LAST, finished_steps, last_checkpoint, packed
 from rave.device import choose_device
 from rave.files import atomic_write, remove_partials
+from rave.launch import is_first
 from rave.lock import sole_writer
+from rave.parallel import placement
 
 SAVE_EVERY_S = 180.0
 
@@ -42,11 +45,15 @@ SAVE_EVERY_S = 180.0
 class StepBatches(Sampler[list[int]]):
     """The indices of each step's batch, without end: step s holds items s·B to (s + 1)·B - 1.
 
-    Give it to a `DataLoader` as `batch_sampler`, over a dataset whose item i exists for all i ≥ 0.
+    Of processes that train together, each is given its share of them. Give it to a `DataLoader` as
+    `batch_sampler`, over a dataset whose item i exists for all i ≥ 0.
 
     Args:
-        batch_size: B.
+        batch_size: B, of all processes together.
         start_step: First step to yield.
+
+    Raises:
+        ValueError: When it is read, if processes cannot share B evenly.
     """
 
     def __init__(self, batch_size: int, start_step: int = 0) -> None:
@@ -56,7 +63,7 @@ class StepBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         step = self.start_step
         while True:
-            yield list(self.items(step))
+            yield list(processes.share(self.items(step)))
             step += 1
 
     def items(self, step: int) -> range:
@@ -85,6 +92,8 @@ def fit(
     validate_every_steps: int,
     *,
     device: str = "auto",
+    num_devices: int = 1,
+    num_nodes: int = 1,
     precision: Any = "32-true",
     log_every_steps: int = 50,
     monitor: str = "held_out_loss",
@@ -102,6 +111,8 @@ def fit(
         max_steps: Optimizer steps of the whole run, those already made included.
         validate_every_steps: Steps between two passes over the held-out batches.
         device: auto, cpu, cuda, cuda:N or mps.
+        num_devices: Of each node; one process each. What torchrun says counts more.
+        num_nodes: Each runs the same command, told its number as torchrun or Slurm do.
         precision: Of Lightning's trainer: "32-true" or "bf16-mixed".
         log_every_steps: Steps between two points of the training curves.
         monitor: The metric logged by `validation_step` whose lowest value makes best.ckpt.
@@ -109,19 +120,19 @@ def fit(
         callbacks: More of Lightning's, called before checkpoints are written.
 
     Raises:
-        ValueError: If the loss is not finite any more, or the last checkpoint cannot be read.
+        ValueError: If the loss is not finite any more, or the last checkpoint cannot be read; if
+            there are no such devices, or a process is lost.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the step is finished and saved.
     """
     keeper = _Keeper(run_folder / CHECKPOINTS, monitor, validate_every_steps, max_steps)
     processor = choose_device(device)
-    with sole_writer(run_folder), _quiet_lightning():
-        remove_partials(run_folder)
+    with _writer(run_folder), _quiet_lightning():
         start_step = finished_steps(run_folder)
         if start_step >= max_steps:
             return
         trainer = Trainer(
             accelerator=processor.type,
-            devices=1 if processor.index is None else [processor.index],
+            **placement(processor, num_devices, num_nodes),
             precision=precision,
             max_steps=max_steps,
             max_epochs=-1,  # one endless epoch
@@ -164,6 +175,17 @@ def fit(
             raise KeyboardInterrupt from error
 
 
+@contextlib.contextmanager
+def _writer(run_folder: Path) -> Iterator[None]:
+    """Hold a run folder, if this is the process that writes."""
+    if not is_first():
+        yield
+        return
+    with sole_writer(run_folder):
+        remove_partials(run_folder)
+        yield
+
+
 class _WholeFiles(TorchCheckpointIO):
     """Checkpoints that appear by rename. Lightning's own pass through the system's temp folder."""
 
@@ -186,6 +208,7 @@ class _Keeper(Callback):
         self, folder: Path, monitor: str, validate_every_steps: int, max_steps: int
     ) -> None:
         self.is_stopped = False
+        self._is_ending = False  # some process is stopped, and all of them know
         self._folder = folder
         self._monitor = monitor
         self._validate_every_steps = validate_every_steps
@@ -229,20 +252,23 @@ class _Keeper(Callback):
         if trainer.global_step % self._validate_every_steps == 0:
             return  # saved after the validation, which would be left out if resumed from here
         is_due = time.monotonic() - self._saved_at > SAVE_EVERY_S
-        if is_due or self.is_stopped or trainer.global_step >= self._max_steps:
+        self._is_ending, is_due = processes.any_of(self.is_stopped, is_due)
+        if is_due or self._is_ending or trainer.global_step >= self._max_steps:
             self._save(trainer, LAST)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        value = trainer.callback_metrics.get(self._monitor)
-        if value is not None and float(value) < self._best:
-            self._best = float(value)
+        value = float(trainer.callback_metrics.get(self._monitor, math.inf))
+        is_best = value < self._best
+        self._is_ending, is_best = processes.any_of(self.is_stopped, is_best)
+        if is_best:
+            self._best = value
             self._save(trainer, BEST)
         self._save(trainer, LAST)
 
     def _save(self, trainer: Trainer, name: str) -> None:
         trainer.save_checkpoint(self._folder / name)
         self._saved_at = time.monotonic()
-        if self.is_stopped and name == LAST:
+        if self._is_ending and name == LAST:
             raise _Stopped  # `trainer.should_stop` would begin a validation first
 
 
@@ -276,13 +302,16 @@ class _FiniteLoss(Callback):
             raise _not_finite(f"A weight became NaN or infinite by step {trainer.global_step}")
 
     def _check(self, trainer: Trainer) -> None:
-        losses = dict(self._losses)
-        self._losses.clear()
-        if not losses or torch.stack(list(losses.values())).isfinite().all():
+        if not self._losses:
             return
-        step = next(step for step, loss in losses.items() if not loss.isfinite())
-        places = _places(trainer.train_dataloader, step)
-        raise _not_finite(f"The loss became {float(losses[step])} at step {step}{places}")
+        with processes.sharing():  # what is not finite in one process stops all of them
+            losses = processes.averaged(torch.stack(list(self._losses.values())))
+        steps = list(self._losses)
+        self._losses.clear()
+        for step, loss in zip(steps, losses.tolist(), strict=True):
+            if not math.isfinite(loss):
+                places = _places(trainer.train_dataloader, step)
+                raise _not_finite(f"The loss became {loss} at step {step}{places}")
 
 
 def _places(loader: Any, step: int) -> str:

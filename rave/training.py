@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from rave import processes
 from rave.augmentation import Augmentations
 from rave.derivative import derivative
 from rave.discriminator import CombinedDiscriminator
@@ -163,10 +164,15 @@ class RaveSystem(LightningModule):
         return self.is_adversarial and self.model.bottleneck.is_encoder_frozen_in_phase_2
 
     def training_step(self, audio: Tensor, batch_idx: int) -> Tensor:
-        """Make one optimizer step on (B, C, T) audio and return its loss."""
+        """Make one optimizer step on (B, C, T) audio, a process's share; return the whole loss."""
+        with processes.sharing():
+            return self._step(audio)
+
+    def _step(self, audio: Tensor) -> Tensor:
         recipe = self.training_recipe
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.global_step)
-        signs = torch.randint(0, 2, (len(audio), 1, 1), generator=generator) * 2 - 1
+        whole = processes.whole(len(audio))
+        signs = processes.own(torch.randint(0, 2, (whole, 1, 1), generator=generator) * 2 - 1)
         # The ear does not tell polarity; the network should not.
         audio = self._known(audio) * signs.to(audio)
         generator_optimizer, discriminator_optimizer = cast(list[Any], self.optimizers())
@@ -179,12 +185,22 @@ class RaveSystem(LightningModule):
         optimizer.zero_grad(set_to_none=True)
         if is_discriminator_step:
             loss = self._discriminator_backward(audio, generator)
+            processes.average_gradients(self.discriminator.parameters())
         else:
             loss = self._generator_loss(audio, generator)
             self.manual_backward(loss)
+            processes.average_gradients(self.model.parameters())
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip_norm)
         optimizer.step()
-        return loss.detach()
+        return processes.averaged(loss.detach())
+
+    def _log_means(self, values: dict[str, Tensor]) -> None:
+        """Log the means of what all processes found."""
+        stacked = torch.stack([v.detach().to(self.device, torch.float32) for v in values.values()])
+        means = dict(zip(values, processes.averaged(stacked), strict=True))
+        self.log_dict({f"train/{name}": mean for name, mean in means.items()})
+        if "loss" in means:
+            self.log("loss", means["loss"], prog_bar=True, logger=False)
 
     def _known(self, audio: Tensor) -> Tensor:
         """Return what of audio the model knows; silence lies before a crop."""
@@ -201,27 +217,29 @@ class RaveSystem(LightningModule):
         """Return the loss, its gradients computed of one discriminator after another."""
         with torch.no_grad():
             latents = self._latents(self._posterior(audio), generator)
-            reconstruction = self._reconstruct(latents, audio)
+            reconstruction = self._reconstruct(latents, audio, generator)
         total = torch.zeros((), device=self.device)
         for features in self.discriminator.one_by_one(torch.cat([audio, reconstruction])):
             logits = [each[-1].chunk(2) for each in features]
             loss = torch.stack([discriminator_hinge_loss(*pair) for pair in logits]).sum()
             self.manual_backward(loss)  # now: together they would hold twice the memory
             total += loss.detach()
-        self.log("train/discriminator_loss", total)
+        self._log_means({"discriminator_loss": total})
         return total
 
     def _latents(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
         return self.model.with_noise_rows(posterior.sample(generator), generator)
 
-    def _reconstruct(self, latents: Tensor, audio: Tensor) -> Tensor:
-        return self.model.decode(latents)[..., : audio.shape[-1]].float()
+    def _reconstruct(self, latents: Tensor, audio: Tensor, generator: torch.Generator) -> Tensor:
+        noise = self.model.band_noise(latents, generator)
+        return self.model.decode(latents, noise)[..., : audio.shape[-1]].float()
 
     def _generator_loss(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         recipe = self.training_recipe
         posterior = self._posterior(audio)
         latents = self._latents(posterior, generator)
-        reconstruction, bands = self.model.decode_with_bands(latents)
+        noise = self.model.band_noise(latents, generator)
+        reconstruction, bands = self.model.decode_with_bands(latents, noise)
         reconstruction = reconstruction[..., : audio.shape[-1]].float()
         distance = self.audio_distance(audio, reconstruction, generator)
         values = {"spectral_distance": distance}
@@ -255,8 +273,7 @@ class RaveSystem(LightningModule):
             loss = loss + beta * penalty
             bottleneck.learn(posterior, generator)
         values |= {bottleneck.penalty_name: penalty, "beta": torch.tensor(beta), "loss": loss}
-        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()})
-        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        self._log_means(values)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -269,7 +286,7 @@ class RaveSystem(LightningModule):
         posterior = self.model.encode(audio)
         generator = torch.Generator().manual_seed(self.training_recipe.seed)
         latents = self.model.with_noise_rows(posterior.mean, generator)
-        reconstruction = self._reconstruct(latents, audio)
+        reconstruction = self._reconstruct(latents, audio, generator)
         self._posteriors.append(posterior)
         decibels = log_spectral_distance_db(audio, reconstruction).mean()
         level = 20 * torch.log10(_rms(reconstruction) / _rms(audio))

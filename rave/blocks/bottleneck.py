@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rave import processes
 from rave.blocks.quantizer import ResidualQuantizer
 from rave.posterior import STD_FLOOR, DiagonalGaussian, Point
 
@@ -91,7 +92,7 @@ class Wasserstein(Bottleneck):
 
     def penalty(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
         """Return the squared maximum mean discrepancy of all frames from as many normal draws."""
-        points = posterior.mean.transpose(1, 2).flatten(0, 1)
+        points = processes.gathered(posterior.mean).transpose(1, 2).flatten(0, 1)
         normal = torch.randn(points.shape, generator=generator).to(points)
         return mean_discrepancy(points, normal)
 
@@ -157,7 +158,8 @@ class Discrete(Bottleneck):
     def learn(self, posterior: DiagonalGaussian, generator: torch.Generator) -> None:
         """Learn the codebooks; the first time, begin with the k-means of these rows."""
         is_first = not bool(self.is_enabled)
-        self.quantizer.learn(_rows(posterior).detach(), generator, is_first=is_first)
+        rows = processes.gathered(_rows(posterior).detach())
+        self.quantizer.learn(rows, generator, is_first=is_first)
         self.is_enabled.fill_(1)
 
 

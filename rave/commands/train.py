@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_device, add_seed, add_settings, command_parser
+from rave.command import Result, add_device, add_processes, add_seed, add_settings, command_parser
 from rave.files import write_json
+from rave.launch import is_first
 
 if TYPE_CHECKING:
     from rave.audio_store import AudioStore
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_settings(parser)
     add_device(parser)
+    add_processes(parser)
     add_seed(parser)
     return parser
 
@@ -79,9 +81,10 @@ def run(options: argparse.Namespace) -> Result:
     origin = None
     if options.initialise_from is not None and not resumed_from:
         origin = _initialise(system, options.initialise_from)
-    experiment.save_run(options.out, "rave", model_config, config)
-    if origin is not None:
-        write_json(options.out / ORIGIN, origin)
+    if is_first():
+        experiment.save_run(options.out, "rave", model_config, config)
+        if origin is not None:
+            write_json(options.out / ORIGIN, origin)
     fit(
         system,
         lambda start_step: _loaders(store, training, start_step),
@@ -89,6 +92,8 @@ def run(options: argparse.Namespace) -> Result:
         training.max_steps,
         training.validate_every_steps,
         device=options.device,
+        num_devices=options.devices,
+        num_nodes=options.nodes,
         precision=precision,
         log_every_steps=training.log_every_steps,
     )

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_device, add_seed, add_settings, command_parser
+from rave.command import Result, add_device, add_processes, add_seed, add_settings, command_parser
 
 if TYPE_CHECKING:
     from rave.prior_training import PriorTraining
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_settings(options)
     add_device(options)
+    add_processes(options)
     add_seed(options)
     return options
 
@@ -49,6 +50,7 @@ def run(options: argparse.Namespace) -> Result:
     from rave.files import check_output_folder
     from rave.latent_models import save_header
     from rave.latents import LatentDataset
+    from rave.launch import is_first
     from rave.prior import principal_axes
     from rave.prior_training import HELD_OUT_SEGMENTS, PriorSegments, PriorSystem
     from rave.trainer import Loaders, StepBatches, fit
@@ -80,8 +82,9 @@ def run(options: argparse.Namespace) -> Result:
     if options.dry_run:
         return Result(config.rstrip(), {"config": config})
     model.fit(mean, axes, std)
-    experiment.save_run(options.out, KIND, model_config, config)
-    save_header(options.out, header)
+    if is_first():
+        experiment.save_run(options.out, KIND, model_config, config)
+        save_header(options.out, header)
     resumed_from = finished_steps(options.out)
     frames, seed = training.segment_frames, training.seed
     num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
@@ -100,6 +103,8 @@ def run(options: argparse.Namespace) -> Result:
         training.max_steps,
         min(training.validate_every_steps, training.max_steps),
         device=options.device,
+        num_devices=options.devices,
+        num_nodes=options.nodes,
         log_every_steps=training.log_every_steps,
     )
     figures: dict[str, Any] = {
