@@ -186,9 +186,9 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
     from diffwave.denoiser import check_loss, check_weighting
     from diffwave.expected_losses import Recipe
     from diffwave.train import read_settings
-    from rave.experiment import build_model
+    from rave.experiment import new_model
 
-    training, model = read_settings(config, settings, seed), build_model()
+    training, model = read_settings(config, settings, seed), new_model()
     return Recipe(
         fidelity=training.fidelity,
         held_out_fraction=training.held_out_fraction,

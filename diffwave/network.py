@@ -21,8 +21,9 @@ LONGEST_PERIOD = 1e4
 
 def receptive_field(num_blocks: int, dilation_cycle: int) -> int:
     """Return how many frames one output frame depends on."""
-    dilations = (1 << (index % dilation_cycle) for index in range(num_blocks))
-    return 1 + (KERNEL_SIZE - 1) * sum(dilations)
+    num_cycles, rest = divmod(num_blocks, dilation_cycle)
+    dilations = num_cycles * ((1 << dilation_cycle) - 1) + (1 << rest) - 1
+    return 1 + (KERNEL_SIZE - 1) * dilations
 
 
 def fit_dilation_cycle(num_blocks: int, segment_frames: int) -> int:
@@ -30,9 +31,10 @@ def fit_dilation_cycle(num_blocks: int, segment_frames: int) -> int:
 
     DiffWave's cycle of 10 spans 0.28 s of audio but minutes of latents, most of it padding.
     """
+    longest = min(num_blocks, segment_frames.bit_length())  # one cycle of more is beyond it
     cycles = [
         cycle
-        for cycle in range(1, num_blocks + 1)
+        for cycle in range(1, longest + 1)
         if receptive_field(num_blocks, cycle) <= segment_frames
     ]
     return max(cycles, default=1)

@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> Result:
     )
     from rave.checkpoint import check_not_released
     from rave.device import choose_device, choose_precision
-    from rave.experiment import build_model, build_training, resolved_config, save_run
+    from rave.experiment import build_training, new_model, resolved_config, save_run
     from rave.files import check_output_folder
     from rave.latent_models import save_header
     from rave.latents import LatentHeader
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> Result:
     fitted = _fit_model_input(options, settings, header, reader, training_clips)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)  # of the first weights
-        model = build_model()
+        model = new_model()
     model_config = resolved_config()
     settings = build_training()
     config = resolved_config()

@@ -24,6 +24,7 @@ import gin
 from rave.checkpoint import finished_steps
 from rave.files import atomic_write, read_json, write_json
 from rave.gin_text import READING_ERRORS, RefusedError, check_names
+from rave.model_size import limited_size
 
 RUN_VERSION = 1
 RECIPES, OPTIONS = (Path("configs") / name for name in ("recipes", "options"))
@@ -33,7 +34,7 @@ LENGTHS = ("MAX_STEPS", "PHASE_1_STEPS")  # settings that may change while a run
 
 @gin.configurable
 def build_model(model: Any = gin.REQUIRED) -> Any:
-    """Return the model that the parsed recipe describes."""
+    """Return the model that the parsed recipe describes, of any size; see `new_model`."""
     return model
 
 
@@ -41,6 +42,16 @@ def build_model(model: Any = gin.REQUIRED) -> Any:
 def build_training(training: Any = gin.REQUIRED) -> Any:
     """Return the training settings that the parsed recipe describes."""
     return training
+
+
+def new_model() -> Any:
+    """Return the model that the parsed recipe describes.
+
+    Raises:
+        ValueError: If it is too large for this machine.
+    """
+    with limited_size():
+        return build_model()
 
 
 def _package_folder(package: str) -> Path:
@@ -246,7 +257,7 @@ def rebuild_model(folder: Path, kind: str, model_class: type[T]) -> T:
         raise ValueError(f"'{path}' is no text ({error}). Train again.") from error
     _parse(lines, f"'{path}'")
     try:
-        model = build_model()
+        model = new_model()
     except Exception as error:  # a layer raises any type for arguments that it was not made for
         reason = " ".join(str(error).partition("\n  In call to")[0].split())
         raise ValueError(

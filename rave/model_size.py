@@ -1,7 +1,8 @@
-"""A limit to the size of a model, whatever its recipe asks for."""
+"""A limit to the size of a model, whatever a recipe or a stranger's run asks for."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +12,49 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-# Of float32 64 GiB; v2, the largest recipe, has 54 million in 700 tensors.
-MAX_NUMBERS, MAX_TENSORS = 2**34, 2**15
+MAX_TENSORS = 2**13  # v3, the deepest recipe, has 600
 
 
 @contextmanager
 def limited_size() -> Iterator[None]:
-    pass
+    """Refuse models of more weights than half of this machine's memory, before they are filled.
+
+    Raises:
+        ValueError: If one is built inside.
+    """
+    num_bytes = num_tensors = 0
+    limit = _memory_bytes() // 2
+
+    def count(layer: Any, name: str, tensor: Any) -> None:
+        nonlocal num_bytes, num_tensors
+        if tensor is None:
+            return
+        num_tensors += 1
+        num_bytes += tensor.numel() * tensor.element_size()
+        if num_bytes > limit:
+            raise ValueError(
+                f"the model has more than {num_bytes / 2**30:.3g} GiB of weights; half of this "
+                f"machine's memory, {limit / 2**30:.3g} GiB, is the most"
+            )
+        if num_tensors > MAX_TENSORS:
+            raise ValueError(f"the model has more than {MAX_TENSORS} weights and buffers")
+
+    hooks = [
+        register(count)
+        for register in (
+            register_module_parameter_registration_hook,
+            register_module_buffer_registration_hook,
+        )
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # Windows does not tell
+        return 16 * 2**30

@@ -21,7 +21,7 @@ def build_model(recipe: str = "v2", *settings: str, seed: int = 0) -> RAVE:
     """Return a model with random weights, for inference."""
     torch.manual_seed(seed)
     experiment.parse_recipe("rave", recipe, settings)
-    model: RAVE = experiment.build_model()
+    model: RAVE = experiment.new_model()
     return model.eval().requires_grad_(False)
 
 

@@ -67,7 +67,7 @@ def tiny_parts(*settings: str, seed: int = 0) -> tuple[RAVE, RaveTraining]:
 
     torch.manual_seed(seed)
     experiment.parse_recipe("rave", "v2", [*TINY, f"SAMPLE_RATE_HZ={RATE_HZ}", *settings])
-    return experiment.build_model(), experiment.build_training()
+    return experiment.new_model(), experiment.build_training()
 
 
 def make_informative(run: Path, gain: float = 1000.0) -> None:

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> Result:
     settings.append(f"SEED={options.seed}")
     torch.manual_seed(options.seed)  # the initial weights
     experiment.parse_recipe("rave", options.recipe, settings)
-    model = experiment.build_model()
+    model = experiment.new_model()
     model_config = experiment.resolved_config()
     training: RaveTraining = experiment.build_training()
     config = experiment.resolved_config()

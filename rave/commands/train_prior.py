@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> Result:
         )
     experiment.parse_recipe("rave", options.config, [*settings, f"LATENT_SIZE={latent_size}"])
     torch.manual_seed(options.seed)  # of the first weights
-    model = experiment.build_model()
+    model = experiment.new_model()
     model_config = experiment.resolved_config()
     training = experiment.build_training()
     config = experiment.resolved_config()

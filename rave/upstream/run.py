@@ -13,6 +13,7 @@ from torch import Tensor
 from rave.blocks.bottleneck import Gaussian
 from rave.checkpoint import BEST, LAST, read_checkpoint
 from rave.model import RAVE
+from rave.model_size import limited_size
 from rave.upstream.config import Config
 from rave.upstream.family import build_model
 from rave.upstream.names import naming, their_name
@@ -155,7 +156,8 @@ def open_run(path: Path, ema: bool = False) -> tuple[RAVE, str]:
     checkpoint = find_checkpoint(path)
     config = Config(find_config(checkpoint))
     weights = read_weights(checkpoint, ema)
-    model = build_model(config, weights)
+    with limited_size():
+        model = build_model(config, weights)
     state = model.state_dict()
     names = {their_name(name, naming(model)): name for name in state}
     for theirs, ours in names.items():
