@@ -198,6 +198,23 @@ def test_a_run_that_broke_off_between_checkpoints_equals_one_that_did_not(
     assert_same_state(tmp_path / "run", finished)
 
 
+DRAWING = {
+    "v2+noise": ["RATIOS=[4, 4, 4, 2]", "DILATIONS=[[1], [1], [1], [1]]"],
+    "discrete": ["NUM_CODES=8", "NUM_STAGES=2"],
+    "wasserstein": [],
+}
+
+
+@pytest.mark.parametrize("recipe", DRAWING)
+def test_what_a_recipe_draws_is_drawn_again_by_a_resumed_run(recipe, prepared, tmp_path):
+    for name, lengths in {"whole": [8], "pieces": [3, 5, 8]}.items():
+        for num_steps in lengths:
+            sets = *DRAWING[recipe], f"MAX_STEPS={num_steps}"
+            assert train(prepared, tmp_path / name, *sets, recipe=recipe) == 0
+            torch.rand(num_steps)  # nobody's draws but the training's own count
+    assert_same_state(tmp_path / "pieces", tmp_path / "whole")
+
+
 def test_a_finished_run_is_not_trained_further(prepared, finished, capsys):
     before = (finished / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     assert train(prepared, finished) == 0
