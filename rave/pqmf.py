@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from rave.convolution import padding
 
+NUM_BANDS = [2**exponent for exponent in range(9)]
+
 
 def prototype_filter(attenuation_db: float, num_bands: int) -> NDArray[np.float64]:
     """Return the low-pass prototype, an odd number of taps.
@@ -68,6 +70,9 @@ class PQMF(nn.Module):
         is_causal: Let no band step see later samples; analysis and synthesis then delay by
             (P + M) / M · M samples in all, P the filter length.
 
+    Raises:
+        ValueError: If such a filter bank cannot be designed.
+
     Differs: acids-rave leaves the M samples of delay in its output.
     """
 
@@ -76,6 +81,11 @@ class PQMF(nn.Module):
 
     def __init__(self, attenuation_db: float = 100.0, num_bands: int = 16, is_causal: bool = False):
         super().__init__()
+        if num_bands not in NUM_BANDS or not 20 <= attenuation_db <= 200:
+            raise ValueError(
+                f"A filter bank of {num_bands} bands and {attenuation_db} dB was asked for; a "
+                f"power of two up to {NUM_BANDS[-1]}, and 20 to 200 dB, are possible."
+            )
         self.num_bands = num_bands
         filters = modulated_filters(prototype_filter(attenuation_db, num_bands), num_bands)
         # One zero tap more makes the centred padding whole on both sides.

@@ -132,3 +132,11 @@ def test_reach_bounds_what_a_band_step_and_a_sample_see(is_causal):
     left, right = pqmf.synthesis_reach
     assert 2048 - left <= steps.min()
     assert steps.max() <= 2048 + right
+
+
+@pytest.mark.parametrize(
+    ("num_bands", "attenuation_db"), [(0, 100), (3, 100), (2**20, 100), (-4, 100), (16, 1e6)]
+)
+def test_a_filter_bank_that_cannot_be_designed_is_refused(num_bands, attenuation_db):
+    with pytest.raises(ValueError, match="power of two up to 256, and 20 to 200 dB"):
+        PQMF(attenuation_db, num_bands)
