@@ -7,11 +7,12 @@ import torch
 from rave_models import SHORT, codec_of, small_model, write_run
 from torch import nn
 
-from rave.codec import WINDOW_FRAMES, Codec, DecoderNoise, audio_windows, load_codec, load_run
+from rave.codec import Codec, DecoderNoise, load_codec, load_run
 from rave.codec_format import CodecFormat
 from rave.export import export_torchscript
 from rave.latents import LatentStatistics
 from rave.positional_noise import PositionalNoise
+from rave.windows import WINDOW_FRAMES, audio_windows
 
 CPU = torch.device("cpu")
 NOISY = ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")  # a hop of 128
