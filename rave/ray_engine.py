@@ -37,6 +37,7 @@ PARTS_PER_SLOT = 2  # of all the work: what is more is cut
 MIN_PART_WINDOWS = 16  # three minutes of v2; below, starting costs more than is won
 OBJECT_STORE_BYTES = 100 * 2**20  # audio goes through files; this holds the settings of the work
 CONNECT_TIMEOUT_S = 10.0
+NOT_IMPORTED = "failed to import on the worker"  # so begins what Ray says then
 RAY_CLIENT, AUTO = "ray://", "auto"
 
 
@@ -243,6 +244,12 @@ def _outcome(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except exceptions.RayTaskError as error:
+        why = str(error.cause).splitlines()[0]
+        if isinstance(error.cause, exceptions.RaySystemError) or NOT_IMPORTED in why:
+            raise ValueError(
+                f"A worker cannot take the work ({why}). Install the same version of rave-diffwave "
+                "and of Python on all machines."
+            ) from error
         raise error.cause from error
     except (
         exceptions.WorkerCrashedError,
