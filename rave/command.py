@@ -167,8 +167,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="of a running Ray cluster: auto, HOST:PORT or ray://HOST:PORT (default: none, Ray is "
-        "started on this machine)",
+        help="of a running Ray cluster that this machine is part of: auto or HOST:PORT (default: "
+        "none, Ray is started on this machine)",
     )
     parser.add_argument(
         "--cpus-per-worker", type=int, metavar="N", help="cores of a Ray worker (default 1)"

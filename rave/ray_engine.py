@@ -38,7 +38,7 @@ MIN_PART_WINDOWS = 16  # three minutes of v2; below, starting costs more than is
 OBJECT_STORE_BYTES = 100 * 2**20  # audio goes through files; this holds the settings of the work
 CONNECT_TIMEOUT_S = 10.0
 NOT_IMPORTED = "failed to import on the worker"  # so begins what Ray says then
-RAY_CLIENT, AUTO = "ray://", "auto"
+AUTO = "auto"
 
 
 @dataclass
@@ -284,10 +284,11 @@ def _check_reachable(address: str) -> None:
     """
     if address == AUTO:
         return
-    host, _, port = address.removeprefix(RAY_CLIENT).rpartition(":")
+    host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError(
-            f"--address {address} was given; auto, HOST:PORT or ray://HOST:PORT is needed."
+            f"--address {address} was given; auto or HOST:PORT is needed, on a machine of the "
+            "cluster."
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
@@ -296,7 +297,10 @@ def _check_reachable(address: str) -> None:
 
 
 def _unreachable(address: str) -> str:
-    return f"No Ray cluster answers at '{address}'. Start one with `ray start --head`"
+    return (
+        f"No Ray cluster answers at '{address}'. Start one with `ray start --head`; if it has a "
+        "token, set RAY_AUTH_MODE=token"
+    )
 
 
 @contextlib.contextmanager

@@ -281,12 +281,12 @@ def test_ray_starts_here_tells_nobody_and_leaves_nothing(audio, tmp_path):
         (["--address", "auto"], "--address is of Ray. Add --engine ray, or leave it out."),
         (["--cpus-per-worker", "2"], "--cpus-per-worker is of Ray."),
         (["--engine", "ray", "--cpus-per-worker", "0"], "a worker needs 1 or more."),
-        (["--engine", "ray", "--address", "nonsense"], "HOST:PORT or ray://HOST:PORT is needed."),
+        (["--engine", "ray", "--address", "nonsense"], "auto or HOST:PORT is needed, on a machine"),
         (
             ["--engine", "ray", "--address", "127.0.0.1:9"],
             "No Ray cluster answers at '127.0.0.1:9'. Start one with `ray start --head`",
         ),
-        (["--engine", "ray", "--address", "ray://127.0.0.1:9"], "answers at 'ray://127.0.0.1:9'"),
+        (["--engine", "ray", "--address", "ray://127.0.0.1:9"], "auto or HOST:PORT is needed"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused(refused, audio, tmp_path, options, message):
