@@ -104,16 +104,17 @@ class RayEngine:
         """
         if not pending:
             return
-        folder: Path = work.folder.absolute()  # type: ignore[attr-defined]
+        given: Any = work
+        folder: Path = given.folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)  # where a worker misses it, nothing is shared
         try:
             with _cluster(self._address):
-                yield from self._run(replace(work, folder=folder), pending)  # type: ignore[type-var]
+                yield from self._run(replace(given, folder=folder), pending)
         finally:
             remove_partials(folder)
 
     def _run(
-        self, work: Work, pending: Mapping[str, Path]
+        self, work: Any, pending: Mapping[str, Path]
     ) -> Generator[tuple[str, Outcome], None, None]:
         import ray
 
@@ -144,7 +145,7 @@ class RayEngine:
             yield job.name, outcome
 
     def _jobs(
-        self, work: Work, sources: Mapping[str, Path]
+        self, work: Any, sources: Mapping[str, Path]
     ) -> tuple[deque[_Job], dict[str, _CutFile]]:
         """Return what is to be done, the largest file first, and the files that are cut."""
         sizes = {name: _size(source) for name, source in sources.items()}
@@ -159,9 +160,8 @@ class RayEngine:
             if num_parts < 2:
                 jobs.append(_Job(name))
                 continue
-            folder: Path = work.folder  # type: ignore[attr-defined]
             stem = PARTIAL_PREFIX + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-            paths = [folder / f"{stem}-{index}" for index in range(num_parts)]
+            paths = [work.folder / f"{stem}-{index}" for index in range(num_parts)]
             cut[name] = _CutFile(paths)
             for index, part in enumerate(parts(num_windows, num_parts)):
                 jobs.append(_Job(name, "do_part", (part, paths[index]), index))
@@ -193,20 +193,20 @@ def _part_done(
 ) -> Iterator[tuple[str, Outcome]]:
     """Take note of a part; after the last one, let the file be joined or yield why it is not."""
     file.num_running -= 1
-    if not isinstance(outcome, SkipFile | OSError):
-        file.results[job.index] = outcome
-        if len(file.results) == len(file.paths):
-            results = [file.results[index] for index in range(len(file.paths))]
-            jobs.appendleft(_Job(job.name, "join", (file.paths, results)))
-        return
-    if file.failure is None:
-        file.failure = outcome
+    if isinstance(outcome, SkipFile | OSError):
+        file.failure = file.failure or outcome
         kept = [other for other in jobs if other.name != job.name]
         jobs.clear()
         jobs.extend(kept)
-    if file.num_running == 0:
-        _remove(file.paths)
-        yield job.name, file.failure
+    else:
+        file.results[job.index] = outcome
+    if file.failure is not None:
+        if file.num_running == 0:
+            _remove(file.paths)
+            yield job.name, file.failure
+    elif len(file.results) == len(file.paths):
+        results = [file.results[index] for index in range(len(file.paths))]
+        jobs.appendleft(_Job(job.name, "join", (file.paths, results)))
 
 
 def _do(shared: list[Any], cpus: int, method: str, *arguments: Any) -> Any:
@@ -285,7 +285,7 @@ def _check_reachable(address: str) -> None:
     if address == AUTO:
         return
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or "/" in host or not port.isdecimal():
         raise ValueError(
             f"--address {address} was given; auto or HOST:PORT is needed, on a machine of the "
             "cluster."

@@ -1,3 +1,4 @@
+import pickle
 import tracemalloc
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from rave.codec import Codec, DecoderNoise, load_codec, load_run
 from rave.codec_format import CodecFormat
+from rave.codec_source import CodecSource
 from rave.export import export_torchscript
 from rave.latents import LatentStatistics
 from rave.positional_noise import PositionalNoise
@@ -297,3 +299,16 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 def test_an_exported_file_is_no_run(tmp_path):
     with pytest.raises(ValueError, match=r"'.*a\.ts' is an exported file; a run is needed here"):
         load_run(tmp_path / "a.ts")
+
+
+def test_a_codec_that_is_another_in_another_process_is_refused(tmp_path):
+    runs = [write_run(tmp_path / str(seed), "v2", *SHORT, seed=seed) for seed in (0, 1)]
+    source = CodecSource(runs[0], CPU)
+    fingerprint = source.codec.format.fingerprint
+    sent = pickle.loads(pickle.dumps(source))
+    assert "codec" not in vars(sent)
+    assert sent.codec.format.fingerprint == fingerprint
+    sent = pickle.loads(pickle.dumps(source))
+    sent.path = runs[1]
+    with pytest.raises(ValueError, match="is another on one of the machines"):
+        _ = sent.codec

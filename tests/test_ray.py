@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,26 @@ def test_an_error_that_is_not_the_file_s_stops_the_run_as_it_does_here(copy):
 def test_a_worker_larger_than_every_machine_is_refused(copy):
     with pytest.raises(ValueError, match=r"needs 64 CPUs and 0 GPUs; .*have 1 and 0, 1 and 0"):
         copy({"a": "1"}, cpus=64)
+
+
+def test_a_part_that_fails_lets_its_file_be_skipped_once_all_that_run_have_ended(tmp_path):
+    given = [ray_engine._Job("a", "do_part", index=index) for index in range(4)]
+    file = ray_engine._CutFile([tmp_path / str(index) for index in range(4)], num_running=3)
+    file.paths[0].touch()
+    jobs = deque([given[3], ray_engine._Job("b")])
+    bad = batch.SkipFile("it is bad")
+    outcomes = [(0, {}), (1, bad), (2, {})]
+    told = [list(ray_engine._part_done(given[i], o, file, jobs)) for i, o in outcomes]
+    assert told == [[], [], [("a", bad)]]
+    assert list(jobs) == [ray_engine._Job("b")]
+    assert not file.paths[0].exists()
+
+
+def test_a_folder_that_a_machine_does_not_see_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(ray, "get", lambda reference: Copying(tmp_path / "elsewhere"))
+    with pytest.raises(ValueError, match=r"elsewhere' is not there on the machine .* same paths"):
+        ray_engine._opened.__wrapped__(None, 1)
 
 
 @pytest.mark.parametrize(
