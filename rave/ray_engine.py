@@ -312,6 +312,8 @@ def _cluster(address: str | None) -> Iterator[None]:
         environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(**environment))
+        # Ray tells of lost machines on stdout, where results go.
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         import ray
 
         if address is None:

@@ -100,7 +100,7 @@ def content(folder):
     }
 
 
-def wait_for(condition, timeout_s=60):
+def wait_for(condition, timeout_s=180):
     limit = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < limit, "waited in vain"
@@ -135,9 +135,10 @@ def test_every_command_writes_the_same_bytes_on_ray_also_where_files_are_cut(
 
 
 def test_a_machine_that_is_lost_in_mid_run_costs_no_file_and_doubles_none(
-    cluster, run, audio, tmp_path, cuts, marks, monkeypatch
+    cluster, run, audio, tmp_path, cuts, marks, monkeypatch, capsys
 ):
     assert main(["encode", str(run), str(audio), str(tmp_path / "local")]) == 1
+    capsys.readouterr()
     monkeypatch.setattr(encode, "Encoding", TroubledEncoding)
     victim = cluster.add_node(num_cpus=1)
     (marks / f"hold-{victim.node_id}").touch()
@@ -149,7 +150,8 @@ def test_a_machine_that_is_lost_in_mid_run_costs_no_file_and_doubles_none(
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     on_ray = ["--engine", "ray", "--address", cluster.address]
-    assert main(["encode", str(run), str(audio), str(tmp_path / "ray"), *on_ray]) == 1
+    assert main(["encode", str(run), str(audio), str(tmp_path / "ray"), "--json", *on_ray]) == 1
+    assert json.loads(capsys.readouterr().out)["num_done"] == 10
     killer.join()
     assert victim not in cluster.worker_nodes
     assert cuts
@@ -274,15 +276,21 @@ def test_ray_starts_here_tells_nobody_and_leaves_nothing(audio, tmp_path):
         "def told(folder):\n"
         "    start(folder)\n"
         "    from ray._common.usage import usage_lib\n"
-        "    print(folder, usage_lib.usage_stats_enabled(), os.environ['RAY_AUTH_MODE'])\n"
+        "    facts = folder, usage_lib.usage_stats_enabled(), os.environ['RAY_AUTH_MODE']\n"
+        "    print(*facts, file=sys.__stdout__)\n"
         "e._start = told\n"
         "from rave.main_cli import main; code = main(sys.argv[1:])\n"
         "print(sorted(set(os.environ) & {'RAY_AUTH_MODE', 'RAY_AUTH_TOKEN'}))\n"
         "sys.exit(code)\n"
     )
     command = ["preprocess", str(audio), str(tmp_path / "ray"), "--engine", "ray"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
-        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=kept | {"RAY_USAGE_STATS_ENABLED": "1"},
     )
     assert done.returncode == 1, done.stderr
     first, *_, last = done.stdout.splitlines()
