@@ -38,7 +38,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	  { echo "'$(PYTHON)' has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,onnx,app,fast]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,onnx,app,fast,ray]'
 	@touch $@
 
 clean:

@@ -16,7 +16,7 @@ from rave.command import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_SKIPPED, sentence
 LIMITS = "limits"
 ROWS = (
     *(LIMITS, "codec", "folder", "streaming", "training", "preprocess", "diffusion"),
-    *("generation", "vocoder", "length", "loading"),
+    *("generation", "vocoder", "length", "loading", "scaling"),
 )
 FORMAT, VERSION = "rave-diffwave-benchmarks", 1
 

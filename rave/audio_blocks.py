@@ -168,3 +168,10 @@ def fit_length(blocks: Iterable[Audio], num_samples: int) -> Iterator[Audio]:
         size = min(missing, PADDING_SAMPLES)
         yield np.zeros((num_channels, size), dtype=np.float32)
         missing -= size
+
+
+def from_sample(blocks: Iterable[Audio], begin: int) -> Iterator[Audio]:
+    """Yield the blocks from sample `begin` on."""
+    for block in blocks:
+        yield block[:, begin:]
+        begin = max(begin - block.shape[1], 0)

@@ -38,6 +38,15 @@ class AudioError(SkipFile):
     """An audio file cannot be used; the message says which, why, and what to do."""
 
 
+def guess_duration_s(path: Path) -> float:
+    """Return the seconds that a file says it has, 0 if it says nothing; it may be wrong."""
+    try:
+        with av.open(str(path.resolve()), metadata_errors="ignore") as container:
+            return max(container.duration or 0, 0) / av.time_base
+    except (av.FFmpegError, OSError, ValueError):
+        return 0.0
+
+
 def decode_blocks(path: Path, start_s: int = 0) -> Iterator[tuple[int, Audio]]:
     """Decode a file block by block.
 

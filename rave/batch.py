@@ -1,20 +1,76 @@
-"""One loop over many files: progress, resuming, and an account of what was skipped."""
+"""One loop over many files: progress, resuming, and an account of what was skipped.
+
+What does the work is an `Engine`: this process, or with `rave.ray_engine` many machines.
+"""
 
 from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from rave.files import Journal, source_stamp
+from rave.windows import Part
 
 
 class SkipFile(ValueError):
     """Raised by the work on one file when that file cannot be used; the run goes on without it."""
+
+
+Work: TypeAlias = Callable[[str, Path], dict[str, Any]]
+Outcome: TypeAlias = dict[str, Any] | SkipFile | OSError
+
+
+@runtime_checkable
+class DivisibleWork(Protocol):
+    """Work that can be done on parts of a file at once, and gives the same files and records."""
+
+    def __call__(self, name: str, source: Path) -> dict[str, Any]:
+        """Do the whole."""
+
+    def num_windows(self, name: str, source: Path) -> int:
+        """Return how many windows a file has, or a guess; 1 where nothing is known."""
+
+    def do_part(self, name: str, source: Path, part: Part, path: Path) -> Any:
+        """Write what comes of some windows to `path`, and return what `join` needs besides."""
+
+    def join(self, name: str, source: Path, paths: Sequence[Path], results: Sequence[Any]) -> Any:
+        """Do the rest, and return the record."""
+
+
+class Engine(Protocol):
+    """What does the work on files."""
+
+    def run(
+        self, work: Work, pending: Mapping[str, Path]
+    ) -> Generator[tuple[str, Outcome], None, None]:
+        """Yield the name of each file, in any order, and what came of it.
+
+        Errors other than a `SkipFile` or `OSError` of the work are raised.
+        """
+
+
+class LocalEngine:
+    """Does one file after the other, in this process."""
+
+    def run(
+        self, work: Work, pending: Mapping[str, Path]
+    ) -> Generator[tuple[str, Outcome], None, None]:
+        """Yield the name of each file, in order, and what came of it."""
+        for name, source in pending.items():
+            yield name, attempt(work, name, source)
+
+
+def attempt(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what the work returns, or the `SkipFile` or `OSError` that it raises."""
+    try:
+        return work(*arguments)
+    except (SkipFile, OSError) as error:
+        return error
 
 
 @dataclass
@@ -54,10 +110,11 @@ class BatchReport:
 
 def process_files(
     sources: Mapping[str, Path],
-    work: Callable[[str, Path], dict[str, Any]],
+    work: Work,
     output: Callable[[str], Path],
     journal: Journal,
     label: str,
+    engine: Engine | None = None,
 ) -> BatchReport:
     """Do `work` on every source that is not already done and unchanged.
 
@@ -69,33 +126,53 @@ def process_files(
         output: The file that the work on a name leaves, which must still be there to count as done.
         journal: Where finished items are recorded; closed when the batch ends.
         label: Verb for the progress bar.
+        engine: What does the work; None: this process.
 
     Returns:
-        The report; its records are in the order of `sources`.
+        The report, in the order of `sources`.
     """
     from tqdm import tqdm
 
     report = BatchReport()
+    stamps: dict[str, dict[str, int]] = {}
     with (
         closing(journal),
         tqdm(total=len(sources), desc=label, unit="file", file=sys.stderr) as progress,
     ):
+
+        def skip(name: str, error: SkipFile | OSError) -> None:
+            reason = _reason(error, sources[name])
+            report.skipped[name] = reason
+            progress.write(f"skipped {name}: {reason}", file=sys.stderr)
+            progress.update()
+
         for name, source in sources.items():
             record = journal.get(name)
             try:
                 stamp = source_stamp(source)
-                if record and record.get("source_stamp") == stamp and output(name).exists():
-                    report.num_unchanged += 1
-                else:
-                    record = {**work(name, source), "source_stamp": stamp}
-                    journal.add(name, record)
-                    report.num_done += 1
+                is_done = record and record.get("source_stamp") == stamp and output(name).exists()
+            except OSError as error:
+                skip(name, error)
+                continue
+            if record and is_done:
+                report.num_unchanged += 1
                 report.records[name] = record
-            except (SkipFile, OSError) as error:
-                reason = _reason(error, source)
-                report.skipped[name] = reason
-                progress.write(f"skipped {name}: {reason}", file=sys.stderr)
-            progress.update()
+                progress.update()
+            else:
+                stamps[name] = stamp
+        pending = {name: sources[name] for name in stamps}
+        with closing((engine or LocalEngine()).run(work, pending)) as outcomes:
+            for name, outcome in outcomes:
+                if isinstance(outcome, SkipFile | OSError):
+                    skip(name, outcome)
+                    continue
+                record = {**outcome, "source_stamp": stamps[name]}
+                journal.add(name, record)
+                report.num_done += 1
+                report.records[name] = record
+                progress.update()
+    report.records = {name: report.records[name] for name in sources if name in report.records}
+    report.skipped = {name: report.skipped[name] for name in sources if name in report.skipped}
     return report
 
 
@@ -109,6 +186,6 @@ def _reason(error: SkipFile | OSError, source: Path) -> str:
         return str(error)
     if error.errno == errno.ENAMETOOLONG:
         return f"'{source.name}' has too long a name for what is made of it. Shorten it."
-    if str(error.filename) == str(source):
+    if Path(str(error.filename)).absolute() == source.absolute():
         return f"'{source.name}' cannot be read ({error.strerror}). Mend or remove it."
     raise error

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,9 @@ from rave.model import RAVE
 from rave.positional_noise import PositionalNoise
 from rave.upstream import run as upstream
 from rave.upstream import torchscript as upstream_script
+from rave.windows import WHOLE, WINDOW_FRAMES, Part, audio_windows
 
 Array = NDArray[np.float32]
-WINDOW_FRAMES = 256
 
 
 class Codec:
@@ -102,17 +101,18 @@ class Codec:
         return mean, std
 
     def encode_blocks(
-        self, blocks: Iterable[Array], window_frames: int = WINDOW_FRAMES
+        self, blocks: Iterable[Array], window_frames: int = WINDOW_FRAMES, part: Part = WHOLE
     ) -> Iterator[tuple[Array, Array]]:
         """Yield mean and std of the posterior, each (D, n), of audio in blocks (C, t).
 
-        The whole of the blocks is one file. Memory is that of a window, whatever its length.
+        The whole of the blocks is one file. Memory is that of a window, whatever its length. Only
+        the windows of `part` are computed, and are those of the whole, bit for bit.
         """
         left, right = self.format.encoder_reach_frames
         hop = self.format.hop_samples
         if self.format.is_derivative:
             blocks = differentiated(blocks)
-        for audio, start, count in audio_windows(blocks, hop, window_frames, left, right):
+        for audio, start, count in audio_windows(blocks, hop, window_frames, left, right, part):
             mean, std = self._posterior(audio)
             yield mean[:, start : start + count], std[:, start : start + count]
 
@@ -137,17 +137,28 @@ class Codec:
             noise: What the decoder hears where latents say nothing.
             window_frames: Frames decoded at a time.
         """
-        blocks = self._decoded_blocks(latents, noise, window_frames)
-        return (
-            integrated(blocks, self.format.sample_rate_hz) if self.format.is_derivative else blocks
-        )
+        return self.audio_of(self.network_blocks(latents, noise, window_frames))
 
-    def _decoded_blocks(
-        self, latents: Array, noise: DecoderNoise, window_frames: int
+    def audio_of(self, blocks: Iterator[Array]) -> Iterator[Array]:
+        """Yield the audio of what `network_blocks` yields, all parts in order."""
+        is_derivative = self.format.is_derivative
+        return integrated(blocks, self.format.sample_rate_hz) if is_derivative else blocks
+
+    def network_blocks(
+        self,
+        latents: Array,
+        noise: DecoderNoise,
+        window_frames: int = WINDOW_FRAMES,
+        part: Part = WHOLE,
     ) -> Iterator[Array]:
+        """Yield what the network makes of raw latents (D, N), a block (C, t) for each window.
+
+        Those of `part` are those of the whole, bit for bit.
+        """
         left, right = self.format.decoder_reach_frames
         hop, num_frames = self.format.hop_samples, latents.shape[1]
-        for first in range(0, num_frames, window_frames):
+        windows = range(0, num_frames, window_frames)[part.first : part.stop]
+        for first in windows:
             last = min(first + window_frames, num_frames)
             start, stop = max(first - left, 0), min(last + right, num_frames)
             audio = self._audio(np.array(latents[:, start:stop]), noise, start)
@@ -219,39 +230,6 @@ class DecoderNoise:
         first, last = start * self._steps, (start + num_frames) * self._steps
         rows = 2.0 * self._band_noise.uniform(first, last) - 1.0
         return torch.from_numpy(rows.T.astype(np.float32))[None]
-
-
-def audio_windows(
-    blocks: Iterable[Array], hop_samples: int, window_frames: int, left: int, right: int
-) -> Iterator[tuple[Array, int, int]]:
-    """Cut one file's audio into overlapping windows of whole frames.
-
-    Args:
-        blocks: (C, t) each.
-        hop_samples: Samples of a frame.
-        window_frames: Frames kept of a window.
-        left: Frames of context before them, where there are any.
-        right: Frames of context after them, where there are any.
-
-    Yields:
-        Audio (C, t) of a window, its first kept frame, and the number of frames kept.
-    """
-    held: Array | None = None
-    held_from = first = 0  # frames
-    for block in chain(blocks, [None]):  # None: the end of the file
-        if block is not None:
-            held = block if held is None else np.concatenate([held, block], axis=1)
-        while held is not None:
-            stop = (first + window_frames + right - held_from) * hop_samples
-            num_left = held_from + -(-held.shape[1] // hop_samples) - first
-            if (block is not None and held.shape[1] < stop) or num_left < 1:
-                break
-            count = min(window_frames, num_left)
-            yield held[:, :stop], first - held_from, count
-            first += count
-            kept_from = max(first - left, held_from)
-            held = held[:, (kept_from - held_from) * hop_samples :]
-            held_from = kept_from
 
 
 def load_codec(

@@ -22,7 +22,9 @@ from rave.launch import is_first
 from rave.memory import keep_freed_memory
 
 if TYPE_CHECKING:
+    from rave.batch import Engine
     from rave.codec import Codec
+    from rave.codec_source import CodecSource
 
 EXIT_SKIPPED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -145,16 +147,16 @@ def backend_settings(options: argparse.Namespace) -> dict[str, str]:
     return {} if options.precision == "float32" else {"precision": options.precision}
 
 
-def open_codec(options: argparse.Namespace) -> Codec:
-    """Return the codec that a command's options name: its place, device, backend and weights.
+def codec_source(options: argparse.Namespace) -> CodecSource:
+    """Return how to open the codec that options name: its place, device, backend and weights.
 
     Raises:
-        ValueError: If it cannot be opened so.
+        ValueError: If there is no such device.
     """
-    from rave.codec import load_codec
+    from rave.codec_source import CodecSource
     from rave.device import choose_device
 
-    return load_codec(
+    return CodecSource(
         options.codec,
         choose_device(options.device),
         backend=options.backend,
@@ -162,6 +164,60 @@ def open_codec(options: argparse.Namespace) -> Codec:
         ema=options.ema,
         derivative=options.derivative,
     )
+
+
+def open_codec(options: argparse.Namespace) -> Codec:
+    """Return the codec that a command's options name.
+
+    Raises:
+        ValueError: If it cannot be opened so.
+    """
+    return codec_source(options).codec
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add `--engine`, `--address` and `--cpus-per-worker`: who does the work on the files."""
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="local: this process; ray: all cores of this machine or of a Ray cluster, extra [ray] "
+        "(default local)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="of a running Ray cluster that this machine is part of: auto or HOST:PORT (default: "
+        "none, Ray is started on this machine)",
+    )
+    parser.add_argument(
+        "--cpus-per-worker", type=int, metavar="N", help="cores of a Ray worker (default 1)"
+    )
+
+
+def open_engine(options: argparse.Namespace) -> Engine:
+    """Return the engine that options name.
+
+    Raises:
+        ValueError: If it is not installed or cannot be reached, or options contradict each other.
+    """
+    from rave.batch import LocalEngine
+
+    if options.engine == "local":
+        for name in ("address", "cpus_per_worker"):
+            if getattr(options, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} is of Ray. Add --engine ray, or leave it out.")
+        return LocalEngine()
+    from rave.ray_engine import RayEngine
+
+    cpus = 1 if options.cpus_per_worker is None else options.cpus_per_worker
+    needs_gpu = False
+    if "device" in options:
+        from rave.device import choose_device
+
+        needs_gpu = choose_device(options.device).type == "cuda"
+    return RayEngine(options.address, cpus, needs_gpu=needs_gpu)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

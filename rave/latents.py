@@ -75,13 +75,21 @@ class StatisticsAccumulator:
 
     def add(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
         """Count frames. `mean` and `std` of the posterior, each (D, N)."""
+        self.add_sums(self.sums_of(mean, std), mean.shape[1])
+
+    def add_sums(self, sums: NDArray[np.float64], num_frames: int) -> None:
+        """Count frames by what `sums_of` says of them."""
+        for name, values in zip(self.NAMES, sums, strict=True):
+            self._sums[name] += values
+        self._num_frames += num_frames
+
+    @staticmethod
+    def sums_of(mean: NDArray[np.float32], std: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the sums over frames, (4, D). `mean` and `std` of the posterior, each (D, N)."""
         centre, variance = mean.astype(np.float64), np.square(std.astype(np.float64))
         power = np.square(centre)
         kl = 0.5 * (power + variance - 1.0 - np.log(variance))
-        values: Sequence[NDArray[np.float64]] = (centre, power, variance, kl)
-        for name, value in zip(self.NAMES, values, strict=True):
-            self._sums[name] += value.sum(axis=1)
-        self._num_frames += mean.shape[1]
+        return np.stack([value.sum(axis=1) for value in (centre, power, variance, kl)])
 
     def record(self) -> dict[str, Any]:
         """Return the sums as JSON-able data."""

@@ -1,3 +1,4 @@
+import pickle
 import tracemalloc
 from itertools import pairwise
 
@@ -7,11 +8,13 @@ import torch
 from rave_models import SHORT, codec_of, small_model, write_run
 from torch import nn
 
-from rave.codec import WINDOW_FRAMES, Codec, DecoderNoise, audio_windows, load_codec, load_run
+from rave.codec import Codec, DecoderNoise, load_codec, load_run
 from rave.codec_format import CodecFormat
+from rave.codec_source import CodecSource
 from rave.export import export_torchscript
 from rave.latents import LatentStatistics
 from rave.positional_noise import PositionalNoise
+from rave.windows import WINDOW_FRAMES, audio_windows
 
 CPU = torch.device("cpu")
 NOISY = ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")  # a hop of 128
@@ -296,3 +299,16 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 def test_an_exported_file_is_no_run(tmp_path):
     with pytest.raises(ValueError, match=r"'.*a\.ts' is an exported file; a run is needed here"):
         load_run(tmp_path / "a.ts")
+
+
+def test_a_codec_that_is_another_in_another_process_is_refused(tmp_path):
+    runs = [write_run(tmp_path / str(seed), "v2", *SHORT, seed=seed) for seed in (0, 1)]
+    source = CodecSource(runs[0], CPU)
+    fingerprint = source.codec.format.fingerprint
+    sent = pickle.loads(pickle.dumps(source))
+    assert "codec" not in vars(sent)
+    assert sent.codec.format.fingerprint == fingerprint
+    sent = pickle.loads(pickle.dumps(source))
+    sent.path = runs[1]
+    with pytest.raises(ValueError, match="is another on one of the machines"):
+        _ = sent.codec

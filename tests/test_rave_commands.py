@@ -203,17 +203,18 @@ def test_a_command_that_breaks_off_leaves_nothing_partial_and_continues(
     assert rave("encode", run, audio, tmp_path / "whole")[0] == 0
     assert rave("decode", run, tmp_path / "whole", tmp_path / "heard")[0] == 0
     source, needed = (audio, "whole") if verb == "encode" else (tmp_path / "whole", "heard")
-    work, calls = getattr(Codec, f"{verb}_blocks"), []
+    method = {"encode": "encode_blocks", "decode": "network_blocks"}[verb]
+    work, calls = getattr(Codec, method), []
 
-    def breaks_off(self, *arguments):
+    def breaks_off(self, *arguments, **options):
         calls.append(1)
-        for number, block in enumerate(work(self, *arguments)):
+        for number, block in enumerate(work(self, *arguments, **options)):
             if len(calls) == 3 and number == 0:
                 raise error
             yield block
 
     with monkeypatch.context() as patch:
-        patch.setattr(Codec, f"{verb}_blocks", breaks_off)
+        patch.setattr(Codec, method, breaks_off)
         found, _, err = rave(verb, run, source, tmp_path / "out")
     assert found == code
     assert message in err

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rave.command import Result, add_seed, command_parser
-
-if TYPE_CHECKING:
-    from rave.audio_blocks import Audio
 
 JOURNAL_NAME = ".augment.jsonl"
 SEMITONES = (-2.0, -1.0, 0.0, 0.0, 1.0, 2.0)
@@ -127,6 +124,7 @@ def write_versions(
     import numpy as np
 
     from rave.audio import AudioStream, write_audio
+    from rave.audio_blocks import from_sample
     from rave.audio_formats import AudioError, decode_blocks
     from rave.files import atomic_write
     from rave.versions import version_name
@@ -145,7 +143,7 @@ def write_versions(
         if num_samples < 1:
             continue
         faster = AudioStream(source, round(rate_hz / speed), len(first))
-        blocks = (np.float32(sign) * block for block in _from(faster, begin))
+        blocks = (np.float32(sign) * block for block in from_sample(faster, begin))
         path = folder / version_name(name, number, ".flac")
         try:
             write_audio(path, blocks, rate_hz, len(first), num_samples)
@@ -155,10 +153,3 @@ def write_versions(
     with atomic_write(folder / name) as temporary:  # last: where it is, all versions are
         shutil.copyfile(source, temporary)
     return {"recorded_s": recorded_s, "duration_s": duration_s}
-
-
-def _from(blocks: Iterable[Audio], begin: int) -> Iterator[Audio]:
-    """Yield audio from a sample on."""
-    for block in blocks:
-        yield block[:, begin:]
-        begin = max(begin - block.shape[1], 0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +15,21 @@ from rave.command import (
     add_backend,
     add_decoding,
     add_device,
+    add_engine,
     add_seed,
     add_weights,
     backend_settings,
+    codec_source,
     command_parser,
-    open_codec,
+    open_engine,
 )
 
 if TYPE_CHECKING:
     from rave.bending import Bend
-    from rave.codec import Array, Codec
+    from rave.codec import Array, DecoderNoise
+    from rave.codec_source import CodecSource
     from rave.latents import LatentFile, LatentHeader
+    from rave.windows import Part
 
 JOURNAL_NAME = ".decode.jsonl"
 SILENT_DBFS = -70.0
@@ -52,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     add_device(parser)
     add_backend(parser)
     add_seed(parser)
+    add_engine(parser)
     return parser
 
 
@@ -71,7 +78,9 @@ def run(options: argparse.Namespace) -> Result:
     bend = parse_bend(options.shift, options.scale)
     header = LatentHeader.read(options.latents_dir)
     check_output_folder(folder, options.latents_dir)
-    codec = open_codec(options)
+    engine = open_engine(options)
+    opener = codec_source(options)
+    codec = opener.codec
     codec.check_latents(header, options.latents_dir)
     settings = {
         "codec": codec.format.fingerprint,
@@ -85,28 +94,24 @@ def run(options: argparse.Namespace) -> Result:
     remove_partials(folder)
     entries = {entry.path: entry for entry in header.files}
     # More audio in the folder may show a dimension to be informative that was noise before.
-    informative = [int(dimension) for dimension in header.statistics.is_informative.nonzero()[0]]
+    informative = informative_dimensions(header)
     former = journal.records
     journal.forget(path for path, record in former.items() if record["informative"] != informative)
     report = process_files(
         {path: options.latents_dir / path for path in entries},
-        lambda path, source: {
-            "informative": informative,
-            **decode_file(
-                codec,
-                header,
-                entries[path],
-                source,
-                folder / audio_path(path),
-                options.seed,
-                as_encoded=options.as_encoded,
-                is_codec_rate=options.codec_rate,
-                bend=bend,
-            ),
-        },
+        Decoding(
+            opener,
+            folder,
+            header,
+            options.seed,
+            as_encoded=options.as_encoded,
+            is_codec_rate=options.codec_rate,
+            bend=bend,
+        ),
         lambda path: folder / audio_path(path),
         journal,
         "Decoding",
+        engine,
     )
     if not report.records:
         raise ValueError(
@@ -132,78 +137,140 @@ def audio_path(latent_path: str) -> str:
     return latent_path.removesuffix(".npy") + ".wav"
 
 
-def decode_file(
-    codec: Codec,
-    header: LatentHeader,
-    entry: LatentFile,
-    source: Path,
-    path: Path,
-    seed: int,
-    *,
-    as_encoded: bool,
-    is_codec_rate: bool,
-    bend: Bend,
-) -> dict[str, Any]:
-    """Write the audio of one latent file, whole or not at all.
+def informative_dimensions(header: LatentHeader) -> list[int]:
+    """Return the dimensions of latents that carry information."""
+    return [int(dimension) for dimension in header.statistics.is_informative.nonzero()[0]]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The work on one latent file, or on parts of it (`rave.batch.DivisibleWork`).
 
     Args:
-        codec: Decodes.
+        opener: Opens the codec.
+        folder: To write into.
         header: Of the latent folder.
-        entry: The file's.
-        source: The .npy.
-        path: The .wav to write.
         seed: Of the noise that stands for what latents do not say.
         as_encoded: Let no noise stand for dimensions that say nothing.
         is_codec_rate: Keep the codec's rate instead of returning to the source's.
         bend: What is done to the latents before.
-
-    Returns:
-        Level, limited samples, and warnings.
-
-    Raises:
-        SkipFile: If the latents cannot be read, are not finite, or are fewer than their audio.
-        OSError: If `path` cannot be written.
     """
-    import numpy as np
 
-    from rave.audio import write_audio
-    from rave.audio_blocks import LevelMeter, resample
-    from rave.batch import SkipFile
-    from rave.codec import DecoderNoise
-    from rave.latents import read_latents
+    opener: CodecSource
+    folder: Path
+    header: LatentHeader
+    seed: int
+    as_encoded: bool
+    is_codec_rate: bool
+    bend: Bend
 
-    try:
-        latents = read_latents(source, header.latent_size, entry.num_frames)
-    except ValueError as error:
-        raise SkipFile(str(error)) from error
-    if not np.isfinite(latents).all():
-        raise SkipFile("it holds NaN or infinite latents. Encode or generate it again.")
-    seconds = entry.source_num_samples / entry.source_sample_rate_hz
-    if seconds > (entry.num_frames + 1) / header.frame_rate_hz:
-        raise SkipFile(
-            f"the header claims {entry.source_num_samples} samples for {entry.num_frames} frames. "
-            "Encode it again."
-        )
-    latents = bend(latents, codec)
-    noise = DecoderNoise(codec.format, header.statistics, seed, entry.path, as_encoded=as_encoded)
-    meter = LevelMeter()
-    rate_hz = codec.format.sample_rate_hz
-    out_rate_hz = rate_hz if is_codec_rate else entry.source_sample_rate_hz
-    num_samples = round(seconds * rate_hz) if is_codec_rate else entry.source_num_samples
-    blocks = resample(meter(codec.decode_blocks(latents, noise)), rate_hz, out_rate_hz)
-    quantizer = write_audio(path, blocks, out_rate_hz, codec.format.num_channels, num_samples)
-    warnings = list(latent_warnings(header, latents))
-    if meter.level_dbfs < SILENT_DBFS:
-        warnings.append(
-            f"the output is silent ({meter.level_dbfs:.0f} dBFS). If its source is not, the codec "
-            "is not trained, or the latents are not its own."
-        )
-    if quantizer.num_limited_samples:
-        warnings.append(
-            f"{quantizer.num_limited_samples} samples beyond full scale were limited "
-            f"(peak {quantizer.peak:.2f})."
-        )
-    return {"level_dbfs": round(meter.level_dbfs, 2), "warnings": warnings}
+    def __call__(self, name: str, source: Path) -> dict[str, Any]:
+        """Write the audio of one latent file, whole or not at all.
+
+        Returns:
+            Informative dimensions, level, and warnings.
+
+        Raises:
+            SkipFile: If the latents cannot be read, are not finite, or are fewer than their audio.
+            OSError: If the audio cannot be written.
+        """
+        latents = self._latents(name, source)
+        blocks = self.opener.codec.network_blocks(latents, self._noise(name))
+        return self._write(name, latents, blocks)
+
+    def num_windows(self, name: str, source: Path) -> int:
+        """Return how many windows a file has."""
+        from rave.windows import WINDOW_FRAMES
+
+        return -(-self._entries[name].num_frames // WINDOW_FRAMES)
+
+    def do_part(self, name: str, source: Path, part: Part, path: Path) -> None:
+        """Write what the network makes of some windows.
+
+        Raises:
+            SkipFile: As the whole.
+            OSError: If `path` cannot be written.
+        """
+        from rave.windows import write_blocks
+
+        latents, noise = self._latents(name, source), self._noise(name)
+        write_blocks(path, self.opener.codec.network_blocks(latents, noise, part=part))
+
+    def join(
+        self, name: str, source: Path, paths: Sequence[Path], results: Sequence[Any]
+    ) -> dict[str, Any]:
+        """Write the audio of all parts, and return what `__call__` does."""
+        from rave.windows import WINDOW_FRAMES, read_blocks
+
+        codec_format = self.opener.codec.format
+        window_samples = WINDOW_FRAMES * codec_format.hop_samples
+        blocks = read_blocks(paths, codec_format.num_channels, window_samples)
+        return self._write(name, self._latents(name, source), blocks)
+
+    @cached_property
+    def _entries(self) -> dict[str, LatentFile]:
+        return {entry.path: entry for entry in self.header.files}
+
+    def _noise(self, name: str) -> DecoderNoise:
+        from rave.codec import DecoderNoise
+
+        codec_format, statistics = self.opener.codec.format, self.header.statistics
+        return DecoderNoise(codec_format, statistics, self.seed, name, as_encoded=self.as_encoded)
+
+    def _seconds(self, name: str) -> float:
+        entry = self._entries[name]
+        return entry.source_num_samples / entry.source_sample_rate_hz
+
+    def _latents(self, name: str, source: Path) -> Array:
+        import numpy as np
+
+        from rave.batch import SkipFile
+        from rave.latents import read_latents
+
+        entry = self._entries[name]
+        try:
+            latents = read_latents(source, self.header.latent_size, entry.num_frames)
+        except ValueError as error:
+            raise SkipFile(str(error)) from error
+        if not np.isfinite(latents).all():
+            raise SkipFile("it holds NaN or infinite latents. Encode or generate it again.")
+        if self._seconds(name) > (entry.num_frames + 1) / self.header.frame_rate_hz:
+            raise SkipFile(
+                f"the header claims {entry.source_num_samples} samples for {entry.num_frames} "
+                "frames. Encode it again."
+            )
+        return self.bend(latents, self.opener.codec)
+
+    def _write(self, name: str, latents: Array, blocks: Iterator[Array]) -> dict[str, Any]:
+        from rave.audio import write_audio
+        from rave.audio_blocks import LevelMeter, resample
+
+        codec, entry = self.opener.codec, self._entries[name]
+        meter = LevelMeter()
+        rate_hz = codec.format.sample_rate_hz
+        out_rate_hz = rate_hz if self.is_codec_rate else entry.source_sample_rate_hz
+        num_samples = entry.source_num_samples
+        if self.is_codec_rate:
+            num_samples = round(self._seconds(name) * rate_hz)
+        audio = resample(meter(codec.audio_of(blocks)), rate_hz, out_rate_hz)
+        path = self.folder / audio_path(name)
+        quantizer = write_audio(path, audio, out_rate_hz, codec.format.num_channels, num_samples)
+        warnings = list(latent_warnings(self.header, latents))
+        if meter.level_dbfs < SILENT_DBFS:
+            warnings.append(
+                f"the output is silent ({meter.level_dbfs:.0f} dBFS). If its source is not, the "
+                "codec is not trained, or the latents are not its own."
+            )
+        if quantizer.num_limited_samples:
+            warnings.append(
+                f"{quantizer.num_limited_samples} samples beyond full scale were limited "
+                f"(peak {quantizer.peak:.2f})."
+            )
+        return {
+            "informative": informative_dimensions(self.header),
+            "level_dbfs": round(meter.level_dbfs, 2),
+            "warnings": warnings,
+        }
 
 
 def latent_warnings(header: LatentHeader, latents: Array) -> Iterator[str]:

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rave.command import (
     Result,
     add_backend,
     add_device,
+    add_engine,
     add_seed,
     add_weights,
     backend_settings,
+    codec_source,
     command_parser,
-    open_codec,
+    open_engine,
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rave.audio import AudioSource, AudioStream
     from rave.codec import Array, Codec
+    from rave.codec_source import CodecSource
     from rave.latents import LatentHeader
+    from rave.windows import Part
+
+    Sums: TypeAlias = list[tuple[NDArray[np.float64], int]]  # and frames, of each window
 
 JOURNAL_NAME = ".encode.jsonl"
 
@@ -51,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add_device(parser)
     add_backend(parser)
     add_seed(parser)
+    add_engine(parser)
     return parser
 
 
@@ -85,7 +97,9 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
     from rave.latents import POSTERIOR_MEAN, POSTERIOR_SAMPLE, latent_paths
 
     folder: Path = options.latents_dir
-    codec = open_codec(options)
+    engine = open_engine(options)
+    opener = codec_source(options)
+    codec = opener.codec
     contents = POSTERIOR_SAMPLE if options.sample else POSTERIOR_MEAN
     seed = options.seed if options.sample else None
     settings = {
@@ -102,13 +116,11 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
     journal.forget(name for name, path in former.items() if path != paths.get(name))
     report = process_files(
         sources,
-        lambda name, source: {
-            "path": paths[name],
-            **encode_file(codec, source, folder / paths[name], seed, name),
-        },
+        Encoding(opener, folder, paths, seed),
         lambda name: folder / paths[name],
         journal,
         "Encoding",
+        engine,
     )
     if not report.records:
         raise ValueError(f"No file of {len(sources)} can be used. {report.summary('Encoded')}")
@@ -119,51 +131,121 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
     return _result(folder, header, report.summary("Encoded"), report.figures)
 
 
-def encode_file(
-    codec: Codec, source: Path, path: Path, seed: int | None, name: str
-) -> dict[str, Any]:
-    """Write the latents of one audio file, whole or not at all.
+@dataclass(frozen=True)
+class Encoding:
+    """The work on one audio file, or on parts of it (`rave.batch.DivisibleWork`).
 
     Args:
-        codec: Encodes.
-        source: Audio file.
-        path: The .npy to write.
-        seed: Draw from the posterior with this seed; None: write its mean.
-        name: Of the file; files draw different noise.
-
-    Returns:
-        Frames, source rate and length, and sums for the statistics.
-
-    Raises:
-        AudioError: If the file cannot be used.
-        OSError: If `path` cannot be written.
+        opener: Opens the codec.
+        folder: To write into.
+        paths: Of the .npy of each name, relative to it.
+        seed: Draw from the posterior with this seed; None: write its mean. Files draw different
+            noise.
     """
-    from rave.audio import AudioStream
-    from rave.latents import StatisticsAccumulator, write_latents
-    from rave.positional_noise import PositionalNoise
 
-    stream = AudioStream(source, codec.format.sample_rate_hz, codec.format.num_channels)
-    size = codec.format.latent_size
-    sums = StatisticsAccumulator(size)
+    opener: CodecSource
+    folder: Path
+    paths: Mapping[str, str]
+    seed: int | None
 
-    def blocks() -> Iterator[Array]:
-        position = 0
-        for mean, std in codec.encode_blocks(stream):
-            sums.add(mean, std)
-            if seed is None:
+    def __call__(self, name: str, source: Path) -> dict[str, Any]:
+        """Write the latents of one audio file, whole or not at all.
+
+        Returns:
+            Path, frames, source rate and length, and sums for the statistics.
+
+        Raises:
+            AudioError: If the file cannot be used.
+            OSError: If the latents cannot be written.
+        """
+        from rave.windows import WHOLE
+
+        stream = self._stream(source)
+        sums: Sums = []
+        blocks = self._windows(stream, name, WHOLE, sums)
+        return self._write(name, blocks, sums, lambda: stream.source)
+
+    def num_windows(self, name: str, source: Path) -> int:
+        """Return how many windows a file has; a guess."""
+        from rave.audio_formats import guess_duration_s
+        from rave.windows import WINDOW_FRAMES
+
+        codec_format = self.opener.codec.format
+        frames = guess_duration_s(source) * codec_format.sample_rate_hz / codec_format.hop_samples
+        return max(int(frames / WINDOW_FRAMES), 1)
+
+    def do_part(
+        self, name: str, source: Path, part: Part, path: Path
+    ) -> tuple[Sums, AudioSource | None]:
+        """Write the latents of some windows; return their sums, and at the end the file's length.
+
+        The file is read from its beginning, which takes a hundredth of the time of encoding it.
+
+        Raises:
+            AudioError: If the file cannot be used.
+            OSError: If `path` cannot be written.
+        """
+        from rave.windows import write_blocks
+
+        stream = self._stream(source)
+        sums: Sums = []
+        write_blocks(path, self._windows(stream, name, part, sums))
+        return sums, stream.source if part.stop is None else None
+
+    def join(
+        self, name: str, source: Path, paths: Sequence[Path], results: Sequence[Any]
+    ) -> dict[str, Any]:
+        """Write the latents of all parts, and return what `__call__` does."""
+        from rave.windows import WINDOW_FRAMES, read_blocks
+
+        sums = [each for of_part, _ in results for each in of_part]
+        blocks = read_blocks(paths, self.opener.codec.format.latent_size, WINDOW_FRAMES)
+        return self._write(name, blocks, sums, lambda: results[-1][1])
+
+    def _stream(self, source: Path) -> AudioStream:
+        from rave.audio import AudioStream
+
+        codec_format = self.opener.codec.format
+        return AudioStream(source, codec_format.sample_rate_hz, codec_format.num_channels)
+
+    def _windows(self, stream: AudioStream, name: str, part: Part, sums: Sums) -> Iterator[Array]:
+        """Yield the latents (D, n) of each window, and append its sums and number of frames."""
+        from rave.latents import StatisticsAccumulator
+        from rave.positional_noise import PositionalNoise
+        from rave.windows import WINDOW_FRAMES
+
+        codec = self.opener.codec
+        size, position = codec.format.latent_size, part.first * WINDOW_FRAMES
+        for mean, std in codec.encode_blocks(stream, part=part):
+            sums.append((StatisticsAccumulator.sums_of(mean, std), mean.shape[1]))
+            if self.seed is None:
                 yield mean
             else:
-                noise = PositionalNoise(seed, name, size)
+                noise = PositionalNoise(self.seed, name, size)
                 yield mean + std * noise.normal(position, position + mean.shape[1]).T
             position += mean.shape[1]
 
-    num_frames = write_latents(path, blocks(), size)
-    return {
-        "num_frames": num_frames,
-        "source_sample_rate_hz": stream.source.sample_rate_hz,
-        "source_num_samples": stream.source.num_samples,
-        "sums": sums.record(),
-    }
+    def _write(
+        self,
+        name: str,
+        blocks: Iterable[Array],
+        sums: Sums,
+        source: Callable[[], AudioSource],
+    ) -> dict[str, Any]:
+        from rave.latents import StatisticsAccumulator, write_latents
+
+        size = self.opener.codec.format.latent_size
+        num_frames = write_latents(self.folder / self.paths[name], blocks, size)
+        accumulator = StatisticsAccumulator(size)
+        for values, count in sums:
+            accumulator.add_sums(values, count)
+        return {
+            "path": self.paths[name],
+            "num_frames": num_frames,
+            "source_sample_rate_hz": source().sample_rate_hz,
+            "source_num_samples": source().num_samples,
+            "sums": accumulator.record(),
+        }
 
 
 def _header(

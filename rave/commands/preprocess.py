@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, command_parser
+from rave.command import Result, add_engine, command_parser, open_engine
 
 if TYPE_CHECKING:
     from rave.audio_store import PreparedHeader
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--force", action="store_true", help="make PREPARED_DIR anew if its settings differ"
     )
+    add_engine(parser)
     return parser
 
 
@@ -54,6 +56,7 @@ def run(options: argparse.Namespace) -> Result:
     check_rate_and_channels(**settings)
     sources = list_audio_files(options.audio_dir)
     check_output_folder(folder, options.audio_dir)
+    engine = open_engine(options)
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
     if options.force:  # a header must not outlive its samples
         (folder / HEADER_NAME).unlink(missing_ok=True)
@@ -61,10 +64,11 @@ def run(options: argparse.Namespace) -> Result:
 
     report = process_files(
         sources,
-        lambda name, source: prepare_file(source, folder / samples_path(name), **settings),
+        Preparing(folder, options.sample_rate, options.channels),
         lambda name: folder / samples_path(name),
         journal,
         "Preparing",
+        engine,
     )
     if not report.records:
         reasons = report.summary("Prepared")
@@ -85,33 +89,48 @@ def samples_path(name: str) -> str:
     return f"{name}.pcm"
 
 
-def prepare_file(
-    source: Path, path: Path, sample_rate_hz: int, num_channels: int
-) -> dict[str, Any]:
-    """Write the samples of one audio file, whole or not at all.
+@dataclass(frozen=True)
+class Preparing:
+    """The work on one audio file.
 
-    Returns:
-        `num_samples`, `peak` and `num_limited_samples`, as in `rave.dataset.PreparedFile`.
+    A file is done as a whole: decoding and resampling run from its beginning, and are all there is.
 
-    Raises:
-        AudioError: If the file cannot be used.
-        OSError: If `path` cannot be written.
+    Args:
+        folder: To write into.
+        sample_rate_hz: Wanted.
+        num_channels: Wanted.
     """
-    from rave.audio import AudioStream
-    from rave.audio_blocks import Quantizer
-    from rave.files import atomic_write
 
-    quantize = Quantizer()
-    num_samples = 0
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        for block in AudioStream(source, sample_rate_hz, num_channels):
-            file.write(quantize(block).tobytes())
-            num_samples += block.shape[1]
-    return {
-        "num_samples": num_samples,
-        "peak": quantize.peak,
-        "num_limited_samples": quantize.num_limited_samples,
-    }
+    folder: Path
+    sample_rate_hz: int
+    num_channels: int
+
+    def __call__(self, name: str, source: Path) -> dict[str, Any]:
+        """Write the samples of one audio file, whole or not at all.
+
+        Returns:
+            `num_samples`, `peak` and `num_limited_samples`, as in `rave.dataset.PreparedFile`.
+
+        Raises:
+            AudioError: If the file cannot be used.
+            OSError: If the samples cannot be written.
+        """
+        from rave.audio import AudioStream
+        from rave.audio_blocks import Quantizer
+        from rave.files import atomic_write
+
+        quantize = Quantizer()
+        num_samples = 0
+        path = self.folder / samples_path(name)
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            for block in AudioStream(source, self.sample_rate_hz, self.num_channels):
+                file.write(quantize(block).tobytes())
+                num_samples += block.shape[1]
+        return {
+            "num_samples": num_samples,
+            "peak": quantize.peak,
+            "num_limited_samples": quantize.num_limited_samples,
+        }
 
 
 def _remove(path: Path) -> bool:
