@@ -47,8 +47,8 @@ def run(options: argparse.Namespace) -> Result:
     from rave.checkpoint import finished_steps
     from rave.device import choose_device
     from rave.files import check_output_folder
+    from rave.latent_dataset import LatentDataset
     from rave.latent_models import save_header
-    from rave.latents import LatentDataset
     from rave.prior import principal_axes
     from rave.prior_training import HELD_OUT_SEGMENTS, PriorSegments, PriorSystem
     from rave.trainer import Loaders, StepBatches, fit
