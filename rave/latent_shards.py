@@ -177,6 +177,11 @@ class ShardedFile:
         return LatentFile(path, self.num_frames, source.source, rate_hz, num_samples)
 
     @property
+    def source(self) -> str | None:
+        """Return the audio file that it was made from; read from the shard."""
+        return self.entry.source
+
+    @property
     def array(self) -> NDArray[np.float32]:
         """Return its raw latents (D, N), memory-mapped and read-only.
 
