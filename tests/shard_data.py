@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import fsspec
 import numpy as np
-from diffwave_data import HOP, RATE_HZ
+from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
 from numpy.typing import NDArray
 
 from rave.latents import POSTERIOR_MEAN, LatentFile, LatentHeader, LatentStatistics
@@ -50,8 +51,33 @@ def write_set(folder: Path, num_clips: int, clips_per_shard: int) -> int:
         for number in numbers:
             yield Clip(file_of(int(number)), array_of(int(number)))
 
-    parts = [order[first : first + clips_per_shard] for first in range(0, num_clips, clips_per_shard)]
+    parts = [
+        order[first : first + clips_per_shard] for first in range(0, num_clips, clips_per_shard)
+    ]
     shards = [write_shard(folder, n, clips(part), SIZE) for n, part in enumerate(parts)]
     num_frames = sum(shard.num_frames for shard in shards)
     finish(folder, header_of(num_frames, []), shards)
     return num_frames
+
+
+LONG = "a folder with a long name " * 5 + "/" + "é.wav " * 20 + "~2.npy"
+NAMES = (
+    *("a.npy", "a~1.npy", "a~2.npy", "b.flac.npy", "b.wav.npy", "sub/c.npy", "sub/c~1.npy"),
+    *("other/only~3.npy", "other/only~1.npy", "ünïcode/d.npy", "sub/e.npy", LONG),
+)
+
+
+def write_folder(folder: Path, names: Sequence[str] = NAMES, seed: int = 0) -> LatentHeader:
+    """Write a latent folder of names that are hard to get right."""
+    arrays = {
+        name: autoregression(4, 40 + 7 * (number % 60), 0.9, seed + number) + 1
+        for number, name in enumerate(names)
+    }
+    return write_latent_folder(folder, arrays)
+
+
+def in_memory(folder: Path) -> str:
+    """Copy a folder to an address that fsspec knows."""
+    address = f"memory://{folder.name}-{folder.stat().st_ino}"
+    fsspec.filesystem("memory").put(f"{folder}/", f"{address}/", recursive=True)
+    return address
