@@ -10,7 +10,7 @@ import numpy as np
 from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
 from numpy.typing import NDArray
 
-from rave.latents import POSTERIOR_MEAN, LatentFile, LatentHeader, LatentStatistics
+from rave.latents import POSTERIOR_MEAN, LatentFile, LatentHeader, LatentStatistics, write_latents
 from rave.shard_writer import Clip, finish, write_shard
 
 SIZE = 16
@@ -58,6 +58,14 @@ def write_set(folder: Path, num_clips: int, clips_per_shard: int) -> int:
     num_frames = sum(shard.num_frames for shard in shards)
     finish(folder, header_of(num_frames, []), shards)
     return num_frames
+
+
+def write_plain(folder: Path, num_clips: int) -> None:
+    """Write the latent folder of the same clips."""
+    files = [file_of(number) for number in range(num_clips)]
+    for number, file in enumerate(files):
+        write_latents(folder / file.path, [array_of(number)], SIZE)
+    header_of(sum(file.num_frames for file in files), files).write(folder)
 
 
 LONG = "a folder with a long name " * 5 + "/" + "é.wav " * 20 + "~2.npy"
