@@ -65,6 +65,9 @@ def test_unpacked_it_is_the_folder_again(latents, shards, tmp_path, rave):
         assert (again / name).read_bytes() == (latents / name).read_bytes()
     (again / "a.npy").unlink()
     assert "1 written now" in rave("unshard", shards, again)[1]
+    assert rave("shard", latents, tmp_path / "other", "--shard-mb", "0.02")[0] == 0
+    assert "made with other settings" in rave("unshard", tmp_path / "other", again)[2]
+    assert "is a latent folder already" in rave("unshard", shards, latents)[2]
 
 
 def test_tar_and_numpy_alone_read_it(latents, shards):
@@ -149,8 +152,8 @@ def test_folders_that_do_not_belong_together_are_refused(latents, tmp_path, rave
 def test_stopped_packing_goes_on_and_ends_the_same(tmp_path, rave, monkeypatch):
     many = tmp_path / "many"
     write_folder(many, [f"{number:03d}.npy" for number in range(600)])
-    command = ("shard", many, tmp_path / "parts", "--shard-mb", "1")
-    assert rave("shard", many, tmp_path / "whole", "--shard-mb", "1")[0] == 0
+    command = ("shard", many, tmp_path / "parts", "--shard-mb", "1.0")
+    assert rave("shard", many, tmp_path / "whole", "--shard-mb", "1.0")[0] == 0
     num_read, read = 0, rave_latents.read_latents
 
     def interrupted(*arguments):

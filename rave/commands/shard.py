@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rave.shard_writer import Clip
 
 JOURNAL_NAME = ".shard.jsonl"
-DEFAULT_SHARD_MB = 128
+DEFAULT_SHARD_MB = 128.0
+SHARD_MB = (0.01, 1e6)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,9 +34,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("shards_dir", type=Path, metavar="SHARDS_DIR", help="folder to write")
     parser.add_argument(
         "--shard-mb",
-        type=int,
+        type=float,
         default=DEFAULT_SHARD_MB,
-        help=f"size of a shard in MB (default {DEFAULT_SHARD_MB})",
+        help=f"size of a shard in MB (default {DEFAULT_SHARD_MB:.0f})",
     )
     parser.add_argument("--force", action="store_true", help="replace a set of other settings")
     add_seed(parser)
@@ -59,8 +60,10 @@ def run(options: argparse.Namespace) -> Result:
     from rave.shard_writer import shard_numbers
 
     folders, out = options.latents_dirs, options.shards_dir
-    if options.shard_mb < 1:
-        raise ValueError(f"--shard-mb is {options.shard_mb}; it must be at least 1.")
+    if not options.shard_mb >= SMALLEST_SHARD_MB:
+        raise ValueError(
+            f"--shard-mb is {options.shard_mb}; it must be {SMALLEST_SHARD_MB} or more."
+        )
     for folder in folders:
         check_output_folder(out, folder)
     if (out / HEADER_NAME).exists():
@@ -70,7 +73,7 @@ def run(options: argparse.Namespace) -> Result:
     order = np.random.default_rng(options.seed).permutation(len(places))
     places = [places[index] for index in order]
     num_frames = np.array([file.num_frames for _, file in places], np.int64)
-    firsts = shard_numbers(num_frames, headers[0].latent_size, options.shard_mb * 10**6)
+    firsts = shard_numbers(num_frames, headers[0].latent_size, int(options.shard_mb * 10**6))
     settings = {
         "latents": [sha256((folder / HEADER_NAME).read_bytes()).hexdigest() for folder in folders],
         "shard_mb": options.shard_mb,

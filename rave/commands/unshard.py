@@ -11,6 +11,8 @@ from rave.command import Result, command_parser
 if TYPE_CHECKING:
     from rave.latents import LatentFile
 
+JOURNAL_NAME = ".unshard.jsonl"
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave unshard`."""
@@ -40,29 +42,33 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the folder cannot be written; what was finished is kept.
     """
     import sys
+    from contextlib import closing
     from dataclasses import replace
+    from hashlib import sha256
 
     import numpy as np
     from tqdm import tqdm
 
-    from rave.files import check_output_folder, remove_partials
+    from rave.files import Journal, check_output_folder, remove_partials
     from rave.latent_shards import LatentShards
-    from rave.latents import HEADER_NAME, LatentHeader, write_latents
-    from rave.lock import sole_writer
+    from rave.latents import HEADER_NAME, SHARDS_NAME, write_latents
 
     folder = options.latents_dir
     if isinstance(options.shards, Path):
         check_output_folder(folder, options.shards)
     shards = LatentShards(options.shards)
-    if (folder / HEADER_NAME).exists():
-        name = f"'{options.shards}'"
-        LatentHeader.read(folder).check_matches(shards.header, f"'{folder}'", name)
+    content = shards.storage.path(SHARDS_NAME).read_bytes()
+    journal = Journal(folder / JOURNAL_NAME, {"shards": sha256(content).hexdigest()})
+    if (folder / HEADER_NAME).exists() and not journal.names:
+        raise ValueError(f"'{folder}' is a latent folder already. Choose another one.")
     files: list[LatentFile] = []
     num_written = 0
     with (
-        sole_writer(folder),
+        closing(journal),
         tqdm(total=len(shards), desc="Unpacking", unit="clip", file=sys.stderr) as progress,
     ):
+        if not journal.names:
+            journal.add("begun", {})  # from now on, arrays that are there are of this set
         remove_partials(folder)
         for clip in shards:
             entry = clip.entry
