@@ -60,9 +60,10 @@ def run(options: argparse.Namespace) -> Result:
     from rave.shard_writer import shard_numbers
 
     folders, out = options.latents_dirs, options.shards_dir
-    if not options.shard_mb >= SMALLEST_SHARD_MB:
+    smallest, largest = SHARD_MB
+    if not smallest <= options.shard_mb <= largest:
         raise ValueError(
-            f"--shard-mb is {options.shard_mb}; it must be {SMALLEST_SHARD_MB} or more."
+            f"--shard-mb is {options.shard_mb}; it must be from {smallest} to {largest:.0f}."
         )
     for folder in folders:
         check_output_folder(out, folder)
