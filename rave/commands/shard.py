@@ -11,6 +11,7 @@ from rave.command import Result, add_seed, command_parser
 
 if TYPE_CHECKING:
     from rave.files import Journal
+    from rave.latent_shards import Shard
     from rave.latents import LatentFile, LatentHeader
     from rave.shard_writer import Clip
 
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> Result:
     import numpy as np
 
     from rave.files import Journal, check_output_folder, remove_partials
-    from rave.latents import HEADER_NAME, LatentHeader
+    from rave.latents import HEADER_NAME, SHARDS_NAME, LatentHeader
     from rave.shard_writer import shard_numbers
 
     folders, out = options.latents_dirs, options.shards_dir
@@ -81,8 +82,13 @@ def run(options: argparse.Namespace) -> Result:
         "seed": options.seed,
     }
     journal = Journal(out / JOURNAL_NAME, settings, force=options.force)
-    remove_partials(out)
     with closing(journal):
+        if (out / SHARDS_NAME).exists() and not (journal.names or options.force):
+            raise ValueError(
+                f"'{out}' holds a sharded set of other making. Choose another folder, or add "
+                "--force to replace it."
+            )
+        remove_partials(out)
         return _written(out, headers, places, firsts, journal)
 
 
@@ -129,7 +135,7 @@ def _written(
 
     from tqdm import tqdm
 
-    from rave.latent_shards import Shard, shard_name
+    from rave.latent_shards import shard_name
     from rave.latents import SHARDS_NAME, read_latents
     from rave.shard_writer import (
         Clip,
@@ -141,19 +147,20 @@ def _written(
         write_shard,
     )
 
-    names = [shard_name(number) for number in range(len(firsts) - 1)]
-    records = {name: record for name in names if (record := _done(out, name, journal))}
-    if not ((out / SHARDS_NAME).exists() and len(records) == len(names)):
+    numbers = range(len(firsts) - 1)
+    shards = {n: shard for n in numbers if (shard := _done(out, n, journal))}
+    is_whole = (out / SHARDS_NAME).exists() and len(shards) == len(numbers)
+    if not is_whole:
         begin_anew(out)
-        records = {
-            name: r for n, name in enumerate(names) if has_part(out, n) if (r := records.get(name))
-        }
-    is_whole = (out / SHARDS_NAME).exists()
-    latent_size, num_done = headers[0].latent_size, len(names) - len(records)
+        shards = {n: shard for n, shard in shards.items() if has_part(out, n)}
+    latent_size, num_done = headers[0].latent_size, len(numbers) - len(shards)
+    num_before = sum(firsts[n + 1] - firsts[n] for n in shards)
     originals = original_paths([file for _, file in places])
     skipped: dict[str, str] = {}
 
-    with tqdm(total=len(places), desc="Packing", unit="clip", file=sys.stderr) as progress:
+    with tqdm(
+        total=len(places), initial=num_before, desc="Packing", unit="clip", file=sys.stderr
+    ) as progress:
 
         def clips(number: int) -> Iterator[Clip]:
             for folder, file in places[firsts[number] : firsts[number + 1]]:
@@ -166,28 +173,25 @@ def _written(
                     yield Clip(file, array, file.path in originals)
                 progress.update()
 
-        for number, name in enumerate(names):
-            if name in records:
-                progress.update(firsts[number + 1] - firsts[number])
-                continue
-            num_skipped = len(skipped)
-            records[name] = asdict(write_shard(out, number, clips(number), latent_size))
-            if len(skipped) == num_skipped:  # else it is made again when the clip is mended
-                journal.add(name, records[name])
-    shards = [Shard(**records[name]) for name in names]
-    num_clips = sum(shard.num_clips for shard in shards)
+        for number in numbers:
+            if number not in shards:
+                num_skipped = len(skipped)
+                shards[number] = write_shard(out, number, clips(number), latent_size)
+                record = {**asdict(shards[number]), "num_skipped": len(skipped) - num_skipped}
+                journal.add(shard_name(number), record)
+    num_clips = sum(shard.num_clips for shard in shards.values())
     if not num_clips:
         raise ValueError(f"No clip of {len(places)} can be used: {next(iter(skipped.values()))}")
     if not is_whole:
         seed = headers[0].seed if len({header.seed for header in headers}) == 1 else None
         header = replace(headers[0], statistics=merged_statistics(headers), seed=seed)
-        finish(out, header, shards)
+        finish(out, header, [shards[number] for number in numbers])
     figures: dict[str, Any] = {
         "num_clips": num_clips,
-        "num_frames": sum(shard.num_frames for shard in shards),
+        "num_frames": sum(shard.num_frames for shard in shards.values()),
         "num_shards": len(shards),
         "num_done": num_done,
-        "num_bytes": sum(shard.num_bytes for shard in shards),
+        "num_bytes": sum(shard.num_bytes for shard in shards.values()),
         "num_skipped": len(skipped),
         "skipped": skipped,
     }
@@ -199,9 +203,13 @@ def _written(
     return Result("\n".join([text, *lines]), figures, num_skipped=len(skipped))
 
 
-def _done(out: Path, name: str, journal: Journal) -> dict[str, Any] | None:
-    """Return the record of a shard that is there as it was written."""
-    record, path = journal.get(name), out / name
-    if record is None or not path.is_file() or path.stat().st_size != record["num_bytes"]:
+def _done(out: Path, number: int, journal: Journal) -> Shard | None:
+    """Return what is known of a shard that is there as it was written, with all of its clips."""
+    from rave.latent_shards import Shard, shard_name
+
+    path = out / shard_name(number)
+    record = dict(journal.get(path.name) or {"num_skipped": None})
+    if record.pop("num_skipped") != 0 or not path.is_file():
         return None
-    return record
+    shard = Shard(**record)
+    return shard if path.stat().st_size == shard.num_bytes else None
