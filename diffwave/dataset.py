@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from diffwave.clips import Clip, drawable, spread
+from diffwave.clips import Clip, ShardedClips, drawable, spread
 from diffwave.conditioner import LABEL, NO_LABEL, SPECTROGRAM
 from diffwave.controls import ControlHeader, open_control
 from diffwave.spectrogram import SpectrogramHeader, open_spectrogram
@@ -243,6 +243,9 @@ class FixedSegments(Dataset[Segment]):
         ]
         count = min(max_segments, len(places))
         self.places = [places[index * len(places) // count] for index in range(count)]
+        # A shard's copy, if it is remote, may be gone when a segment is asked for again.
+        self._are_kept = isinstance(clips, ShardedClips)
+        self._kept: dict[int, Segment] = {}
 
     @property
     def clips(self) -> list[Clip]:
@@ -256,8 +259,13 @@ class FixedSegments(Dataset[Segment]):
         """Return segment `index`."""
         if not 0 <= index < len(self.places):
             raise IndexError(index)
+        if index in self._kept:
+            return self._kept[index]
         clip, start = self.places[index]
-        return self.reader.segment(clip, start, self.num_frames, index)
+        segment = self.reader.segment(clip, start, self.num_frames, index)
+        if self._are_kept:
+            self._kept[index] = segment
+        return segment
 
     def __iter__(self) -> Iterator[Segment]:
         return (self[index] for index in range(len(self)))

@@ -160,6 +160,18 @@ def test_fixed_segments_and_measures_do_not_grow_with_the_set(many, monkeypatch,
     assert list(some) == list(sample(training))
 
 
+def test_segments_that_are_read_again_are_not_fetched_again(many):
+    remote = LatentDataset(in_memory(many)).files
+    segments = FixedSegments(ClipReader("x", 16), split_clips(remote, 0.1)[1], 16, 40)
+    first = list(segments)
+    for path in remote.storage.folder.glob("shard-*"):
+        path.unlink()
+    assert [differences(dict(a), dict(b)) for a, b in zip(first, segments, strict=True)] == [
+        []
+    ] * 40
+    assert not list(remote.storage.folder.glob("shard-*"))
+
+
 def test_dimensions_measured_on_a_sample_are_those_of_all(tmp_path, monkeypatch, rave):
     write_folder(tmp_path / "latents", [f"{number:03d}.npy" for number in range(300)])
     assert rave("shard", tmp_path / "latents", tmp_path / "shards", "--shard-mb", "1")[0] == 0
