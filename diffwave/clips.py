@@ -171,8 +171,8 @@ class ShardedClips(Sequence[Clip]):
         position = (slot + generator.random()) / WINDOW_SHARDS * int(self._ends[-1])
         return int(np.searchsorted(self._ends, position, side="right"))
 
-    def spread(self, count: int) -> Sequence[Clip]:
-        """Return so many clips, or all if they are fewer, of as few shards as give a choice.
+    def spread(self, count: int) -> Iterator[Clip]:
+        """Yield so many clips, or all if they are fewer, of as few shards as give a choice.
 
         Clips lie in the shards in random order, so that some shards stand for all.
         """
@@ -183,9 +183,9 @@ class ShardedClips(Sequence[Clip]):
                 break
         rows = np.concatenate(chosen)
         places = np.linspace(0, len(rows), min(count, len(rows)), endpoint=False).astype(int)
-        return [self._clip(int(row)) for row in rows[places]]
+        return (self._clip(int(row)) for row in rows[places])
 
-    def sample(self) -> Sequence[Clip]:
+    def sample(self) -> Iterable[Clip]:
         """Return the clips to measure: about `FIT_FRAMES` of them, or all."""
         total = int(self._ends[-1])
         return self if total <= FIT_FRAMES else self.spread(-(-FIT_FRAMES * len(self) // total))
@@ -244,12 +244,12 @@ def drawable(clips: Sequence[Clip]) -> ListedClips | ShardedClips:
     return clips if isinstance(clips, ShardedClips) else ListedClips(clips)
 
 
-def spread(clips: Sequence[Clip], count: int) -> Sequence[Clip]:
+def spread(clips: Sequence[Clip], count: int) -> Iterable[Clip]:
     """Return the clips: of a sharded set so many, evenly spread."""
     return clips.spread(count) if isinstance(clips, ShardedClips) else clips
 
 
-def sample(clips: Sequence[Clip]) -> Sequence[Clip]:
+def sample(clips: Sequence[Clip]) -> Iterable[Clip]:
     """Return the clips on which to measure: of a sharded set about `FIT_FRAMES`, evenly spread."""
     return clips.sample() if isinstance(clips, ShardedClips) else clips
 

@@ -361,8 +361,8 @@ class LatentShards(Sequence[ShardedFile]):
         Returns:
             None if there are fewer than two recordings with frames.
         """
-        has_frames = self.table["num_frames"] > 0
-        recordings = np.unique(self.table["recording"][has_frames])
-        if len(recordings) < 2:
+        recordings = np.sort(self.table["recording"][self.table["num_frames"] > 0])
+        firsts = np.flatnonzero(np.diff(recordings, prepend=recordings[:1] ^ np.uint64(1)))
+        if len(firsts) < 2:
             return None
-        return int(recordings[num_held_out(len(recordings), held_out_fraction)])
+        return int(recordings[firsts[num_held_out(len(firsts), held_out_fraction)]])
