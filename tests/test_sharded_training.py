@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from diffwave_data import settings
+from diffwave_data import HOP, RATE_HZ, settings
 from killing import differences
 from shard_data import NAMES, in_memory, name_of, write_folder, write_set
 from torch.utils.data import DataLoader
@@ -15,10 +15,12 @@ from torch.utils.data import DataLoader
 import rave.trainer as trainer_module
 from diffwave import train
 from diffwave.clips import ShardedClips, label_names, sample, split_clips
+from diffwave.controls import LOUDNESS, ControlHeader
 from diffwave.dataset import ClipReader, FixedSegments, SegmentDataset
 from diffwave.standardizer import Standardizer
 from rave.checkpoint import LAST, read_checkpoint
 from rave.latent_dataset import LatentDataset
+from rave.latents import LatentHeader, write_latents
 from rave.trainer import StepBatches
 
 
@@ -191,6 +193,30 @@ def test_labels_are_the_folders_of_the_training_clips(latents, shards):
     ]
     assert sides[0] == sides[1]
     assert "sub" in sides[1]
+
+
+def test_conditions_are_found_beside_a_set(latents, shards, tmp_path):
+    header = LatentHeader.read(latents)
+    controls = tmp_path / "controls"
+    for file in header.files:
+        curve = np.arange(file.num_frames, dtype=np.float32)[None] - 80
+        write_latents(controls / LOUDNESS / file.path, [curve], 1)
+    lengths = {file.path: file.num_frames for file in header.files}
+    ControlHeader(header.codec, RATE_HZ, HOP, {LOUDNESS: 1}, lengths).write(controls)
+    dataset = LatentDataset(shards)
+    training, _ = split_clips(dataset.files, 0.2)
+    labels = label_names(training)
+    readers = [
+        ClipReader.open(place, dataset.header, controls=controls, labels=labels)
+        for place in (latents, shards)
+    ]
+    plain, sharded = (
+        SegmentDataset(reader, clips, 16, 0)
+        for reader, clips in zip(readers, (list(training), training), strict=True)
+    )
+    for index in range(30):
+        assert {LOUDNESS, "label"} < set(plain[index])
+        assert differences(dict(plain[index]), dict(sharded[index])) == []
 
 
 def test_a_remote_set_is_read_from_few_copies_which_are_removed(many, few_slots):
