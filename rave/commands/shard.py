@@ -140,6 +140,7 @@ def _written(
     from rave.shard_writer import (
         Clip,
         begin_anew,
+        clear,
         finish,
         has_part,
         merged_statistics,
@@ -182,7 +183,9 @@ def _written(
     num_clips = sum(shard.num_clips for shard in shards.values())
     if not num_clips:
         raise ValueError(f"No clip of {len(places)} can be used: {next(iter(skipped.values()))}")
-    if not is_whole:
+    if is_whole:  # it may have been killed while it tidied up
+        clear(out, {shard_name(number) for number in numbers})
+    else:
         seed = headers[0].seed if len({header.seed for header in headers}) == 1 else None
         header = replace(headers[0], statistics=merged_statistics(headers), seed=seed)
         finish(out, header, [shards[number] for number in numbers])
