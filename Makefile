@@ -24,7 +24,8 @@ test: lint
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 soak: $(INSTALLED)
-	$(BIN)/pytest --soak --capture no tests/test_kill.py tests/test_hostile.py tests/test_fuzz.py tests/test_soak.py
+	$(BIN)/pytest --soak --capture no tests/test_kill.py tests/test_hostile.py tests/test_fuzz.py tests/test_soak.py \
+	  tests/test_million_latents.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from diffwave.clips import Clip, ShardedClips, drawable, spread
 from diffwave.conditioner import LABEL, NO_LABEL, SPECTROGRAM
 from diffwave.controls import ControlHeader, open_control
 from diffwave.spectrogram import SpectrogramHeader, open_spectrogram
 from diffwave.standardizer import Standardizer
-from rave.latents import LatentFile, LatentHeader, read_latents
-from rave.versions import first_held_out, split_names
+from rave.latent_dataset import array_of
+from rave.latent_shards import top_folder
+from rave.latents import LatentHeader
 
 
 class Segment(TypedDict, total=False):
@@ -59,63 +61,6 @@ def conditions_of(segment: Segment) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A stretch of one latent file, from frame `start` up to frame `stop`."""
-
-    file: LatentFile
-    start: int
-    stop: int
-
-    @property
-    def num_frames(self) -> int:
-        """Return the length."""
-        return self.stop - self.start
-
-
-def split_clips(
-    files: Sequence[LatentFile], held_out_fraction: float
-) -> tuple[list[Clip], list[Clip]]:
-    """Return training and held-out clips: whole recordings, or the end of the only one.
-
-    Raises:
-        ValueError: If there are not two frames to divide.
-    """
-    files = [file for file in files if file.num_frames > 0]
-    if sum(file.num_frames for file in files) < 2:
-        raise ValueError("The latents hold fewer than 2 frames. Encode more audio.")
-    whole = {file.path: Clip(file, 0, file.num_frames) for file in files}
-    names, held_out = split_names(whole, held_out_fraction)
-    if set(names).isdisjoint(held_out):
-        return [whole[name] for name in names], [whole[name] for name in held_out]
-    cuts = {file.path: first_held_out(file.num_frames, held_out_fraction) for file in files}
-    return (
-        [Clip(whole[name].file, 0, cuts[name]) for name in names],
-        [Clip(whole[name].file, cuts[name], whole[name].stop) for name in held_out],
-    )
-
-
-def label_names(clips: Sequence[Clip]) -> list[str]:
-    """Return the class labels of clips: the names of the folders at the top of the latent tree.
-
-    Raises:
-        ValueError: If there are fewer than two.
-    """
-    names = sorted({name for clip in clips if (name := _top_folder(clip.file.path)) is not None})
-    if len(names) < 2:
-        raise ValueError(
-            f"The latents' training files lie in {len(names)} labelled folders ({', '.join(names)}"
-            "); 2 are needed for --labels. Put the audio of each class into a folder of its own "
-            "and encode it again."
-        )
-    return names
-
-
-def _top_folder(path: str) -> str | None:
-    folder, slash, _ = path.partition("/")
-    return folder if slash else None
-
-
-@dataclass(frozen=True)
 class ConditionSource:
     """Where the arrays of one condition are.
 
@@ -144,14 +89,14 @@ class ClipReader:
     """Reads parts of latent files and of the conditions beside them, memory-mapped.
 
     Attributes:
-        folder: The latent folder.
+        folder: The latent folder, or the place of a sharded set.
         latent_size: D.
         sources: Of each condition that is a curve, by name.
         labels: Names of the class labels; none for a reader without.
         spectrograms: Folder and header of the spectrograms, if there are any.
     """
 
-    folder: Path
+    folder: Path | str
     latent_size: int
     sources: Mapping[str, ConditionSource] = field(default_factory=dict)
     labels: Sequence[str] = ()
@@ -160,7 +105,7 @@ class ClipReader:
     @classmethod
     def open(
         cls,
-        folder: Path,
+        folder: Path | str,
         header: LatentHeader,
         spectrograms: Path | None = None,
         controls: Path | None = None,
@@ -170,7 +115,7 @@ class ClipReader:
         """Return a reader of a latent folder.
 
         Args:
-            folder: The latent folder.
+            folder: The latent folder, or the place of a sharded set.
             header: Its header.
             spectrograms: What diffwave.preprocess wrote, or None.
             controls: What diffwave.preprocess --controls wrote, or None.
@@ -198,8 +143,7 @@ class ClipReader:
 
     def raw(self, clip: Clip) -> NDArray[np.float32]:
         """Return the raw latents of a clip, (D, frames)."""
-        path = self.folder / clip.file.path
-        return read_latents(path, self.latent_size, clip.file.num_frames)[:, clip.start : clip.stop]
+        return array_of(clip.file, self.folder, self.latent_size)[:, clip.start : clip.stop]
 
     def condition(self, name: str, clip: Clip) -> NDArray[np.float32]:
         """Return a condition of a clip, (C, frames·R)."""
@@ -211,7 +155,7 @@ class ClipReader:
 
     def label(self, clip: Clip) -> int:
         """Return the number of a clip's label; `NO_LABEL` where training knows none of it."""
-        name = _top_folder(clip.file.path)
+        name = top_folder(clip.file.path)
         return self.labels.index(name) if name in self.labels else NO_LABEL
 
     def segment(self, clip: Clip, start: int, num_frames: int, index: int) -> Segment:
@@ -252,10 +196,9 @@ class SegmentDataset(Dataset[Segment]):
 
     def __init__(self, reader: ClipReader, clips: Sequence[Clip], num_frames: int, seed: int):
         self.reader = reader
-        self.clips = list(clips)
+        self.clips = drawable(clips)
         self.num_frames = num_frames
         self.seed = seed
-        self._ends = np.cumsum([clip.num_frames for clip in self.clips])
 
     def __getitem__(self, index: int) -> Segment:
         """Return item `index`, any whole number from 0."""
@@ -269,14 +212,13 @@ class SegmentDataset(Dataset[Segment]):
 
     def _drawn(self, index: int) -> tuple[Clip, int]:
         generator = np.random.default_rng([self.seed, index])
-        position = generator.integers(self._ends[-1])
-        clip = self.clips[int(np.searchsorted(self._ends, position, side="right"))]
+        clip = self.clips.drawn(generator, self.seed, index, self.num_frames)
         last_start = max(clip.num_frames - self.num_frames, 0)
         return clip, int(generator.integers(last_start + 1))
 
 
 class FixedSegments(Dataset[Segment]):
-    """The same segments each time, evenly spread over the clips.
+    """The same segments each time, evenly spread over the clips; of a sharded set, over some.
 
     Args:
         reader: Of the clips.
@@ -296,11 +238,14 @@ class FixedSegments(Dataset[Segment]):
         hop = max(num_frames // 2, 1)
         places = [
             (clip, min(start, max(clip.num_frames - num_frames, 0)))
-            for clip in clips
+            for clip in spread(clips, max_segments)
             for start in range(0, max(clip.num_frames - num_frames, 0) + hop, hop)
         ]
         count = min(max_segments, len(places))
         self.places = [places[index * len(places) // count] for index in range(count)]
+        # A shard's copy, if it is remote, may be gone when a segment is asked for again.
+        self._are_kept = isinstance(clips, ShardedClips)
+        self._kept: dict[int, Segment] = {}
 
     @property
     def clips(self) -> list[Clip]:
@@ -314,8 +259,13 @@ class FixedSegments(Dataset[Segment]):
         """Return segment `index`."""
         if not 0 <= index < len(self.places):
             raise IndexError(index)
+        if index in self._kept:
+            return self._kept[index]
         clip, start = self.places[index]
-        return self.reader.segment(clip, start, self.num_frames, index)
+        segment = self.reader.segment(clip, start, self.num_frames, index)
+        if self._are_kept:
+            self._kept[index] = segment
+        return segment
 
     def __iter__(self) -> Iterator[Segment]:
         return (self[index] for index in range(len(self)))

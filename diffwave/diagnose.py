@@ -119,6 +119,10 @@ def _is_run(path: Path) -> bool:
     if (path / "latents.json").exists() and not (path / "weights.pt").exists():
         return False
     from diffwave.lmnt import is_lmnt_run
+    from rave.latents import is_sharded
+
+    if is_sharded(path):  # is told what it is where its header is read
+        return False
 
     if is_lmnt_run(path):
         return True

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from diffwave.dataset import NO_CONDITIONS, Clip, FixedSegments, Segment, conditions_of
+from diffwave.clips import Clip
+from diffwave.dataset import NO_CONDITIONS, FixedSegments, Segment, conditions_of
 from diffwave.failures import IGNORED_CONDITIONER, Finding
 from diffwave.model import LatentDiffusion
 from diffwave.network_diagnosis import Probe, rms

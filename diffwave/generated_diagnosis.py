@@ -14,7 +14,8 @@ from diffwave.failures import Finding, findings_in_words
 from diffwave.generated import compare, varying
 from diffwave.latent_words import duration
 from diffwave.sample_diagnosis import clamped_sampler, level_lost
-from rave.latents import LatentDataset, LatentHeader
+from rave.latent_dataset import LatentDataset
+from rave.latents import LatentHeader
 
 # Values that are looked at for piling up, at most, evenly from all frames: 128 MB.
 NUM_VALUES = 2**25

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from diffwave.dataset import Clip, FixedSegments, conditions_of
+from diffwave.clips import Clip
+from diffwave.dataset import FixedSegments, conditions_of
 from diffwave.generate import generate
 from diffwave.run import DiffusionRun
 from diffwave.run_data import RunData

@@ -15,14 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffwave.dataset import (
-    RUN_OF_SEGMENTS,
-    Clip,
-    ClipReader,
-    FixedSegments,
-    split_clips,
-    standardized_runs,
-)
+from diffwave.clips import Clip, split_clips
+from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments, standardized_runs
 from diffwave.denoiser import LossKind, Prediction
 from diffwave.expected_losses import (
     ExpectedLoss,
@@ -299,7 +293,7 @@ def _finite(reader: ClipReader, block: Clip) -> NDArray[np.float32]:
     raw = reader.raw(block)
     if not np.isfinite(raw).all():
         raise ValueError(
-            f"'{reader.folder / block.file.path}' holds values that are not finite (NaN or "
+            f"'{Path(reader.folder) / block.file.path}' holds values that are not finite (NaN or "
             "infinite). Encode the audio again."
         )
     return raw

@@ -18,6 +18,7 @@ from rave.experiment import build_training, check_run, parse_recipe, rebuild_mod
 from rave.files import read_header, write_json
 from rave.gin_text import read_bindings
 from rave.latents import LatentHeader
+from rave.shard_storage import latents_place
 
 KIND = "diffwave"
 DATA_FORMAT, DATA_VERSION, DATA_NAME = "rave-diffwave-data", 1, "data.json"
@@ -69,19 +70,19 @@ class TrainingData:
     """The folders that a run was trained on; None where there was none, or it is not known.
 
     Attributes:
-        latents: What rave encode wrote.
+        latents: What rave encode wrote, or a sharded set, which may be an address.
         spectrograms: What diffwave.preprocess wrote.
         controls: What diffwave.preprocess --controls wrote.
     """
 
-    latents: Path | None = None
+    latents: Path | str | None = None
     spectrograms: Path | None = None
     controls: Path | None = None
 
     def write(self, folder: Path) -> None:
         """Write data.json into a run, whole or not at all."""
         paths = {
-            field.name: str(path.resolve())
+            field.name: str(path.resolve()) if isinstance(path, Path) else path
             for field in fields(self)
             if (path := getattr(self, field.name)) is not None
         }
@@ -98,7 +99,11 @@ class TrainingData:
             return cls()
 
         def build(content: dict[str, Any]) -> TrainingData:
-            return cls(**{name: Path(path) for name, path in content.items()})
+            places: dict[str, Any] = {
+                name: latents_place(path) if name == "latents" else Path(path)
+                for name, path in content.items()
+            }
+            return cls(**places)
 
         remedy = "Delete it, and name the folders."
         return read_header(

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from diffwave.clips import Clip, split_clips
 from diffwave.conditioner import LABEL, SPECTROGRAM, LabelConditioner
 from diffwave.controls import CONTROLS
-from diffwave.dataset import Clip, ClipReader, FixedSegments, conditions_of, split_clips
+from diffwave.dataset import ClipReader, FixedSegments, conditions_of
 from diffwave.model import LatentDiffusion
 from diffwave.run import DiffusionRun, TrainingData
 from diffwave.settings import TrainingSettings
@@ -127,7 +128,11 @@ def open_data(
 
 
 def _folder(
-    what: str, given: Path | None, known: Path | None, run: DiffusionRun, is_needed: bool
+    what: str,
+    given: Path | str | None,
+    known: Path | str | None,
+    run: DiffusionRun,
+    is_needed: bool,
 ) -> Path | None:
     """Return where something is, None if it is not needed."""
     if not is_needed:
@@ -135,11 +140,16 @@ def _folder(
             raise ValueError(f"Run '{run.folder}' follows no {what}; leave out --{what}.")
         return None
     if given is not None:
-        return given
+        return Path(given)
     if known is None:
         raise ValueError(
             f"Run '{run.folder}' does not say where its {what} are. Add --{what} DIR: the folder "
             "that it was trained on."
+        )
+    if isinstance(known, str):
+        raise ValueError(
+            f"Run '{run.folder}' was trained on the sharded set '{known}'. Add --{what} DIR: a "
+            f"folder of the same {what}, as rave unshard makes it."
         )
     if not known.is_dir():
         raise ValueError(

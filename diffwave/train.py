@@ -17,9 +17,11 @@ from rave.command import (
     command_parser,
     execute,
 )
+from rave.shard_storage import latents_place
 
 if TYPE_CHECKING:
-    from diffwave.dataset import Clip, ClipReader
+    from diffwave.clips import Clip
+    from diffwave.dataset import ClipReader
     from diffwave.settings import TrainingSettings
     from rave.latents import LatentHeader
 
@@ -44,7 +46,12 @@ def parser() -> argparse.ArgumentParser:
         "resumes.",
         "python -m diffwave.train latents --out runs/piano --set MAX_STEPS=5000",
     )
-    options.add_argument("latents", type=Path, metavar="LATENTS_DIR", help="what rave encode wrote")
+    options.add_argument(
+        "latents",
+        type=latents_place,
+        metavar="LATENTS",
+        help="what rave encode wrote, or rave shard: a folder, or an address such as s3://bucket/set",
+    )
     options.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     options.add_argument(
         "--config", default="default", metavar="RECIPE", help="name or .gin file (default default)"
@@ -80,8 +87,9 @@ def run(options: argparse.Namespace) -> Result:
     import torch
     from torch.utils.data import DataLoader
 
+    from diffwave.clips import sample, split_clips
     from diffwave.conditioner import NormalizedConditioner
-    from diffwave.dataset import FixedSegments, SegmentDataset, split_clips
+    from diffwave.dataset import FixedSegments, SegmentDataset
     from diffwave.latent_diagnosis import white_latents
     from diffwave.reference_loss import REFERENCE_SEGMENTS
     from diffwave.run import KIND, TrainingData, open_run
@@ -97,19 +105,21 @@ def run(options: argparse.Namespace) -> Result:
     from rave.device import choose_device, choose_precision
     from rave.experiment import build_training, new_model, resolved_config, save_run
     from rave.files import check_output_folder
+    from rave.latent_dataset import LatentDataset
     from rave.latent_models import save_header
-    from rave.latents import LatentHeader
     from rave.launch import is_first
     from rave.trainer import Loaders, StepBatches, fit
 
     device = choose_device(options.device)
-    check_output_folder(options.out, options.latents)
+    if isinstance(options.latents, Path):
+        check_output_folder(options.out, options.latents)
     check_not_released(options.out)
-    header = LatentHeader.read(options.latents)
+    dataset = LatentDataset(options.latents)
+    header = dataset.header
     _check_contents(header, options.latents)
     settings = read_settings(options.config, options.settings, options.seed)
     precision = choose_precision(settings.precision, device)
-    training_clips, held_out_clips = split_clips(header.files, settings.held_out_fraction)
+    training_clips, held_out_clips = split_clips(dataset.files, settings.held_out_fraction)
     reader = _reader(options, header, training_clips)
     fitted = _fit_model_input(options, settings, header, reader, training_clips)
     with torch.random.fork_rng():
@@ -123,7 +133,7 @@ def run(options: argparse.Namespace) -> Result:
     model.standardizer.load_state_dict(fitted.state_dict())
     for name, conditioner in model.named_conditioners().items():
         if isinstance(conditioner, NormalizedConditioner):
-            conditioner.fit(reader.condition(name, clip) for clip in training_clips)
+            conditioner.fit(reader.condition(name, clip) for clip in sample(training_clips))
 
     if is_first():
         save_run(options.out, KIND, model_config, config)
@@ -198,8 +208,9 @@ def run(options: argparse.Namespace) -> Result:
 
 def _reader(options: argparse.Namespace, header: LatentHeader, clips: Sequence[Clip]) -> ClipReader:
     """Return a reader of the latents and of the conditions asked for."""
+    from diffwave.clips import label_names
     from diffwave.controls import check_controls
-    from diffwave.dataset import ClipReader, label_names
+    from diffwave.dataset import ClipReader
 
     folder, *names = options.controls or [None]
     return ClipReader.open(
@@ -225,7 +236,7 @@ def _gains(model: Any, held_out: Any, loss: str, weighting: str) -> dict[str, fl
     return gains
 
 
-def _check_contents(header: LatentHeader, folder: Path) -> None:
+def _check_contents(header: LatentHeader, folder: Path | str) -> None:
     from rave.latents import GENERATED, POSTERIOR_SAMPLE
 
     if header.contents == POSTERIOR_SAMPLE:
@@ -266,11 +277,12 @@ def _fit_model_input(
     clips: Sequence[Clip],
 ) -> Any:
     """Fit the standardizer, and parse the recipe again with the sizes that follow from the data."""
+    from diffwave.clips import sample
     from diffwave.conditioner import LABEL, SPECTROGRAM
     from diffwave.standardizer import Standardizer
     from rave.experiment import parse_recipe
 
-    standardizer = Standardizer.fit((reader.raw(clip) for clip in clips), settings.fidelity)
+    standardizer = Standardizer.fit((reader.raw(clip) for clip in sample(clips)), settings.fidelity)
     given = [
         f"SEED={options.seed}",
         f"RAW_SIZE={header.latent_size}",

@@ -10,20 +10,19 @@ numpy alone can read it. D is the latent size, N a number of frames.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rave.audio import MAX_SAMPLE_RATE_HZ
 from rave.files import atomic_write, built, check_inside, read_header, write_json
 
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
+SHARDS_NAME = "shards.json"  # of a sharded set, see rave.latent_shards
 POSTERIOR_MEAN, POSTERIOR_SAMPLE, GENERATED = "posterior mean", "posterior sample", "generated"
 # A dimension that carries less says nothing that its posterior's own noise does not drown.
 INFORMATIVE_NATS = 0.05
@@ -178,12 +177,18 @@ class LatentHeader:
         """Return the header of a latent folder.
 
         Raises:
-            ValueError: If the folder has no latents.json, or one that this program cannot read.
+            ValueError: If the folder has no latents.json, or one that this program cannot read; or
+                if it is a sharded set.
         """
+        if is_sharded(folder):
+            raise ValueError(
+                f"'{folder}' is a sharded set of latents; a latent folder is needed here. Give the "
+                f"one that it was made from, or make it again: rave unshard {folder} LATENTS_DIR"
+            )
 
         def build(content: dict[str, Any]) -> LatentHeader:
             header = built(cls, content)
-            header._check()
+            header.check()
             return header
 
         return read_header(
@@ -195,7 +200,7 @@ class LatentHeader:
             version=VERSION,
         )
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Check what a command that trusts the header would otherwise do: it may be a stranger's.
 
         Raises:
@@ -309,17 +314,17 @@ def write_latents(path: Path, blocks: Iterable[NDArray[np.float32]], latent_size
     """
     num_frames = 0
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        _write_header(file, latent_size, 0)  # room for the last one
+        write_array_header(file, latent_size, 0)  # room for the last one
         for block in blocks:
             file.write(np.ascontiguousarray(block.T, dtype="<f4").tobytes())
             num_frames += block.shape[1]
         file.seek(0)
-        _write_header(file, latent_size, num_frames)
+        write_array_header(file, latent_size, num_frames)
     return num_frames
 
 
-def _write_header(file: IO[bytes], latent_size: int, num_frames: int) -> None:
-    """Write a .npy header; numpy leaves room in it for any number of frames."""
+def write_array_header(file: IO[bytes], latent_size: int, num_frames: int) -> None:
+    """Write the .npy header of latents (D, N); numpy leaves room in it for any N."""
     header = {"descr": "<f4", "fortran_order": True, "shape": (latent_size, num_frames)}
     np.lib.format.write_array_header_1_0(file, header)
 
@@ -334,35 +339,6 @@ def latent_paths(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-class LatentDataset(torch.utils.data.Dataset[Tensor]):
-    """The clips of a latent folder, in the order of its header.
-
-    Args:
-        folder: A latent folder.
-        files: Keep only these entries of the header (see `split_files`).
-
-    Raises:
-        ValueError: If the folder is not a latent folder, or holds no clips.
-
-    Example:
-        >>> latents = LatentDataset(Path("latents"))[0]   # (D, N), raw latents
-    """
-
-    def __init__(self, folder: Path, files: Sequence[LatentFile] | None = None) -> None:
-        self.folder = folder
-        self.header = LatentHeader.read(folder)
-        self.files = list(self.header.files if files is None else files)
-        if not self.files:
-            raise ValueError(f"'{folder}' holds no latents. Encode some audio into it.")
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """Return the raw latents of a clip, (D, N)."""
-        return torch.from_numpy(np.array(self.array(index)))
-
-    def array(self, index: int) -> NDArray[np.float32]:
-        """Return the raw latents of a clip, (D, N), memory-mapped."""
-        entry = self.files[index]
-        return read_latents(self.folder / entry.path, self.header.latent_size, entry.num_frames)
+def is_sharded(folder: Path) -> bool:
+    """Return whether a folder is a sharded set of latents and no latent folder."""
+    return (folder / SHARDS_NAME).exists() and not (folder / HEADER_NAME).exists()

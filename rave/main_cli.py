@@ -13,6 +13,8 @@ AVAILABLE_SCRIPTS = {
     "preprocess": "turn a folder of audio into prepared audio for training",
     "train": "train an autoencoder on prepared audio",
     "encode": "turn a folder of audio into latents",
+    "shard": "pack folders of latents into few large files, to train on clips by the million",
+    "unshard": "unpack what rave shard wrote",
     "decode": "turn a folder of latents into audio",
     "generate": "pass recordings through an autoencoder, audio to audio",
     "interpolate": "blend recordings in the latent space",

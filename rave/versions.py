@@ -42,6 +42,16 @@ def originals(names: Iterable[str]) -> list[str]:
     return kept
 
 
+def recording_digest(name: str) -> bytes:
+    """Return 32 bytes of a recording, the same for its versions; the lowest are held out."""
+    return sha256(original_name(name).encode(errors="surrogateescape")).digest()
+
+
+def num_held_out(num_recordings: int, held_out_fraction: float) -> int:
+    """Return how many of at least 2 recordings are held out: one at least, and never all."""
+    return min(max(round(held_out_fraction * num_recordings), 1), num_recordings - 1)
+
+
 def split_names(names: Iterable[str], held_out_fraction: float) -> tuple[list[str], list[str]]:
     """Divide whole recordings into training and held-out ones, the same way for audio and latents.
 
@@ -60,8 +70,8 @@ def split_names(names: Iterable[str], held_out_fraction: float) -> tuple[list[st
     recordings = originals(names)
     if len(recordings) < 2:
         return names, recordings
-    order = sorted(recordings, key=lambda name: sha256(original_name(name).encode()).digest())
-    count = min(max(round(held_out_fraction * len(recordings)), 1), len(recordings) - 1)
+    order = sorted(recordings, key=recording_digest)
+    count = num_held_out(len(recordings), held_out_fraction)
     held_out = {original_name(name) for name in order[:count]}
     return (
         [name for name in names if original_name(name) not in held_out],

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments, split_clips
+from diffwave.clips import split_clips
+from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments
 from diffwave.denoiser import add_noise
 from diffwave.generate import generate
 from diffwave.model import LatentDiffusion

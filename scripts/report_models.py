@@ -27,7 +27,7 @@ from training_curves import (
 )
 
 from rave.files import read_json
-from rave.latents import LatentDataset
+from rave.latent_dataset import LatentDataset
 
 EVALUATION, CARD = "evaluation.json", "README.md"
 MAX_AXES, MAX_FRAMES = 4, 216

@@ -46,7 +46,7 @@ from training_curves import (
 
 from rave.audio_statistics import measure
 from rave.files import read_json
-from rave.latents import LatentDataset
+from rave.latent_dataset import LatentDataset
 
 # Of the diffusion model; its figures lie beside it.
 DIAGNOSIS = Path("runs/diffwave/diagnosis/diagnosis.png")

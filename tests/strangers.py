@@ -17,12 +17,20 @@ from rave.codec import load_codec
 from rave.codec_format import CodecFormat
 from rave.commands.train_prior import KIND as PRIOR
 from rave.latents import LatentHeader
+from rave.main_cli import main
 
 
 def latents_of(folder: Path, **codec: str) -> LatentHeader:
     """Write two clips of latents."""
     arrays = {f"{name}.npy": autoregression(4, 64, 0.9, index) for index, name in enumerate("ab")}
     return write_latent_folder(folder, arrays, **codec)
+
+
+def sharded(folder: Path) -> Path:
+    """Write a sharded set of two clips below a folder."""
+    latents_of(folder / "latents")
+    assert main(["shard", str(folder / "latents"), str(folder / "shards")]) == 0
+    return folder / "shards"
 
 
 def our_run(folder: Path, kind: str, package: str, recipe: str, *settings: str) -> Path:

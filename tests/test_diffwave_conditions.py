@@ -13,6 +13,7 @@ import torch
 from diffwave_data import HOP, RATE_HZ, autoregression, settings, write_latent_folder
 
 from diffwave import inference, preprocess, train
+from diffwave.clips import split_clips
 from diffwave.conditioner import (
     Conditioner,
     ControlConditioner,
@@ -20,7 +21,7 @@ from diffwave.conditioner import (
     SpectrogramConditioner,
 )
 from diffwave.conditions import parse_controls, parse_guidance
-from diffwave.dataset import ClipReader, FixedSegments, conditions_of, split_clips
+from diffwave.dataset import ClipReader, FixedSegments, conditions_of
 from diffwave.diagnostics import conditioner_gain
 from diffwave.lmnt import checkpoint_from_model
 from diffwave.model import LatentDiffusion

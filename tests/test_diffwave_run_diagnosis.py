@@ -16,9 +16,10 @@ from diffwave_data import HOP, autoregression, settings, write_latent_folder
 from torch import Tensor, nn
 
 from diffwave import diagnose, network_diagnosis, run_samples, train, training
+from diffwave.clips import split_clips
 from diffwave.conditioner import ControlConditioner
 from diffwave.controls import CHROMA, LOUDNESS, ControlHeader
-from diffwave.dataset import ClipReader, FixedSegments, split_clips
+from diffwave.dataset import ClipReader, FixedSegments
 from diffwave.diagnostics import conditioner_gain
 from diffwave.generate import generate
 from diffwave.model import LatentDiffusion

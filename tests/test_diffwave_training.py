@@ -17,7 +17,8 @@ from pytorch_lightning import Callback, Trainer
 
 import rave.trainer
 from diffwave import train
-from diffwave.dataset import Clip, ClipReader, FixedSegments, SegmentDataset, split_clips
+from diffwave.clips import Clip, split_clips
+from diffwave.dataset import ClipReader, FixedSegments, SegmentDataset
 from diffwave.reference_loss import LossCurve, ReferenceLosses
 from diffwave.run import open_run
 from diffwave.training import (

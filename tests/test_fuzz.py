@@ -15,7 +15,7 @@ from audio_files import noise, write, write_with_av
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rave_models import write_run
-from strangers import diffusion_run, latents_of
+from strangers import diffusion_run, latents_of, sharded
 from upstream_runs import write_upstream_run
 
 from diffwave.run import TrainingData, open_run
@@ -25,14 +25,17 @@ from rave.audio_formats import AudioError
 from rave.audio_store import open_audio
 from rave.checkpoint import last_checkpoint, read_checkpoint
 from rave.codec import load_model
-from rave.files import Journal
+from rave.files import Journal, check_inside
 from rave.gin_text import read_bindings
+from rave.latent_dataset import LatentDataset
 from rave.latents import LatentHeader, read_latents
 from rave.upstream.config import Config
 
 EXAMPLES, SOAK_EXAMPLES = 60, 5000
 # Where, how many bytes are taken out, and what is put there.
 EDIT = st.tuples(st.floats(0, 1), st.integers(0, 12), st.binary(max_size=12))
+# The same where the length stays.
+SWAP = st.tuples(st.floats(0, 1), st.binary(max_size=12)).map(lambda at: (at[0], len(at[1]), at[1]))
 
 
 def edited(content: bytes, edits) -> bytes:
@@ -97,6 +100,22 @@ def test_the_header_of_latents(tmp_path, is_soak):
     folder = tmp_path / "latents"
     latents_of(folder)
     fuzz(folder / "latents.json", lambda: LatentHeader.read(folder), ValueError, is_soak)
+
+
+@pytest.mark.parametrize("name", ["shards.json", "index.npy", "shard-00000.tar"])
+def test_a_sharded_set(name, tmp_path, is_soak):
+    shards = sharded(tmp_path)
+    made = (shards / name).read_bytes()
+
+    def read():
+        found = LatentDataset(shards)
+        for index in range(0, len(found), 2):
+            np.asarray(found.array(index)).sum()
+            check_inside(found.files[index].entry.path)
+
+    fuzz(shards / name, read, ValueError, is_soak, EDIT if name == "shards.json" else SWAP)
+    (shards / name).write_bytes(made)
+    read()
 
 
 def test_the_header_of_prepared_audio(run, tmp_path, is_soak):

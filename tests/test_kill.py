@@ -31,6 +31,7 @@ def material(run, tmp_path_factory):
         audio = noise(RATE_HZ * (2 + number % 5), seed=number)
         write(folder / "audio" / f"{number:02d}.wav", audio, RATE_HZ)
     assert main(["encode", str(run), str(folder / "audio"), str(folder / "latents")]) == 0
+    assert main(["shard", str(folder / "latents"), str(folder / "shards")]) == 0
     prepare(folder)
     diffusion = ["--out", str(folder / "diffusion"), "--config", "tiny", *settings()]
     assert train.main([str(folder / "latents"), *diffusion]) == 0
@@ -43,6 +44,8 @@ OUTPUTS = {
     "encode": "latents",
     "decode": "audio",
     "train": "run",
+    "shard": "shards",
+    "unshard": "latents",
     "diffwave.train": "run",
     "diffwave.inference": "latents",
 }
@@ -61,6 +64,8 @@ COMMANDS = {
         "rave.main_cli train v2 --data {}/prepared --out run --device cpu",
         sets(*TINY, "MAX_STEPS=24", "PHASE_1_STEPS=12", "VALIDATE_EVERY_STEPS=3"),
     ),
+    "shard": ("rave.main_cli shard {}/latents shards --shard-mb 0.1", []),
+    "unshard": ("rave.main_cli unshard {}/shards latents", []),
     "diffwave.train": (
         "diffwave.train {}/latents --out run --device cpu --config tiny",
         settings("MAX_STEPS=60", "VALIDATE_EVERY=5"),
@@ -106,5 +111,6 @@ def test_a_second_run_into_a_folder_is_refused(name, material, tmp_path, monkeyp
     told = capsys.readouterr().err
     assert f"error: Another run is writing into '{OUTPUTS[name]}'. Wait" in told
     assert not list(Path(OUTPUTS[name]).rglob("*.npy"))
+    assert not list(Path(OUTPUTS[name]).rglob("*.tar"))
     assert not list(Path(OUTPUTS[name]).rglob("*.ckpt"))
     assert importlib.import_module(module).main(arguments) == 0

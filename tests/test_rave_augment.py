@@ -5,7 +5,7 @@ import pytest
 import soundfile
 from audio_files import noise, sine, write
 
-from diffwave.dataset import split_clips
+from diffwave.clips import split_clips
 from rave.audio_store import PreparedAudio
 from rave.command import EXIT_ERROR, EXIT_SKIPPED, execute
 from rave.commands import augment, preprocess

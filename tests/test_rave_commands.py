@@ -9,7 +9,8 @@ from audio_files import noise, sine, write
 
 from rave import latents as rave_latents
 from rave.codec import Codec
-from rave.latents import LatentDataset, LatentHeader
+from rave.latent_dataset import LatentDataset
+from rave.latents import LatentHeader
 
 AUDIO = {  # name: rate, samples, channels
     "cd.flac": (44100, 30_001, 2),
@@ -233,6 +234,6 @@ def test_latents_cut_off_while_writing_are_no_file(run, audio, tmp_path, rave, m
     def full(file, latent_size, num_frames):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(rave_latents, "_write_header", full)
+    monkeypatch.setattr(rave_latents, "write_array_header", full)
     assert rave("encode", run, audio, tmp_path / "latents")[0] == 2
     assert files_in(tmp_path / "latents") == set()

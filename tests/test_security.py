@@ -4,8 +4,10 @@ Each is refused with one sentence and exit code 2, and a canary, which the code 
 have made, is not there.
 """
 
+import json
 import os
 import re
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from strangers import (
     latents_of,
     lmnt_run,
     prior_run,
+    sharded,
     upstream_prior,
 )
 from test_rave_upstream_lmdb import GOLDEN as DATABASE
@@ -282,3 +285,68 @@ def test_a_control_is_numbers_and_nothing_else(tmp_path, canary):
         with pytest.raises(ValueError, match="Cannot read the control"):
             open_control(tmp_path / "a.npy", "loudness")
     assert not canary.exists()
+
+
+# Sharded sets
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_an_index_is_numbers_and_nothing_else(spoil, tmp_path, canary, refused):
+    shards = sharded(tmp_path)
+    spoil(shards / "index.npy", canary)
+    out = tmp_path / "diffusion"
+    assert "index.npy" in refused(diffwave_train.main, shards, "--out", out)
+    assert "index.npy" in refused(main, "unshard", shards, tmp_path / "out")
+
+
+def edit_index(shards, field, value):
+    table = np.load(shards / "index.npy")
+    table[field][0] = value
+    np.save(shards / "index.npy", table)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("offset", -8), ("offset", 2**62), ("offset", 10), ("num_frames", 2**32 - 1), ("head", 60000)],
+)
+def test_an_index_that_leads_out_of_its_shard_is_refused(field, value, tmp_path, refused):
+    shards = sharded(tmp_path)
+    if field == "num_frames":  # as its header tells
+        header = json.loads((shards / "shards.json").read_text())
+        header["shards"][0]["num_frames"] = 64 + value
+        (shards / "shards.json").write_text(json.dumps(header))
+    edit_index(shards, field, value)
+    for command in (
+        (diffwave_train.main, shards, "--out", tmp_path / "diffusion"),
+        (main, "unshard", shards, tmp_path / "out"),
+    ):
+        assert "index.npy leads out of shard-00000.tar" in refused(*command)
+
+
+@pytest.mark.parametrize("name", ["../canary", "/tmp/canary", "a/../../canary", "C:\\canary"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(name, tmp_path, canary, refused):
+    shards = sharded(tmp_path)
+    path = shards / "shard-00000.tar"
+    content = path.read_bytes()
+    for clip in (b"a.npy", b"b.npy"):
+        begin = content.index(clip + bytes(8))
+        info = tarfile.TarInfo.frombuf(content[begin : begin + 512], "utf-8", "strict")
+        info.name = name
+        content = content[:begin] + info.tobuf(tarfile.GNU_FORMAT) + content[begin + 512 :]
+    path.write_bytes(content)
+    told = refused(main, "unshard", shards, tmp_path / "out")
+    assert "is damaged" in told
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".unshard.jsonl"]
+
+
+def test_a_member_that_is_a_link_is_not_followed(tmp_path, refused):
+    shards = sharded(tmp_path)
+    path = shards / "shard-00000.tar"
+    content = path.read_bytes()
+    for clip in (b"a.npy", b"b.npy"):
+        begin = content.index(clip + bytes(8))
+        info = tarfile.TarInfo.frombuf(content[begin : begin + 512], "utf-8", "strict")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        content = content[:begin] + info.tobuf(tarfile.GNU_FORMAT) + content[begin + 512 :]
+    path.write_bytes(content)
+    assert "no name stands before it" in refused(main, "unshard", shards, tmp_path / "out")

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffwave.dataset import Clip, ClipReader, split_clips
+from diffwave.clips import Clip, split_clips
+from diffwave.dataset import ClipReader
 from diffwave.spectrogram import SpectrogramHeader
 from rave.latents import POSTERIOR_MEAN, LatentHeader
 

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import Result, add_device, add_processes, add_seed, add_settings, command_parser
+from rave.shard_storage import latents_place
 
 if TYPE_CHECKING:
     from rave.prior_training import PriorTraining
 
 KIND = "rave-prior"
+# Each is memory-mapped for the whole training, and Linux maps 65,530 at most.
+MAX_CLIPS = 60_000
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +27,12 @@ def parser() -> argparse.ArgumentParser:
         "The same\ncommand again resumes where the last checkpoint stopped.",
         "rave train_prior latents --out runs/prior --set MAX_STEPS=5000",
     )
-    options.add_argument("latents", type=Path, metavar="LATENTS_DIR", help="what rave encode wrote")
+    options.add_argument(
+        "latents",
+        type=latents_place,
+        metavar="LATENTS",
+        help="what rave encode wrote, or rave shard: a folder, or an address such as s3://bucket/set",
+    )
     options.add_argument("--out", type=Path, required=True, help="run folder")
     options.add_argument(
         "--config",
@@ -48,8 +56,8 @@ def run(options: argparse.Namespace) -> Result:
     from rave.checkpoint import finished_steps
     from rave.device import choose_device
     from rave.files import check_output_folder
+    from rave.latent_dataset import LatentDataset
     from rave.latent_models import save_header
-    from rave.latents import LatentDataset
     from rave.launch import is_first
     from rave.prior import principal_axes
     from rave.prior_training import HELD_OUT_SEGMENTS, PriorSegments, PriorSystem
@@ -57,8 +65,14 @@ def run(options: argparse.Namespace) -> Result:
     from rave.versions import split_names
 
     choose_device(options.device)
-    check_output_folder(options.out, options.latents)
+    if isinstance(options.latents, Path):
+        check_output_folder(options.out, options.latents)
     dataset = LatentDataset(options.latents)
+    if len(dataset) > MAX_CLIPS:
+        raise ValueError(
+            f"'{options.latents}' holds {len(dataset)} clips; rave train_prior takes at most "
+            f"{MAX_CLIPS}. Give it some of the folders."
+        )
     header = dataset.header
     settings = [*options.settings, f"SEED={options.seed}", f"RAW_SIZE={header.latent_size}"]
     experiment.parse_recipe("rave", options.config, [*settings, "LATENT_SIZE=1"])
