@@ -239,22 +239,26 @@ class Journal:
             self._lock.release()
 
     def _read(self, force: bool) -> None:
-        lines = self.path.read_text(errors="replace").splitlines()
         entries: list[Any] = []
-        for number, line in enumerate(lines):
-            try:
-                entry = json.loads(line)
-                entries.append((entry["name"], entry["record"]) if number else entry["settings"])
-                if number:  # commands delete what they made and no longer need
-                    check_inside(entry["name"])
-                    check_inside(entry["record"].get("path", entry["name"]))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                if number == len(lines) - 1:  # cut off by a kill: that item is done again
-                    break
-                raise ValueError(
-                    f"'{self.path}' is damaged at line {number + 1}. Delete the folder "
-                    f"'{self.path.parent}' and run the command again."
-                ) from error
+        damaged: tuple[int, Exception] | None = None
+        with self.path.open(errors="replace") as file:
+            for number, line in enumerate(file):
+                if damaged is not None:  # the last line may be: cut off by a kill, it is done again
+                    raise ValueError(
+                        f"'{self.path}' is damaged at line {damaged[0] + 1}. Delete the folder "
+                        f"'{self.path.parent}' and run the command again."
+                    ) from damaged[1]
+                try:
+                    entry = json.loads(line)
+                    entries.append(
+                        (entry["name"], entry["record"]) if number else entry["settings"]
+                    )
+                    if number:  # commands delete what they made and no longer need
+                        check_inside(entry["name"])
+                        check_inside(entry["record"].get("path", entry["name"]))
+                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    damaged = number, error
+                    del entries[number:]
         if not entries:
             return
         found, needed = entries[0], self._settings
@@ -277,13 +281,10 @@ class Journal:
 
     def _rewrite(self) -> None:
         self._lock = self._lock or FolderLock(self.path.parent)
-        with atomic_write(self.path) as temporary:
-            lines = [json.dumps({"settings": self._settings})]
-            lines += [
-                json.dumps({"name": name, "record": record})
-                for name, record in self._records.items()
-            ]
-            temporary.write_text("\n".join(lines) + "\n")
+        with atomic_write(self.path) as temporary, temporary.open("w") as file:
+            file.write(json.dumps({"settings": self._settings}) + "\n")
+            for name, record in self._records.items():
+                file.write(json.dumps({"name": name, "record": record}) + "\n")
         self._is_begun = True
 
     @property

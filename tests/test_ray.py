@@ -36,7 +36,9 @@ from ray_work import Copying, TroubledEncoding  # noqa: E402
 TESTS = Path(__file__).parent
 # A driver of its own, to be killed.
 DRIVER = (
-    "import sys; from rave.commands import encode; from ray_work import TroubledEncoding; "
+    # Programs started in the background by a script do not hear Ctrl-C.
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from rave.commands import encode; from ray_work import TroubledEncoding; "
     "encode.Encoding = TroubledEncoding; from rave.main_cli import main; "
     "sys.exit(main(sys.argv[1:]))"
 )
@@ -265,7 +267,7 @@ def test_a_driver_that_ends_in_mid_run_is_taken_up_by_the_same_command(
     journal = out / ".encode.jsonl"
     wait_for(lambda: journal.exists() and len(journal.read_text().splitlines()) >= 4)
     process.send_signal(sent)
-    told = process.communicate()[1]
+    told = process.communicate(timeout=120)[1]
     assert process.returncode == code
     assert (": interrupted; the same command continues." in told) == (code == 130)
     capsys.readouterr()
