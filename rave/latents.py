@@ -92,13 +92,13 @@ class StatisticsAccumulator:
 
     def record(self) -> dict[str, Any]:
         """Return the sums as JSON-able data, small and quickly read: a journal has one a file."""
-        packed = self._sums.astype("<f4").tobytes()
+        packed = self._sums.astype("<f8").tobytes()
         return {"sums": b64encode(packed).decode(), "num_frames": self._num_frames}
 
     def merge(self, record: dict[str, Any]) -> None:
         """Add the sums that another accumulator recorded."""
         if "sums" in record:
-            values = np.frombuffer(b64decode(record["sums"]), "<f4").reshape(self._sums.shape)
+            values = np.frombuffer(b64decode(record["sums"]), "<f8").reshape(self._sums.shape)
         else:  # before 2026-11-23
             values = np.array([record[name] for name in self.NAMES])
         self.add_sums(values, record["num_frames"])
