@@ -13,7 +13,7 @@ from benchmarks.machine import cores
 from benchmarks.tasks.commands import PYTHON, commands
 
 ROW = "scaling"
-LENGTH_S = 10.0
+LENGTH_S = 20.0
 
 
 def comparisons(bench: Bench) -> list[Comparison]:
