@@ -89,3 +89,19 @@ def instrument(run, tmp_path_factory):
     options = ["--out", str(folder / "diffusion"), "--controls", str(controls), *names]
     assert train.main([str(latents), *options, "--config", "tiny", *settings()]) == 0
     return run, folder / "diffusion", tones / "1.wav"
+
+
+@pytest.fixture
+def latents(tmp_path):
+    """A latent folder of clips whose names are hard to get right."""
+    from shard_data import write_folder
+
+    write_folder(tmp_path / "latents")
+    return tmp_path / "latents"
+
+
+@pytest.fixture
+def shards(latents, tmp_path, rave):
+    """The sharded set of `latents`."""
+    assert rave("shard", latents, tmp_path / "shards")[0] == 0
+    return tmp_path / "shards"

@@ -20,18 +20,6 @@ from rave.latents import LatentHeader
 from rave.main_cli import main
 
 
-@pytest.fixture
-def latents(tmp_path):
-    write_folder(tmp_path / "latents")
-    return tmp_path / "latents"
-
-
-@pytest.fixture
-def shards(latents, tmp_path, rave):
-    assert rave("shard", latents, tmp_path / "shards")[0] == 0
-    return tmp_path / "shards"
-
-
 def contents(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes()

@@ -323,17 +323,21 @@ def test_an_index_that_leads_out_of_its_shard_is_refused(field, value, tmp_path,
         assert "index.npy leads out of shard-00000.tar" in refused(*command)
 
 
-@pytest.mark.parametrize("name", ["../canary", "/tmp/canary", "a/../../canary", "C:\\canary"])
-def test_a_name_that_leads_out_of_the_folder_is_refused(name, tmp_path, canary, refused):
-    shards = sharded(tmp_path)
-    path = shards / "shard-00000.tar"
+def change_members(path, change):
+    """Change what the headers of the clips a and b in a shard say."""
     content = path.read_bytes()
     for clip in (b"a.npy", b"b.npy"):
         begin = content.index(clip + bytes(8))
         info = tarfile.TarInfo.frombuf(content[begin : begin + 512], "utf-8", "strict")
-        info.name = name
+        change(info)
         content = content[:begin] + info.tobuf(tarfile.GNU_FORMAT) + content[begin + 512 :]
     path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["../canary", "/tmp/canary", "a/../../canary", "C:\\canary"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(name, tmp_path, canary, refused):
+    shards = sharded(tmp_path)
+    change_members(shards / "shard-00000.tar", lambda info: setattr(info, "name", name))
     told = refused(main, "unshard", shards, tmp_path / "out")
     assert "is damaged" in told
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".unshard.jsonl"]
@@ -341,12 +345,9 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(name, tmp_path, canary, 
 
 def test_a_member_that_is_a_link_is_not_followed(tmp_path, refused):
     shards = sharded(tmp_path)
-    path = shards / "shard-00000.tar"
-    content = path.read_bytes()
-    for clip in (b"a.npy", b"b.npy"):
-        begin = content.index(clip + bytes(8))
-        info = tarfile.TarInfo.frombuf(content[begin : begin + 512], "utf-8", "strict")
+
+    def become_link(info):
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        content = content[:begin] + info.tobuf(tarfile.GNU_FORMAT) + content[begin + 512 :]
-    path.write_bytes(content)
+
+    change_members(shards / "shard-00000.tar", become_link)
     assert "no name stands before it" in refused(main, "unshard", shards, tmp_path / "out")

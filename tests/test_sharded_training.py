@@ -24,18 +24,6 @@ from rave.latents import LatentHeader, write_latents
 from rave.trainer import StepBatches
 
 
-@pytest.fixture
-def latents(tmp_path):
-    write_folder(tmp_path / "latents")
-    return tmp_path / "latents"
-
-
-@pytest.fixture
-def shards(latents, tmp_path, rave):
-    assert rave("shard", latents, tmp_path / "shards")[0] == 0
-    return tmp_path / "shards"
-
-
 @pytest.mark.parametrize("fraction", [0.0, 0.2, 0.5, 0.99])
 @pytest.mark.parametrize("names", [NAMES, NAMES[1:4], NAMES[:3]], ids=["all", "some", "one"])
 def test_the_same_clips_are_held_out_as_from_the_folder(fraction, names, tmp_path, rave):
