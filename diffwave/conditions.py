@@ -115,12 +115,16 @@ def open_conditions(
     names = [n for n in model.conditioners if n != LABEL and (not only or n in {*only, *given})]
     if from_audio is not None and not names:
         model.check_conditions([f"'{from_audio}'"])
-    with tempfile.TemporaryDirectory(prefix="diffwave-") as folder:
+    with contextlib.ExitStack() as stack:
         curves: dict[str, NDArray[np.float32]] = {}
+        folder = None
         for name in names if from_audio is not None else given:
             path = given.get(name)
             if path is None:
                 assert from_audio is not None
+                if folder is None:
+                    temporary = tempfile.TemporaryDirectory(prefix="diffwave-")
+                    folder = stack.enter_context(temporary)
                 path = Path(folder, f"{name}.npy")
                 _write_curve(path, from_audio, name, model, header)
             curves[name] = _open_curve(path, name, model)

@@ -124,6 +124,7 @@ def _compiled(network: nn.Module, inputs: tuple[Tensor | None, ...], precision: 
         model = openvino.convert_model(network, example_input=inputs)
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,  # or all processes of a machine take the same cores
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
         "PERFORMANCE_HINT": "LATENCY",
     }

@@ -219,7 +219,8 @@ def _opened(reference: Any, cpus: int) -> Any:
     """Return the work, which keeps open what it has opened, once for each worker."""
     import ray
 
-    os.environ["OMP_NUM_THREADS"] = str(cpus)  # torch is not loaded yet
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # torch, not loaded yet, reads both
+        os.environ[name] = str(cpus)
     from rave.memory import keep_freed_memory
 
     keep_freed_memory()

@@ -1,8 +1,10 @@
 """Backends and precisions of a codec: the same latents and audio, faster or not."""
 
 import importlib.util
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +70,17 @@ def test_openvino_tells_nobody():
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+
+
+@needs_openvino
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="a process's cores are Linux's")
+def test_openvino_binds_no_thread_to_a_core():
+    """It would bind those of every process to the same ones."""
+    network = accelerated(torch.nn.Linear(8, 8), "openvino", "float32")
+    network(torch.zeros(1, 8))
+    tasks = [int(path.name) for path in Path("/proc/self/task").iterdir()]
+    assert {len(os.sched_getaffinity(task)) for task in tasks} == {len(os.sched_getaffinity(0))}
+    assert network._request.get_compiled_model().get_property("ENABLE_CPU_PINNING") is False
 
 
 @needs_openvino

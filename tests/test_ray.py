@@ -50,6 +50,8 @@ def cluster():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))  # of the workers
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # as a user may have set them
+            patch.setenv(name, "2")
         made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         made.add_node(num_cpus=1)
         yield made
