@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -188,6 +189,27 @@ def test_other_settings_need_force(run, audio, tmp_path, rave):
 
 
 # Interrupted
+
+
+def test_what_a_decoder_gives_above_full_scale_is_limited_and_told(
+    run, audio, tmp_path, rave, monkeypatch
+):
+    assert rave("encode", run, audio, tmp_path / "latents")[0] == 0
+    blocks = Codec.network_blocks
+    monkeypatch.setattr(
+        Codec,
+        "network_blocks",
+        lambda *given, **more: (2.5 + 0 * b for b in blocks(*given, **more)),
+    )
+    code, out, _ = rave("decode", run, tmp_path / "latents", tmp_path / "out", "--json")
+    assert code == 0
+    found = json.loads(out)["warnings"]
+    assert found
+    for texts in found.values():
+        assert re.search(r"[1-9]\d* samples beyond full scale were limited \(peak 2\.\d", texts[-1])
+    for path in (tmp_path / "out").rglob("*.wav"):
+        samples, _ = soundfile.read(path)
+        assert samples.max() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize(
