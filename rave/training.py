@@ -164,7 +164,7 @@ class RaveSystem(LightningModule):
         return self.is_adversarial and self.model.bottleneck.is_encoder_frozen_in_phase_2
 
     def training_step(self, audio: Tensor, batch_idx: int) -> Tensor:
-        """Make one optimizer step on (B, C, T) audio, a process's share; return the whole loss."""
+        """Make one optimizer step on (B, C, T) audio, a process's share; return the share's loss."""
         with processes.sharing():
             return self._step(audio)
 
@@ -192,7 +192,7 @@ class RaveSystem(LightningModule):
             processes.average_gradients(self.model.parameters())
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip_norm)
         optimizer.step()
-        return processes.averaged(loss.detach())
+        return loss.detach()
 
     def _log_means(self, values: dict[str, Tensor]) -> None:
         """Log the means of what all processes found."""

@@ -334,7 +334,7 @@ def change_members(path, change):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["../canary", "/tmp/canary", "a/../../canary", "C:\\canary"])
+@pytest.mark.parametrize("name", ["../canary", "/canary", "a/../../canary", "C:\\canary"])
 def test_a_name_that_leads_out_of_the_folder_is_refused(name, tmp_path, canary, refused):
     shards = sharded(tmp_path)
     change_members(shards / "shard-00000.tar", lambda info: setattr(info, "name", name))
