@@ -121,7 +121,7 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
     sampler = StreamingSampler(model, windows, options.sampler or DPM_SOLVER, max_steps)
     seed = FRESH_NOISE if options.noise_seed is None else options.noise_seed
     module = NNTildeSampler(
-        codec.eval(), sampler, header.statistics, steps, num_latents, seed, options.host_rate
+        codec.eval(), sampler, form, steps, num_latents, seed, options.host_rate
     ).eval()
     # The file is the codec of all latents, also where those made are the first principal ones.
     whole = form if num_latents is None else CodecFormat.of(codec)

@@ -174,7 +174,9 @@ class ShardedFile:
         rate_hz, num_samples = source.source_sample_rate_hz, source.source_num_samples
         if not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ or num_samples < 0:
             raise self._damaged(f"it is of {rate_hz} Hz and {num_samples} samples")
-        return LatentFile(path, self.num_frames, source.source, rate_hz, num_samples)
+        return LatentFile(
+            path, self.num_frames, source.source, rate_hz, num_samples, source.gain_db
+        )
 
     @property
     def source(self) -> str | None:
@@ -227,6 +229,7 @@ class Source:
     source: str | None
     source_sample_rate_hz: int
     source_num_samples: int
+    gain_db: float = 0.0
 
 
 class LatentShards(Sequence[ShardedFile]):
