@@ -146,7 +146,7 @@ def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int |
 
 
 def _read_given(path: Path, trained: DiffusionRun) -> tuple[NDArray[Any], float]:
-    """Return raw latents to begin with, of the codec that the run was trained on, and their gain."""
+    """Return raw latents to begin with, of the codec that the run was trained on; and the gain."""
     from diffwave.generated import find_header
     from rave.latents import read_latents
 

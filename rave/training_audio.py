@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,15 +95,11 @@ class SoundMeter:
             return Sound(None, [])
         bounds = WINDOW_SAMPLES // 2 >> np.arange(NUM_OCTAVES + 1)
         # Bin 0 is no sound.
-        power = [float(self._spectrum[low + 1 : top + 1].sum()) for top, low in _pairs(bounds)]
+        power = [float(self._spectrum[low + 1 : top + 1].sum()) for top, low in pairwise(bounds)]
         share = np.array(power) / max(float(self._spectrum[1:].sum()), 1e-30)
         octaves = np.maximum(10 * np.log10(np.maximum(share, 1e-30)), SILENT_OCTAVE_DB)
         level = 10 * np.log10(self._power / self._num_samples)
         return Sound(round(float(level), 2), [round(float(each), 2) for each in octaves])
-
-
-def _pairs(bounds: NDArray[np.int64]) -> list[tuple[int, int]]:
-    return [(int(top), int(low)) for top, low in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
 def sound_of(blocks: Iterable[Audio]) -> Sound:

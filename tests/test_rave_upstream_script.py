@@ -6,7 +6,6 @@ from torch import nn
 from upstream_scripts import exports, kinds, outputs, write_export
 
 from rave.codec import DecoderNoise, load_codec
-from rave.latents import LatentStatistics
 from rave.upstream.torchscript import ResampledCodec
 
 CPU = torch.device("cpu")
@@ -26,8 +25,7 @@ def audio_of(codec, num_frames=30):
 
 def noise_of(codec, seed=0):
     size = codec.format.latent_size
-    statistics = LatentStatistics([0.0] * size, [1.0] * size, [1.0] * size, [1.0] * size, 100)
-    return DecoderNoise(codec.format, statistics, seed, "a")
+    return DecoderNoise(codec.format, seed)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

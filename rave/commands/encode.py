@@ -310,6 +310,4 @@ def _result(
         f"dimensions at {header.frame_rate_hz:.2f} Hz; {num_informative} dimensions are "
         f"informative, {statistics.information.sum():.1f} nats a frame."
     )
-    return Result(
-        "\n".join([text, *level_lines(levels)]), figures, num_skipped=len(header.skipped)
-    )
+    return Result("\n".join([text, *level_lines(levels)]), figures, num_skipped=len(header.skipped))

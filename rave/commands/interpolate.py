@@ -135,9 +135,7 @@ def _encoded(
     return [mean[:, :num_frames] for mean in means], records, cut
 
 
-def _write(
-    codec: Codec, latents: Array, gain_db: float, path: Path, seed: int
-) -> dict[str, float]:
+def _write(codec: Codec, latents: Array, gain_db: float, path: Path, seed: int) -> dict[str, float]:
     import numpy as np
 
     from rave.audio import write_audio
