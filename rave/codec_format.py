@@ -98,6 +98,11 @@ class CodecFormat:
         return replace(self, is_derivative=True, fingerprint=fingerprint, training_audio=None)
 
     @property
+    def is_level_known(self) -> bool:
+        """Return whether audio can be brought to the level of the training audio."""
+        return self.training_audio is not None and bool(self.training_audio.levels_dbfs)
+
+    @property
     def uninformative(self) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
         """Return which dimensions noise stands for in decoding, its mean and its std, (D, 1) each.
 

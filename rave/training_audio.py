@@ -110,6 +110,11 @@ def sound_of(blocks: Iterable[Audio]) -> Sound:
     return meter.sound
 
 
+def brought(level_dbfs: float, gain_db: float) -> str:
+    """Return what is said of audio that was brought to the training level with a gain."""
+    return f"brought from {level_dbfs:.0f} to {level_dbfs + gain_db:.0f} dBFS, and back"
+
+
 @dataclass(frozen=True)
 class TrainingAudio:
     """What is known of the audio that a codec was trained on.
@@ -156,8 +161,7 @@ class TrainingAudio:
         found = []
         off_db = self.off_db(sound)
         if gain_db and sound.level_dbfs is not None:
-            brought = sound.level_dbfs + gain_db
-            found.append(f"brought from {sound.level_dbfs:.0f} to {brought:.0f} dBFS, and back")
+            found.append(brought(sound.level_dbfs, gain_db))
         elif abs(off_db) > FAR_DB and sound.level_dbfs is not None:
             found.append(
                 f"{abs(off_db):.1f} dB {'louder' if off_db > 0 else 'softer'} than the codec's "
@@ -221,7 +225,7 @@ class HeardAudio:
     def __iter__(self) -> Iterator[Audio]:
         """Yield blocks (C, t)."""
         if self._matched is not None:  # the file is read twice
-            self.gain_db = -self._matched.off_db(sound_of(self._stream))
+            self.gain_db = 0.0 - self._matched.off_db(sound_of(self._stream))
         yield from amplified(self._meter(self._stream), self.gain_db)
 
     @property
@@ -245,7 +249,7 @@ def levels_to_match(codec: Codec) -> list[float]:
         ValueError: If they are not known.
     """
     known = codec.format.training_audio
-    if known is None or not known.levels_dbfs:
+    if known is None or not codec.format.is_level_known:
         raise ValueError(
             f"The codec '{codec.path}' carries no level of its training audio to match. Leave "
             "--match-level out; for a run of `rave train`, the same command again measures it."

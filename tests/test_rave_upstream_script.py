@@ -24,7 +24,6 @@ def audio_of(codec, num_frames=30):
 
 
 def noise_of(codec, seed=0):
-    size = codec.format.latent_size
     return DecoderNoise(codec.format, seed)
 
 

@@ -65,7 +65,7 @@ def test_work_in_parts_gives_the_bits_of_the_whole(tmp_path, recipe):
     known = known_audio([True, False, True, True])
     f = codec.format = dataclasses.replace(codec.format, training_audio=known)
     length = round(4.3 * WINDOW_FRAMES * f.hop_samples)
-    source = write(tmp_path / "a.wav", noise(length, f.num_channels), f.sample_rate_hz // 2)
+    source = write(tmp_path / "a.wav", 3 * noise(length, f.num_channels), f.sample_rate_hz // 2)
     opener = SimpleNamespace(codec=codec)
     names = {"a.wav": "a.wav"}
     encoding = Encoding(opener, tmp_path / "whole", names, seed=3, is_level_matched=True)
