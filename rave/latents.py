@@ -25,6 +25,7 @@ from rave.files import atomic_write, built, check_inside, read_header, write_jso
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
 SHARDS_NAME = "shards.json"  # of a sharded set, see rave.latent_shards
 POSTERIOR_MEAN, POSTERIOR_SAMPLE, GENERATED = "posterior mean", "posterior sample", "generated"
+MAX_GAIN_DB = 400.0  # audio of more than that from any training level is no audio
 # A dimension that carries less says nothing that its posterior's own noise does not drown.
 INFORMATIVE_NATS = 0.05
 
@@ -240,6 +241,8 @@ class LatentHeader:
                 raise ValueError(f"'{file.path}' has a negative length")
             if not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ:
                 raise ValueError(f"'{file.path}' is of {rate_hz} Hz")
+            if abs(file.gain_db) > MAX_GAIN_DB:
+                raise ValueError(f"'{file.path}' has a gain of {file.gain_db} dB")
 
     def check_matches(self, other: LatentHeader, this: str, that: str) -> None:
         """Check that two sets of latents come from one codec.

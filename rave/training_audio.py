@@ -8,6 +8,7 @@ C audio channels, T samples, D latent size, B octaves.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from rave.audio import AudioStream
 from rave.audio_blocks import amplified
 from rave.files import built, read_header, write_json
-from rave.latents import LatentStatistics, StatisticsAccumulator
+from rave.latents import MAX_GAIN_DB, LatentStatistics, StatisticsAccumulator
 
 if TYPE_CHECKING:
     import torch
@@ -134,8 +135,11 @@ class TrainingAudio:
     def __post_init__(self) -> None:
         s = self.statistics
         lengths = {len(each) for each in (s.mean, s.std, s.posterior_std, s.kl)}
-        if len(lengths) != 1 or len(self.levels_dbfs) not in (0, 2):
+        ranges = (self.levels_dbfs, *zip(*self.octaves_db, strict=True))
+        if len(lengths) != 1 or any(len(each) not in (0, 2) for each in ranges):
             raise ValueError("sizes contradict each other")
+        if any(abs(value) > MAX_GAIN_DB / 2 for value in self.levels_dbfs):
+            raise ValueError(f"levels of {self.levels_dbfs} dBFS")
 
     @property
     def is_noise(self) -> NDArray[np.bool_]:
@@ -147,8 +151,8 @@ class TrainingAudio:
         """Return by how many dB audio is louder (above 0) or softer than the training audio."""
         if sound.level_dbfs is None or not self.levels_dbfs:
             return 0.0
-        nearest = float(np.clip(sound.level_dbfs, *self.levels_dbfs))
-        return round(sound.level_dbfs - nearest, 2)
+        low, high = self.levels_dbfs
+        return round(sound.level_dbfs - min(max(sound.level_dbfs, low), high), 2)
 
     def remark(self, sound: Sound, gain_db: float, sample_rate_hz: int) -> str | None:
         """Return what a user should know of audio that is encoded, None if nothing.
@@ -270,9 +274,9 @@ def levels_of(
         Of each file: `level_dbfs`; `off_db` from the training audio; `gain_db` that it was brought
         there with; `remark`, what a user should know, or None.
     """
-    known, found = form.training_audio, {}
-    for name, record in records.items() if known is not None else ():
-        if "sound" not in record:  # encoded before 2026-12
+    known, found = form.training_audio, dict[str, dict[str, Any]]()
+    for name, record in records.items():
+        if known is None or "sound" not in record:  # encoded before 2026-12
             continue
         sound, gain_db = Sound(**record["sound"]), record["gain_db"]
         found[name] = {
@@ -314,12 +318,14 @@ def measure(codec: Codec, store: AudioStore, ranges: Sequence[AudioRange]) -> Tr
             sums.add(*codec.encode(block))
     sounds = [meter.sound for meter in meters.values()]
     heard = [[s.level_dbfs, *s.octaves_db] for s in sounds if s.level_dbfs is not None]
-    ranges_db = np.quantile(heard, (LEAST_SHARE, LARGEST_SHARE), axis=0).round(2) if heard else []
+    rows: list[list[float]] = []  # lowest and highest: level, then octaves
+    if heard:
+        rows = np.quantile(heard, (LEAST_SHARE, LARGEST_SHARE), axis=0).round(2).tolist()
     return TrainingAudio(
         codec.format.fingerprint,
         sums.statistics(),
-        levels_dbfs=[float(row[0]) for row in ranges_db],
-        octaves_db=[[float(each) for each in row[1:]] for row in ranges_db],
+        levels_dbfs=[row[0] for row in rows],
+        octaves_db=[row[1:] for row in rows],
     )
 
 
@@ -337,4 +343,5 @@ def remember(run: Path, store: AudioStore, held_out_fraction: float, device: tor
 
     codec = load_codec(run, device)
     if codec.format.training_audio is None:
+        print("Measuring the training audio …", file=sys.stderr)
         measure(codec, store, split_audio(store, held_out_fraction)[0]).write(run)

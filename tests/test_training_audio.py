@@ -169,7 +169,8 @@ def test_an_export_carries_it_and_a_damaged_file_is_named(noisy, tmp_path, rave)
     assert load_run(noisy)[1].training_audio is not None
     run = shutil.copytree(noisy, tmp_path / "run")
     text = (run / NAME).read_text()
-    for damaged in (text[:100], text.replace("-30.0,", ""), text.replace('"kl": [', '"kl": [1,')):
+    damages = {"-30.0,": "", "-30.0": "-1e9", "-90.0,": "", '"kl": [': '"kl": [1,'}
+    for damaged in (text[:100], *(text.replace(*each, 1) for each in damages.items())):
         (run / NAME).write_text(damaged)
         with pytest.raises(ValueError, match=r"training_audio\.json'"):
             load_run(run)
