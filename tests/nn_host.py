@@ -1,6 +1,41 @@
 """What nn~ does with a module, from its interface: checks at loading, blocks through a method."""
 
+import json
+from pathlib import Path
+
 import torch
+
+# What nn~ 1.6.0 makes of the text of a value, by the type that a module states. A number that is
+# sent to nn~ is the text of a float, which is no false boolean: "0.000000".
+PARSERS = {
+    0: lambda text: text not in ("0", "false"),
+    1: lambda text: int(float(text)),
+    2: float,
+}
+# The operators of exports, as torch 2.5.1 (nn~ 1.6.0's) knows them: printed there by
+#   for schema in torch._C._jit_get_all_schemas(): print(schema)
+# and cut down to what exports use.
+OPERATORS = Path(__file__).parent / "golden" / "operators_of_torch_2.5.1.json"
+
+
+def operators_of(module):
+    """Return the operators of all methods of a loaded module: name, arguments and inputs given."""
+    found, methods = set(), {}
+    for part in module.modules():
+        for name in part._c._method_names():
+            method = part._c._get_method(name)
+            methods[str(part._c._type()), name] = method.graph
+    for graph in methods.values():
+        if "prim::CallFunction" in str(graph):
+            graph = graph.copy()
+            torch._C._jit_pass_inline(graph)  # a function is in no module
+        blocks = [graph]
+        while blocks:
+            for node in blocks.pop().nodes():
+                blocks.extend(node.blocks())
+                if node.schema() != "(no schema)":
+                    found.add((node.schema(), len(list(node.inputs()))))
+    return found
 
 
 class Host:
@@ -15,19 +50,27 @@ class Host:
             assert params.dtype == torch.int64
             assert params.shape == (4,)
             self.params[name] = params.tolist()
+        self.codes = {}
         for name in self.module.get_attributes():
-            codes = getattr(self.module, f"{name}_params")
+            (self.codes[name],) = getattr(self.module, f"{name}_params").tolist()
             value = getattr(self.module, f"get_{name}")()
             assert isinstance(value, (list, tuple))
-            assert len(value) == len(codes)
-            types = [(bool, int, float)[code] for code in codes]
-            assert [type(item) for item in value] == types
+            assert [type(item) for item in value] == [(bool, int, float)[self.codes[name]]]
         assert self.module.get_buffer_attributes() == []
         assert self.module.is_buffer_empty("none")
         self.sample_rate_hz = self.module.get_sample_rate()
         assert self.module.set_sample_rate(self.sample_rate_hz) == 0
         highest = max(max(params[1], params[3]) for params in self.params.values())
         self.block_samples = 1 << (highest - 1).bit_length()
+
+    def get(self, name):
+        """Return the value of an attribute."""
+        return getattr(self.module, f"get_{name}")()[0]
+
+    def set(self, name, value):
+        """Send a number to an attribute, by way of text; return whether it is taken."""
+        parse = PARSERS[self.codes[name]]
+        return getattr(self.module, f"set_{name}")(parse(f"{value:f}")) == 0
 
     def self_test(self, name, num_samples):
         """Check shapes for batches of 1 and 4, as at the registration of a method."""
