@@ -26,7 +26,7 @@ MAX_STEPS = 50  # that the attribute `steps` may be set to; as in diffwave.infer
 class Sampler(nn.Module):
     """What `StreamingSampler` does: as an interface compiled by itself."""
 
-    def forward(
+    def forward(  # noqa: D102
         self,
         rows: Tensor,
         num_steps: int,
@@ -35,7 +35,7 @@ class Sampler(nn.Module):
         follows: list[bool],
         seed: int,
         is_first: bool,
-    ) -> Tensor:  # noqa: D102
+    ) -> Tensor:
         pass
 
     def warm_up(self) -> None:  # noqa: D102
@@ -190,9 +190,7 @@ class NNTildeSampler(NNTilde):
         self.sampler.warm_up()
         rows = torch.zeros(1, self.num_rows, 1)
         for index in range(2):
-            self.sampler(
-                rows, self.num_steps, 1.0, 1.0, self.follows, self.seed, index == 0
-            )
+            self.sampler(rows, self.num_steps, 1.0, 1.0, self.follows, self.seed, index == 0)
 
     def is_followed(self, place: int) -> list[int]:
         """Return 1 if what is at a place is followed, else 0."""

@@ -5,9 +5,9 @@
     being made              [ context | window k ········ | margin ]
 
 Each block does its share of the steps of the window that follows, so that the load is even and a
-window is done when its first frame is due. The first is made during as many frames as a context has:
-latents are as late. A model that follows what comes in waits until it has all of a window: its
-latents are late by a window more.
+window is done when its first frame is due. The first is made during as many frames as a context
+has, and latents are as late. A model that follows what comes in waits until it has all of a window:
+its latents are late by a window more.
 
 B batch, D raw latent size, K latent size, R rows to follow, W frames of a window, H condition
 channels, n frames of a block.

@@ -10,12 +10,13 @@ calls a method with whole blocks: a power of two of samples, at least the larges
 import warnings
 from inspect import get_annotations
 from itertools import chain
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-# Of attribute types in nn~. Its booleans (0) cannot be switched off: it hands a number on as the text
-# "0.000000", and reads that as true. So switches are whole numbers.
+# Of attribute types in nn~. Its booleans (0) cannot be switched off: it hands a number on as text,
+# and reads "0.000000" as true. So switches are whole numbers.
 INT_CODE, FLOAT_CODE = 1, 2
 
 
@@ -107,7 +108,8 @@ class HostModule(nn.Module):
         if sample_rate_hz != self.sample_rate_hz:
             warnings.warn(
                 f"This file plays at {self.sample_rate_hz} Hz; at the host's {sample_rate_hz} Hz "
-                "it is of another speed and pitch. Set the host, or export with --host-rate."
+                "it is of another speed and pitch. Set the host, or export with --host-rate.",
+                stacklevel=2,
             )
         return 0
 
@@ -153,3 +155,14 @@ class HostModule(nn.Module):
     def is_buffer_empty(self, name: str) -> bool:
         """Return True."""
         return True
+
+
+def rate_note(path: Path, rate_hz: int) -> str:
+    """Return what to know of the rate of a file, and a name that says it if its own does not."""
+    note = (
+        f"A host must run at {rate_hz} Hz: at another rate it plays at another speed and pitch, "
+        "unless exported with --host-rate."
+    )
+    if str(rate_hz) in path.stem:
+        return note
+    return f"{note} Its name does not say so; '{path.stem}_{rate_hz}{path.suffix}' would."

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from diffwave_data import autoregression, write_latent_folder
-from nn_host import Host
+from nn_host import Host, check_methods_in_turn, unknown_operators
 from rave_models import SHORT, small_model, write_run
 
 from rave.codec import load_run
@@ -34,6 +34,8 @@ def played(tmp_path_factory):
     model.latent_pca.copy_(torch.linalg.qr(torch.arange(16.0).reshape(4, 4).cos())[0])
     model.latent_mean.copy_(torch.arange(4.0))
     export_nn_tilde(model, CodecFormat.of(model), path, 4, 5, prior=prior)
+    assert unknown_operators(path) == set()
+    check_methods_in_turn(path)
     return Host(path), model, prior
 
 
