@@ -103,12 +103,13 @@ class RAVE(nn.Module):
     def encoder_rows(self, audio: Tensor) -> Tensor:
         """Return what the encoder says of audio (B, C, T), before the bottleneck reads it."""
         whole = functional.pad(audio, (0, -audio.shape[-1] % self.hop_samples))
-        num_samples, ends_in_hop = audio.shape[-1], audio.shape[-1] < whole.shape[-1]
+        num_samples = audio.shape[-1]
         if self.spectrogram is None:  # TorchScript compiles one branch only
             rows = self._encoded(self.pqmf.analysis(audio if self.pads_layers else whole))
         else:
             rows = self._encoded(self.spectrogram(whole))
-            if self.pads_layers and ends_in_hop and num_samples > self.spectrogram.reach_samples:
+            seen = self.spectrogram.reach_samples
+            if self.pads_layers and num_samples % self.hop_samples > 0 and num_samples > seen:
                 num_steps = num_samples // self.spectrogram.hop_samples
                 theirs = self._encoded(self.spectrogram(audio)[..., :num_steps])
                 # acids-rave gives no frame whose first step is not whole
