@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from rave import experiment
 from rave.backend import accelerated, choose_backend
@@ -121,7 +120,6 @@ class Codec:
     @torch.inference_mode()
     def _posterior(self, audio: Array) -> tuple[Array, Array]:
         batch = torch.from_numpy(audio).to(self.device)[None]
-        batch = functional.pad(batch, (0, -batch.shape[-1] % self.format.hop_samples))
         mean, std = self.network.posterior_parameters(batch)
         return mean[0].cpu().numpy(), std[0].cpu().numpy()
 

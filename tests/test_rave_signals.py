@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 from rave_models import build_model, codec_of, small_model
-from upstream_runs import CONFIG, golden_weights, write_upstream_run
+from upstream_runs import (
+    CONFIG,
+    assert_every_length_equals,
+    golden_weights,
+    write_upstream_run,
+)
 
 from rave.blocks.signals import MelSpectrogram
 from rave.codec import DecoderNoise, load_run
@@ -67,6 +72,11 @@ def test_rows_and_audio_equal_those_of_acids_rave(case):
     delay = 0 if model.is_raw_output else 16  # that the filter bank of acids-rave leaves
     kept = decoded.shape[-1] - delay
     assert_equals(decoded[:, :kept], arrays["decoded"][:, delay:])
+
+
+def test_every_length_is_encoded_as_acids_rave_does(case):
+    model = case[1]
+    assert_every_length_equals(model, "runs/hybrid" if model.spectrogram else "runs/v2_nopqmf")
 
 
 @pytest.mark.parametrize(
