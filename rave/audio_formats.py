@@ -165,7 +165,8 @@ def _is_compressed(part: Part) -> bool:
         return False
     try:
         with _opened(part) as container:
-            return not container.streams.audio[0].codec_context.name.startswith("pcm_")
+            codec = container.streams.audio[0].codec_context
+            return codec is not None and not codec.name.startswith("pcm_")
     except (av.FFmpegError, IndexError):
         return False
 
@@ -221,6 +222,8 @@ def _decode_with_av(
         with _opened(part) as container:
             if not container.streams.audio:
                 raise AudioError(f"'{part.path.name}' has no audio stream. Move it elsewhere.")
+            if container.streams.audio[0].codec_context is None:
+                raise _undecodable(part.path, "its encoding is unknown")
             yield from _Stream(part, container, findings, base_s).decode(start_s)
     except av.FFmpegError as error:
         raise _undecodable(part.path, getattr(error, "strerror", error)) from error

@@ -209,8 +209,8 @@ def unusable_files(folder):
     (folder / "folder.wav").mkdir()
     yield folder / "empty.wav", "is empty"
     yield write(folder / "no_samples.wav", noise(0)), "holds no samples"
-    yield folder / "text.flac", "holds no samples that can be decoded"
-    yield folder / "text.mp3", "cannot be decoded|that can be decoded"
+    yield folder / "text.flac", "cannot be decoded"
+    yield folder / "text.mp3", "cannot be decoded"
     yield write(folder / "nan.wav", with_nan, subtype="FLOAT"), r"NaN or infinite .* after 1\.49 s"
     yield write(folder / "inf.wav", noise(9) * np.inf, subtype="FLOAT"), "NaN or infinite"
     yield cut(write(folder / "cut.wav", noise(50_000))), "is cut off: it holds .* bytes"
