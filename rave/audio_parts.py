@@ -25,15 +25,18 @@ from rave.batch import SkipFile
 
 # Some programs write a size that is off by the header itself.
 HEADER_SLACK_BYTES = 64
-# What a writer that does not know the length writes as size, or more.
-UNKNOWN_BYTES = {"I": 2**31 - 4096, "Q": 2**62}
+# A writer that does not know the length writes a size near a multiple of 2**31, less its header.
+MARK_SLACK_BYTES = 4096
+MARK_BYTES = 2**31 - MARK_SLACK_BYTES
+# A size that exceeds what is there and this is no number of bytes either.
+UNKNOWN_BYTES = {"I": MARK_BYTES, "Q": 2**62}
 # More bytes than this that nothing explains may be music; fewer are left out, which is reported.
 STRAY_BYTES = 65536
-MAX_ZEROS_BYTES = 2**20  # behind the audio
 MAX_HEADER_BYTES = 2**26
 MAX_SIZE_32_BITS = 2**32 - 1
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
-_W64_ID = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # behind the four letters
+_W64_ID = b"\xf3\xac\xd3\x11\x8c\xd1\0\xc0\x4f\x8e\xdb\x8a"  # behind the four letters
+_W64_IDS = (_W64_ID, b"\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0")
 _FLAC = re.compile(rb"fLaC[\x00\x80]\0\0\x22")  # with the head of its first block
 _OGG = re.compile(rb"OggS\0")
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -64,7 +67,7 @@ _KINDS = {
     b"BW64": (b"WAVE", _Kind()),
     b"RIFX": (b"WAVE", _Kind(">")),
     b"FORM": (b"AIF", _AIFF),
-    b"riff": (b"\xa5\xd6\x28\xdb", _Kind("<", 16, "Q", 40, b"data" + _W64_ID, 8, True)),
+    b"riff": (_W64_IDS[1][3:7], _Kind("<", 16, "Q", 40, b"data" + _W64_ID, 8, True)),
     b"caff": (b"", _Kind(">", 4, "Q", 8, align=1, empty_bytes=4)),
     b".snd": (b"", _Kind(">")),
 }
@@ -166,7 +169,9 @@ def _find_parts(path: Path, size: int, _mtime_ns: int) -> tuple[Part, ...]:
             return tuple(_ogg_parts(path, file, start, size))
         if beginning.startswith(b"fLaC"):
             places = [*_places(file, start, _FLAC), size]
-            return tuple(Part(path, *ends) for ends in pairwise({start: 0, **dict.fromkeys(places)}))
+            return tuple(
+                Part(path, *ends) for ends in pairwise({start: 0, **dict.fromkeys(places)})
+            )
     return (Part(path, 0, size),)
 
 
@@ -273,9 +278,7 @@ def _chunked_parts(path: Path, file: BinaryIO, start: int, size: int) -> Iterato
         start = end
 
 
-def _find_sound(
-    file: BinaryIO, magic: bytes, kind: _Kind, start: int, size: int
-) -> _Sound | None:
+def _find_sound(file: BinaryIO, magic: bytes, kind: _Kind, start: int, size: int) -> _Sound | None:
     if magic == b".snd":
         offset, declared = struct.unpack(">II", _read(file, start + 4, 8).ljust(8, b"\0"))
         return _Sound(start + offset, declared, start + 8, "I") if start + offset <= size else None
@@ -302,7 +305,7 @@ def _chunk(file: BinaryIO, kind: _Kind, place: int) -> tuple[bytes, int, int] | 
     name = head[: kind.id_bytes]
     if len(head) < width or not re.match(rb"[ -~]{4}", name):
         return None
-    if kind.id_bytes > 4 and name[4:] != _W64_ID:
+    if kind.id_bytes > 4 and not name.endswith(_W64_IDS):
         return None
     (count,) = struct.unpack(kind.order + kind.code, head[kind.id_bytes :])
     return name, place + width, max(count - width, 0) if kind.size_counts_head else count
@@ -324,14 +327,15 @@ def _audio_end(
         return size, size, ""
     # A size of 32 bits may have begun anew several times.
     step = 2**32 if sound.code == "I" else present + 1
-    for count in range(declared, present + 1, step):
-        stop = sound.data + count
-        for place in sorted({stop, _aligned(stop, sound.data, kind)}, reverse=True):
-            end = _explained_end(path, file, kind, place, size)
-            if end is not None:
-                return stop, end, ""
-    if declared <= kind.empty_bytes:  # the recorder was stopped before it wrote the size
-        return size, size, ""
+    for may_be_padded in (False, True):
+        for stop in range(sound.data + declared, size + 1, step):
+            for place in sorted({stop, _aligned(stop, sound.data, kind)}, reverse=True):
+                end = _explained_end(path, file, kind, place, size, may_be_padded)
+                if end is not None:
+                    return stop, end, ""
+        # The recorder was stopped before it wrote the size, or never knew it.
+        if declared <= kind.empty_bytes or _is_mark(declared):
+            return size, size, ""
     figures = f"says that its audio has {declared} bytes, and {present} are there"
     if present - declared > STRAY_BYTES:
         raise AudioError(
@@ -341,10 +345,15 @@ def _audio_end(
     return sound.data + declared, size, f"'{path.name}' {figures}: the rest was not read."
 
 
+def _is_mark(declared: int) -> bool:
+    """Return whether a size is what is written in place of one: all bits set, or all but one."""
+    return declared >= MARK_BYTES and (declared + MARK_SLACK_BYTES) % 2**31 <= 2 * MARK_SLACK_BYTES
+
+
 def _explained_end(
-    path: Path, file: BinaryIO, kind: _Kind, place: int, size: int
+    path: Path, file: BinaryIO, kind: _Kind, place: int, size: int, may_be_padded: bool
 ) -> int | None:
-    """Return where the next part begins, or the file ends, if all before it is known not to be audio."""
+    """Return where the next part begins or the file ends, if what lies before it is no audio."""
     while size - place >= 8:
         beginning = _read(file, place, 12)
         if beginning.startswith(_TAGS):
@@ -361,9 +370,15 @@ def _explained_end(
                 )
             place = _aligned(data + count, place, kind)
         else:
-            is_padding = size - place <= MAX_ZEROS_BYTES and not any(_read(file, place, size))
-            return size if is_padding else None
+            return size if may_be_padded and _is_zero(file, place) else None
     return size
+
+
+def _is_zero(file: BinaryIO, place: int) -> bool:
+    """Return whether nothing but zeros follows."""
+    file.seek(place)
+    blocks = iter(lambda: file.read(2**20), b"")
+    return all(block.count(0) == len(block) for block in blocks)
 
 
 def _rewritten(
