@@ -350,6 +350,6 @@ def _damage_notes(path: Path, damage: list[tuple[float, float]]) -> list[str]:
     more = f" and {len(damage) - NUM_PLACES_NAMED} more" if len(damage) > NUM_PLACES_NAMED else ""
     silence_s = sum(seconds for _, seconds in damage)
     return [
-        f"'{path.name}' is damaged in {len(damage)} place(s), at {places}{more}: what cannot be "
-        f"decoded is left out, or is silence ({silence_s:.2f} s) where the file says how long it is."
+        f"'{path.name}' is damaged in {len(damage)} place(s), at {places}{more}. What cannot be "
+        f"decoded is silence ({silence_s:.2f} s), or left out where its length is not known."
     ]

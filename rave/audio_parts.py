@@ -105,17 +105,9 @@ class PartFile(io.RawIOBase):
         self._part, self._place = part, 0
         self._file = part.path.open("rb")
 
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
     def seekable(self) -> bool:
         """Return True."""
         return True
-
-    def tell(self) -> int:
-        """Return the place of the next byte."""
-        return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a byte; `whence` is as in `io`."""
@@ -185,7 +177,9 @@ def _behind_id3(file: BinaryIO) -> int:
     head = _read(file, 0, 10)
     if not head.startswith(b"ID3") or len(head) < 10:
         return 0
-    return 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0)))
+    return 10 + sum(
+        (byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)
+    )
 
 
 def _kind(beginning: bytes) -> _Kind | None:
@@ -385,18 +379,14 @@ def _rewritten(
     path: Path, file: BinaryIO, kind: _Kind, sound: _Sound, start: int, count: int
 ) -> bytes:
     """Return all before the audio, saying that there are `count` bytes of it."""
-    if sound.data - start > MAX_HEADER_BYTES:
+    header = bytearray(_read(file, start, min(sound.data - start, MAX_HEADER_BYTES)))
+    is_long = sound.code == "I" and count > MAX_SIZE_32_BITS
+    if len(header) < sound.data - start or (is_long and not header.startswith(b"RIFF")):
         raise AudioError(
-            f"'{path.name}' says that its audio has {sound.declared} bytes, but has {count}, "
-            f"behind a header of {sound.data - start}. Save it again in an audio editor."
+            f"'{path.name}' says that its audio has {sound.declared} bytes, but has {count}, and "
+            "its header cannot be rewritten. Save it as WAV in an audio editor."
         )
-    header = bytearray(_read(file, start, sound.data - start))
-    if sound.code == "I" and count > MAX_SIZE_32_BITS:
-        if not header.startswith(b"RIFF"):
-            raise AudioError(
-                f"'{path.name}' says that its audio has {sound.declared} bytes, but has {count}, "
-                "more than its format can. Save it as WAV in an audio editor."
-            )
+    if is_long:
         long = b"ds64" + struct.pack("<IQQQI", 28, count + len(header), count, 0, 0)
         return b"RF64\xff\xff\xff\xffWAVE" + long + bytes(header[12:-4]) + b"\xff\xff\xff\xff"
     stored = count + (24 if kind.size_counts_head else 0)
