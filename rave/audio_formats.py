@@ -96,7 +96,7 @@ def decode_blocks(
         what = "is not a regular file" if path.exists() else "does not exist"
         raise AudioError(f"'{path.name}' {what}. Give an audio file.")
     if path.stat().st_size == 0:
-        raise AudioError(f"'{path.name}' is empty (0 bytes). Replace it by a whole copy.")
+        raise AudioError(f"'{path.name}' is empty (0 bytes). Put a whole copy in its place.")
     findings = findings if findings is not None else Findings()
     parts = find_parts(path)
     base_s = Fraction(0)

@@ -60,13 +60,12 @@ class _Kind:
     empty_bytes: int = 0  # of an audio chunk without samples
 
 
-_AIFF = _Kind(">", audio_id=b"SSND", empty_bytes=8)
 _KINDS = {
     b"RIFF": (b"WAVE", _Kind()),
     b"RF64": (b"WAVE", _Kind()),
     b"BW64": (b"WAVE", _Kind()),
     b"RIFX": (b"WAVE", _Kind(">")),
-    b"FORM": (b"AIF", _AIFF),
+    b"FORM": (b"AIF", _Kind(">", audio_id=b"SSND", empty_bytes=8)),
     b"riff": (_W64_IDS[1][3:7], _Kind("<", 16, "Q", 40, b"data" + _W64_ID, 8, True)),
     b"caff": (b"", _Kind(">", 4, "Q", 8, align=1, empty_bytes=4)),
     b".snd": (b"", _Kind(">")),
@@ -105,9 +104,11 @@ class PartFile(io.RawIOBase):
         self._part, self._place = part, 0
         self._file = part.path.open("rb")
 
-    def seekable(self) -> bool:
+    def readable(self) -> bool:
         """Return True."""
         return True
+
+    seekable = readable
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a byte; `whence` is as in `io`."""

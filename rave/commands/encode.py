@@ -244,6 +244,7 @@ class Encoding:
             "num_frames": num_frames,
             "source_sample_rate_hz": source().sample_rate_hz,
             "source_num_samples": source().num_samples,
+            "notes": list(source().notes),
             "sums": accumulator.record(),
         }
 
