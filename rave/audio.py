@@ -26,8 +26,8 @@ from rave.audio_blocks import (
     regroup,
     resample,
 )
+from rave.audio_chunks import AudioError
 from rave.audio_formats import AUDIO_SUFFIXES, BLOCK_SAMPLES, Findings, decode_blocks
-from rave.audio_parts import AudioError
 from rave.files import atomic_write
 
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1000, 768_000

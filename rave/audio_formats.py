@@ -19,8 +19,9 @@ import numpy as np
 import soundfile
 
 from rave.audio_blocks import Audio
-from rave.audio_parts import AudioError as AudioError
-from rave.audio_parts import Part, cut_off, find_parts
+from rave.audio_chunks import TAGS, Part, cut_off
+from rave.audio_chunks import AudioError as AudioError
+from rave.audio_parts import QUIET_BYTES, PartFile, find_parts
 
 _SUFFIXES = (
     ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf "
@@ -34,6 +35,8 @@ MEMORY_S = 1
 SOUGHT_FORMATS = frozenset({"mp3", "flac", "ogg", "wv"})
 # These state how many samples they hold; of those that count packets only mp4 can be relied on.
 COUNTED_FORMATS = frozenset({"flac", "tta", "ape"})
+# Nothing but frames, so that what lies behind the last one was not decoded.
+FRAMED_FORMATS = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "flac"})
 CHECKED_CODECS = frozenset({"flac", "wavpack", "tta"})  # their frames have checksums
 # Timestamps that jump further are wrong themselves.
 MAX_GAP_S = 60
@@ -142,7 +145,7 @@ class _Forward(soundfile.SoundFile):
 
 def _open_with_soundfile(part: Part) -> soundfile.SoundFile | None:
     try:
-        file = _Forward(part.open())
+        file = _Forward(PartFile(part))
     except (soundfile.LibsndfileError, TypeError):
         return None
     # libsndfile guesses the length of mp3, counts the padding of GSM as audio, and leaves the
@@ -159,7 +162,7 @@ def _open_with_soundfile(part: Part) -> soundfile.SoundFile | None:
 
 def _is_compressed(part: Part) -> bool:
     """Return whether what is declared as samples of 16 bits is a stream of compressed audio."""
-    with part.open() as file:
+    with PartFile(part) as file:
         found = _SYNC.findall(file.read(SYNC_BYTES))
     if len(found) < 2:
         return False
@@ -176,7 +179,10 @@ def _opened(part: Part) -> Iterator[Any]:
     """Open a part with PyAV."""
     # A playlist cannot fetch from the network.
     options = {"protocol_whitelist": "file"}
-    with part.open() as file, av.open(file, options=options, metadata_errors="ignore") as container:
+    with (
+        PartFile(part) as file,
+        av.open(file, options=options, metadata_errors="ignore") as container,
+    ):
         yield container
 
 
@@ -236,7 +242,8 @@ class _Stream:
         self.part, self.container, self.findings, self.base_s = part, container, findings, base_s
         self.stream = container.streams.audio[0]
         self.position = self.num_packets = 0
-        self.has_failed = False  # since the last frame
+        self.has_failed, self.failed_bytes = False, 0  # since the last frame
+        self.end = 0  # of the last packet that was decoded
         if self.stream.codec_context.name in CHECKED_CODECS:
             self.stream.codec_context.options = {"err_detect": "crccheck+explode"}
 
@@ -274,7 +281,7 @@ class _Stream:
             self.position += frame.samples
             if expected is not None:
                 expected += Fraction(frame.samples, rate_hz)
-        self._check_count()
+        self._check_end()
 
     def _frames(self) -> Iterator[Any]:
         """Yield frames; packets that cannot be decoded are passed over."""
@@ -284,7 +291,10 @@ class _Stream:
                 frames = packet.decode()
             except av.FFmpegError:
                 self.has_failed = True
+                self.failed_bytes += packet.size
                 continue
+            if frames and packet.size:
+                self.failed_bytes, self.end = 0, (packet.pos or 0) + packet.size
             yield from (frame for frame in frames if frame.samples)
         with suppress(av.FFmpegError):  # what the decoder still held, if the demuxer gave up
             yield from (frame for frame in self.stream.decode(None) if frame.samples)
@@ -318,15 +328,28 @@ class _Stream:
                     yield from held
                     kept, held = kind, []
 
-    def _check_count(self) -> None:
-        name, stream = self.container.format.name, self.stream
-        if "mp4" in name and self.num_packets < stream.frames:
-            found = f"{self.num_packets} of {stream.frames} packets"
-            raise cut_off(self.part.path, f"it holds {found}")
-        if name in COUNTED_FORMATS and stream.duration and stream.time_base:
-            needed = round(stream.duration * stream.time_base * stream.rate)
-            if self.position < needed:
-                raise cut_off(self.part.path, f"it holds {self.position} of {needed} samples")
+    def _check_end(self) -> None:
+        name, stream, path = self.container.format.name, self.stream, self.part.path
+        needed = round((stream.duration or 0) * (stream.time_base or 0) * stream.rate)
+        if "mp4" in name:  # counts samples instead of packets where they are not compressed
+            counts_samples = stream.frames >= needed > 0
+            found = self.position if counts_samples else self.num_packets
+            if found < stream.frames:
+                unit = "samples" if counts_samples else "packets"
+                raise cut_off(path, f"it holds {found} of {stream.frames} {unit}")
+        if name in COUNTED_FORMATS and self.position < needed:
+            raise cut_off(path, f"it holds {self.position} of {needed} samples")
+        rest = self.failed_bytes
+        if name in FRAMED_FORMATS and self.end and not self.findings.damage:
+            with PartFile(self.part) as file:
+                file.seek(self.end)
+                is_tag = file.read(16).startswith(TAGS)
+            rest = 0 if is_tag else self.part.num_bytes - self.end
+        if rest > QUIET_BYTES and self.position:
+            place_s = float(self.base_s) + self.position / stream.rate
+            self.findings.notes.append(
+                f"'{path.name}' has {rest} bytes that cannot be decoded behind {place_s:.2f} s."
+            )
 
 
 def _frame_samples(path: Path, frame: Any) -> Audio:

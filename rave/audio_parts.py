@@ -1,100 +1,30 @@
-"""Where the audio of a file lies: parts that were joined, and sizes that headers state wrongly.
+"""Where the audio of a file lies: files of several parts, damaged pages, sizes that are not so.
 
-Recorders that are stopped leave a size of 0 or of all ones, a size of 32 bits starts anew beyond
-4 GiB, and files are joined by appending one to another. Each `Part` reads as the file that its
-writer meant.
+Each `Part` reads as the file that its writer meant.
 
-Source: RFC 3533 (Ogg), RFC 9639 (FLAC), EBU Tech 3306 (RF64), and the public descriptions of WAV,
-Wave64, AIFF, AU and CAF.
+Source: RFC 3533 (Ogg), RFC 9639 (FLAC), ISO/IEC 14496-12 (the box that begins MP4).
 """
 
 from __future__ import annotations
 
 import io
 import re
-import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-from rave.batch import SkipFile
+from rave.audio_chunks import TAGS, Part, begins_file, chunked_part, is_chunked, read_at
 
-# Some programs write a size that is off by the header itself.
-HEADER_SLACK_BYTES = 64
-# A writer that does not know the length writes a size near a multiple of 2**31, less its header.
-MARK_SLACK_BYTES = 4096
-MARK_BYTES = 2**31 - MARK_SLACK_BYTES
-# A size that exceeds what is there and this is no number of bytes either.
-UNKNOWN_BYTES = {"I": MARK_BYTES, "Q": 2**62}
-# More bytes than this that nothing explains may be music; fewer are left out, which is reported.
-STRAY_BYTES = 65536
-MAX_HEADER_BYTES = 2**26
-MAX_SIZE_32_BITS = 2**32 - 1
-_TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
-_W64_ID = b"\xf3\xac\xd3\x11\x8c\xd1\0\xc0\x4f\x8e\xdb\x8a"  # behind the four letters
-_W64_IDS = (_W64_ID, b"\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0")
-_FLAC = re.compile(rb"fLaC[\x00\x80]\0\0\x22")  # with the head of its first block
-_OGG = re.compile(rb"OggS\0")
+# What begins a file that was appended to another.
+_BEGINNINGS = rb"fLaC[\x00\x80]\0\0\x22|RIFF.{4}WAVEfmt |\0\0\0.ftyp"
+_BEGINNING = re.compile(rb"OggS\0[\x02\x06]\0{8}|" + _BEGINNINGS, re.DOTALL)
+_PAGE_OR_BEGINNING = re.compile(rb"OggS\0|" + _BEGINNINGS, re.DOTALL)
+_BEGINNING_BYTES = 16  # at most
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-
-
-class AudioError(SkipFile):
-    """An audio file cannot be used; the message says which, why, and what to do."""
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """How a family of files writes chunks: an id, a size, content."""
-
-    order: str = "<"
-    id_bytes: int = 4
-    code: str = "I"  # of sizes
-    head_bytes: int = 12  # before the first chunk
-    audio_id: bytes = b"data"
-    align: int = 2
-    size_counts_head: bool = False
-    empty_bytes: int = 0  # of an audio chunk without samples
-
-
-_KINDS = {
-    b"RIFF": (b"WAVE", _Kind()),
-    b"RF64": (b"WAVE", _Kind()),
-    b"BW64": (b"WAVE", _Kind()),
-    b"RIFX": (b"WAVE", _Kind(">")),
-    b"FORM": (b"AIF", _Kind(">", audio_id=b"SSND", empty_bytes=8)),
-    b"riff": (_W64_IDS[1][3:7], _Kind("<", 16, "Q", 40, b"data" + _W64_ID, 8, True)),
-    b"caff": (b"", _Kind(">", 4, "Q", 8, align=1, empty_bytes=4)),
-    b".snd": (b"", _Kind(">")),
-}
-
-
-@dataclass(frozen=True)
-class Part:
-    """A range of a file that reads as a file of its own.
-
-    Attributes:
-        path: The file.
-        start: Its first byte.
-        stop: The byte behind its last.
-        header: What is read before them.
-        is_plain: Whether libsndfile may read it: it is of its own families, and undamaged Ogg.
-        note: What a user should know of it; empty: nothing.
-    """
-
-    path: Path
-    start: int
-    stop: int
-    header: bytes = b""
-    is_plain: bool = False
-    note: str = ""
-
-    def open(self) -> PartFile:
-        """Return it as an open binary file."""
-        return PartFile(self)
+# More bytes than this behind the last of the audio are reported, unless they are tags.
+QUIET_BYTES = 4096
 
 
 class PartFile(io.RawIOBase):
@@ -112,27 +42,28 @@ class PartFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a byte; `whence` is as in `io`."""
-        part = self._part
-        size = len(part.header) + part.stop - part.start
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: size}[whence]
-        self._place = max(base + offset, 0)
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._part.num_bytes}
+        self._place = max(base[whence] + offset, 0)
         return self._place
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer from the place on; return how many bytes there were."""
-        part, head = self._part, self._part.header[self._place :][: len(buffer)]
-        if head:
-            content = head
-        else:
-            place = part.start + self._place - len(part.header)
-            try:
-                self._file.seek(place)
-                content = self._file.read(max(min(len(buffer), part.stop - place), 0))
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(part.path)) from error
+        """Fill the buffer from the place on, or a part of it; return how many bytes that were."""
+        content = self._part.header[self._place :][: len(buffer)]
+        place = self._place - len(self._part.header)
+        for start, stop in self._part.ranges if not content else ():
+            if 0 <= place < stop - start:
+                content = self._read(start + place, min(len(buffer), stop - start - place))
+                break
+            place -= stop - start
         buffer[: len(content)] = content
         self._place += len(content)
         return len(content)
+
+    def _read(self, place: int, count: int) -> bytes:
+        try:
+            return read_at(self._file, place, count)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._part.path)) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -153,29 +84,33 @@ def find_parts(path: Path) -> tuple[Part, ...]:
 
 @lru_cache(maxsize=4096)  # a lazy database asks for the same files again and again
 def _find_parts(path: Path, size: int, _mtime_ns: int) -> tuple[Part, ...]:
+    parts: list[Part] = []
     with path.open("rb") as file:
-        start = _behind_id3(file)
-        beginning = _read(file, start, 12)
-        if _kind(beginning):
-            return tuple(_chunked_parts(path, file, start, size))
-        if beginning.startswith(b"OggS"):
-            return tuple(_ogg_parts(path, file, start, size))
-        if beginning.startswith(b"fLaC"):
-            places = [*_places(file, start, _FLAC), size]
-            return tuple(
-                Part(path, *ends) for ends in pairwise({start: 0, **dict.fromkeys(places)})
-            )
-    return (Part(path, 0, size),)
+        first = _behind_id3(file)
+        place = first if begins_file(read_at(file, first, 12)) else 0
+        while place < size:
+            beginning = read_at(file, place, 12)
+            if is_chunked(beginning):
+                part, place = chunked_part(path, file, place, size)
+            elif beginning.startswith(b"OggS"):
+                part, place = _ogg_part(path, file, place, size)
+            else:
+                end = size
+                if begins_file(beginning) or _is_mpeg(beginning):
+                    end = next(_places(file, max(place + 1, first), _BEGINNING), size)
+                part, place = Part(path, ((place, end),)), end
+            parts.append(part)
+    return tuple(parts)
 
 
-def _read(file: BinaryIO, place: int, count: int) -> bytes:
-    file.seek(place)
-    return file.read(count)
+def _is_mpeg(beginning: bytes) -> bool:
+    """Return whether frames begin here that need no container (mp3, AAC), or their tag."""
+    return beginning.startswith(b"ID3") or (beginning[0] == 0xFF and beginning[1:2] >= b"\xe0")
 
 
 def _behind_id3(file: BinaryIO) -> int:
     """Return where a file begins behind a tag of ID3v2."""
-    head = _read(file, 0, 10)
+    head = read_at(file, 0, 10)
     if not head.startswith(b"ID3") or len(head) < 10:
         return 0
     return 10 + sum(
@@ -183,49 +118,54 @@ def _behind_id3(file: BinaryIO) -> int:
     )
 
 
-def _kind(beginning: bytes) -> _Kind | None:
-    form, kind = _KINDS.get(beginning[:4], (None, None))
-    return kind if form is not None and beginning[8:].startswith(form) else None
-
-
 def _places(file: BinaryIO, start: int, pattern: re.Pattern[bytes]) -> Iterator[int]:
-    """Yield where a pattern of at most eight bytes is found."""
-    held, overlap = b"", 7
-    file.seek(start)
-    base, after = start, start
-    while block := file.read(2**20):
+    """Yield where a pattern is found."""
+    held, base, after = b"", start, start
+    while block := read_at(file, base + len(held), 2**20):
         held += block
         for match in pattern.finditer(held):
             if base + match.start() >= after:
                 after = base + match.end()
                 yield base + match.start()
-        base, held = base + max(len(held) - overlap, 0), held[-overlap:]
-        file.seek(base + len(held))
+        base, held = base + max(len(held) - _BEGINNING_BYTES, 0), held[-_BEGINNING_BYTES:]
 
 
-def _ogg_parts(path: Path, file: BinaryIO, start: int, size: int) -> Iterator[Part]:
-    """Yield the parts of an Ogg file: each begins with the first pages of its streams."""
-    place, begin, is_whole, was_first = start, start, True, True
+def _ogg_part(path: Path, file: BinaryIO, start: int, size: int) -> tuple[Part, int]:
+    """Return a part of an Ogg file, and where the next begins, or the file ends.
+
+    A part begins with the first pages of its streams. Only undamaged pages belong to it.
+    """
+    place, stop, was_first, note = start, start, True, ""
+    ranges: list[tuple[int, int]] = []
     numbers: dict[bytes, int] = {}  # of the last page of each stream
+    is_whole = True
     while place < size:
         page = _ogg_page(file, place)
-        if page is None:  # damage, if there are pages behind it
-            place = next(_places(file, place + 1, _OGG), size)
-            is_whole &= place == size
+        if page is None:
+            is_page = read_at(file, place, 4) == b"OggS"  # and damaged
+            place = next(_places(file, place + is_page, _PAGE_OR_BEGINNING), size)
+            if place < size and read_at(file, place, 4) != b"OggS":
+                break
             continue
         serial, number, is_first = page[14:18], int.from_bytes(page[18:22], "little"), page[5] & 2
         if is_first and not was_first:
-            yield Part(path, begin, place, is_plain=is_whole)
-            begin, is_whole, numbers = place, True, {}
-        is_whole &= number == numbers.get(serial, number - 1) + 1
-        numbers[serial] = number
-        place, was_first = place + len(page), bool(is_first)
-    yield Part(path, begin, size, is_plain=is_whole)
+            break
+        is_whole &= place == stop and number == numbers.get(serial, number - 1) + 1
+        numbers[serial], was_first, stop = number, bool(is_first), place + len(page)
+        if ranges and ranges[-1][1] == place:
+            place = ranges.pop()[0]
+        ranges.append((place, stop))
+        place = stop
+    rest = read_at(file, stop, 12)
+    is_cut = rest.startswith(b"OggS") or size - stop > QUIET_BYTES
+    if place == size and is_cut and not rest.startswith(TAGS):
+        note = f"'{path.name}' ends with {size - stop} bytes that cannot be decoded."
+    return Part(path, tuple(ranges) or ((start, place),), is_plain=is_whole, note=note), place
 
 
 def _ogg_page(file: BinaryIO, place: int) -> bytes | None:
     """Return a page whose checksum is right."""
-    head = _read(file, place, 27)
+    head = read_at(file, place, 27)
     if len(head) < 27 or not head.startswith(b"OggS"):
         return None
     segments = file.read(head[26])
@@ -235,166 +175,3 @@ def _ogg_page(file: BinaryIO, place: int) -> bytes | None:
     reversed_sum = zlib.crc32(unsigned, 0xFFFFFFFF) ^ 0xFFFFFFFF
     found = int(f"{reversed_sum:032b}"[::-1], 2)
     return page if found == int.from_bytes(page[22:26], "little") else None
-
-
-@dataclass(frozen=True)
-class _Sound:
-    """The chunk of a file's audio.
-
-    Attributes:
-        data: Where its bytes begin.
-        declared: How many the header says there are.
-        field: Where it says so, as `code`.
-        code: Of the number.
-    """
-
-    data: int
-    declared: int
-    field: int
-    code: str
-
-
-def _chunked_parts(path: Path, file: BinaryIO, start: int, size: int) -> Iterator[Part]:
-    while start < size:
-        beginning = _read(file, start, 12)
-        kind = _kind(beginning)
-        sound = kind and _find_sound(file, beginning[:4], kind, start, size)
-        if not (kind and sound):  # the decoder will say what it is
-            yield Part(path, start, size, is_plain=kind is not None)
-            return
-        stop, end, note = _audio_end(path, file, kind, sound, size)
-        # What follows the audio may be needed in AIFF and CAF, and is taken for audio in Wave64.
-        last = end if kind.audio_id == b"SSND" or beginning[:4] == b"caff" else stop
-        header, count = b"", stop - sound.data
-        if count != sound.declared:
-            header = _rewritten(path, file, kind, sound, start, count)
-        first = sound.data if header else start
-        yield Part(path, first, last, header, is_plain=True, note=note)
-        start = end
-
-
-def _find_sound(file: BinaryIO, magic: bytes, kind: _Kind, start: int, size: int) -> _Sound | None:
-    if magic == b".snd":
-        offset, declared = struct.unpack(">II", _read(file, start + 4, 8).ljust(8, b"\0"))
-        return _Sound(start + offset, declared, start + 8, "I") if start + offset <= size else None
-    place, long_field = start + kind.head_bytes, None
-    while chunk := _chunk(file, kind, place):
-        name, data, count = chunk
-        if name == b"ds64":  # the sizes of RF64
-            long_field = data + 8
-        if name == kind.audio_id and data <= size:
-            if long_field and count == MAX_SIZE_32_BITS:
-                (count,) = struct.unpack("<Q", _read(file, long_field, 8).ljust(8, b"\0"))
-                return _Sound(data, count, long_field, "Q")
-            return _Sound(data, count, data - struct.calcsize(kind.code), kind.code)
-        place = _aligned(data + count, place, kind)
-        if place >= size:
-            break
-    return None
-
-
-def _chunk(file: BinaryIO, kind: _Kind, place: int) -> tuple[bytes, int, int] | None:
-    """Return id, beginning of the content, and size of a chunk; None: it is none."""
-    width = kind.id_bytes + struct.calcsize(kind.code)
-    head = _read(file, place, width)
-    name = head[: kind.id_bytes]
-    if len(head) < width or not re.match(rb"[ -~]{4}", name):
-        return None
-    if kind.id_bytes > 4 and not name.endswith(_W64_IDS):
-        return None
-    (count,) = struct.unpack(kind.order + kind.code, head[kind.id_bytes :])
-    return name, place + width, max(count - width, 0) if kind.size_counts_head else count
-
-
-def _aligned(end: int, start: int, kind: _Kind) -> int:
-    """Return where the next chunk begins, behind one that starts and ends there."""
-    return end + (start - end) % kind.align
-
-
-def _audio_end(
-    path: Path, file: BinaryIO, kind: _Kind, sound: _Sound, size: int
-) -> tuple[int, int, str]:
-    """Return where the audio ends, where the next part begins (or the file ends), and a note."""
-    present, declared = size - sound.data, sound.declared
-    if declared > present:
-        if present + HEADER_SLACK_BYTES < declared < UNKNOWN_BYTES[sound.code]:
-            raise cut_off(path, f"it holds {present} of {declared} bytes of audio")
-        return size, size, ""
-    # A size of 32 bits may have begun anew several times.
-    step = 2**32 if sound.code == "I" else present + 1
-    for may_be_padded in (False, True):
-        for stop in range(sound.data + declared, size + 1, step):
-            for place in sorted({stop, _aligned(stop, sound.data, kind)}, reverse=True):
-                end = _explained_end(path, file, kind, place, size, may_be_padded)
-                if end is not None:
-                    return stop, end, ""
-        # The recorder was stopped before it wrote the size, or never knew it.
-        if declared <= kind.empty_bytes or _is_mark(declared):
-            return size, size, ""
-    figures = f"says that its audio has {declared} bytes, and {present} are there"
-    if present - declared > STRAY_BYTES:
-        raise AudioError(
-            f"'{path.name}' {figures}, which may be music. Save it again in an audio editor that "
-            "reads to the end of the file, and keep this one until you have heard that one."
-        )
-    return sound.data + declared, size, f"'{path.name}' {figures}: the rest was not read."
-
-
-def _is_mark(declared: int) -> bool:
-    """Return whether a size is what is written in place of one: all bits set, or all but one."""
-    return declared >= MARK_BYTES and (declared + MARK_SLACK_BYTES) % 2**31 <= 2 * MARK_SLACK_BYTES
-
-
-def _explained_end(
-    path: Path, file: BinaryIO, kind: _Kind, place: int, size: int, may_be_padded: bool
-) -> int | None:
-    """Return where the next part begins or the file ends, if what lies before it is no audio."""
-    while size - place >= 8:
-        beginning = _read(file, place, 12)
-        if beginning.startswith(_TAGS):
-            return size
-        if _kind(beginning):
-            return place
-        chunk = _chunk(file, kind, place)
-        if chunk and chunk[1] + chunk[2] <= size:
-            name, data, count = chunk
-            if name == kind.audio_id and count > kind.empty_bytes:
-                raise AudioError(
-                    f"'{path.name}' holds audio in two places, the second at byte {place}, of "
-                    "which only the first could be read. Save it again in an audio editor."
-                )
-            place = _aligned(data + count, place, kind)
-        else:
-            return size if may_be_padded and _is_zero(file, place) else None
-    return size
-
-
-def _is_zero(file: BinaryIO, place: int) -> bool:
-    """Return whether nothing but zeros follows."""
-    file.seek(place)
-    blocks = iter(lambda: file.read(2**20), b"")
-    return all(block.count(0) == len(block) for block in blocks)
-
-
-def _rewritten(
-    path: Path, file: BinaryIO, kind: _Kind, sound: _Sound, start: int, count: int
-) -> bytes:
-    """Return all before the audio, saying that there are `count` bytes of it."""
-    header = bytearray(_read(file, start, min(sound.data - start, MAX_HEADER_BYTES)))
-    is_long = sound.code == "I" and count > MAX_SIZE_32_BITS
-    if len(header) < sound.data - start or (is_long and not header.startswith(b"RIFF")):
-        raise AudioError(
-            f"'{path.name}' says that its audio has {sound.declared} bytes, but has {count}, and "
-            "its header cannot be rewritten. Save it as WAV in an audio editor."
-        )
-    if is_long:
-        long = b"ds64" + struct.pack("<IQQQI", 28, count + len(header), count, 0, 0)
-        return b"RF64\xff\xff\xff\xffWAVE" + long + bytes(header[12:-4]) + b"\xff\xff\xff\xff"
-    stored = count + (24 if kind.size_counts_head else 0)
-    struct.pack_into(kind.order + sound.code, header, sound.field - start, stored)
-    return bytes(header)
-
-
-def cut_off(path: Path, found: str) -> AudioError:
-    """Return the error of a file that holds less than it says."""
-    return AudioError(f"'{path.name}' is cut off: {found}. Copy it again, or repair it.")
