@@ -33,11 +33,12 @@ BLOCK_SAMPLES = 65536
 MEMORY_S = 1
 # In these a place is found by reading all packets before it, or by the numbers of their samples.
 SOUGHT_FORMATS = frozenset({"mp3", "flac", "ogg", "wv"})
-# These state how many samples they hold; of those that count packets only mp4 can be relied on.
-COUNTED_FORMATS = frozenset({"flac", "tta", "ape"})
+COUNTED_FORMATS = frozenset({"flac", "tta", "ape"})  # state how many samples they hold
+MP4_SLACK_SAMPLES = 2048  # a packet, by which its duration may be off
 # Nothing but frames, so that what lies behind the last one was not decoded.
 FRAMED_FORMATS = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "flac"})
 CHECKED_CODECS = frozenset({"flac", "wavpack", "tta"})  # their frames have checksums
+MAX_PLANES = 7  # PyAV looks for more behind the eighth
 # Timestamps that jump further are wrong themselves.
 MAX_GAP_S = 60
 # So few frames of another format come from bytes that are no audio.
@@ -48,6 +49,7 @@ _SYNC = re.compile(
     rb"\x72\xf8\x1f\x4e|\xfe\x7f\x01\x80|\x7f\xfe\x80\x01|\xff\x1f\x00\xe8|\x1f\xff\xe8\x00"
 )
 SYNC_BYTES = 65536  # that are searched for it
+_LISTED = re.compile(r"(\d+ channels) \((.+)\)")  # a layout in an order of its own
 
 
 @dataclass
@@ -186,8 +188,30 @@ def _opened(part: Part) -> Iterator[Any]:
         yield container
 
 
-def _names(layout: Any) -> tuple[str, ...]:
-    return tuple(channel.name for channel in layout.channels)
+def _layout_text(container: Any) -> str:
+    """Return FFmpeg's description of the layout of the first audio stream.
+
+    PyAV frees a layout in an order of its own twice, which ends the process: none is asked for
+    before it is known that there is none.
+    """
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    text = container.dumps_format()
+    av.logging.set_level(level)
+    stream = rf"^  Stream #0:{container.streams.audio[0].index}\b.*?: Audio: .*? Hz, ([^,\n]+)"
+    found = re.search(stream, text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _names(layout: str) -> tuple[str, ...]:
+    """Return the positions that FFmpeg's description of a layout names."""
+    listed = _LISTED.match(layout)
+    if listed:
+        return tuple(listed[2].split("+"))
+    try:
+        return tuple(channel.name for channel in av.AudioLayout(layout).channels)
+    except ValueError:
+        return ()
 
 
 def _undecodable(path: Path, cause: object) -> AudioError:
@@ -202,7 +226,7 @@ def _decode_with_soundfile(
     findings.layout = ()
     if file.channels > 2:
         with suppress(av.FFmpegError, IndexError), _opened(part) as container:
-            findings.layout = _names(container.streams.audio[0].layout)
+            findings.layout = _names(_layout_text(container))
     num_samples = 0
     with file:
         if start_s and soundfile.SoundFile.seekable(file):
@@ -244,6 +268,9 @@ class _Stream:
         self.position = self.num_packets = 0
         self.has_failed, self.failed_bytes = False, 0  # since the last frame
         self.end = 0  # of the last packet that was decoded
+        self.layout = _layout_text(container)
+        if listed := _LISTED.match(self.layout):
+            self.stream.codec_context.layout = listed[1]
         if self.stream.codec_context.name in CHECKED_CODECS:
             self.stream.codec_context.options = {"err_detect": "crccheck+explode"}
 
@@ -271,7 +298,8 @@ class _Stream:
                 place_s = float(self.base_s + Fraction(self.position, rate_hz))
                 self.findings.damage.append((place_s, gap / rate_hz))
                 self.has_failed = False
-            self.findings.layout = _names(frame.layout)
+            listed = _LISTED.match(self.layout)
+            self.findings.layout = _names(self.layout if listed else frame.layout.name)
             samples = _frame_samples(self.part.path, frame)
             for start in range(0, gap, BLOCK_SAMPLES):
                 count = min(BLOCK_SAMPLES, gap - start)
@@ -331,12 +359,10 @@ class _Stream:
     def _check_end(self) -> None:
         name, stream, path = self.container.format.name, self.stream, self.part.path
         needed = round((stream.duration or 0) * (stream.time_base or 0) * stream.rate)
-        if "mp4" in name:  # counts samples instead of packets where they are not compressed
-            counts_samples = stream.frames >= needed > 0
-            found = self.position if counts_samples else self.num_packets
-            if found < stream.frames:
-                unit = "samples" if counts_samples else "packets"
-                raise cut_off(path, f"it holds {found} of {stream.frames} {unit}")
+        # An edit list may leave packets of mp4 out.
+        is_short = "mp4" in name and self.num_packets < stream.frames
+        if is_short and self.position + MP4_SLACK_SAMPLES < needed:
+            raise cut_off(path, f"it holds {self.position} of {needed} samples")
         if name in COUNTED_FORMATS and self.position < needed:
             raise cut_off(path, f"it holds {self.position} of {needed} samples")
         rest = self.failed_bytes
@@ -353,6 +379,8 @@ class _Stream:
 
 
 def _frame_samples(path: Path, frame: Any) -> Audio:
+    if frame.format.is_planar and frame.layout.nb_channels > MAX_PLANES:
+        (frame,) = av.AudioResampler(frame.format.packed.name).resample(frame)
     try:
         array = frame.to_ndarray()
     except ValueError as error:  # 64-bit integers
