@@ -1,7 +1,6 @@
 """Decode an audio file, whatever its name: its content decides, and its length is what decodes.
 
-PyAV (FFmpeg) decodes all but plain samples (WAV, AIFF, CAF and the like), which libsndfile reads
-and finds again at any place.
+libsndfile reads plain samples (WAV, AIFF, CAF and the like) and Vorbis, PyAV (FFmpeg) all else.
 """
 
 from __future__ import annotations
@@ -181,11 +180,8 @@ def _opened(part: Part) -> Iterator[Any]:
     """Open a part with PyAV."""
     # A playlist cannot fetch from the network.
     options = {"protocol_whitelist": "file"}
-    with (
-        PartFile(part) as file,
-        av.open(file, options=options, metadata_errors="ignore") as container,
-    ):
-        yield container
+    with PartFile(part) as file, av.open(file, options=options, metadata_errors="ignore") as opened:
+        yield opened
 
 
 def _layout_text(container: Any) -> str:
@@ -205,8 +201,7 @@ def _layout_text(container: Any) -> str:
 
 def _names(layout: str) -> tuple[str, ...]:
     """Return the positions that FFmpeg's description of a layout names."""
-    listed = _LISTED.match(layout)
-    if listed:
+    if listed := _LISTED.match(layout):
         return tuple(listed[2].split("+"))
     try:
         return tuple(channel.name for channel in av.AudioLayout(layout).channels)
@@ -265,12 +260,12 @@ class _Stream:
     def __init__(self, part: Part, container: Any, findings: Findings, base_s: Fraction) -> None:
         self.part, self.container, self.findings, self.base_s = part, container, findings, base_s
         self.stream = container.streams.audio[0]
-        self.position = self.num_packets = 0
+        self.position = self.num_packets = self.rate_hz = 0
         self.has_failed, self.failed_bytes = False, 0  # since the last frame
         self.end = 0  # of the last packet that was decoded
-        self.layout = _layout_text(container)
-        if listed := _LISTED.match(self.layout):
-            self.stream.codec_context.layout = listed[1]
+        self.layout = ""  # where it must not be asked of a frame
+        if listed := _LISTED.match(_layout_text(container)):
+            self.layout, self.stream.codec_context.layout = listed[0], listed[1]
         if self.stream.codec_context.name in CHECKED_CODECS:
             self.stream.codec_context.options = {"err_detect": "crccheck+explode"}
 
@@ -282,10 +277,11 @@ class _Stream:
             container.seek(begin + int((start_s - MEMORY_S) / clock), stream=stream)
         expected: Fraction | None = None  # seconds; of the next frame
         for frame in self._lasting(self._frames()):
-            rate_hz = frame.sample_rate
+            self.rate_hz = rate_hz = frame.sample_rate
             time = None if frame.pts is None else (frame.pts - begin) * (frame.time_base or clock)
-            if is_sought:
+            if is_sought:  # the first frames may lack what they are made of
                 self.position, is_sought = round((time or 0) * rate_hz), False
+                self.has_failed = False
             gap = 0
             if time is not None:
                 seconds = time - expected if expected is not None else 0
@@ -298,8 +294,7 @@ class _Stream:
                 place_s = float(self.base_s + Fraction(self.position, rate_hz))
                 self.findings.damage.append((place_s, gap / rate_hz))
                 self.has_failed = False
-            listed = _LISTED.match(self.layout)
-            self.findings.layout = _names(self.layout if listed else frame.layout.name)
+            self.findings.layout = _names(self.layout or frame.layout.name)
             samples = _frame_samples(self.part.path, frame)
             for start in range(0, gap, BLOCK_SAMPLES):
                 count = min(BLOCK_SAMPLES, gap - start)
@@ -358,12 +353,11 @@ class _Stream:
 
     def _check_end(self) -> None:
         name, stream, path = self.container.format.name, self.stream, self.part.path
-        needed = round((stream.duration or 0) * (stream.time_base or 0) * stream.rate)
-        # An edit list may leave packets of mp4 out.
-        is_short = "mp4" in name and self.num_packets < stream.frames
-        if is_short and self.position + MP4_SLACK_SAMPLES < needed:
-            raise cut_off(path, f"it holds {self.position} of {needed} samples")
-        if name in COUNTED_FORMATS and self.position < needed:
+        needed = round((stream.duration or 0) * (stream.time_base or 0) * self.rate_hz)
+        is_short = name in COUNTED_FORMATS and self.position < needed
+        if "mp4" in name and self.num_packets < stream.frames:  # an edit list may leave some out
+            is_short = self.position + MP4_SLACK_SAMPLES < needed
+        if is_short:
             raise cut_off(path, f"it holds {self.position} of {needed} samples")
         rest = self.failed_bytes
         if name in FRAMED_FORMATS and self.end and not self.findings.damage:
@@ -372,7 +366,7 @@ class _Stream:
                 is_tag = file.read(16).startswith(TAGS)
             rest = 0 if is_tag else self.part.num_bytes - self.end
         if rest > QUIET_BYTES and self.position:
-            place_s = float(self.base_s) + self.position / stream.rate
+            place_s = float(self.base_s) + self.position / self.rate_hz
             self.findings.notes.append(
                 f"'{path.name}' has {rest} bytes that cannot be decoded behind {place_s:.2f} s."
             )
