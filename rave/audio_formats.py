@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ import soundfile
 from rave.audio_blocks import Audio
 from rave.audio_chunks import TAGS, Part, cut_off
 from rave.audio_chunks import AudioError as AudioError
-from rave.audio_parts import QUIET_BYTES, PartFile, find_parts
+from rave.audio_parts import QUIET_BYTES, Findings, PartFile, find_parts
 
 _SUFFIXES = (
     ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf "
@@ -42,30 +43,13 @@ MAX_PLANES = 7  # PyAV looks for more behind the eighth
 MAX_GAP_S = 60
 # So few frames of another format come from bytes that are no audio.
 FOREIGN_FRAMES = 8
-NUM_PLACES_NAMED = 5
 # Compressed audio in samples of 16 bits, as on CDs: what IEC 61937 and DTS begin frames with.
 _SYNC = re.compile(
     rb"\x72\xf8\x1f\x4e|\xfe\x7f\x01\x80|\x7f\xfe\x80\x01|\xff\x1f\x00\xe8|\x1f\xff\xe8\x00"
 )
 SYNC_BYTES = 65536  # that are searched for it
+Decoded: TypeAlias = tuple[int, int, tuple[str, ...], Audio]  # position, rate, layout, samples
 _LISTED = re.compile(r"(\d+ channels) \((.+)\)")  # a layout in an order of its own
-
-
-@dataclass
-class Findings:
-    """What was found while a file was decoded.
-
-    Attributes:
-        layout: Of the last block: the position of each channel (FL, FR, FC, LFE ...), where the
-            file says so; else empty.
-        notes: What a user should know of it, a sentence each, when it was decoded to its end.
-        damage: Where samples are missing or undecodable: the second, and how many seconds of
-            silence stand for them.
-    """
-
-    layout: tuple[str, ...] = ()
-    notes: list[str] = field(default_factory=list)
-    damage: list[tuple[float, float]] = field(default_factory=list)
 
 
 def guess_duration_s(path: Path) -> float:
@@ -109,8 +93,9 @@ def decode_blocks(
         findings.notes += [part.note] if part.note else []
         end_s = base_s
         seek_s = start_s if len(parts) == 1 else 0
-        for position, rate_hz, block in _decode(part, seek_s, findings, base_s):
-            is_empty = False
+        decoded = _gathered(_decode(part, seek_s, findings, base_s))
+        for position, rate_hz, layout, block in decoded:
+            is_empty, findings.layout = False, layout
             end_s = base_s + Fraction(position + block.shape[1], rate_hz)
             first = round((start_s - base_s) * rate_hz) - position
             later = block[:, max(first, 0) :]
@@ -122,18 +107,32 @@ def decode_blocks(
             f"'{path.name}' holds no samples that can be decoded. Move it elsewhere, or put a good "
             "copy in its place."
         )
-    findings.notes += _damage_notes(path, findings.damage)
+    findings.note_damage(path)
 
 
-def _decode(
-    part: Part, start_s: int, findings: Findings, base_s: Fraction
-) -> Iterator[tuple[int, int, Audio]]:
-    """Yield position in the part, rate and samples, from `start_s` or before it."""
+def _gathered(decoded: Iterator[Decoded]) -> Iterator[Decoded]:
+    """Join blocks of one rate and layout that follow each other."""
+    for (rate_hz, layout, _), group in groupby(decoded, lambda it: (*it[1:3], len(it[3]))):
+        held: list[Audio] = []
+        count = first = 0
+        for position, _, _, block in group:
+            first = first if held else position
+            held.append(block)
+            count += block.shape[1]
+            if count >= BLOCK_SAMPLES:
+                yield first, rate_hz, layout, np.concatenate(held, axis=1)
+                held, count = [], 0
+        if held:
+            yield first, rate_hz, layout, np.concatenate(held, axis=1)
+
+
+def _decode(part: Part, start_s: int, findings: Findings, base_s: Fraction) -> Iterator[Decoded]:
+    """Decode a part, from `start_s` or before it."""
     file = _open_with_soundfile(part) if part.is_plain else None
     if file is None:
         yield from _decode_with_av(part, start_s, findings, base_s)
     else:
-        yield from _decode_with_soundfile(part, file, start_s, findings)
+        yield from _decode_with_soundfile(part, file, start_s)
 
 
 class _Forward(soundfile.SoundFile):
@@ -199,6 +198,7 @@ def _layout_text(container: Any) -> str:
     return found[1] if found else ""
 
 
+@lru_cache(maxsize=64)
 def _names(layout: str) -> tuple[str, ...]:
     """Return the positions that FFmpeg's description of a layout names."""
     if listed := _LISTED.match(layout):
@@ -216,12 +216,12 @@ def _undecodable(path: Path, cause: object) -> AudioError:
 
 
 def _decode_with_soundfile(
-    part: Part, file: soundfile.SoundFile, start_s: int, findings: Findings
-) -> Iterator[tuple[int, int, Audio]]:
-    findings.layout = ()
+    part: Part, file: soundfile.SoundFile, start_s: int
+) -> Iterator[Decoded]:
+    layout: tuple[str, ...] = ()
     if file.channels > 2:
         with suppress(av.FFmpegError, IndexError), _opened(part) as container:
-            findings.layout = _names(_layout_text(container))
+            layout = _names(_layout_text(container))
     num_samples = 0
     with file:
         if start_s and soundfile.SoundFile.seekable(file):
@@ -234,7 +234,7 @@ def _decode_with_soundfile(
                 raise _undecodable(part.path, error) from error
             if not len(block):
                 break
-            yield num_samples, file.samplerate, block.T
+            yield num_samples, file.samplerate, layout, block.T
             num_samples += len(block)
         if num_samples < file.frames:
             raise cut_off(part.path, f"it holds {num_samples} of {file.frames} samples")
@@ -242,7 +242,7 @@ def _decode_with_soundfile(
 
 def _decode_with_av(
     part: Part, start_s: int, findings: Findings, base_s: Fraction
-) -> Iterator[tuple[int, int, Audio]]:
+) -> Iterator[Decoded]:
     try:
         with _opened(part) as container:
             if not container.streams.audio:
@@ -269,24 +269,24 @@ class _Stream:
         if self.stream.codec_context.name in CHECKED_CODECS:
             self.stream.codec_context.options = {"err_detect": "crccheck+explode"}
 
-    def decode(self, start_s: int) -> Iterator[tuple[int, int, Audio]]:
+    def decode(self, start_s: int) -> Iterator[Decoded]:
         container, stream = self.container, self.stream
-        clock, begin = stream.time_base or Fraction(1), stream.start_time or 0
+        clock, begin = float(stream.time_base or 1), stream.start_time or 0
         is_sought = container.format.name in SOUGHT_FORMATS and start_s > MEMORY_S
         if is_sought:
             container.seek(begin + int((start_s - MEMORY_S) / clock), stream=stream)
-        expected: Fraction | None = None  # seconds; of the next frame
+        expected: float | None = None  # seconds; of the next frame
         for frame in self._lasting(self._frames()):
             self.rate_hz = rate_hz = frame.sample_rate
-            time = None if frame.pts is None else (frame.pts - begin) * (frame.time_base or clock)
+            time = None if frame.pts is None else (frame.pts - begin) * clock
             if is_sought:  # the first frames may lack what they are made of
                 self.position, is_sought = round((time or 0) * rate_hz), False
                 self.has_failed = False
             gap = 0
             if time is not None:
-                seconds = time - expected if expected is not None else 0
+                seconds = 0.0 if expected is None else time - expected
                 # Timestamps are rounded to the clock.
-                if seconds >= max(Fraction(frame.samples * 9, rate_hz * 10), 3 * clock):
+                if seconds >= max(0.9 * frame.samples / rate_hz, 3 * clock):
                     gap = round(seconds * rate_hz)
                 expected = time
             if gap or self.has_failed:
@@ -294,16 +294,17 @@ class _Stream:
                 place_s = float(self.base_s + Fraction(self.position, rate_hz))
                 self.findings.damage.append((place_s, gap / rate_hz))
                 self.has_failed = False
-            self.findings.layout = _names(self.layout or frame.layout.name)
+            layout = _names(self.layout or frame.layout.name)
             samples = _frame_samples(self.part.path, frame)
             for start in range(0, gap, BLOCK_SAMPLES):
                 count = min(BLOCK_SAMPLES, gap - start)
-                yield self.position, rate_hz, np.zeros((len(samples), count), np.float32)
+                silence = np.zeros((len(samples), count), np.float32)
+                yield self.position, rate_hz, layout, silence
                 self.position += count
-            yield self.position, rate_hz, samples
+            yield self.position, rate_hz, layout, samples
             self.position += frame.samples
             if expected is not None:
-                expected += Fraction(frame.samples, rate_hz)
+                expected += frame.samples / rate_hz
         self._check_end()
 
     def _frames(self) -> Iterator[Any]:
@@ -384,17 +385,5 @@ def _frame_samples(path: Path, frame: Any) -> Audio:
     if array.dtype == np.uint8:
         array = array / 128 - 1.0
     elif np.issubdtype(array.dtype, np.integer):
-        array = array / -float(np.iinfo(array.dtype).min)
+        array = array.astype(np.float32) * np.float32(-1.0 / np.iinfo(array.dtype).min)
     return np.asarray(array, dtype=np.float32)
-
-
-def _damage_notes(path: Path, damage: list[tuple[float, float]]) -> list[str]:
-    if not damage:
-        return []
-    places = ", ".join(f"{second:.2f} s" for second, _ in damage[:NUM_PLACES_NAMED])
-    more = f" and {len(damage) - NUM_PLACES_NAMED} more" if len(damage) > NUM_PLACES_NAMED else ""
-    silence_s = sum(seconds for _, seconds in damage)
-    return [
-        f"'{path.name}' is damaged in {len(damage)} place(s), at {places}{more}. What cannot be "
-        f"decoded is silence ({silence_s:.2f} s), or left out where its length is not known."
-    ]

@@ -11,6 +11,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -21,10 +22,43 @@ from rave.audio_chunks import TAGS, Part, begins_file, chunked_part, is_chunked,
 _BEGINNINGS = rb"fLaC[\x00\x80]\0\0\x22|RIFF.{4}WAVEfmt |\0\0\0.ftyp"
 _BEGINNING = re.compile(rb"OggS\0[\x02\x06]\0{8}|" + _BEGINNINGS, re.DOTALL)
 _PAGE_OR_BEGINNING = re.compile(rb"OggS\0|" + _BEGINNINGS, re.DOTALL)
-_BEGINNING_BYTES = 16  # at most
+_WORDS = {b"OggS": 0, b"fLaC": 0, b"WAVEfmt ": 8, b"ftyp": 4}  # in them, behind so many bytes
+_BEGINNING_BYTES = 15  # at most, less one
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 # More bytes than this behind the last of the audio are reported, unless they are tags.
 QUIET_BYTES = 4096
+NUM_PLACES_NAMED = 5
+
+
+@dataclass
+class Findings:
+    """What was found while a file was decoded.
+
+    Attributes:
+        layout: Of the last block: the position of each channel (FL, FR, FC, LFE ...), where the
+            file says so; else empty.
+        notes: What a user should know of it, a sentence each, when it was decoded to its end.
+        damage: Where samples are missing or undecodable: the second, and how many seconds of
+            silence stand for them.
+    """
+
+    layout: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    damage: list[tuple[float, float]] = field(default_factory=list)
+
+    def note_damage(self, path: Path) -> None:
+        """Add a note on the damage, if there is any."""
+        if not self.damage:
+            return
+        num_more = len(self.damage) - NUM_PLACES_NAMED
+        places = ", ".join(f"{second:.2f} s" for second, _ in self.damage[:NUM_PLACES_NAMED])
+        more = f" and {num_more} more" if num_more > 0 else ""
+        silence_s = sum(seconds for _, seconds in self.damage)
+        self.notes.append(
+            f"'{path.name}' is damaged in {len(self.damage)} place(s), at {places}{more}. What "
+            f"cannot be decoded is silence ({silence_s:.2f} s), or left out where its length is "
+            "not known."
+        )
 
 
 class PartFile(io.RawIOBase):
@@ -120,14 +154,24 @@ def _behind_id3(file: BinaryIO) -> int:
 
 def _places(file: BinaryIO, start: int, pattern: re.Pattern[bytes]) -> Iterator[int]:
     """Yield where a pattern is found."""
-    held, base, after = b"", start, start
+    held, base = b"", start
     while block := read_at(file, base + len(held), 2**20):
         held += block
-        for match in pattern.finditer(held):
-            if base + match.start() >= after:
-                after = base + match.end()
-                yield base + match.start()
+        found = {
+            place - before
+            for word, before in _WORDS.items()
+            for place in _finds(held, word)
+            if place >= before and pattern.match(held, place - before)
+        }
+        yield from (base + place for place in sorted(found))
         base, held = base + max(len(held) - _BEGINNING_BYTES, 0), held[-_BEGINNING_BYTES:]
+
+
+def _finds(held: bytes, word: bytes) -> Iterator[int]:
+    place = held.find(word)
+    while place >= 0:
+        yield place
+        place = held.find(word, place + 1)
 
 
 def _ogg_part(path: Path, file: BinaryIO, start: int, size: int) -> tuple[Part, int]:
