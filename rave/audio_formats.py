@@ -151,8 +151,9 @@ def _open_with_soundfile(part: Part) -> soundfile.SoundFile | None:
     # libsndfile guesses the length of mp3, counts the padding of GSM as audio, and leaves ALAC and
     # surround Ogg in channel orders of their own. FFmpeg cuts the end of short Vorbis files.
     if (
-        file.subtype.startswith(("MPEG", "GSM", "ALAC"))
-        or (file.format == "OGG" and (file.subtype != "VORBIS" or file.channels > 2))
+        file.subtype.startswith(("MPEG", "GSM"))
+        or (file.format == "OGG" and file.subtype != "VORBIS")
+        or (file.subtype.startswith(("ALAC", "VORBIS")) and file.channels > 2)
         or (file.subtype == "PCM_16" and file.channels == 2 and _is_compressed(part))
     ):
         file.close()

@@ -19,10 +19,17 @@ from typing import BinaryIO
 from rave.audio_chunks import TAGS, Part, begins_file, chunked_part, is_chunked, read_at
 
 # What begins a file that was appended to another.
-_BEGINNINGS = rb"fLaC[\x00\x80]\0\0\x22|RIFF.{4}WAVEfmt |\0\0\0.ftyp"
+_BEGINNINGS = (
+    rb"fLaC[\x00\x80]\0\0\x22|RIFF.{4}WAVEfmt |\0\0\0.ftyp|FORM.{4}AIF[FC]|"
+    rb"riff\x2e\x91\xcf\x11|caff\0\x01\0\0desc|\.snd\0\0\0[\x18-\x40]"
+)
 _BEGINNING = re.compile(rb"OggS\0[\x02\x06]\0{8}|" + _BEGINNINGS, re.DOTALL)
 _PAGE_OR_BEGINNING = re.compile(rb"OggS\0|" + _BEGINNINGS, re.DOTALL)
-_WORDS = {b"OggS": 0, b"fLaC": 0, b"WAVEfmt ": 8, b"ftyp": 4}  # in them, behind so many bytes
+# What is in them, behind so many bytes.
+_WORDS = {
+    b"OggS": 0, b"fLaC": 0, b"WAVEfmt ": 8, b"ftyp": 4, b"FORM": 0, b"riff\x2e": 0, b"caff\0": 0,
+    b".snd\0\0\0": 0,
+}  # fmt: skip
 _BEGINNING_BYTES = 15  # at most, less one
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 # More bytes than this behind the last of the audio are reported, unless they are tags.

@@ -103,7 +103,8 @@ class BatchReport:
     @property
     def notes(self) -> dict[str, list[str]]:
         """Return what a user should know of each file that was used."""
-        return {name: record["notes"] for name, record in self.records.items() if record.get("notes")}
+        noted = {name: record.get("notes") for name, record in self.records.items()}
+        return {name: notes for name, notes in noted.items() if notes}
 
     def summary(self, verb: str) -> str:
         """Return one line of counts, and one line for each skipped file and each note."""
@@ -193,5 +194,5 @@ def _reason(error: SkipFile | OSError, source: Path) -> str:
     if error.errno == errno.ENAMETOOLONG:
         return f"'{source.name}' has too long a name for what is made of it. Shorten it."
     if Path(str(error.filename)).absolute() == source.absolute():
-        return f"'{source.name}' cannot be read ({error.strerror}). Make it readable, or move it elsewhere."
+        return f"'{source.name}' cannot be read ({error.strerror}). Move it elsewhere."
     raise error

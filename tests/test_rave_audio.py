@@ -176,7 +176,7 @@ def test_surround_centre_goes_to_both_sides_and_bass_to_none(tmp_path):
     for channel, sides in enumerate(["L", "R", "LR", "", "L", "R", "L", "R"]):
         audio = np.zeros((8, 100), np.float32)
         audio[channel] = 0.5
-        path = write(tmp_path / "a.wav", audio, 44100, subtype="FLOAT")
+        path = write(tmp_path / "a.wav", audio, 44100, subtype="FLOAT", format="WAVEX")
         left, right = read_audio(path, 44100, 2).max(axis=1)
         assert ("L" * bool(left) + "R" * bool(right)) == sides
 
@@ -193,7 +193,7 @@ def test_many_channels_are_read(tmp_path):
     audio = noise(500, 64)
     path = write(tmp_path / "a.wav", audio, subtype="FLOAT")
     assert np.allclose(read_audio(path, 44100, 1), audio.mean(axis=0), atol=1e-6)
-    assert np.allclose(read_audio(path, 44100, 2)[1], audio[1::2].mean(axis=0), atol=1e-6)
+    assert np.allclose(read_audio(path, 44100, 2)[1], audio.mean(axis=0), atol=1e-6)
 
 
 # Files that cannot be used
