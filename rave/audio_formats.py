@@ -93,8 +93,7 @@ def decode_blocks(
         findings.notes += [part.note] if part.note else []
         end_s = base_s
         seek_s = start_s if len(parts) == 1 else 0
-        decoded = _gathered(_decode(part, seek_s, findings, base_s))
-        for position, rate_hz, layout, block in decoded:
+        for position, rate_hz, layout, block in _decode(part, seek_s, findings, base_s):
             is_empty, findings.layout = False, layout
             end_s = base_s + Fraction(position + block.shape[1], rate_hz)
             first = round((start_s - base_s) * rate_hz) - position
@@ -130,7 +129,7 @@ def _decode(part: Part, start_s: int, findings: Findings, base_s: Fraction) -> I
     """Decode a part, from `start_s` or before it."""
     file = _open_with_soundfile(part) if part.is_plain else None
     if file is None:
-        yield from _decode_with_av(part, start_s, findings, base_s)
+        yield from _gathered(_decode_with_av(part, start_s, findings, base_s))
     else:
         yield from _decode_with_soundfile(part, file, start_s)
 
