@@ -27,7 +27,8 @@ from rave.audio_blocks import (
     resample,
 )
 from rave.audio_chunks import AudioError
-from rave.audio_formats import AUDIO_SUFFIXES, BLOCK_SAMPLES, Findings, decode_blocks
+from rave.audio_formats import AUDIO_SUFFIXES, BLOCK_SAMPLES, decode_blocks
+from rave.audio_parts import Findings
 from rave.files import atomic_write
 
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1000, 768_000

@@ -338,7 +338,8 @@ class _Stream:
 
     def _lasting(self, frames: Iterator[Any]) -> Iterator[Any]:
         """Yield frames but those of a format that only a few have: bytes taken for audio."""
-        kept, held = None, []
+        kept: tuple[int, int] | None = None
+        held: list[Any] = []
         for frame in frames:
             kind = (frame.sample_rate, frame.layout.nb_channels)
             kept = kept or kind
