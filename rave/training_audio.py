@@ -234,13 +234,14 @@ class HeardAudio:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Return the file's rate and length, its sound as it was given, and the gain, for JSON.
+        """Return the file's rate, length and notes, its sound as given, and the gain, for JSON.
 
         Known when it was read to its end.
         """
         return {
             "source_sample_rate_hz": self._stream.source.sample_rate_hz,
             "source_num_samples": self._stream.source.num_samples,
+            "notes": list(self._stream.source.notes),
             "sound": asdict(self._meter.sound),
             "gain_db": self.gain_db,
         }

@@ -131,7 +131,7 @@ def write_versions(
 
     rate_hz, first = next(decode_blocks(source), (0, None))
     if first is None:
-        raise AudioError(f"'{source.name}' holds no samples. Replace or remove it.")
+        raise AudioError(f"'{source.name}' holds no samples. Put a whole copy in its place.")
     stream = AudioStream(source, rate_hz, len(first))
     length = sum(block.shape[1] for block in stream)
     recorded_s = duration_s = length / rate_hz

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> Result:
         raise ValueError(f"No file of '{options.audio_dir}' can be used. {reasons}")
     files = []
     for name, record in report.records.items():
-        figures = {key: value for key, value in record.items() if key != "source_stamp"}
+        figures = {k: v for k, v in record.items() if k not in ("source_stamp", "notes")}
         files.append(PreparedFile(name=name, path=samples_path(name), **figures))
     header = PreparedHeader(**settings, files=files, skipped=report.skipped)
     header.write(folder)
@@ -109,7 +109,8 @@ class Preparing:
         """Write the samples of one audio file, whole or not at all.
 
         Returns:
-            `num_samples`, `peak` and `num_limited_samples`, as in `rave.dataset.PreparedFile`.
+            `num_samples`, `peak` and `num_limited_samples`, as in `rave.dataset.PreparedFile`, and
+            `notes`.
 
         Raises:
             AudioError: If the file cannot be used.
@@ -123,13 +124,15 @@ class Preparing:
         num_samples = 0
         path = self.folder / samples_path(name)
         with atomic_write(path) as temporary, temporary.open("wb") as file:
-            for block in AudioStream(source, self.sample_rate_hz, self.num_channels):
+            stream = AudioStream(source, self.sample_rate_hz, self.num_channels)
+            for block in stream:
                 file.write(quantize(block).tobytes())
                 num_samples += block.shape[1]
         return {
             "num_samples": num_samples,
             "peak": quantize.peak,
             "num_limited_samples": quantize.num_limited_samples,
+            "notes": list(stream.source.notes),
         }
 
 
