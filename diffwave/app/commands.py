@@ -5,16 +5,23 @@ What the page makes is what the command makes, since it is the command that make
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import re
 import shlex
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rave.command import Result
 
 INFERENCE = ("python", "-m", "diffwave.inference")
+# As every command writes one: who warns, and perhaps the file that it is about, stand before it.
+WARNING = re.compile(r"(?:^|[\s:])\w*[Ww]arning: (?:[^\s:]+\.\w+: )?(.+)")
 Command = tuple[str, ...]
 # Called with the share that is done and the seconds that are left.
 Report = Callable[[float, float], None]
@@ -29,10 +36,18 @@ class Job:
 
     Args:
         report: Called after each step of the sampler.
+
+    Attributes:
+        warnings: What its commands warned of, each once.
     """
 
     def __init__(self, report: Report | None = None) -> None:
         self._report, self._stop = report, threading.Event()
+        self._started = time.monotonic()
+        self.warnings: list[str] = []
+
+    def begin(self) -> None:
+        """Count the time from now: until now the work waited for other work."""
         self._started = time.monotonic()
 
     def stop(self) -> None:
@@ -60,12 +75,42 @@ class Job:
             self._report(done / total, elapsed / done * (total - done))
 
 
+class _Copied(io.TextIOBase):
+    """Standard error, which keeps what one thread writes."""
+
+    def __init__(self, to: Any) -> None:
+        self.text = io.StringIO()
+        self._to, self._thread = to, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if threading.get_ident() == self._thread:
+            self.text.write(text)
+        self._to.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._to.flush()
+
+    def isatty(self) -> bool:
+        return bool(self._to.isatty())
+
+
+@contextlib.contextmanager
+def _warnings_to(job: Job) -> Iterator[None]:
+    """Hand to a job the warnings that commands write to standard error."""
+    copied = _Copied(sys.stderr)
+    with contextlib.redirect_stderr(copied):
+        yield
+    found = (WARNING.search(line) for line in re.split("[\r\n]", copied.text.getvalue()))
+    job.warnings += [each[1] for each in found if each and each[1] not in job.warnings]
+
+
 def run_command(command: Command, job: Job) -> Result:
-    """Run a command in this process.
+    """Run a command in this process; one at a time, since standard error is read meanwhile.
 
     Args:
         command: Of `rave` or of `python -m diffwave.inference`.
-        job: May stop it.
+        job: May stop it, and is handed its warnings.
 
     Raises:
         ValueError: If it refuses, or could not use a file.
@@ -73,13 +118,14 @@ def run_command(command: Command, job: Job) -> Result:
         Stopped: If it was stopped.
     """
     job.check()
-    if command[0] == "rave":  # by name: only the commands of rave know its models
-        module = importlib.import_module(f"rave.commands.{command[1]}")
-        result: Result = module.run(module.parser().parse_args(command[2:]))
-    else:
-        module = importlib.import_module(INFERENCE[-1])
-        options = module.parser().parse_args(command[len(INFERENCE) :])
-        result = module.run(options, job.watch)
+    with _warnings_to(job):
+        if command[0] == "rave":  # by name: only the commands of rave know its models
+            module = importlib.import_module(f"rave.commands.{command[1]}")
+            result: Result = module.run(module.parser().parse_args(command[2:]))
+        else:
+            module = importlib.import_module(INFERENCE[-1])
+            options = module.parser().parse_args(command[len(INFERENCE) :])
+            result = module.run(options, job.watch)
     if result.num_skipped:
         raise ValueError("; ".join(map(str, result.figures["skipped"].values())))
     return result

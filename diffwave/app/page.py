@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from diffwave.app import markup, pictures
-from diffwave.app.asked import NO_SOUND, WAYS, Asked, whole_number
+from diffwave.app import asked, markup, pictures
+from diffwave.app.asked import NO_SOUND, WAYS, Asked, Bounds
 from diffwave.app.commands import Job, Stopped, short
-from diffwave.app.workshop import MAX_SEED, MAX_SOUND_S, Made, Sound, Workshop
+from diffwave.app.kept import Made, Sound
+from diffwave.app.workshop import MAX_SOUND_S, Workshop
 from rave.command import sentence
 
 NUM_BENT = 6
-NUM_KEPT = 6
-LONGEST_S = 60.0
-DEFAULT_STEPS, MOST_STEPS = 30, 200
+NUM_SHOWN = 6
+TURN_S = 0.1  # between two looks at whether the turn has come
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 FIXED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 PRIVATE = {"api_visibility": "private"}
-ONE_AT_A_TIME = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "work"}
+# Work waits for its turn in `Page._turn`, where whoever began it can stop it.
+AT_ONCE = {**PRIVATE, "concurrency_limit": None}
 QUIET = {**PRIVATE, "queue": False, "show_progress": "hidden"}
 HINT = "Its wave, spectrogram and latents will be seen here."
 NOTHING = "What you make is heard and seen here, newest first."
@@ -39,7 +42,9 @@ class Page:
 
     def __init__(self, shop: Workshop) -> None:
         self.shop = shop
-        self._job: Job | None = None
+        self._jobs: dict[Job, str | None] = {}  # and the session of each, while its page is open
+        self._working = threading.Lock()
+        self._articles: dict[Path, str] = {}
 
     def looks(self) -> dict[str, Any]:
         """Return theme, style and script, as `launch` takes them."""
@@ -67,7 +72,7 @@ class Page:
         """Return the page."""
         with gr.Blocks(title="rave app", analytics_enabled=False, fill_width=True) as page:
             sound, second = gr.State(None), gr.State(None)
-            history, latest = gr.State([]), gr.State(None)
+            latest = gr.State(None)
             gr.HTML(self._headline())
             with gr.Row(elem_classes="desk"):
                 with gr.Column(min_width=320):
@@ -76,24 +81,13 @@ class Page:
                     with gr.Tabs(elem_id="ways"):
                         work = self._tabs(sound, second)
                     with gr.Row(elem_classes="settings"):
-                        seed = gr.Number(
-                            0,
-                            label="Seed",
-                            precision=0,
-                            minimum=0,
-                            maximum=MAX_SEED,
-                            min_width=110,
-                            elem_id="seed",
-                        )
+                        seed = _number("Seed", asked.SEED, "seed", 110)
                         anew = gr.Button(
                             "New seed", size="sm", min_width=80, scale=0, elem_id="anew"
                         )
-                        steps = gr.Slider(
-                            1,
-                            MOST_STEPS,
-                            DEFAULT_STEPS,
-                            step=1,
-                            label="Steps of the sampler",
+                        steps = _slider(
+                            "Steps of the sampler",
+                            asked.STEPS,
                             min_width=240,
                             scale=2,
                             elem_id="steps",
@@ -114,66 +108,67 @@ class Page:
                     )
             from_s, to_s, region, second_seen = work.pop("parts")
             shown = [sound, seen, region, from_s, to_s, status]
-            busy = {**ONE_AT_A_TIME, "show_progress": "full", "show_progress_on": [status]}
+            busy = {**AT_ONCE, "show_progress": "full", "show_progress_on": [status]}
             given.input(self._take, given, shown, **busy)
             given.clear(self._forget, None, shown, **QUIET)
             work["second"].input(self._take_second, work["second"], [second, second_seen], **busy)
             work["second"].clear(lambda: (None, ""), None, [second, second_seen], **QUIET)
-            made = [status, results, history, latest, reuse]
+            made = [results, latest, reuse]
             for button, function, inputs in work["buttons"]:
-                button.click(self._doing(function), [history, seed, steps, *inputs], made, **busy)
+                button.click(
+                    self._doing(function), [seed, steps, *inputs], [status, *made], **busy
+                )
             anew.click(lambda: random.randint(0, MAX_SEED), None, seed, **QUIET)
             stop.click(self._stop, None, None, **QUIET)
             reuse.click(self._reuse, latest, [given, *shown], **busy)
+            page.load(self._results, None, made, **QUIET)
+            page.unload(self._leave)
         return page
 
     def _tabs(self, sound: gr.State, second: gr.State) -> dict[str, Any]:
         """Build the tabs; return their buttons with what each does and with what."""
         buttons: list[tuple[Any, Callable[..., Any], list[Any]]] = []
-        shop, asked = self.shop, Asked(self.shop)
+        shop, ask = self.shop, Asked(self.shop)
         if shop.run_path is not None:
             with gr.Tab("Generate"):
                 gr.HTML(markup.words("New music out of noise, free or following the sound."))
-                seconds = gr.Slider(1, LONGEST_S, 10, step=1, label="Length in seconds")
+                seconds = _slider("Length in seconds", asked.LENGTH)
                 follow = gr.CheckboxGroup(
                     shop.follows, label="Follow the sound's", visible=bool(shop.follows)
                 )
                 label = gr.Dropdown(
                     ["", *shop.labels], value="", label="Label", visible=bool(shop.labels)
                 )
-                guidance = gr.Slider(
-                    0,
-                    6,
-                    1,
-                    step=0.1,
-                    label="Guidance: 1 follows as trained, more exaggerates",
+                guidance = _slider(
+                    "Guidance: 1 follows as trained, more exaggerates",
+                    asked.GUIDANCE,
                     visible=bool(shop.follows or shop.labels),
                 )
                 make = _button("Generate")
-            buttons.append((make, asked.generate, [sound, seconds, follow, label, guidance]))
+            buttons.append((make, ask.generate, [sound, seconds, follow, label, guidance]))
             with gr.Tab("Vary"):
                 gr.HTML(
                     markup.words("The sound again, otherwise. 0 changes nothing, 1 leaves nothing.")
                 )
-                strength = gr.Slider(0, 1, 0.5, step=0.05, label="Strength")
+                strength = _slider("Strength", asked.STRENGTH)
                 make = _button("Vary")
-            buttons.append((make, asked.vary, [sound, strength]))
-        with gr.Tab("Inpaint", visible=shop.run_path is not None):
-            gr.HTML(
-                markup.words("Draw over the part to make anew, or type where it begins and ends.")
-            )
-            region = gr.HTML(markup.words(NO_SOUND), elem_id="region")
-            with gr.Row():
-                from_s = _seconds("From, seconds", "from", 1.0)
-                to_s = _seconds("To, seconds", "to", 2.0)
-            make = _button("Inpaint")
-        buttons.append((make, asked.inpaint, [sound, from_s, to_s]))
-        if shop.run_path is not None:
+            buttons.append((make, ask.vary, [sound, strength]))
+            with gr.Tab("Inpaint"):
+                gr.HTML(
+                    markup.words("Draw over the part to make anew, or type where it begins and ends.")
+                )
+                region = gr.HTML(markup.words(NO_SOUND), elem_id="region")
+                with gr.Row():
+                    from_s = _number("From, seconds", asked.START, "from", 120)
+                    to_s = _number("To, seconds", asked.END, "to", 120)
+                make = _button("Inpaint")
+            buttons.append((make, ask.inpaint, [sound, from_s, to_s]))
+            spans = [region, from_s, to_s]
             with gr.Tab("Continue"):
                 gr.HTML(markup.words("What comes after the sound."))
-                more = gr.Slider(1, LONGEST_S, 5, step=1, label="Seconds to add")
+                more = _slider("Seconds to add", asked.MORE)
                 make = _button("Continue")
-            buttons.append((make, asked.extend, [sound, more]))
+            buttons.append((make, ask.extend, [sound, more]))
         with gr.Tab("Bend"):
             gr.HTML(
                 markup.words(
@@ -187,15 +182,15 @@ class Page:
                 reset = gr.Button("Straight again", min_width=120)
             straight = [0.0, 1.0] * (len(sliders) // 2)
             reset.click(lambda: straight, None, sliders, **QUIET)
-        buttons.append((make, asked.bend, [sound, *sliders]))
+        buttons.append((make, ask.bend, [sound, *sliders]))
         with gr.Tab("Mix"):
             gr.HTML(markup.words("Between two sounds, cut to the shorter."))
             other = _audio_input("Second sound", "second")
             second_seen = gr.HTML("")
-            weight = gr.Slider(0, 1, 0.5, step=0.01, label="From the first to the second")
+            weight = _slider("From the first to the second", asked.WEIGHT)
             way = gr.Radio(list(WAYS), value=next(iter(WAYS)), label="Way")
             make = _button("Mix")
-        buttons.append((make, asked.mix, [sound, second, weight, way]))
+        buttons.append((make, ask.mix, [sound, second, weight, way]))
         parts = (from_s, to_s, region, second_seen)
         return {"buttons": buttons, "second": other, "parts": parts}
 

@@ -1,21 +1,16 @@
-"""What the page can do, without the page: sounds come in, commands make others of them.
-
-FOLDER/001-sound/audio/a.wav, latents/      a sound that was given, and its latents
-FOLDER/002-vary/latents/, audio/            what was made; command.txt makes it again
-"""
+"""What the page can do, without the page: sounds come in, commands make others of them."""
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffwave.app.commands import INFERENCE, Command, Job, as_typed, run_command, short
+from diffwave.app.kept import Made, Record, Sound, file_name, keep, kept, new_folder
 from diffwave.conditioner import LABEL, LabelConditioner
 from diffwave.run import open_run
 from rave.audio import AudioStream, write_audio
@@ -26,49 +21,9 @@ from rave.device import choose_device
 from rave.latents import read_latents
 
 Array = NDArray[np.float32]
-# A sound is cut to this, and nothing longer is made: what one waits for in front of a page.
-MAX_SOUND_S, MAX_MADE_S = 300.0, 300.0
-MAX_SEED = 2**31 - 1
+MAX_SOUND_S = 300.0  # a sound is cut to this: what one waits for in front of a page
 LERP, SLERP = "lerp", "slerp"
 AGAIN = Path("again")
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A sound that was given.
-
-    Attributes:
-        audio: Its file.
-        latents: The file of its latents.
-        seconds: Its length.
-        note: What was done to it on the way in; empty if nothing.
-    """
-
-    audio: Path
-    latents: Path
-    seconds: float
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Made:
-    """A sound that was made.
-
-    Attributes:
-        title: What it is, in a few words.
-        audio: Its file, a WAV.
-        latents: The file of its latents, if it has one.
-        seconds: Its length.
-        seed: Of the noise in it.
-        command: Shell lines that make it again, in the folder `again`.
-    """
-
-    title: str
-    audio: Path
-    latents: Path | None
-    seconds: float
-    seed: int
-    command: str
 
 
 class Workshop:
@@ -94,7 +49,15 @@ class Workshop:
         self.labels: list[str] = []
         if diffusion is not None:
             run = open_run(diffusion)
-            self.codec.check_latents(run.header, diffusion)
+            try:
+                self.codec.check_latents(run.header, diffusion)
+            except ValueError as error:
+                raise ValueError(
+                    f"The diffusion model '{diffusion}' is not of the codec '{codec}': it was "
+                    f"trained on latents of the codec '{run.header.codec_path}' (fingerprint "
+                    f"{run.header.codec}; '{codec}' has {self.codec.format.fingerprint}). Give "
+                    "its own codec with --codec, or leave --diffusion out."
+                ) from error
             self.follows = [name for name in run.model.conditioners if name != LABEL]
             if isinstance(labels := run.model.named_conditioners().get(LABEL), LabelConditioner):
                 self.labels = labels.names
@@ -119,13 +82,16 @@ class Workshop:
                 f"'{given.name}' is no audio file that is known. Files ending in "
                 f"{' '.join(sorted(AUDIO_SUFFIXES))} are read."
             )
-        name = re.sub(r"[^\w.-]+", "_", given.stem).strip("._-")[:60] or "sound"
-        with self._new_folder("sound") as folder:
-            audio, note = folder / "audio" / f"{name}{suffix}", ""
+        name = file_name(given.stem, 60) or "sound"
+        with new_folder(self.folder, "sound") as folder:
+            audio = folder / "audio" / f"{name}{suffix}"
             audio.parent.mkdir()
             seconds = self._seconds(given)
             if seconds > MAX_SOUND_S:
-                note = f"Only the first {MAX_SOUND_S / 60:.0f} minutes are taken."
+                job.warnings.append(
+                    f"Only the first {MAX_SOUND_S / 60:g} minutes are taken. Cut the file to hear "
+                    "another part of it."
+                )
                 audio, seconds = audio.with_suffix(".wav"), MAX_SOUND_S
                 self._cut(given, audio)
             else:
@@ -135,7 +101,11 @@ class Workshop:
                 ("rave", "encode", self._codec, short(audio.parent), short(latents), *self._device),
                 job,
             )
-        return Sound(audio, latents / f"{name}.npy", seconds, note)
+            return Sound(audio, next(latents.glob("*.npy")), seconds, job.warnings)
+
+    def made(self, count: int) -> list[Made]:
+        """Return the newest results in the folder, at most `count`, the newest first."""
+        return kept(self.folder, count)
 
     def axes_of(self, latents: Path) -> tuple[Array, Array]:
         """Return latents along their principal axes (D, N), widest first, and the share of each.
@@ -190,7 +160,7 @@ class Workshop:
             source = short(sound.latents.parent)
             return [self._decode(source, out, seed, *bends)]
 
-        return self._make("bend", title, commands, f"{sound.latents.stem}.wav", seed, job)
+        return self._make("bend", title, commands, "*.wav", seed, job)
 
     def mix(
         self,
@@ -225,7 +195,6 @@ class Workshop:
         job: Job | None = None,
     ) -> Made:
         """Return new music, free or following parts of a sound or a label."""
-        _check_seconds(seconds)
         for name in [*follow, *([label] if label else [])]:
             if name not in [*self.follows, *self.labels]:
                 known = ", ".join([*self.follows, *self.labels]) or "nothing"
@@ -243,7 +212,9 @@ class Workshop:
             words += ["--guidance", f"{guidance:g}"]
         if not follow or sound is None or seconds < sound.seconds:
             words += ["--seconds", f"{seconds:g}"]
-        title = f"New, following {' and '.join(follow)}" if follow else "New"
+        title = "New music"
+        if heard := [*follow, *([f"label {label}"] if label else [])]:
+            title += f", following {' and '.join(heard)}"
         return self._sample("generate", title, words, seed, steps, job)
 
     def vary(
@@ -277,7 +248,6 @@ class Workshop:
         self, sound: Sound, seconds: float, seed: int = 0, steps: int = 25, job: Job | None = None
     ) -> Made:
         """Return a sound with a continuation."""
-        _check_seconds(seconds)
         words = ["--continue", short(sound.latents), "--seconds", f"{seconds:g}"]
         title = f"{sound.audio.stem}, and {seconds:g} s more"
         return self._sample("continue", title, words, seed, steps, job)
@@ -295,7 +265,7 @@ class Workshop:
             sample = (*INFERENCE, run, latents, *options, *self._device)
             return [sample, self._decode(latents, out, seed)]
 
-        return self._make(kind, title, commands, "generated_000.wav", seed, job)
+        return self._make(kind, title, commands, "*.wav", seed, job)
 
     @property
     def _codec(self) -> str:
@@ -310,23 +280,18 @@ class Workshop:
         kind: str,
         title: str,
         commands: Callable[[Path], list[Command]],
-        name: str,
+        pattern: str,
         seed: int,
         job: Job | None,
     ) -> Made:
-        if not 0 <= seed <= MAX_SEED:
-            raise ValueError(f"The seed is {seed}; 0 to {MAX_SEED} is needed.")
-        with self._new_folder(kind) as folder:
+        job = job or Job()
+        with new_folder(self.folder, kind) as folder:
             for command in commands(folder):
-                run_command(command, job or Job())
+                run_command(command, job)
+            audio = next((folder / "audio").glob(pattern))
             typed = as_typed(commands(AGAIN / folder.name))
-            (folder / "command.txt").write_text(typed + "\n")
-        audio, latents = folder / "audio" / name, folder / "latents" / "generated_000.npy"
-        seconds = self._seconds(audio)
-        return Made(title, audio, latents if latents.exists() else None, seconds, seed, typed)
-
-    def _new_folder(self, kind: str) -> _NewFolder:
-        return _NewFolder(self.folder, kind)
+            record = Record(title, self._seconds(audio), seed, typed, job.warnings)
+            return keep(folder, audio, record)
 
     def _seconds(self, path: Path) -> float:
         """Return how long a file is, or something longer than a sound may be."""
@@ -341,24 +306,3 @@ class Workshop:
         rate_hz, num_channels = self.codec.format.sample_rate_hz, self.codec.format.num_channels
         stream = AudioStream(given, rate_hz, num_channels)
         write_audio(path, stream, rate_hz, num_channels, round(MAX_SOUND_S * rate_hz))
-
-
-class _NewFolder:
-    """The next numbered folder; removed if what fills it fails."""
-
-    def __init__(self, parent: Path, kind: str) -> None:
-        numbers = [int(path.name[:3]) for path in parent.glob("[0-9][0-9][0-9]-*")]
-        self.path = parent / f"{max(numbers, default=0) + 1:03d}-{kind}"
-
-    def __enter__(self) -> Path:
-        self.path.mkdir()
-        return self.path
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is not None:
-            shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _check_seconds(seconds: float) -> None:
-    if not 0 < seconds <= MAX_MADE_S:
-        raise ValueError(f"The length is {seconds:g} s; above 0 to {MAX_MADE_S:g} s is needed.")
