@@ -66,9 +66,9 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def _seed(text: str) -> int:
-    if text.isdecimal() and int(text) <= MAX_SEED:
+    if text.isdecimal() and len(text) <= len(str(MAX_SEED)) and int(text) <= MAX_SEED:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no seed; 0 to {MAX_SEED} is needed")
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no seed; 0 to {MAX_SEED} is needed")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -23,8 +23,9 @@ INFERENCE = ("python", "-m", "diffwave.inference")
 # As every command writes one: who warns, and perhaps the file that it is about, stand before it.
 WARNING = re.compile(r"(?:^|[\s:])\w*[Ww]arning: (?:[^\s:]+\.\w+: )?(.+)")
 Command = tuple[str, ...]
-# Called with the share that is done and the seconds that are left.
-Report = Callable[[float, float], None]
+# Called with the share that is done and the seconds that are left, None while other work is done.
+Report = Callable[[float, float | None], None]
+TURN_S = 0.1  # between two looks at whether a job that waits is stopped
 
 
 class Stopped(Exception):
@@ -35,7 +36,7 @@ class Job:
     """Work under way: what is left of it, and whether it shall stop.
 
     Args:
-        report: Called after each step of the sampler.
+        report: Called after each step of the sampler, and when the work must wait.
 
     Attributes:
         warnings: What its commands warned of, each once.
@@ -46,9 +47,23 @@ class Job:
         self._started = time.monotonic()
         self.warnings: list[str] = []
 
-    def begin(self) -> None:
-        """Count the time from now: until now the work waited for other work."""
+    @contextlib.contextmanager
+    def turn(self, working: threading.Lock) -> Iterator[None]:
+        """Wait until no other job works, then work.
+
+        Raises:
+            Stopped: If it was stopped while it waited.
+        """
+        if not working.acquire(blocking=False):
+            if self._report is not None:
+                self._report(0.0, None)
+            while not working.acquire(timeout=TURN_S):
+                self.check()
         self._started = time.monotonic()
+        try:
+            yield
+        finally:
+            working.release()
 
     def stop(self) -> None:
         """Stop the work before its next step."""

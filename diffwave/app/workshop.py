@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,16 +19,19 @@ from rave.audio_formats import AUDIO_SUFFIXES
 from rave.bending import principal_axes
 from rave.codec import load_codec
 from rave.device import choose_device
-from rave.latents import read_latents
+from rave.latents import LatentHeader, read_latents
 
 Array = NDArray[np.float32]
-MAX_SOUND_S = 300.0  # a sound is cut to this: what one waits for in front of a page
+# A sound is cut to this: what one waits for in front of a page. Of a larger file nothing is taken.
+MAX_SOUND_S, MAX_FILE_GB = 300.0, 1
 LERP, SLERP = "lerp", "slerp"
 AGAIN = Path("again")
 
 
 class Workshop:
     """A codec, perhaps a diffusion model of its latents, and a folder for sounds.
+
+    It does one thing at a time; who asks for another waits.
 
     Args:
         folder: For all that is given and made; kept.
@@ -45,6 +49,7 @@ class Workshop:
         self.folder, self.codec_path, self.run_path = folder.resolve(), codec, diffusion
         self._device: tuple[str, ...] = () if device == "auto" else ("--device", device)
         self.codec = load_codec(codec, choose_device(device))
+        self._working = threading.Lock()
         self.follows: list[str] = []
         self.labels: list[str] = []
         if diffusion is not None:
@@ -83,7 +88,7 @@ class Workshop:
                 f"{' '.join(sorted(AUDIO_SUFFIXES))} are read."
             )
         name = file_name(given.stem, 60) or "sound"
-        with new_folder(self.folder, "sound") as folder:
+        with job.turn(self._working), new_folder(self.folder, "sound") as folder:
             audio = folder / "audio" / f"{name}{suffix}"
             audio.parent.mkdir()
             seconds = self._seconds(given)
@@ -120,6 +125,17 @@ class Workshop:
             along = raw[np.argsort(-raw.var(axis=1))]
         variance = along.var(axis=1)
         return along, variance / max(float(variance.sum()), 1e-12)
+
+    def axes_of_made(self, made: Made) -> tuple[Array, Array] | None:
+        """Return the axes of what was made, if it has latents and they are of this codec."""
+        if made.latents is None:
+            return None
+        try:
+            folder = made.latents.parent
+            self.codec.check_latents(LatentHeader.read(folder), folder)
+            return self.axes_of(made.latents)
+        except ValueError:
+            return None
 
     def spreads(self, sound: Sound) -> Array:
         """Return the standard deviation of a sound along each principal axis, (D,)."""
@@ -285,7 +301,7 @@ class Workshop:
         job: Job | None,
     ) -> Made:
         job = job or Job()
-        with new_folder(self.folder, kind) as folder:
+        with job.turn(self._working), new_folder(self.folder, kind) as folder:
             for command in commands(folder):
                 run_command(command, job)
             audio = next((folder / "audio").glob(pattern))

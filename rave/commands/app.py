@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> Result:
     """Serve the page until Ctrl-C.
 
     Raises:
-        ValueError: If an option is out of bounds, the extra is missing, or the models cannot be used.
+        ValueError: If an option is out of bounds, the extra is missing, or the models cannot be
+            used.
         OSError: If the port is taken.
     """
     codec, diffusion = options.codec, options.diffusion
