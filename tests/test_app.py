@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from diffwave.app import asked, pictures, workshop
 from diffwave.app.asked import Bounds
 from diffwave.app.commands import Job, Stopped
 from diffwave.app.workshop import LERP, Workshop
-from rave.commands import decode
+from rave.commands import decode, interpolate
 from rave.main_cli import main
 
 
@@ -207,6 +208,20 @@ def test_what_a_command_warns_of_stands_on_its_result_and_nothing_else_does(
     assert made.warnings == ["it is hot", *own]
     assert shop.made(1) == [made]
     assert "it is hot" in capfd.readouterr().err  # the terminal shows it too
+
+
+def test_what_a_command_reports_of_the_other_files_it_writes_is_not_on_the_result(
+    shop, sound, monkeypatch
+):
+    run = interpolate.run
+
+    def warning_run(options):
+        result = run(options)
+        texts = {"lerp.wav": ["of lerp"], "slerp.wav": ["of slerp"]}
+        return replace(result, figures={"warnings": texts})
+
+    monkeypatch.setattr(interpolate, "run", warning_run)
+    assert shop.mix(sound, sound, 0.5, LERP).warnings == ["of lerp"]
 
 
 def test_results_are_found_again_newest_first_whole_ones_only_and_numbered_beyond_999(

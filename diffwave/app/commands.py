@@ -6,6 +6,7 @@ What the page makes is what the command makes, since it is the command that make
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import importlib
 import io
 import re
@@ -13,7 +14,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ class Job:
         self._report, self._stop = report, threading.Event()
         self._started = time.monotonic()
         self.warnings: list[str] = []
+
+    def warn(self, texts: Iterable[str]) -> None:
+        """Keep what a command warns of."""
+        self.warnings += [text for text in dict.fromkeys(texts) if text not in self.warnings]
 
     @contextlib.contextmanager
     def turn(self, working: threading.Lock) -> Iterator[None]:
@@ -117,15 +122,16 @@ def _warnings_to(job: Job) -> Iterator[None]:
     with contextlib.redirect_stderr(copied):
         yield
     found = (WARNING.search(line) for line in re.split("[\r\n]", copied.text.getvalue()))
-    job.warnings += [each[1] for each in found if each and each[1] not in job.warnings]
+    job.warn(each[1] for each in found if each)
 
 
-def run_command(command: Command, job: Job) -> Result:
+def run_command(command: Command, job: Job, stem: str = "*") -> Result:
     """Run a command in this process; one at a time, since standard error is read meanwhile.
 
     Args:
         command: Of `rave` or of `python -m diffwave.inference`.
         job: May stop it, and is handed its warnings.
+        stem: Name without suffix of the file that is wanted of what it writes.
 
     Raises:
         ValueError: If it refuses, or could not use a file.
@@ -141,6 +147,8 @@ def run_command(command: Command, job: Job) -> Result:
             module = importlib.import_module(INFERENCE[-1])
             options = module.parser().parse_args(command[len(INFERENCE) :])
             result = module.run(options, job.watch)
+    for name, texts in result.figures.get("warnings", {}).items():
+        job.warn(texts if fnmatch.fnmatch(Path(name).stem, stem) else ())
     if result.num_skipped:
         raise ValueError("; ".join(map(str, result.figures["skipped"].values())))
     return result

@@ -93,10 +93,8 @@ class Workshop:
             audio.parent.mkdir()
             seconds = self._seconds(given)
             if seconds > MAX_SOUND_S:
-                job.warnings.append(
-                    f"Only the first {MAX_SOUND_S / 60:g} minutes are taken. Cut the file to hear "
-                    "another part of it."
-                )
+                minutes = f"{MAX_SOUND_S / 60:g} minutes"
+                job.warn([f"Only the first {minutes} are taken. Cut the file to hear the others."])
                 audio, seconds = audio.with_suffix(".wav"), MAX_SOUND_S
                 self._cut(given, audio)
             else:
@@ -176,7 +174,7 @@ class Workshop:
             source = short(sound.latents.parent)
             return [self._decode(source, out, seed, *bends)]
 
-        return self._make("bend", title, commands, "*.wav", seed, job)
+        return self._make("bend", title, commands, "*", seed, job)
 
     def mix(
         self,
@@ -197,7 +195,7 @@ class Workshop:
             return [(*places, "--weight", f"{weight:g}", "--seed", str(seed), *self._device)]
 
         title = f"{first.audio.stem} {1 - weight:.0%}, {second.audio.stem} {weight:.0%}"
-        return self._make("mix", title, commands, f"{way}.wav", seed, job)
+        return self._make("mix", title, commands, way, seed, job)
 
     def generate(
         self,
@@ -281,7 +279,7 @@ class Workshop:
             sample = (*INFERENCE, run, latents, *options, *self._device)
             return [sample, self._decode(latents, out, seed)]
 
-        return self._make(kind, title, commands, "*.wav", seed, job)
+        return self._make(kind, title, commands, "*", seed, job)
 
     @property
     def _codec(self) -> str:
@@ -296,15 +294,15 @@ class Workshop:
         kind: str,
         title: str,
         commands: Callable[[Path], list[Command]],
-        pattern: str,
+        stem: str,
         seed: int,
         job: Job | None,
     ) -> Made:
         job = job or Job()
         with job.turn(self._working), new_folder(self.folder, kind) as folder:
             for command in commands(folder):
-                run_command(command, job)
-            audio = next((folder / "audio").glob(pattern))
+                run_command(command, job, stem)
+            audio = next((folder / "audio").glob(f"{stem}.wav"))
             typed = as_typed(commands(AGAIN / folder.name))
             record = Record(title, self._seconds(audio), seed, typed, job.warnings)
             return keep(folder, audio, record)
