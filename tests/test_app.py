@@ -181,12 +181,13 @@ def test_every_number_of_the_page_has_bounds_and_is_refused_beyond_them(bounds):
 WARNED = {
     "standard error": lambda: print("rave decode: warning: a b.npy: it is hot", file=sys.stderr),
     "beside a bar": lambda: print("\r 10%|# |\rwarning: it is hot\r 20%|## |", file=sys.stderr),
-    "Python's warnings": lambda: warnings.warn("it is hot", stacklevel=1),
+    "Python's warnings": lambda: sys.stderr.write(
+        warnings.formatwarning("it is hot", UserWarning, "some.py", 1)
+    ),
 }
 
 
 @pytest.mark.parametrize("way", WARNED)
-@pytest.mark.filterwarnings("default")
 def test_what_a_command_warns_of_stands_on_its_result_and_nothing_else_does(
     shop, sound, way, monkeypatch, capfd
 ):

@@ -12,7 +12,7 @@ from browser import app_server
 
 pytest.importorskip("gradio", reason="the extra [app] is not installed")
 
-from diffwave.app import server  # noqa: E402
+from diffwave.app import server
 
 
 @pytest.fixture(scope="module")
