@@ -47,7 +47,7 @@ def run_shown(text):
             assert words[:2] == ["-m", "diffwave.inference"]
             assert inference.main(words[2:]) == 0
     folder = next(word for word in shlex.split(text) if word.startswith("again/"))
-    return sorted(Path(*Path(folder).parts[:2], "audio").iterdir())
+    return sorted(Path(*Path(folder).parts[:2], "audio").glob("*.wav"))
 
 
 WAYS = {

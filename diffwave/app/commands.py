@@ -22,7 +22,7 @@ from rave.command import Result
 
 INFERENCE = ("python", "-m", "diffwave.inference")
 # As every command writes one: who warns, and perhaps the file that it is about, stand before it.
-WARNING = re.compile(r"(?:^|[\s:])\w*[Ww]arning: (?:[^\s:]+\.\w+: )?(.+)")
+WARNING = re.compile(r"(?:^|[\s:])\w*[Ww]arning: (?:[^:]+\.\w{2,5}: )?(.+)")
 Command = tuple[str, ...]
 # Called with the share that is done and the seconds that are left, None while other work is done.
 Report = Callable[[float, float | None], None]
