@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import sine, write
-from rave_models import write_run
+from rave_models import remember, write_run
 
 from diffwave import inference
 from diffwave.app import asked, pictures, workshop
@@ -22,6 +22,7 @@ from diffwave.app.asked import Bounds
 from diffwave.app.commands import Job, Stopped
 from diffwave.app.workshop import LERP, Workshop
 from rave.commands import decode, interpolate
+from rave.latents import LatentHeader
 from rave.main_cli import main
 
 
@@ -314,3 +315,20 @@ def test_options_out_of_bounds_are_refused_before_a_model_is_opened(rave, option
     code, _, error = rave("app", "--codec", "no-such-model", "--no-browser", option, value)
     assert (code, error.count("\n")) == (2, 1)
     assert needed in error
+
+
+def test_sounds_are_brought_to_the_training_level_and_back_and_the_page_says_so(
+    instrument, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    codec, _, tone = instrument
+    known = shutil.copytree(codec, tmp_path / "codec")
+    remember(known, True, True, True, True)
+    shop = Workshop(tmp_path / "rave-app", known, None, "cpu")
+    audio, rate_hz = soundfile.read(tone, dtype="float32")
+    sound = shop.add_sound(write(tmp_path / "hot.wav", 2 * audio[None], rate_hz))
+    (file,) = LatentHeader.read(sound.latents.parent).files
+    assert file.gain_db < -10
+    level = 20 * np.log10(np.sqrt(np.square(2 * audio).mean()))
+    assert sound.warnings[0].startswith(f"brought from {level:.0f} to -20 dBFS, and back")
+    assert "--match-level" in shop.mix(sound, sound, 0.5).command

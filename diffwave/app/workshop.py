@@ -100,10 +100,10 @@ class Workshop:
             else:
                 shutil.copyfile(given, audio)
             latents = folder / "latents"
-            run_command(
-                ("rave", "encode", self._codec, short(audio.parent), short(latents), *self._device),
-                job,
-            )
+            places = (self._codec, short(audio.parent), short(latents))
+            encoded = run_command(("rave", "encode", *places, *self._level, *self._device), job)
+            levels = encoded.figures["levels"].values()
+            job.warn(each["remark"] for each in levels if each["remark"])
             return Sound(audio, next(latents.glob("*.npy")), seconds, job.warnings)
 
     def made(self, count: int) -> list[Made]:
@@ -192,7 +192,8 @@ class Workshop:
 
         def commands(out: Path) -> list[Command]:
             places = ("rave", "interpolate", self._codec, *sources, short(out / "audio"))
-            return [(*places, "--weight", f"{weight:g}", "--seed", str(seed), *self._device)]
+            options = ("--weight", f"{weight:g}", "--seed", str(seed), *self._level)
+            return [(*places, *options, *self._device)]
 
         title = f"{first.audio.stem} {1 - weight:.0%}, {second.audio.stem} {weight:.0%}"
         return self._make("mix", title, commands, way, seed, job)
@@ -284,6 +285,10 @@ class Workshop:
     @property
     def _codec(self) -> str:
         return short(self.codec_path)
+
+    @property
+    def _level(self) -> tuple[str, ...]:
+        return ("--match-level",) if self.codec.format.is_level_known else ()
 
     def _decode(self, latents: str, out: Path, seed: int, *more: str) -> Command:
         places = ("rave", "decode", self._codec, latents, short(out / "audio"))
