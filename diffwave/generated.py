@@ -51,10 +51,14 @@ def compare(raw: NDArray[Any], header: LatentHeader) -> dict[str, Any]:
     shift = float(np.abs(difference[varies] / known_std[varies]).max())
     warning = None
     if not QUIET <= level <= LOUD:
-        warning = f"its level is {level:.2f} of the training latents'; expect silence or noise."
+        warning = (
+            f"its level is {level:.2f} of the training latents'; expect silence or noise. Ask for "
+            "more steps; if that changes nothing, train longer."
+        )
     elif shift > FAR_MEAN:
         warning = (
-            f"the mean of a dimension is {shift:.1f} training std off; expect a foreign sound."
+            f"the mean of a dimension is {shift:.1f} training std off; expect a foreign sound. "
+            "Try another seed, or less guidance."
         )
     std = np.sqrt(np.maximum(power - np.square(difference), 0.0))
     return {

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rave.codec import Codec
     from rave.codec_source import CodecSource
 
+MAX_SEED = 2**32 - 1
 EXIT_SKIPPED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -59,7 +60,15 @@ def command_parser(prog: str, description: str, example: str) -> argparse.Argume
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add `--seed`."""
-    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help=f"random seed, 0 to {MAX_SEED} (default 0)"
+    )
+
+
+def _seed(text: str) -> int:
+    if text.isdecimal() and len(text) <= len(str(MAX_SEED)) and int(text) <= MAX_SEED:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no seed; 0 to {MAX_SEED} is needed")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

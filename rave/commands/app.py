@@ -11,6 +11,7 @@ from rave.command import Result, add_device, command_parser
 
 SHIPPED = Path("models", "piano")
 DEFAULT_FOLDER = Path("rave-app")
+MAX_PORT = 65535
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,10 +54,15 @@ def run(options: argparse.Namespace) -> Result:
     """Serve the page until Ctrl-C.
 
     Raises:
-        ValueError: If the extra is missing, or the models cannot be used.
+        ValueError: If an option is out of bounds, the extra is missing, or the models cannot be
+            used.
         OSError: If the port is taken.
     """
     codec, diffusion = options.codec, options.diffusion
+    if options.port is not None and not 1 <= options.port <= MAX_PORT:
+        raise ValueError(f"--port is {options.port}; 1 to {MAX_PORT} is needed.")
+    if options.folder.exists() and not options.folder.is_dir():
+        raise ValueError(f"'{options.folder}' is a file; --folder needs a folder.")
     if codec is None:
         shipped = Path(__file__).parents[2] / SHIPPED
         here = [folder for folder in (SHIPPED, shipped) if (folder / "codec").is_dir()]
