@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -270,10 +270,29 @@ def load_codec(
     return codec
 
 
+class OpenedRun(NamedTuple):
+    """A run as its checkpoint was when it was read, once: a training writes others meanwhile.
+
+    Attributes:
+        model: With the weights of the checkpoint.
+        format: Of the codec that it is.
+        checkpoint: What was read; of a run of acids-rave its weights, as `state_dict`.
+    """
+
+    model: RAVE
+    format: CodecFormat
+    checkpoint: dict[str, Any]
+
+
 def load_run(
     path: Path, *, ema: bool = False, derivative: bool = False
 ) -> tuple[RAVE, CodecFormat]:
-    """Return model and format of a run of `rave train` or of acids-rave.
+    """Return model and format of a run, see `open_run`."""
+    return open_run(path, ema=ema, derivative=derivative)[:2]
+
+
+def open_run(path: Path, *, ema: bool = False, derivative: bool = False) -> OpenedRun:
+    """Return a run of `rave train` or of acids-rave.
 
     Args:
         path: A run folder; of acids-rave, a version of it or a checkpoint too.
@@ -290,7 +309,8 @@ def load_run(
         )
     fingerprint = None
     if upstream.is_run(path):
-        model, fingerprint = upstream.open_run(path, ema)
+        model, fingerprint, weights = upstream.open_run(path, ema)
+        checkpoint: dict[str, Any] = {"state_dict": weights}
     elif not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise ValueError(
@@ -300,9 +320,11 @@ def load_run(
     elif ema:
         raise ValueError(f"'{path}' is a run of `rave train`, which keeps no averaged weights.")
     else:
-        model = load_model(path)
-    format = CodecFormat.of(model, fingerprint)
-    return model, format.of_derivative() if derivative else format
+        model = experiment.rebuild_model(path, "rave", RAVE)
+        checkpoint = read_checkpoint(codec_checkpoint(path))
+        load_weights(model, checkpoint, path)
+    format = CodecFormat.of(model.eval(), fingerprint)
+    return OpenedRun(model, format.of_derivative() if derivative else format, checkpoint)
 
 
 def load_streamable(path: Path, *, ema: bool = False) -> tuple[RAVE, CodecFormat, int | None]:
@@ -327,17 +349,6 @@ def load_streamable(path: Path, *, ema: bool = False) -> tuple[RAVE, CodecFormat
     if isinstance(codec.network, RAVE):
         return codec.network, codec.format, None
     raise ValueError(f"'{path}' cannot be made another stream; give the run that it is of.")
-
-
-def load_model(run: Path) -> RAVE:
-    """Return the model of a run of `rave train` with its last weights, or of a released model.
-
-    Raises:
-        ValueError: If the folder is not such a run, or has no readable checkpoint.
-    """
-    model = experiment.rebuild_model(run, "rave", RAVE)
-    load_weights(model, read_checkpoint(codec_checkpoint(run)), run)
-    return model.eval()
 
 
 def _load_torchscript(path: Path, device: torch.device) -> Codec:

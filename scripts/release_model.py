@@ -81,15 +81,14 @@ def release_codec(run: Path, out: Path) -> tuple[str, str]:
     Raises:
         ValueError: If `run` is no run of `rave train`, or has a weight that does not fit.
     """
-    from rave.checkpoint import codec_checkpoint, global_step, read_checkpoint
-    from rave.codec import load_model, load_run
+    from rave.checkpoint import global_step
+    from rave.codec import load_run, open_run
 
-    _, source = load_run(run)
-    path = codec_checkpoint(run)
-    num_steps = global_step(read_checkpoint(path), path)
+    opened = open_run(run)
+    num_steps = global_step(opened.checkpoint, run)
     with atomic_folder(out) as folder:
-        _write_run(folder, run, load_model(run), num_steps)
-    return source.fingerprint, load_run(out)[1].fingerprint
+        _write_run(folder, run, opened.model, num_steps)
+    return opened.format.fingerprint, load_run(out)[1].fingerprint
 
 
 def release_diffusion(run: Path, out: Path, fingerprints: tuple[str, str]) -> None:
