@@ -214,8 +214,9 @@ def test_no_export_of_a_diffusion_model_appears_that_is_beyond_the_bound(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(rave.codec_source, "LARGEST_DIFFERENCE", -1.0)
-    for out, *options in (["a.ts", "--codec", str(runs["codec"])], ["lmnt"]):
-        assert export.main([str(runs["follows"]), str(tmp_path / out), *options]) == 2
+    codec = ["--codec", str(runs["codec"])]
+    for name, out, *options in (["follows", "a.ts", *codec], ["plain", "lmnt"]):
+        assert export.main([str(runs[name]), str(tmp_path / out), *options]) == 2
         assert "was not written: it would differ" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

@@ -72,9 +72,11 @@ def test_no_export_appears_that_is_beyond_the_bound(tmp_path, monkeypatch, capsy
 
 def test_an_export_of_changed_or_broken_weights_does_not_appear(tmp_path, monkeypatch, capsys):
     run = write_run(tmp_path / "run", "v2", *SHORT)
+    fold_weight_norm = rave.export.fold_weight_norm
     for factor, figure in ((1.01, "e-0"), (float("nan"), "nan")):
 
         def fold(model, factor=factor):
+            fold_weight_norm(model)
             with torch.no_grad():
                 next(iter(model.encoder.parameters())).mul_(factor)
 
