@@ -194,10 +194,11 @@ def compare(
             "Give more audio, or fewer --patches."
         )
     splits = list(_halves(reference, seed)) if has_halves else []
+    # Halves are of whole pieces, so the smaller one may be some patches short of half of all.
+    fit = min([size, most, *(num_patches(half) for split in splits for half in split)])
     halves = [
-        frechet_distance(*(np.concatenate(groups(half))[:size] for half in split))
+        frechet_distance(*(np.concatenate(groups(half))[:fit] for half in split))
         for split in splits
-        if min(map(num_patches, split)) >= min(size, most)
     ]
     views = [distances(*map(pooled, split)) for split in splits[:4]]
     return Comparison(

@@ -78,10 +78,12 @@ class Loaders:
     Attributes:
         train: Endless batches, beginning at the step that was asked for (see `StepBatches`).
         held_out: Batches of a validation, the same ones in the same order each time.
+        data: Of `rave.versions.data_state`: what it all is from.
     """
 
     train: Any
     held_out: Any
+    data: dict[str, Any] | None = None
 
 
 def fit(
@@ -161,6 +163,7 @@ def fit(
             enable_model_summary=False,
         )
         loaders = data_for(start_step)
+        keeper.data = loaders.data
         checkpoint = last_checkpoint(run_folder) if start_step else None
         try:
             with keeper.stopping_at_a_signal():
@@ -214,13 +217,27 @@ class _Keeper(Callback):
         self._validate_every_steps = validate_every_steps
         self._max_steps = max_steps
         self._best = math.inf
+        self.data: dict[str, Any] | None = None
         self._saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best}
+        return {"best": self._best, "data": self.data}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best = state_dict["best"]
+        known = state_dict.get("data") or self.data  # None: of a run from before 2026-12
+        if known == self.data:
+            self._best = state_dict["best"]
+            return
+        assert known is not None and self.data is not None
+        found, before = (data["num_recordings"] for data in (self.data, known))
+        what = f"{found} recordings, {before} before" if found != before else "in names or content"
+        print(  # losses on other held-out music cannot be compared, so the best begins anew
+            f"The data has changed since the last checkpoint: {what}. What was held out stays held "
+            "out, what was trained on stays so, and new recordings are divided by the same rule. "
+            "What was measured of the data when the run began, such as scales, is kept. best.ckpt "
+            "is chosen anew.",
+            file=sys.stderr,
+        )
 
     @contextlib.contextmanager
     def stopping_at_a_signal(self) -> Iterator[None]:

@@ -139,17 +139,18 @@ class Split:
                 )
 
 
-def data_state(keys: Any, lengths: Any) -> dict[str, Any]:
-    """Return what tells whether recordings are the same, in any order: their number and a digest.
+def data_state(keys: Any, lengths: Any, content: object = None) -> dict[str, Any]:
+    """Return what shows whether recordings are the same, in any order: their number and a digest.
 
     Args:
         keys: Of each file's recording.
         lengths: Of each file.
+        content: What was measured of them all, if it was.
     """
     pairs = np.stack([np.asarray(keys, np.uint64), np.asarray(lengths, np.uint64)])
     pairs = pairs[:, np.lexsort(pairs[::-1])]
-    digest = sha256(pairs.astype("<u8").tobytes()).hexdigest()
-    return {"num_recordings": len(np.unique(pairs[0])), "digest": digest}
+    digest = sha256(pairs.astype("<u8").tobytes() + repr(content).encode())
+    return {"num_recordings": len(np.unique(pairs[0])), "digest": digest.hexdigest()}
 
 
 def recording_keys(names: Iterable[str]) -> NDArray[np.uint64]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rave.audio_store import AudioStore
     from rave.trainer import Loaders
     from rave.training import RaveSystem, RaveTraining
+    from rave.versions import Split
 
 ORIGIN = "initial.json"  # in a run folder: whose weights it started from
 SAME_MODEL = 1e-3  # of the largest value: what two ways to compute the same may differ by
@@ -60,6 +61,7 @@ def run(options: argparse.Namespace) -> Result:
     from rave.device import choose_device, choose_precision
     from rave.trainer import fit
     from rave.training import RaveSystem
+    from rave.versions import Split, recording_keys
 
     store = open_audio(options.data)
     for file in store.files:
@@ -78,16 +80,20 @@ def run(options: argparse.Namespace) -> Result:
     precision = choose_precision(training.precision, device)
     system = RaveSystem(model, training)
     resumed_from = finished_steps(options.out)
+    split = Split.read(options.out) or Split.of(
+        recording_keys(file.name for file in store.files), training.held_out_fraction
+    )
     origin = None
     if options.initialise_from is not None and not resumed_from:
         origin = _initialise(system, options.initialise_from)
     if is_first():
         experiment.save_run(options.out, "rave", model_config, config)
+        split.write(options.out)
         if origin is not None:
             write_json(options.out / ORIGIN, origin)
     fit(
         system,
-        lambda start_step: _loaders(store, training, start_step),
+        lambda start_step: _loaders(store, split, training, start_step),
         options.out,
         training.max_steps,
         training.validate_every_steps,
@@ -134,13 +140,14 @@ def _with_data_format(settings: list[str], sample_rate_hz: int, num_channels: in
     return [*settings, *(f"{name}={value}" for name, value in known.items())]
 
 
-def _loaders(store: AudioStore, training: RaveTraining, start_step: int) -> Loaders:
+def _loaders(store: AudioStore, split: Split, training: RaveTraining, start_step: int) -> Loaders:
     from torch.utils.data import DataLoader
 
     from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_audio
     from rave.trainer import Loaders, StepBatches
+    from rave.versions import data_state, recording_keys
 
-    train_ranges, held_out_ranges = split_audio(store, training.held_out_fraction)
+    train_ranges, held_out_ranges = split_audio(store, split)
     print("held out:", ", ".join(piece.name for piece in held_out_ranges[:8]), file=sys.stderr)
     num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
     crops = PreparedAudioDataset(
@@ -157,6 +164,10 @@ def _loaders(store: AudioStore, training: RaveTraining, start_step: int) -> Load
     return Loaders(
         train=DataLoader(crops, batch_sampler=StepBatches(training.batch_size, start_step)),
         held_out=DataLoader(held_out, batch_size=training.batch_size),
+        data=data_state(
+            recording_keys(file.name for file in store.files),
+            [file.num_samples for file in store.files],
+        ),
     )
 
 
