@@ -117,7 +117,9 @@ def open_data(
         labels.names if isinstance(labels, LabelConditioner) else (),
     )
     split = Split.read(run.folder)
-    clips = split_clips(header.files, split or settings.held_out_fraction)
+    is_grown = split is not None and latents == known.latents  # since the run began
+    is_known = is_grown or header.statistics == run.header.statistics
+    clips = split_clips(header.files, (is_known and split) or settings.held_out_fraction)
     longest = min(max(clip.num_frames for clip in kind) for kind in clips)
     if longest < fewest_frames:
         raise ValueError(
@@ -125,8 +127,6 @@ def open_data(
             f"{fewest_frames} are needed for a diagnosis. Encode longer audio."
         )
     num_frames = min(max(settings.segment_frames, fewest_frames), longest)
-    is_grown = split is not None and latents == known.latents  # since the run began
-    is_known = is_grown or header.statistics == run.header.statistics
     return RunData(reader, *clips, num_frames, is_known)
 
 

@@ -94,13 +94,12 @@ def run(options: argparse.Namespace) -> Result:
     from diffwave.latent_diagnosis import white_latents
     from diffwave.reference_loss import REFERENCE_SEGMENTS
     from diffwave.run import KIND, TrainingData, open_run
-    from diffwave.skill import save_skill, skill_bins
+    from diffwave.skill import judge, save_skill, skill_bins
     from diffwave.training import (
         DiffusionSystem,
         averaged_weights,
         held_out_errors,
         measure_references,
-        what_was_learnt,
     )
     from rave.checkpoint import check_not_released, finished_steps
     from rave.device import choose_device, choose_precision
@@ -193,7 +192,8 @@ def run(options: argparse.Namespace) -> Result:
         "weighting": settings.weighting,
     }
     bins = skill_bins(losses, levels)
-    skill = save_skill(options.out, trained.num_steps, objective, loss, references, bins)
+    judged = judge(losses, levels, references, held_out.clips)
+    skill = save_skill(options.out, trained.num_steps, objective, loss, references, judged, bins)
     figures = {
         "run": str(options.out),
         "num_steps": settings.max_steps,
@@ -203,7 +203,7 @@ def run(options: argparse.Namespace) -> Result:
         "fidelity": float(trained.model.standardizer.fidelity),
         **skill,
     }
-    verdict = what_was_learnt(loss, references)
+    verdict = judged.verdict
     if model.is_conditional:
         verdict += " (The references do not see the conditions, the model does.)"
         gains = _gains(trained.model, held_out, settings.loss, settings.weighting)

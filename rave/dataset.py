@@ -16,6 +16,8 @@ from rave.audio_store import AudioStore, StoredFile, open_audio
 from rave.augmentation import Array, Augmentations, change_pitch
 from rave.versions import Split, first_held_out, recording_keys, split_names
 
+BLOCK_SAMPLES = 1 << 16  # compared at a time
+
 
 class AudioFilesDataset(torch.utils.data.Dataset[Tensor]):
     """The audio files under a folder, of any format, each decoded whole when it is asked for.
@@ -111,6 +113,20 @@ def split_audio(
     return (
         [AudioRange(files[n], 0, starts.get(n, files[n].num_samples)) for n in training],
         [AudioRange(files[n], starts.get(n, 0), files[n].num_samples) for n in kept_back],
+    )
+
+
+def are_copies(store: AudioStore) -> bool:
+    """Return whether all files of some audio hold the same samples; read until two differ."""
+    first, *others = store.files
+    return all(
+        other.num_samples == first.num_samples
+        and all(
+            np.array_equal(*(store.read(file, start, stop - start) for file in (first, other)))
+            for start in range(0, first.num_samples, BLOCK_SAMPLES)
+            for stop in [min(start + BLOCK_SAMPLES, first.num_samples)]
+        )
+        for other in others
     )
 
 

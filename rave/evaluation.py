@@ -181,7 +181,7 @@ def compare(
         reference: Pieces.
         audio: Pieces.
         seed: Of all draws.
-        size: Patches of each set; None for as many as the audio and each half of the reference have.
+        size: Patches of each set; None for as many as the audio and all halves have.
 
     Raises:
         ValueError: If either is too short for the size.

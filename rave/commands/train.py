@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from rave.launch import is_first
 
 if TYPE_CHECKING:
     from rave.audio_store import AudioStore
+    from rave.dataset import PreparedCropsDataset
     from rave.trainer import Loaders
     from rave.training import RaveSystem, RaveTraining
     from rave.versions import Split
@@ -77,6 +79,7 @@ def run(options: argparse.Namespace) -> Result:
     config = experiment.resolved_config()
     if options.dry_run:
         return Result(config.rstrip(), {"config": config})
+    _warn_of_rate(options.recipe, store.sample_rate_hz)
     precision = choose_precision(training.precision, device)
     system = RaveSystem(model, training)
     resumed_from = finished_steps(options.out)
@@ -91,9 +94,10 @@ def run(options: argparse.Namespace) -> Result:
         split.write(options.out)
         if origin is not None:
             write_json(options.out / ORIGIN, origin)
+    warnings: list[str] = []  # repeated at the end, which may be days later
     fit(
         system,
-        lambda start_step: _loaders(store, split, training, start_step),
+        lambda start_step: _loaders(store, split, training, start_step, warnings),
         options.out,
         training.max_steps,
         training.validate_every_steps,
@@ -103,7 +107,57 @@ def run(options: argparse.Namespace) -> Result:
         precision=precision,
         log_every_steps=training.log_every_steps,
     )
-    return _result(system, options.out, resumed_from)
+    result = _result(system, options.out, resumed_from)
+    told = "".join(f"\nWarning: {sentence}" for sentence in warnings)
+    return replace(
+        result, summary=result.summary + told, figures={**result.figures, "warnings": warnings}
+    )
+
+
+def _warn(sentence: str) -> None:
+    print(f"rave train: warning: {sentence}", file=sys.stderr)
+
+
+def _warn_of_rate(recipe: str, sample_rate_hz: int) -> None:
+    """Say if a recipe is made for another sample rate than that of the data."""
+    from rave.experiment import stated
+
+    made_for = stated("rave", recipe, "SAMPLE_RATE_HZ")
+    if made_for is None or float(made_for) == sample_rate_hz:
+        return
+    _warn(
+        f"recipe '{recipe}' is made for {made_for} Hz, and the data has {sample_rate_hz} Hz: all "
+        f"that it counts in samples lasts {float(made_for) / sample_rate_hz:.2f} times as long. If "
+        "that is not meant, prepare the audio again: rave preprocess AUDIO_DIR PREPARED_DIR "
+        f"--sample-rate {made_for}"
+    )
+
+
+def _emptiness(store: AudioStore, crops: dict[str, PreparedCropsDataset]) -> list[str]:
+    """Return sentences if the data can teach nothing: is silent, constant, or one file many times.
+
+    Args:
+        store: The audio.
+        crops: Some of what is trained on, and of what is held out.
+    """
+    from rave.dataset import are_copies
+
+    means = {
+        "trained on": "Nothing can be learned from it",
+        "held out": "The held-out figures will mean nothing",
+    }
+    found = []
+    for name, some in crops.items():
+        if not any(float(crop.max() - crop.min()) for crop in some):
+            level = max(float(crop.abs().max()) for crop in some)
+            what = "one constant value (DC)" if level else "digital silence"
+            found.append(f"all {len(some)} crops of what is {name} are {what}. {means[name]}.")
+    if len(store.files) > 1 and are_copies(store):
+        found.append(
+            f"all {len(store.files)} files hold the same audio, so what is held out is trained on. "
+            f"{means['held out']}."
+        )
+    return found
 
 
 def _initialise(system: RaveSystem, run: Path) -> dict[str, str]:
@@ -118,11 +172,10 @@ def _initialise(system: RaveSystem, run: Path) -> dict[str, str]:
     )
     print(f"weights of '{run}': {what}", file=sys.stderr)
     if taken.largest_difference > SAME_MODEL:
-        print(
-            f"rave train: warning: with them this recipe computes something else than '{run}' "
-            f"does (by {taken.largest_difference:.1e}); is it causal, are its dilations, "
-            "activations and noise the same?",
-            file=sys.stderr,
+        _warn(
+            f"with them this recipe computes something else than '{run}' does (by "
+            f"{taken.largest_difference:.1e}); is it causal, are its dilations, activations and "
+            "noise the same?"
         )
     return {"run": str(run.absolute()), "fingerprint": taken.fingerprint}
 
@@ -140,7 +193,13 @@ def _with_data_format(settings: list[str], sample_rate_hz: int, num_channels: in
     return [*settings, *(f"{name}={value}" for name, value in known.items())]
 
 
-def _loaders(store: AudioStore, split: Split, training: RaveTraining, start_step: int) -> Loaders:
+def _loaders(
+    store: AudioStore,
+    split: Split,
+    training: RaveTraining,
+    start_step: int,
+    warnings: list[str],
+) -> Loaders:
     from torch.utils.data import DataLoader
 
     from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_audio
@@ -158,9 +217,12 @@ def _loaders(store: AudioStore, split: Split, training: RaveTraining, start_step
         train_ranges,
         training.augmentations,
     )
-    held_out = PreparedCropsDataset(
-        store, training.crop_samples, held_out_ranges, training.max_held_out_crops
-    )
+    size, most = training.crop_samples, training.max_held_out_crops
+    held_out = PreparedCropsDataset(store, size, held_out_ranges, most)
+    known = PreparedCropsDataset(store, size, train_ranges, most)
+    for sentence in _emptiness(store, {"trained on": known, "held out": held_out}):
+        _warn(sentence)
+        warnings.append(sentence)
     return Loaders(
         train=DataLoader(crops, batch_sampler=StepBatches(training.batch_size, start_step)),
         held_out=DataLoader(held_out, batch_size=training.batch_size),

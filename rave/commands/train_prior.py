@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Fit the axes, train, and report the held-out loss."""
+    import numpy as np
     import torch
     from torch.utils.data import DataLoader
 
@@ -87,6 +88,11 @@ def run(options: argparse.Namespace) -> Result:
     split = Split.read(options.out) or Split.of(keys, training.held_out_fraction)
     train_names, held_out_names = split_names(names, split)
     mean, axes, std = principal_axes(clips[name] for name in train_names)
+    if std.max() <= 1e-6 * (1.0 + np.abs(mean).max()):
+        raise ValueError(
+            "The training latents do not vary at all, so there is nothing to learn from. "
+            "Is the audio silent, or the codec untrained?"
+        )
     latent_size = training.latent_size(std) if earlier is None else earlier.latent_size
     if training.segment_frames <= latent_size:
         raise ValueError(
