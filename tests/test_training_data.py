@@ -41,7 +41,7 @@ def test_data_that_can_teach_nothing_is_said_so_at_the_start_and_at_the_end(
     audio = [
         sine(220.0 if what == "a" else 330.0, RATE_HZ, 0.5)
         if isinstance(what, str)
-        else np.full((1, 2 * 4096), what)
+        else np.full((1, LENGTH), what)
         for what in arrays
     ]
     data = prepared(tmp_path, *audio)

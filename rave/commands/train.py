@@ -148,8 +148,12 @@ def _emptiness(store: AudioStore, crops: dict[str, PreparedCropsDataset]) -> lis
     }
     found = []
     for name, some in crops.items():
-        if not any(float(crop.max() - crop.min()) for crop in some):
-            level = max(float(crop.abs().max()) for crop in some)
+        heard = [  # without the zeros behind the end
+            crop[:, : piece.num_samples - start]
+            for crop, (piece, start) in zip(some, some.crops, strict=True)
+        ]
+        if not any(float(crop.max() - crop.min()) for crop in heard):
+            level = max(float(crop.abs().max()) for crop in heard)
             what = "one constant value (DC)" if level else "digital silence"
             found.append(f"all {len(some)} crops of what is {name} are {what}. {means[name]}.")
     if len(store.files) > 1 and are_copies(store):
@@ -244,7 +248,7 @@ def _result(system: RaveSystem, out: Path, resumed_from: int) -> Result:
     text = f"{steps} steps done in '{out}'."
     if "held_out/log_spectral_distance_db" in figures:
         text += (
-            f" Held-out reconstruction: log-spectral distance "
+            f" Held-out crops: log-spectral distance "
             f"{figures['held_out/log_spectral_distance_db']:.2f} dB, level "
             f"{figures['held_out/level_db']:+.1f} dB; "
             f"{figures['latents/dimensions_95']:.0f} of {system.model.latent_size} latent "
