@@ -122,7 +122,9 @@ def are_copies(store: AudioStore) -> bool:
     return all(
         other.num_samples == first.num_samples
         and all(
-            np.array_equal(*(store.read(file, start, stop - start) for file in (first, other)))
+            np.array_equal(
+                store.read(first, start, stop - start), store.read(other, start, stop - start)
+            )
             for start in range(0, first.num_samples, BLOCK_SAMPLES)
             for stop in [min(start + BLOCK_SAMPLES, first.num_samples)]
         )

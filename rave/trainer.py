@@ -38,6 +38,7 @@ from rave.files import atomic_write, remove_partials
 from rave.launch import is_first
 from rave.lock import sole_writer
 from rave.parallel import placement
+from rave.versions import what_changed
 
 SAVE_EVERY_S = 180.0
 
@@ -229,15 +230,7 @@ class _Keeper(Callback):
             self._best = state_dict["best"]
             return
         assert known is not None and self.data is not None
-        found, before = (data["num_recordings"] for data in (self.data, known))
-        what = f"{found} recordings, {before} before" if found != before else "in names or content"
-        print(  # losses on other held-out music cannot be compared, so the best begins anew
-            f"The data has changed since the last checkpoint: {what}. What was held out stays held "
-            "out, what was trained on stays so, and new recordings are divided by the same rule. "
-            "What was measured of the data when the run began, such as scales, is kept. best.ckpt "
-            "is chosen anew.",
-            file=sys.stderr,
-        )
+        print(what_changed(known, self.data), file=sys.stderr)
 
     @contextlib.contextmanager
     def stopping_at_a_signal(self) -> Iterator[None]:

@@ -153,6 +153,18 @@ def data_state(keys: Any, lengths: Any, content: object = None) -> dict[str, Any
     return {"num_recordings": len(np.unique(pairs[0])), "digest": digest.hexdigest()}
 
 
+def what_changed(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return what a run that goes on with other data says; both of `data_state`."""
+    counts = [state["num_recordings"] for state in (now, before)]
+    what = "in names or content" if len(set(counts)) == 1 else "{} recordings, {} before"
+    return (  # losses on other held-out music cannot be compared: the best begins anew
+        f"The data has changed since the last checkpoint: {what.format(*counts)}. What was held "
+        "out stays held out, what was trained on stays so, and new recordings are divided by the "
+        "same rule. What was measured of the data when the run began, such as scales, is kept. "
+        "best.ckpt is chosen anew."
+    )
+
+
 def recording_keys(names: Iterable[str]) -> NDArray[np.uint64]:
     """Return the key of each file's recording."""
     return np.array([key_of(recording_digest(name)) for name in names], np.uint64)

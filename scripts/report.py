@@ -56,12 +56,13 @@ def listening(folder: Path, journal: dict[str, Any]) -> list[str]:
         )
     ]
     if journal["followed"]:
+        names = report_models.followed(folder / journal["models"])
         followed = card(clip(recordings / journal["followed"], "The recording to follow"))
         parts.append(
             section(
                 "After a recording",
-                f"The same model, following the {report_models.followed(folder / journal['models'])}"
-                " of a recording. All else comes from the music it was trained on.",
+                f"The same model, following the {names} of a recording. All else comes "
+                "from the music it was trained on.",
                 grid([followed, *clip_cards(folder / "following_audio", "After it")]),
             )
         )

@@ -139,7 +139,8 @@ def training(folder: Path, codec: Curves, diffusion: Curves) -> str:
     )
     plots = codec_plot(codec) + plot_figure(
         diffusion_plot,
-        f"The diffusion model. {_verdict(folder)} Skill {signed(skill)}: the share of the gaussian loss that is gone; "
+        f"The diffusion model. {_verdict(folder)} Skill {signed(skill)}: the share of the gaussian "
+        "loss that is gone; "
         "0 is no better than the best linear denoiser, 1 is perfect, below 0 is worse. "
         "The model sees the spectrogram, the references do not.",
     )

@@ -149,8 +149,8 @@ def _emptiness(store: AudioStore, crops: dict[str, PreparedCropsDataset]) -> lis
     found = []
     for name, some in crops.items():
         heard = [  # without the zeros behind the end
-            crop[:, : piece.num_samples - start]
-            for crop, (piece, start) in zip(some, some.crops, strict=True)
+            some[index][:, : piece.num_samples - start]
+            for index, (piece, start) in enumerate(some.crops)
         ]
         if not any(float(crop.max() - crop.min()) for crop in heard):
             level = max(float(crop.abs().max()) for crop in heard)
