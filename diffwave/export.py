@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         "SuperCollider),\nwhose method sample plays without end; or as lmnt diffwave with the "
         "patches of this project reads it:\nweights.pt and latents.json. Its inference samples "
         "from that, its training goes on from the averaged\nweights with a fresh optimizer.",
-        "python -m diffwave.export runs/piano live.ts --codec runs/rave\n"
+        "python -m diffwave.export runs/piano living_22050.ts --codec runs/rave\n"
         "  python -m diffwave.export runs/piano lmnt-piano",
     )
     options.add_argument("run", type=Path, metavar="RUN", help="what diffwave.train wrote")
@@ -99,6 +99,7 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
     from rave.codec_format import CodecFormat, write_torchscript
     from rave.codec_source import answers, check_difference, largest_difference
     from rave.files import atomic_write
+    from rave.host_module import rate_note
     from rave.latents import check_codec
     from rave.scripted_noise import FRESH_NOISE
 
@@ -133,7 +134,7 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
     cpu = torch.device("cpu")
     wanted = answers(Codec(codec, whole, options.codec, cpu))
     module = NNTildeSampler(
-        codec.eval(), sampler, header.statistics, steps, num_latents, seed, options.host_rate
+        codec.eval(), sampler, form, steps, num_latents, seed, options.host_rate
     ).eval()
     with atomic_write(options.out) as path:
         write_torchscript(module, whole, path)
@@ -158,7 +159,8 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
         "{latency_samples} samples."
     )
     follows = ", ".join(sampler.followed) or "nothing"
-    return Result(f"{told.format(**figures)}\nIt follows {follows}.", figures)
+    note = rate_note(options.out, module.sample_rate_hz)
+    return Result(f"{told.format(**figures)}\nIt follows {follows}.\n{note}", figures)
 
 
 def _guess(model: LatentDiffusion, denoiser: Any = None) -> Any:

@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> Result:
     from rave.device import choose_device, choose_precision
     from rave.trainer import fit
     from rave.training import RaveSystem
+    from rave.training_audio import remember
     from rave.versions import Split, recording_keys
 
     store = open_audio(options.data)
@@ -107,6 +108,8 @@ def run(options: argparse.Namespace) -> Result:
         precision=precision,
         log_every_steps=training.log_every_steps,
     )
+    if is_first():
+        remember(options.out, store, split, device)
     result = _result(system, options.out, resumed_from)
     told = "".join(f"\nWarning: {sentence}" for sentence in warnings)
     return replace(
