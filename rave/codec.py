@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -261,10 +261,29 @@ def load_codec(
     return codec
 
 
+class OpenedRun(NamedTuple):
+    """A run as its checkpoint was when it was read, once: a training writes others meanwhile.
+
+    Attributes:
+        model: With the weights of the checkpoint.
+        format: Of the codec that it is.
+        checkpoint: What was read; of a run of acids-rave its weights, as `state_dict`.
+    """
+
+    model: RAVE
+    format: CodecFormat
+    checkpoint: dict[str, Any]
+
+
 def load_run(
     path: Path, *, ema: bool = False, derivative: bool = False
 ) -> tuple[RAVE, CodecFormat]:
-    """Return model and format of a run of `rave train` or of acids-rave.
+    """Return model and format of a run, see `open_run`."""
+    return open_run(path, ema=ema, derivative=derivative)[:2]
+
+
+def open_run(path: Path, *, ema: bool = False, derivative: bool = False) -> OpenedRun:
+    """Return a run of `rave train` or of acids-rave.
 
     Args:
         path: A run folder; of acids-rave, a version of it or a checkpoint too.
@@ -281,7 +300,8 @@ def load_run(
         )
     fingerprint = None
     if upstream.is_run(path):
-        model, fingerprint = upstream.open_run(path, ema)
+        model, fingerprint, weights = upstream.open_run(path, ema)
+        checkpoint: dict[str, Any] = {"state_dict": weights}
     elif not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise ValueError(
@@ -291,13 +311,16 @@ def load_run(
     elif ema:
         raise ValueError(f"'{path}' is a run of `rave train`, which keeps no averaged weights.")
     else:
-        model = load_model(path)
-    format = CodecFormat.of(model, fingerprint)
+        model = experiment.rebuild_model(path, "rave", RAVE)
+        checkpoint = read_checkpoint(codec_checkpoint(path))
+        load_weights(model, checkpoint, path)
+    format = CodecFormat.of(model.eval(), fingerprint)
     format = format.of_derivative() if derivative else format
     known = TrainingAudio.read(path) if fingerprint is None else None
     # Of other weights: training went on since, and measures again when it ends.
-    is_of_it = known is not None and known.fingerprint == format.fingerprint
-    return model, replace(format, training_audio=known) if is_of_it else format
+    if known is not None and known.fingerprint == format.fingerprint:
+        format = replace(format, training_audio=known)
+    return OpenedRun(model, format, checkpoint)
 
 
 def load_streamable(path: Path, *, ema: bool = False) -> tuple[RAVE, CodecFormat, int | None]:
@@ -322,17 +345,6 @@ def load_streamable(path: Path, *, ema: bool = False) -> tuple[RAVE, CodecFormat
     if isinstance(codec.network, RAVE):
         return codec.network, codec.format, None
     raise ValueError(f"'{path}' cannot be made another stream; give the run that it is of.")
-
-
-def load_model(run: Path) -> RAVE:
-    """Return the model of a run of `rave train` with its last weights, or of a released model.
-
-    Raises:
-        ValueError: If the folder is not such a run, or has no readable checkpoint.
-    """
-    model = experiment.rebuild_model(run, "rave", RAVE)
-    load_weights(model, read_checkpoint(codec_checkpoint(run)), run)
-    return model.eval()
 
 
 def _load_torchscript(path: Path, device: torch.device) -> Codec:

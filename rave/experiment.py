@@ -101,6 +101,12 @@ def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> Non
         )
 
 
+def stated(package: str, recipe: str, name: str) -> str | None:
+    """Return the number that a recipe itself gives to a name, such as SAMPLE_RATE_HZ, as text."""
+    text = "\n".join(_recipe_lines(package, recipe))
+    return (re.findall(rf"^{name} = ([\d.]+)", text, re.MULTILINE) or [None])[-1]
+
+
 def _recipe_lines(package: str, recipe: str) -> list[str]:
     """Return the lines of a recipe and of its options."""
     folder, path = _package_folder(package), Path(recipe)

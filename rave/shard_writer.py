@@ -23,7 +23,6 @@ from rave.latent_shards import (
     Shard,
     ShardsHeader,
     folder_key,
-    key_of,
     padded,
     shard_name,
 )
@@ -35,7 +34,7 @@ from rave.latents import (
     LatentStatistics,
     write_array_header,
 )
-from rave.versions import originals, recording_digest
+from rave.versions import key_of, originals, recording_digest
 
 # About what a tar and the .json add to the frames of a clip.
 CLIP_BYTES = 2048

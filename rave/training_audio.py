@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rave.codec import Codec
     from rave.codec_format import CodecFormat
     from rave.dataset import AudioRange
+    from rave.versions import Split
 
 Audio = NDArray[np.float32]
 NAME, FORMAT, VERSION = "training_audio.json", "rave-training-audio", 1
@@ -330,13 +331,13 @@ def measure(codec: Codec, store: AudioStore, ranges: Sequence[AudioRange]) -> Tr
     )
 
 
-def remember(run: Path, store: AudioStore, held_out_fraction: float, device: torch.device) -> None:
+def remember(run: Path, store: AudioStore, held_out: float | Split, device: torch.device) -> None:
     """Write what is to be known of the audio that a run was trained on, where it is not known yet.
 
     Args:
         run: Of `rave train`, or a released model.
         store: The audio.
-        held_out_fraction: Of the audio, not trained on.
+        held_out: Fraction or split of the audio that is not trained on.
         device: To compute on.
     """
     from rave.codec import load_codec
@@ -345,4 +346,4 @@ def remember(run: Path, store: AudioStore, held_out_fraction: float, device: tor
     codec = load_codec(run, device)
     if codec.format.training_audio is None:
         print("Measuring the training audio …", file=sys.stderr)
-        measure(codec, store, split_audio(store, held_out_fraction)[0]).write(run)
+        measure(codec, store, split_audio(store, held_out)[0]).write(run)

@@ -89,18 +89,17 @@ def release_codec(run: Path, out: Path) -> tuple[str, str]:
     Raises:
         ValueError: If `run` is no run of `rave train`, or has a weight that does not fit.
     """
-    from rave.checkpoint import codec_checkpoint, global_step, read_checkpoint
-    from rave.codec import load_model, load_run
+    from rave.checkpoint import global_step
+    from rave.codec import load_run, open_run
 
-    _, source = load_run(run)
-    path = codec_checkpoint(run)
-    num_steps = global_step(read_checkpoint(path), path)
+    opened = open_run(run)
+    num_steps = global_step(opened.checkpoint, run)
     with atomic_folder(out) as folder:
-        _write_run(folder, run, load_model(run), num_steps)
+        _write_run(folder, run, opened.model, num_steps)
         released = load_run(folder)[1].fingerprint
-        if source.training_audio is not None:
-            replace(source.training_audio, fingerprint=released).write(folder)
-    return source.fingerprint, released
+        if opened.format.training_audio is not None:
+            replace(opened.format.training_audio, fingerprint=released).write(folder)
+    return opened.format.fingerprint, released
 
 
 def measure_codec(codec: Path, prepared: Path, device: str) -> None:

@@ -72,12 +72,13 @@ def listening(folder: Path, journal: dict[str, Any]) -> list[str]:
         )
     ]
     if journal["followed"]:
+        names = report_models.followed(folder / journal["models"])
         followed = card(clip(recordings / journal["followed"], "The recording to follow"))
         parts.append(
             section(
                 "After a recording",
-                "The same model, following what the spectrogram of a recording tells. Pitch and "
-                "rhythm come from there, the sound from the music it was trained on.",
+                f"The same model, following the {names} of a recording. All else comes "
+                "from the music it was trained on.",
                 grid([followed, *clip_cards(folder / "following_audio", "After it")]),
             )
         )
@@ -140,7 +141,7 @@ def figures_of(journal: dict[str, Any], curves: Curves) -> dict[str, str]:
     }
     if CODEC_DECIBELS in curves:
         distance_db = curves[CODEC_DECIBELS][-1][1]
-        figures["autoencoder, held out"] = f"{distance_db:.1f} dB off"
+        figures[report_models.CROPS.lower()] = f"{distance_db:.1f} dB"
     if SKILL in curves:
         figures["diffusion skill"] = signed(curves[SKILL][-1][1])
     return figures

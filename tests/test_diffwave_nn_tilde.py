@@ -15,6 +15,7 @@ from nn_host import Host, check_methods_in_turn, check_switches, unknown_operato
 from rave_models import SHORT, codec_of, remember, small_model, write_run
 
 import rave.codec
+import rave.codec_source
 from diffwave import export, train
 from diffwave.controls import ControlHeader
 from diffwave.editing import Sampling, generate_long
@@ -203,7 +204,10 @@ def test_a_file_of_acids_rave_is_a_codec_too(
     theirs, opened = tmp_path / "theirs.ts", codec_of(small_model("v2", *SHORT))
     form = replace(opened.format, latent_size=3, fingerprint="theirs")
     seen = Codec(CroppedRAVE(opened.network, 3), form, theirs, opened.device)
-    monkeypatch.setattr(rave.codec, "load_codec", lambda *_, **__: seen)
+    load = rave.codec.load_codec
+    monkeypatch.setattr(
+        rave.codec, "load_codec", lambda p, *a, **k: seen if p == theirs else load(p, *a, **k)
+    )
     arrays = {f"{n}.npy": autoregression(3, NUM_FRAMES, 0.9, seed) for seed, n in enumerate("ab")}
     write_latents_of(form, tmp_path / "latents", arrays)
     arguments = [str(tmp_path / "latents"), "--out", str(tmp_path / "run"), "--config", "tiny"]
@@ -213,6 +217,17 @@ def test_a_file_of_acids_rave_is_a_codec_too(
     first = play(host, 40)
     assert float(first.abs().max()) > 0
     assert (play(host, 40, 8) - first).abs().max() < 1e-4 * first.abs().max()
+
+
+def test_no_export_of_a_diffusion_model_appears_that_is_beyond_the_bound(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rave.codec_source, "LARGEST_DIFFERENCE", -1.0)
+    codec = ["--codec", str(runs["codec"])]
+    for name, out, *options in (["follows", "a.ts", *codec], ["plain", "lmnt"]):
+        assert export.main([str(runs[name]), str(tmp_path / out), *options]) == 2
+        assert "was not written: it would differ" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_does_not_fit_is_refused(

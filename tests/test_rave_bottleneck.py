@@ -11,7 +11,7 @@ from rave_runs import RATE_HZ, TINY, checkpoint, prepare
 from rave import experiment
 from rave.blocks.bottleneck import mean_discrepancy
 from rave.blocks.quantizer import Codebook, ResidualQuantizer, nearest
-from rave.codec import DecoderNoise, load_codec, load_model
+from rave.codec import DecoderNoise, load_codec, load_run
 from rave.latents import LatentHeader
 from rave.main_cli import main
 from rave.training import RaveSystem
@@ -266,7 +266,7 @@ def test_audio_goes_through_every_command_and_the_export_says_the_same(run, prep
 
 def test_codebooks_are_learnt_and_their_latents_are_sums_of_codes(prepared, tmp_path):
     assert train("discrete", prepared, tmp_path / "run") == 0
-    model = load_model(tmp_path / "run")
+    model = load_run(tmp_path / "run")[0]
     assert int(model.bottleneck.is_enabled) == 1
     audio = audio_of(4000)
     indices = model.bottleneck.indices(model.encoder_rows(audio))

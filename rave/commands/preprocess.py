@@ -27,7 +27,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("audio_dir", type=Path, metavar="AUDIO_DIR", help="audio of any format")
     parser.add_argument("prepared_dir", type=Path, metavar="PREPARED_DIR", help="folder to make")
     parser.add_argument(
-        "--sample-rate", type=int, default=44100, metavar="HZ", help="in Hz (default 44100)"
+        "--sample-rate",
+        type=int,
+        default=44100,
+        metavar="HZ",
+        help="in Hz (default 44100; the recipes small and tiny are made for 22050)",
     )
     parser.add_argument(
         "--channels", type=int, default=1, metavar="N", help="1 mono, 2 stereo (default 1)"

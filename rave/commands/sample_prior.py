@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rave.codec_format import CodecFormat
     from rave.latents import LatentHeader, LatentStatistics
     from rave.prior import LatentPrior
 
@@ -96,19 +97,22 @@ def run(options: argparse.Namespace) -> Result:
     return Result(text, figures)
 
 
-def open_prior(run: Path, codec: Path | None) -> tuple[LatentPrior, LatentHeader]:
+def open_prior(
+    run: Path, codec: Path | None, form: CodecFormat | None = None
+) -> tuple[LatentPrior, LatentHeader]:
     """Return the prior of a run, and the header of latents it was trained on.
 
     Args:
         run: What `rave train_prior` wrote, here or in acids-rave.
         codec: Of a run of acids-rave: the run whose latents it was trained on.
+        form: Of that codec, if it is open already.
 
     Raises:
         ValueError: If it is no such run, or `codec` is missing or another.
     """
     from rave.upstream.run import is_run
 
-    return _open_upstream(run, codec) if is_run(run) else _open(run)
+    return _open_upstream(run, codec, form) if is_run(run) else _open(run)
 
 
 def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
@@ -124,7 +128,9 @@ def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
     return model, header
 
 
-def _open_upstream(run: Path, codec: Path | None) -> tuple[LatentPrior, LatentHeader]:
+def _open_upstream(
+    run: Path, codec: Path | None, form: CodecFormat | None
+) -> tuple[LatentPrior, LatentHeader]:
     from rave.codec import load_run
     from rave.latents import GENERATED, LatentHeader, LatentStatistics
     from rave.upstream.prior import open_prior
@@ -134,7 +140,7 @@ def _open_upstream(run: Path, codec: Path | None) -> tuple[LatentPrior, LatentHe
         raise ValueError(
             f"'{run}' is a prior of acids-rave. Add --codec RUN, the run that it was trained for."
         )
-    form = load_run(codec)[1]
+    form = form or load_run(codec)[1]
     if form.fingerprint != fingerprint:
         raise ValueError(
             f"The prior '{run}' was trained for a codec of fingerprint {fingerprint}; '{codec}' "
