@@ -62,5 +62,5 @@ $(ALL_INSTALLED): $(INSTALLED)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-oldest demo-output demo-train-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) .venv-system demo-output demo-train-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	  .hypothesis .import_linter_cache

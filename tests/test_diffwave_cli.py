@@ -16,7 +16,7 @@ from diffwave_data import HOP, RATE_HZ, autoregression, settings, write_latent_f
 
 from diffwave import inference, preprocess, train
 from diffwave.spectrogram import LogMel, SpectrogramHeader
-from rave.experiment import list_recipes
+from rave.recipes import list_recipes
 from rave.latent_dataset import LatentDataset
 from rave.latents import GENERATED, POSTERIOR_SAMPLE, LatentHeader
 
