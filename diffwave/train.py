@@ -95,7 +95,8 @@ def run(options: argparse.Namespace) -> Result:
     check_settings(options.config, options.settings)
     if options.controls and not Path(options.controls[0]).exists():
         raise ValueError(
-            f"'{options.controls[0]}' does not exist. Give what diffwave.preprocess --controls wrote."
+            f"'{options.controls[0]}' does not exist. Give what diffwave.preprocess --controls "
+            "wrote."
         )
     import torch
     from torch.utils.data import DataLoader

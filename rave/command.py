@@ -34,6 +34,7 @@ RAVE_RUN = "a run folder of `rave train` or of acids-rave"
 CODEC = f"{RAVE_RUN}, or a .ts file"
 DIFFUSION_RUN = "what diffwave.train wrote"
 LATENTS = "a folder that `rave encode` wrote"
+COMPLETING = "_ARGCOMPLETE"  # in the environment while a shell completes a command line
 BACKENDS = ("auto", "torch", "openvino")
 PRECISIONS = ("float32", "bfloat16")
 
@@ -102,7 +103,7 @@ def existing(what: str) -> Callable[[str], Path]:
     """
 
     def path(text: str) -> Path:
-        if not Path(text).exists():
+        if not Path(text).exists() and COMPLETING not in os.environ:
             raise argparse.ArgumentTypeError(f"'{text}' does not exist. Give {what}.")
         return Path(text)
 
@@ -313,7 +314,7 @@ def execute(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name may be no text at all
             stream.reconfigure(errors="backslashreplace")
-    if "_ARGCOMPLETE" in os.environ:
+    if COMPLETING in os.environ:
         complete(parser)
     try:
         options = parser.parse_args(arguments)

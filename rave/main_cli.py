@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rave.command import EXIT_ERROR, complete, execute, print_version
+from rave.command import COMPLETING, EXIT_ERROR, complete, execute, print_version
 
 AVAILABLE_SCRIPTS = {
     "augment": "write transposed and shifted versions of recordings, to train on more",
@@ -35,7 +35,7 @@ HELP = "usage: rave COMMAND …    (rave COMMAND --help shows more; rave --versi
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names, and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if "_ARGCOMPLETE" in os.environ:
+    if COMPLETING in os.environ:
         complete(_whole_parser(os.environ["COMP_LINE"].split()[1:2]))
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP)

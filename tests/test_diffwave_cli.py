@@ -16,9 +16,9 @@ from diffwave_data import HOP, RATE_HZ, autoregression, settings, write_latent_f
 
 from diffwave import inference, preprocess, train
 from diffwave.spectrogram import LogMel, SpectrogramHeader
-from rave.recipes import list_recipes
 from rave.latent_dataset import LatentDataset
 from rave.latents import GENERATED, POSTERIOR_SAMPLE, LatentHeader
+from rave.recipes import list_recipes
 
 
 @pytest.fixture
