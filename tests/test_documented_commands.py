@@ -59,6 +59,7 @@ NOT_RUN = {
     "make demo-train": LONG,
     "make test": LONG,
     "python3 -m venv .venv": INSTALLS,
+    ". .venv/bin/activate": "the environment that the line before makes",
     "pip install -c constraints.txt -e .": INSTALLS,
     "pip install -c constraints.txt -e '.[app]'": INSTALLS,
     "pip install -c constraints.txt -e '.[ray]'": INSTALLS,
