@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rave.command import CODEC, DIFFUSION_RUN, Result, command_parser, execute, existing
+from rave.command import CODEC, DIFFUSION_RUN, Result, command_parser, execute, existing, one_of
 
 NUM_STEPS = 8
 SHORTEST_WINDOW = 64  # frames, by default
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     live.add_argument("--steps", type=int, help=f"sampling steps (default {NUM_STEPS})")
     live.add_argument(
         "--sampler",
-        choices=("dpm-solver++", "ddim"),
+        **one_of("sampler for nn~", ("dpm-solver++", "ddim")),
         help="sampler (default dpm-solver++)",
     )
     live.add_argument(

@@ -19,6 +19,7 @@ from rave.command import (
     command_parser,
     execute,
     existing,
+    one_of,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--steps", type=int, default=50, help="sampling steps (default 50)")
     options.add_argument(
         "--sampler",
-        choices=("dpm-solver++", "ddim", "ddpm"),
+        **one_of("sampler", ("dpm-solver++", "ddim", "ddpm")),
         default="dpm-solver++",
         help="sampler (default dpm-solver++); not for --inpaint and --continue",
     )

@@ -110,6 +110,19 @@ def existing(what: str) -> Callable[[str], Path]:
     return path
 
 
+def one_of(what: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return type and choices of an argument that is one of some names."""
+
+    def name(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(
+                f"There is no {what} '{text}'. Choose one of: {', '.join(names)}."
+            )
+        return text
+
+    return {"type": name, "choices": names}
+
+
 def _device(text: str) -> str:
     """A type of argument: the name that a device has, whether or not it is here."""
     if not re.fullmatch(r"auto|(cpu|mps|cuda)(:\d+)?", text):
@@ -195,14 +208,14 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     """Add `--backend` and `--precision`: what computes, and how precisely."""
     parser.add_argument(
         "--backend",
-        choices=BACKENDS,
+        **one_of("backend", BACKENDS),
         default="auto",
         help="torch; openvino, which is faster on a CPU (extra [fast]); or auto, openvino where it "
         "is installed and the model is large (default auto)",
     )
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
+        **one_of("precision", PRECISIONS),
         default="float32",
         help="float32, or bfloat16, which is faster where the processor has it, and a little less "
         "exact (default float32)",

@@ -155,7 +155,7 @@ def test_unconditional_run_generates_and_refuses_a_condition(
         (
             "--force",
             "--spectrogram",
-            "a.npy",
+            str(out / "generated_000.npy"),
         ): "trained with no conditions, so it cannot follow spectrogram",
         ("--force", "--device", "tpu"): "There is no device 'tpu' here",
     }.items():
