@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "spectrogram or of a folder\nof them, in a folder or a file OUT.wav.",
         "python -m diffwave.inference runs/piano generated --count 4 --seconds 10\n"
         "  python -m diffwave.inference runs/piano varied --vary latents/a.npy --strength 0.4\n"
-        "  python -m diffwave.inference runs/piano inpainted --inpaint latents/a.npy --from 3 --to 5\n"
+        "  python -m diffwave.inference runs/piano new --inpaint latents/a.npy --from 3 --to 5\n"
         "  python -m diffwave.inference runs/piano following --from-audio a.wav --guidance 2\n"
         "  python -m diffwave.inference lmnt/weights.pt out.wav --spectrogram a.spec.npy --fast",
     )
