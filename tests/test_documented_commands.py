@@ -81,7 +81,13 @@ ELSEWHERE = {
     "latents-of-another-machine": "rave encode runs/rave elsewhere latents-of-another-machine",
 }
 # What cuts work short; the last of an option given twice counts.
-RAVE_SIZES = (*TINY, "RATIOS=[8, 4]", "MAX_STEPS=2", "PHASE_1_STEPS=2")
+RAVE_SIZES = (
+    *TINY,
+    "RATIOS=[8, 4]",
+    "MAX_STEPS=2",
+    "PHASE_1_STEPS=2",
+    "VALIDATE_EVERY_STEPS=2",
+)
 RAVE_STEPS = ("MAX_STEPS=1", "PHASE_1_STEPS=1", "BATCH_SIZE=1", "CROP_SAMPLES=16384")
 PRIOR_SIZES = ("MAX_STEPS=2", "VALIDATE_EVERY=2", "HIDDEN_CHANNELS=8", "SKIP_CHANNELS=8")
 EVALUATION = ["--count", "2", "--seconds", "4", "--seeds", "1", "--steps", "2"]
@@ -196,10 +202,20 @@ class Reader:
         said.write(done.stderr)
         return done.returncode
 
-    def read(self, page):
-        """Run all commands of a page, and return what failed."""
-        results = (self.type(command) for command in listed(page) if command not in NOT_RUN)
-        return [failure for failure in results if failure]
+    def read(self, page, exported):
+        """Run all commands of a page, and return what failed.
+
+        Args:
+            page: Its path.
+            exported: Commands that export, which no other needs; one that was run is not run again.
+        """
+        failures = []
+        for command in listed(page):
+            is_export = ".export " in command or " export " in command
+            if command not in NOT_RUN and command not in exported:
+                failures.append(self.type(command))
+                exported |= {command} if is_export else set()
+        return [failure for failure in failures if failure]
 
 
 def record(folder, *names, seconds=8.0):
@@ -240,10 +256,16 @@ def own(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def readme(own, tmp_path_factory):
+def exported():
+    """Exports, which take long, that were run."""
+    return set()
+
+
+@pytest.fixture(scope="session")
+def readme(own, exported, tmp_path_factory):
     """The folder in which all commands of the README were run, and what failed."""
     folder = tmp_path_factory.mktemp("readme")
-    return folder, Reader(folder, own).read("README.md")
+    return folder, Reader(folder, own).read("README.md", exported)
 
 
 def test_every_command_of_the_readme_runs(readme):
@@ -251,14 +273,14 @@ def test_every_command_of_the_readme_runs(readme):
 
 
 @pytest.mark.parametrize("page", ALONE[1:])
-def test_every_command_of_a_page_that_stands_alone_runs(page, own, tmp_path):
-    failures = Reader(tmp_path, own).read(page)
+def test_every_command_of_a_page_that_stands_alone_runs(page, own, exported, tmp_path):
+    failures = Reader(tmp_path, own).read(page, exported)
     assert not failures, "\n".join(failures)
 
 
 @pytest.mark.parametrize("page", AFTER_README)
-def test_every_command_of_a_page_runs_after_the_readme(page, own, readme, tmp_path):
-    failures = Reader(tmp_path, own, readme[0]).read(page)
+def test_every_command_of_a_page_runs_after_the_readme(page, own, readme, exported, tmp_path):
+    failures = Reader(tmp_path, own, readme[0]).read(page, exported)
     assert not failures, "\n".join(failures)
 
 
