@@ -197,7 +197,7 @@ def run(options: argparse.Namespace) -> Result:
 def _command(options: argparse.Namespace) -> str:
     """Return the command line that does the same again."""
     parts = [str(options.run), str(options.latents_dir), str(options.audio_dir)]
-    default = parser().parse_args([*parts, "--codec", str(options.codec)])
+    default = parser().parse_args([*parts, "--codec", parts[0]])  # any other
     for name in COMMAND_OPTIONS:
         value = getattr(options, name)
         if value != getattr(default, name):
