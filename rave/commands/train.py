@@ -81,6 +81,7 @@ def run(options: argparse.Namespace) -> Result:
     from rave.device import choose_device, choose_precision
     from rave.trainer import fit
     from rave.training import RaveSystem
+    from rave.training_audio import remember
 
     device = choose_device(options.device)
     settings = _with_data_format(options.settings, store.sample_rate_hz, store.num_channels)
@@ -115,6 +116,8 @@ def run(options: argparse.Namespace) -> Result:
         precision=precision,
         log_every_steps=training.log_every_steps,
     )
+    if is_first():
+        remember(options.out, store, training.held_out_fraction, device)
     return _result(system, options.out, resumed_from)
 
 
