@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rave.command import BACKENDS, PRECISIONS
-
+BACKENDS = ("auto", "torch", "openvino")
+PRECISIONS = ("float32", "bfloat16")
 LARGE = 10_000_000  # weights; v2 has 31 million, small 4
 
 

@@ -35,8 +35,6 @@ CODEC = f"{RAVE_RUN}, or a .ts file"
 DIFFUSION_RUN = "what diffwave.train wrote"
 LATENTS = "a folder that `rave encode` wrote"
 COMPLETING = "_ARGCOMPLETE"  # in the environment while a shell completes a command line
-BACKENDS = ("auto", "torch", "openvino")
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass
@@ -96,11 +94,7 @@ def command_parser(prog: str, description: str, example: str) -> argparse.Argume
 
 
 def existing(what: str) -> Callable[[str], Path]:
-    """Return a type of argument: a path that must exist.
-
-    Args:
-        what: What is needed there, for the message.
-    """
+    """Return a type of argument: a path that must exist; `what` is needed there."""
 
     def path(text: str) -> Path:
         if not Path(text).exists() and COMPLETING not in os.environ:
@@ -218,14 +212,14 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     """Add `--backend` and `--precision`: what computes, and how precisely."""
     parser.add_argument(
         "--backend",
-        **one_of("backend", BACKENDS),
+        **one_of("backend", ("auto", "torch", "openvino")),
         default="auto",
         help="torch; openvino, which is faster on a CPU (extra [fast]); or auto, openvino where it "
         "is installed and the model is large (default auto)",
     )
     parser.add_argument(
         "--precision",
-        **one_of("precision", PRECISIONS),
+        **one_of("precision", ("float32", "bfloat16")),
         default="float32",
         help="float32, or bfloat16, which is faster where the processor has it, and a little less "
         "exact (default float32)",
