@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m diffwave.export`: a run → a .ts that plays in nn~, or a run of the patched lmnt."""
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, command_parser, execute
+from rave.command import CODEC, DIFFUSION_RUN, Result, command_parser, execute, existing, one_of
 
 if TYPE_CHECKING:
     from diffwave.model import LatentDiffusion
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         "python -m diffwave.export runs/piano living_22050.ts --codec runs/rave\n"
         "  python -m diffwave.export runs/piano lmnt-piano",
     )
-    options.add_argument("run", type=Path, metavar="RUN", help="what diffwave.train wrote")
+    options.add_argument("run", type=existing(DIFFUSION_RUN), metavar="RUN", help=DIFFUSION_RUN)
     options.add_argument(
         "out", type=Path, metavar="OUT", help="file to write, ending in .ts, or folder"
     )
@@ -39,13 +40,17 @@ def parser() -> argparse.ArgumentParser:
     live = options.add_argument_group("for nn~")
     live.add_argument(
         "--codec",
-        type=Path,
+        type=existing(CODEC),
         help="whose latents it was trained on: a run of `rave train` or of acids-rave, or a .ts of "
         "acids-rave",
     )
-    live.add_argument("--ema", action="store_true", help="averaged weights of that run")
+    live.add_argument("--ema", action="store_true", help="take the averaged weights of that run")
     live.add_argument("--steps", type=int, help=f"sampling steps (default {NUM_STEPS})")
-    live.add_argument("--sampler", help="dpm-solver++ or ddim (default dpm-solver++)")
+    live.add_argument(
+        "--sampler",
+        **one_of("sampler for nn~", ("dpm-solver++", "ddim")),
+        help="sampler (default dpm-solver++)",
+    )
     live.add_argument(
         "--window",
         type=float,
@@ -76,6 +81,12 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the output cannot be written.
     """
     if options.out.suffix == ".ts":
+        if options.codec is None:
+            raise ValueError(
+                "A .ts plays through its codec: add --codec RUN, which made the latents."
+            )
+        if options.out.exists() and not options.force:
+            raise ValueError(f"'{options.out}' exists. Choose another name, or add --force.")
         return _write_nn_tilde(options)
     for name in FOR_NN_TILDE:
         if getattr(options, name) not in (None, False):
@@ -103,10 +114,6 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
     from rave.latents import check_codec
     from rave.scripted_noise import FRESH_NOISE
 
-    if options.codec is None:
-        raise ValueError("A .ts plays through its codec: add --codec RUN, which made the latents.")
-    if options.out.exists() and not options.force:
-        raise ValueError(f"'{options.out}' exists. Choose another name, or add --force.")
     trained = open_run(options.run)
     model, header = trained.model, trained.header
     codec, form, num_latents = load_streamable(options.codec, ema=options.ema)

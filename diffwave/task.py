@@ -82,20 +82,18 @@ class Task:
             yield from (block.cpu().numpy() for block in added)
 
 
-def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int | None) -> Task:
-    """Return what the options of the command ask for.
+def _edit(options: argparse.Namespace) -> tuple[str, Path | None]:
+    edits = {"vary": options.vary, "inpaint": options.inpaint, "continue": options.continued}
+    return next(((k, p) for k, p in edits.items() if p is not None), ("generate", None))
 
-    Args:
-        options: Of `python -m diffwave.inference`.
-        trained: The run.
-        available: Latent frames that there are conditions for; None if nothing is followed.
+
+def check_task(options: argparse.Namespace) -> None:
+    """Check that each option is possible and goes with the others, as far as needs no run.
 
     Raises:
-        ValueError: If options do not go together, or with the run or the conditions.
+        ValueError: If one is not, or does not.
     """
-    rate_hz = trained.header.frame_rate_hz
-    edits = {"vary": options.vary, "inpaint": options.inpaint, "continue": options.continued}
-    kind, path = next(((k, p) for k, p in edits.items() if p is not None), ("generate", None))
+    kind, path = _edit(options)
     for name, value, owner in (
         ("--strength", options.strength, "vary"),
         ("--from", options.from_s, "inpaint"),
@@ -103,9 +101,35 @@ def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int |
     ):
         if value is not None and kind != owner:
             raise ValueError(f"{name} belongs to --{owner}, which was not given.")
-    seconds = options.seconds
+    seconds, strength = options.seconds, options.strength
+    if options.count is not None and options.count < 1:
+        raise ValueError(f"--count is {options.count}; at least 1 is needed.")
     if seconds is not None and not 0 < seconds < float("inf"):
         raise ValueError(f"--seconds is {seconds}; a number above 0 is needed.")
+    if strength is not None and not 0 <= strength <= 1:
+        raise ValueError(f"--strength is {strength}; 0 (nothing changes) to 1 (all new) is needed.")
+    if kind == "continue" and seconds is None:
+        raise ValueError("--continue needs --seconds: how much to add.")
+    if kind in ("vary", "inpaint") and seconds is not None:
+        raise ValueError(f"--seconds does not go with --{kind}: the result is as long as '{path}'.")
+    if kind == "inpaint" and (options.from_s is None or options.to_s is None):
+        raise ValueError("--inpaint needs --from and --to, in seconds.")
+
+
+def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int | None) -> Task:
+    """Return what the options of the command ask for.
+
+    Args:
+        options: Of `python -m diffwave.inference`, checked by `check_task`.
+        trained: The run.
+        available: Latent frames that there are conditions for; None if nothing is followed.
+
+    Raises:
+        ValueError: If options do not fit the run or the conditions.
+    """
+    rate_hz = trained.header.frame_rate_hz
+    kind, path = _edit(options)
+    seconds = options.seconds
     if path is None:
         if seconds is None and available is not None:
             return Task(kind, available)
@@ -120,14 +144,8 @@ def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int |
     num_frames = given.shape[1]
     span = (0, 0)
     if kind == "continue":
-        if seconds is None:
-            raise ValueError("--continue needs --seconds: how much to add.")
         num_frames += max(round(seconds * rate_hz), 1)
-    elif seconds is not None:
-        raise ValueError(f"--seconds does not go with --{kind}: the result is as long as '{path}'.")
     if kind == "inpaint":
-        if options.from_s is None or options.to_s is None:
-            raise ValueError("--inpaint needs --from and --to, in seconds.")
         span = (round(options.from_s * rate_hz), round(options.to_s * rate_hz))
         if not 0 <= span[0] < span[1] <= num_frames:
             raise ValueError(
@@ -140,8 +158,6 @@ def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int |
             f"{num_frames / rate_hz:.2f} s; a condition covers all of it. Give a longer one."
         )
     strength = 0.5 if options.strength is None else options.strength
-    if not 0 <= strength <= 1:
-        raise ValueError(f"--strength is {strength}; 0 (nothing changes) to 1 (all new) is needed.")
     return Task(kind, num_frames, given, span, strength, gain_db)
 
 

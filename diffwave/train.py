@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m diffwave.train`: train a diffusion model on a folder of latents."""
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rave import recipes
 from rave.command import (
     Result,
     add_device,
@@ -16,7 +18,9 @@ from rave.command import (
     add_settings,
     command_parser,
     execute,
+    existing,
 )
+from rave.recipes import list_recipes, recipe_type
 from rave.shard_storage import latents_place
 
 if TYPE_CHECKING:
@@ -55,11 +59,15 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     options.add_argument(
-        "--config", default="default", metavar="RECIPE", help="name or .gin file (default default)"
+        "--config",
+        type=recipe_type("diffwave"),
+        default="default",
+        metavar="RECIPE",
+        help=f"{', '.join(list_recipes('diffwave'))}, or a .gin file (default default)",
     )
     options.add_argument(
         "--spectrograms",
-        type=Path,
+        type=existing("what diffwave.preprocess wrote"),
         metavar="DIR",
         help="what diffwave.preprocess wrote, for a model that follows a spectrogram",
     )
@@ -85,6 +93,12 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Train, and say what was learnt."""
+    check_settings(options.config, options.settings)
+    if options.controls and not Path(options.controls[0]).exists():
+        raise ValueError(
+            f"'{options.controls[0]}' does not exist. Give what diffwave.preprocess --controls "
+            "wrote."
+        )
     import torch
     from torch.utils.data import DataLoader
 
@@ -300,6 +314,22 @@ def _check_contents(header: LatentHeader, folder: Path | str) -> None:
         print(f"warning: '{folder}' holds generated latents, not music.", file=sys.stderr)
 
 
+def check_settings(config: str, chosen: Sequence[str]) -> None:
+    """Check settings of a recipe as far as text alone says.
+
+    Raises:
+        ValueError: If one cannot be read, nothing uses it, or it follows from the data.
+    """
+    for setting in chosen:
+        name = setting.partition("=")[0].strip()
+        if name in GIVEN:
+            raise ValueError(
+                f"{name} cannot be set: it follows from the latents and the other options. "
+                "The number of dimensions follows from FIDELITY, the seed from --seed."
+            )
+    recipes.check_settings("diffwave", config, chosen)
+
+
 def read_settings(config: str, chosen: Sequence[str], seed: int) -> TrainingSettings:
     """Return the training settings of a recipe, before anything is known of the data.
 
@@ -308,13 +338,7 @@ def read_settings(config: str, chosen: Sequence[str], seed: int) -> TrainingSett
     """
     from rave.experiment import build_training, parse_recipe
 
-    for setting in chosen:
-        name = setting.partition("=")[0].strip()
-        if name in GIVEN:
-            raise ValueError(
-                f"{name} cannot be set: it follows from the latents and the other options. "
-                "The number of dimensions follows from FIDELITY, the seed from --seed."
-            )
+    check_settings(config, chosen)
     parse_recipe("diffwave", config, [*chosen, f"SEED={seed}"])
     settings: TrainingSettings = build_training()
     return settings

@@ -16,9 +16,9 @@ from diffwave_data import HOP, RATE_HZ, autoregression, settings, write_latent_f
 
 from diffwave import inference, preprocess, train
 from diffwave.spectrogram import LogMel, SpectrogramHeader
-from rave.experiment import list_recipes
 from rave.latent_dataset import LatentDataset
 from rave.latents import GENERATED, POSTERIOR_SAMPLE, LatentHeader
+from rave.recipes import list_recipes
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_unconditional_run_generates_and_refuses_a_condition(
         (
             "--force",
             "--spectrogram",
-            "a.npy",
+            str(out / "generated_000.npy"),
         ): "trained with no conditions, so it cannot follow spectrogram",
         ("--force", "--device", "tpu"): "There is no device 'tpu' here",
     }.items():

@@ -77,7 +77,7 @@ def test_only_bad_files_are_an_error_and_leave_no_header(run, tmp_path, rave):
     [
         ("{run}", "none", "out", r"'.*none' does not exist"),
         ("{run}", ".", "out", r"holds no audio files"),
-        ("none", "audio", "out", r"The codec '.*none' does not exist"),
+        ("none", "audio", "out", r"'.*none' does not exist"),
         ("audio", "audio", "out", r"is not a run folder"),
         ("{run}", "audio", "audio/out", r"is inside the input folder"),
         ("{run}", "audio", "file", r"'.*file' is a file"),

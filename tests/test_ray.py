@@ -322,8 +322,8 @@ def test_ray_starts_here_tells_nobody_and_leaves_nothing(audio, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--address", "auto"], "--address is of Ray. Add --engine ray, or leave it out."),
-        (["--cpus-per-worker", "2"], "--cpus-per-worker is of Ray."),
+        (["--address", "auto"], "--address works only with --engine ray. Add it"),
+        (["--cpus-per-worker", "2"], "--cpus-per-worker works only with --engine ray."),
         (["--engine", "ray", "--cpus-per-worker", "0"], "a worker needs 1 or more."),
         (["--engine", "ray", "--address", "nonsense"], "auto or HOST:PORT is needed, on a machine"),
         (

@@ -10,7 +10,7 @@ from rave_runs import RATE_HZ, prepare, train
 from test_rave_prior import SETTINGS as PRIOR
 
 from diffwave import train as diffwave_train
-from rave.experiment import list_recipes, stated
+from rave.recipes import list_recipes, stated
 from rave.main_cli import main
 
 LENGTH = RATE_HZ // 2

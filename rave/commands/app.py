@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-from rave.command import Result, add_device, command_parser
+from rave.command import CODEC, DIFFUSION_RUN, Result, add_device, command_parser, existing
 
 SHIPPED = Path("models", "piano")
 DEFAULT_FOLDER = Path("rave-app")
@@ -25,13 +25,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--codec",
-        type=Path,
+        type=existing(CODEC),
         metavar="RUN",
         help=f"run of `rave train`, or a .ts file (default {SHIPPED}/codec)",
     )
     parser.add_argument(
         "--diffusion",
-        type=Path,
+        type=existing(DIFFUSION_RUN),
         metavar="RUN",
         help=f"run of diffwave.train on latents of that codec (default {SHIPPED}/diffusion, if "
         "the codec is the default too)",
@@ -42,7 +42,9 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULT_FOLDER,
         help=f"where sounds and results are kept (default {DEFAULT_FOLDER})",
     )
-    parser.add_argument("--port", type=int, help="default the first free one from 7860")
+    parser.add_argument(
+        "--port", type=int, help="port to serve at (default: the first free one from 7860)"
+    )
     parser.add_argument(
         "--no-browser", action="store_true", help="only print the address; open no browser"
     )

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import (
+    CODEC,
+    LATENTS,
     Result,
     add_backend,
     add_decoding,
@@ -21,6 +23,7 @@ from rave.command import (
     backend_settings,
     codec_source,
     command_parser,
+    existing,
     open_engine,
 )
 
@@ -47,10 +50,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "codec",
-        type=Path,
-        help="run folder of `rave train` or of acids-rave, or a .ts file, a program",
+        type=existing(CODEC),
+        help="run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only "
+        "files you trust)",
     )
-    parser.add_argument("latents_dir", type=Path, help="folder of latents")
+    parser.add_argument("latents_dir", type=existing(LATENTS), help="folder of latents")
     parser.add_argument("out_audio_dir", type=Path, help="folder to write")
     add_decoding(parser)
     parser.add_argument("--force", action="store_true", help="replace audio of other settings")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rave.command import (
+    AUDIO_FOLDER,
+    CODEC,
     Result,
     add_backend,
     add_device,
@@ -19,6 +21,7 @@ from rave.command import (
     backend_settings,
     codec_source,
     command_parser,
+    existing,
     open_engine,
 )
 
@@ -47,10 +50,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "codec",
-        type=Path,
-        help="run folder of `rave train` or of acids-rave, or a .ts file, a program",
+        type=existing(CODEC),
+        help="run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only "
+        "files you trust)",
     )
-    parser.add_argument("audio_dir", type=Path, help="folder of audio files")
+    parser.add_argument("audio_dir", type=existing(AUDIO_FOLDER), help="folder of audio files")
     parser.add_argument("latents_dir", type=Path, help="folder to write")
     parser.add_argument(
         "--sample",

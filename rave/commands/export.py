@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import Result, add_weights, command_parser
+from rave.command import RAVE_RUN, Result, add_weights, command_parser, existing
 
 if TYPE_CHECKING:
     from rave.codec import OpenedRun
@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
         "or as a run folder that acids-rave opens, and check it against the run.",
         "rave export runs/piano piano.ts",
     )
-    parser.add_argument("run", type=Path, help="run folder of `rave train` or of acids-rave")
+    parser.add_argument(
+        "run", type=existing(RAVE_RUN), help="run folder of `rave train` or of acids-rave"
+    )
     parser.add_argument("out", type=Path, help="file to write, ending in .ts, or folder to make")
     parser.add_argument(
         "--format",
@@ -69,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     )
     streaming.add_argument(
         "--prior",
-        type=Path,
+        type=existing("a run of `rave train_prior`"),
         metavar="RUN",
         help="run of `rave train_prior`, here or in acids-rave: adds a method prior that makes "
         "latents",
@@ -86,13 +88,13 @@ def run(options: argparse.Namespace) -> Result:
             output does not fit its format.
         OSError: If the output cannot be written.
     """
+    _check_options(options)
     import torch
 
     from rave.codec import Codec, load_codec, open_run
     from rave.codec_source import answers, check_difference, largest_difference
     from rave.files import atomic_folder, atomic_write
 
-    _check_options(options)
     cpu = torch.device("cpu")
     opened = open_run(options.run, ema=options.ema, derivative=options.derivative)
     codec_format = opened.format

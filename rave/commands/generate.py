@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rave.command import (
+    CODEC,
     Result,
     add_backend,
     add_decoding,
@@ -15,6 +16,7 @@ from rave.command import (
     add_seed,
     add_weights,
     command_parser,
+    existing,
 )
 
 LATENTS_NAME = ".latents"
@@ -32,10 +34,16 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "codec",
-        type=Path,
-        help="run folder of `rave train` or of acids-rave, or a .ts file, a program",
+        type=existing(CODEC),
+        help="run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only "
+        "files you trust)",
     )
-    parser.add_argument("inputs", type=Path, nargs="+", help="audio files and folders of them")
+    parser.add_argument(
+        "inputs",
+        type=existing("audio files, or folders of them"),
+        nargs="+",
+        help="audio files and folders of them",
+    )
     parser.add_argument("out_audio_dir", type=Path, help="folder to write")
     parser.add_argument(
         "--sample",
@@ -66,8 +74,8 @@ def run(options: argparse.Namespace) -> Result:
     _check_outputs(sources, options.inputs, folder, is_forced=options.force)
     latents = folder / LATENTS_NAME
     # The options that this command does not have are at their defaults.
-    nowhere = str(folder)  # the sources are listed above
-    places = [str(options.codec), nowhere, str(latents)]
+    anywhere = str(options.codec)  # the sources are listed above
+    places = [str(options.codec), anywhere, str(latents)]
     encode_options = vars(encode.parser().parse_args(places)) | vars(options)
     encode_options["latents_dir"] = latents
     encoded = encode.encode_files(sources, argparse.Namespace(**encode_options))

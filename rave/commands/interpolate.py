@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import (
+    CODEC,
     Result,
     add_backend,
     add_device,
@@ -14,6 +15,7 @@ from rave.command import (
     add_seed,
     add_weights,
     command_parser,
+    existing,
     open_codec,
 )
 
@@ -32,10 +34,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "codec",
-        type=Path,
-        help="run folder of `rave train` or of acids-rave, or a .ts file, a program",
+        type=existing(CODEC),
+        help="run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only "
+        "files you trust)",
     )
-    parser.add_argument("audio", type=Path, nargs="+", help="two or more audio files")
+    parser.add_argument(
+        "audio", type=existing("audio files"), nargs="+", help="two or more audio files"
+    )
     parser.add_argument("out_dir", type=Path, help="folder to write; must be empty or new")
     parser.add_argument("--steps", type=int, default=5, help="blends from A to B (default 5)")
     parser.add_argument(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_engine, command_parser, open_engine
+from rave.command import AUDIO_FOLDER, Result, add_engine, command_parser, existing, open_engine
 
 if TYPE_CHECKING:
     from rave.audio_store import PreparedHeader
@@ -24,7 +24,12 @@ def parser() -> argparse.ArgumentParser:
         "The same command again continues, and takes in what was added or changed.",
         "rave preprocess recordings prepared --sample-rate 48000 --channels 2",
     )
-    parser.add_argument("audio_dir", type=Path, metavar="AUDIO_DIR", help="audio of any format")
+    parser.add_argument(
+        "audio_dir",
+        type=existing(AUDIO_FOLDER),
+        metavar="AUDIO_DIR",
+        help="folder of audio of any format",
+    )
     parser.add_argument("prepared_dir", type=Path, metavar="PREPARED_DIR", help="folder to make")
     parser.add_argument(
         "--sample-rate",

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import Result, add_device, add_seed, command_parser
+from rave.command import CODEC, Result, add_device, add_seed, command_parser, existing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,16 +26,19 @@ def parser() -> argparse.ArgumentParser:
         "rave sample_prior runs/prior generated --count 4 --seconds 20 --temperature 0.9",
     )
     options.add_argument(
-        "run", type=Path, metavar="RUN", help="what rave train_prior wrote, here or in acids-rave"
+        "run",
+        type=existing("what rave train_prior wrote, here or in acids-rave"),
+        metavar="RUN",
+        help="what rave train_prior wrote, here or in acids-rave",
     )
     options.add_argument(
         "--codec",
-        type=Path,
-        help="of a run of acids-rave: the run whose latents it was trained on",
+        type=existing(CODEC),
+        help="for a prior of acids-rave: the run whose latents it was trained on",
     )
     options.add_argument("out", type=Path, metavar="OUT_LATENTS_DIR", help="folder to write")
     options.add_argument("--count", type=int, default=4, help="clips to generate (default 4)")
-    options.add_argument("--seconds", type=float, default=10.0, help="of each (default 10)")
+    options.add_argument("--seconds", type=float, default=10.0, help="length of each (default 10)")
     options.add_argument(
         "--temperature",
         type=float,
@@ -50,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Sample and write a latent folder."""
+    if options.count < 1:
+        raise ValueError(f"--count is {options.count}; at least 1 is needed.")
+    if not 0 < options.seconds < float("inf"):
+        raise ValueError(f"--seconds is {options.seconds}; a number above 0 is needed.")
+    if not 0 <= options.temperature < float("inf"):
+        raise ValueError(f"--temperature is {options.temperature}; a number from 0 is needed.")
     from dataclasses import replace
 
     from tqdm import tqdm
@@ -61,12 +70,6 @@ def run(options: argparse.Namespace) -> Result:
     from rave.upstream.run import is_run
 
     device = choose_device(options.device)
-    if options.count < 1:
-        raise ValueError(f"--count is {options.count}; at least 1 is needed.")
-    if not 0 < options.seconds < float("inf"):
-        raise ValueError(f"--seconds is {options.seconds}; a number above 0 is needed.")
-    if not 0 <= options.temperature < float("inf"):
-        raise ValueError(f"--temperature is {options.temperature}; a number from 0 is needed.")
     if options.codec is not None and not is_run(options.run):
         raise ValueError(f"'{options.run}' names its codec itself; leave --codec out.")
     model, header = open_prior(options.run, options.codec)

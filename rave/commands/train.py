@@ -8,9 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_device, add_processes, add_seed, add_settings, command_parser
+from rave.command import (
+    RAVE_RUN,
+    Result,
+    add_device,
+    add_processes,
+    add_seed,
+    add_settings,
+    command_parser,
+    existing,
+)
 from rave.files import write_json
 from rave.launch import is_first
+from rave.recipes import check_settings, list_options, list_recipes, recipe_type, stated
 
 if TYPE_CHECKING:
     from rave.audio_store import AudioStore
@@ -30,18 +40,24 @@ def parser() -> argparse.ArgumentParser:
         "Train an autoencoder. The same command again resumes where the last checkpoint stopped.",
         "rave train tiny --data prepared --out runs/piano --set MAX_STEPS=7000",
     )
-    parser.add_argument(
+    recipe = parser.add_argument(
         "recipe",
-        help="v2, v1, v2_small, v3, tiny, discrete, …, with options behind it, e.g. "
-        "v2+causal+noise; or a .gin file",
+        type=recipe_type("rave"),
+        metavar="RECIPE",
+        help=f"one of {', '.join(list_recipes('rave'))}; with options behind it, e.g. "
+        f"v2+causal+noise, of {', '.join(list_options('rave'))}; or a .gin file",
     )
+    recipe.completer = lambda **_: list_recipes("rave")  # type: ignore[attr-defined]
     parser.add_argument(
-        "--data", type=Path, required=True, help="prepared audio, or an LMDB folder of acids-rave"
+        "--data",
+        type=existing("what `rave preprocess` wrote, or an LMDB folder of acids-rave"),
+        required=True,
+        help="prepared audio, or an LMDB folder of acids-rave",
     )
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument(
         "--initialise-from",
-        type=Path,
+        type=existing(RAVE_RUN),
         metavar="RUN",
         help="start a new run from the weights of this one, of `rave train` or of acids-rave; the "
         "recipe must have its sizes (default: random weights)",
@@ -55,10 +71,15 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Build, save the resolved recipe, train, and report the last validation."""
+    check_settings("rave", options.recipe, options.settings)
+    from rave.audio_store import open_audio
+
+    store = open_audio(options.data)
+    for file in store.files:
+        store.check(file)
     import torch
 
     from rave import experiment
-    from rave.audio_store import open_audio
     from rave.checkpoint import finished_steps
     from rave.device import choose_device, choose_precision
     from rave.trainer import fit
@@ -66,9 +87,6 @@ def run(options: argparse.Namespace) -> Result:
     from rave.training_audio import remember
     from rave.versions import Split, recording_keys
 
-    store = open_audio(options.data)
-    for file in store.files:
-        store.check(file)
     device = choose_device(options.device)
     settings = _with_data_format(options.settings, store.sample_rate_hz, store.num_channels)
     settings.append(f"SEED={options.seed}")
@@ -123,7 +141,6 @@ def _warn(sentence: str) -> None:
 
 def _warn_of_rate(recipe: str, sample_rate_hz: int) -> None:
     """Say if a recipe is made for another sample rate than that of the data."""
-    from rave.experiment import stated
 
     made_for = stated("rave", recipe, "SAMPLE_RATE_HZ")
     if made_for is None or float(made_for) == sample_rate_hz:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import Result, add_device, add_processes, add_seed, add_settings, command_parser
+from rave.recipes import check_settings, recipe_type
 from rave.shard_storage import latents_place
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", type=Path, required=True, help="run folder")
     options.add_argument(
         "--config",
+        type=recipe_type("rave"),
         default="prior/default",
         help="prior/default, of acids-rave's size, for a GPU (default); prior/tiny, minutes on a "
         "CPU; or a .gin file",
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Fit the axes, train, and report the held-out loss."""
+    check_settings("rave", options.config, options.settings)
     import numpy as np
     import torch
     from torch.utils.data import DataLoader
