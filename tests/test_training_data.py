@@ -10,8 +10,8 @@ from rave_runs import RATE_HZ, prepare, train
 from test_rave_prior import SETTINGS as PRIOR
 
 from diffwave import train as diffwave_train
-from rave.recipes import list_recipes, stated
 from rave.main_cli import main
+from rave.recipes import list_recipes, stated
 
 LENGTH = RATE_HZ // 2
 

@@ -141,7 +141,6 @@ def _warn(sentence: str) -> None:
 
 def _warn_of_rate(recipe: str, sample_rate_hz: int) -> None:
     """Say if a recipe is made for another sample rate than that of the data."""
-
     made_for = stated("rave", recipe, "SAMPLE_RATE_HZ")
     if made_for is None or float(made_for) == sample_rate_hz:
         return
