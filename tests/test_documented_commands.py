@@ -40,6 +40,7 @@ AFTER_README = [
     "docs/experiments.md",
     "docs/following-and-editing.md",
     "docs/from-and-to-upstream.md",
+    "docs/latent-format.md",
     "docs/scaling.md",
 ]
 # Of these only the options are looked at: hours of work on recordings that are not here.
