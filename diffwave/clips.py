@@ -229,7 +229,8 @@ def split_clips(
     if sum(file.num_frames for file in files) < 2:
         raise ValueError("The latents hold fewer than 2 frames. Encode more audio.")
     whole = {file.path: Clip(file, 0, file.num_frames) for file in files}
-    names, held_out = split_names(whole, held_out_fraction)
+    origins = {file.path: file.origin for file in files}
+    names, held_out = split_names(origins, held_out_fraction)
     if set(names).isdisjoint(held_out):
         return [whole[name] for name in names], [whole[name] for name in held_out]
     cuts = {file.path: first_held_out(file.num_frames, held_out_fraction) for file in files}

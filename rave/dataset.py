@@ -97,7 +97,8 @@ def split_audio(
     if not 0 < held_out_fraction < 1:
         raise ValueError(f"A held-out fraction of {held_out_fraction} was given; 0 < f < 1.")
     whole = {file.name: AudioRange(file, 0, file.num_samples) for file in store.files}
-    names, held_out = split_names(whole, held_out_fraction)
+    origins = {file.name: file.origin for file in store.files}
+    names, held_out = split_names(origins, held_out_fraction)
     if set(names).isdisjoint(held_out):
         return [whole[name] for name in names], [whole[name] for name in held_out]
     starts = {}

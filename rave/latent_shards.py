@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, overload
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from rave.audio import MAX_SAMPLE_RATE_HZ
 from rave.files import built, check_inside, read_header, write_json
 from rave.latents import SHARDS_NAME, LatentFile, LatentHeader, open_array
 from rave.shard_storage import LocalStorage, RemoteStorage, open_storage
-from rave.versions import num_held_out
+from rave.versions import Origin, num_held_out
 
 FORMAT, VERSION, INDEX_NAME = "rave-latent-shards", 1, "index.npy"
 BLOCK_BYTES = tarfile.BLOCKSIZE
@@ -96,10 +97,13 @@ class ShardsHeader:
     Attributes:
         latents: As of a latent folder, without its files and those that were skipped.
         shards: Of each shard-00000.tar and so on.
+        has_escaped_names: Whether names in the shards are escaped, see `rave.shard_writer.key_of_path`;
+            before 2026-12 they were not.
     """
 
     latents: LatentHeader
     shards: list[Shard]
+    has_escaped_names: bool = False
 
     def write(self, folder: Path) -> None:
         """Write shards.json into `folder`, whole or not at all."""
@@ -154,7 +158,7 @@ class ShardedFile:
             ValueError: If what stands there is no name below a folder.
         """
         with self.shards.opened(self.shard) as file:
-            return self._named(file, self.offset - self.head, self.head)[0]
+            return self._path(file)
 
     @property
     def entry(self) -> LatentFile:
@@ -165,7 +169,7 @@ class ShardedFile:
         """
         end = padded(self.offset + self.num_frames * 4 * self.shards.header.latent_size)
         with self.shards.opened(self.shard) as file:
-            path, _ = self._named(file, self.offset - self.head, self.head)
+            path = self._path(file)
             _, num_bytes = self._named(file, end, MAX_SOURCE_BYTES)
             try:
                 source = built(Source, json.loads(file.read(min(num_bytes, MAX_SOURCE_BYTES))))
@@ -174,7 +178,14 @@ class ShardedFile:
         rate_hz, num_samples = source.source_sample_rate_hz, source.source_num_samples
         if not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ or num_samples < 0:
             raise self._damaged(f"it is of {rate_hz} Hz and {num_samples} samples")
-        return LatentFile(path, self.num_frames, source.source, rate_hz, num_samples)
+        return LatentFile(
+            path, self.num_frames, source.source, rate_hz, num_samples, source.recording
+        )
+
+    @property
+    def origin(self) -> Origin:
+        """Return which recording it is, or is a version of; read from the shard."""
+        return self.entry.origin
 
     @property
     def source(self) -> str | None:
@@ -189,6 +200,16 @@ class ShardedFile:
             ValueError: If the shard is shorter than its header says.
         """
         return self.shards.array(self)
+
+    def _path(self, file: IO[bytes]) -> str:
+        name, _ = self._named(file, self.offset - self.head, self.head)
+        if not self.shards.has_escaped_names:
+            return name
+        try:
+            check_inside(path := unquote(name))
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
+        return path
 
     def _named(self, file: IO[bytes], start: int, num_bytes: int) -> tuple[str, int]:
         """Return name and size of the tar member that begins at `start`; the file is behind it."""
@@ -227,6 +248,7 @@ class Source:
     source: str | None
     source_sample_rate_hz: int
     source_num_samples: int
+    recording: str | None = None
 
 
 class LatentShards(Sequence[ShardedFile]):
@@ -241,6 +263,7 @@ class LatentShards(Sequence[ShardedFile]):
         place: As given.
         header: As of a latent folder without its files.
         shards: What the header says of each shard.
+        has_escaped_names: As the header says.
         firsts: (S + 1,) the first clip of each shard, and the number of clips.
         table: (clips,) of `INDEX`.
 
@@ -256,6 +279,7 @@ class LatentShards(Sequence[ShardedFile]):
         )
         header = ShardsHeader.read(self.storage.path(SHARDS_NAME))
         self.header, self.shards = header.latents, header.shards
+        self.has_escaped_names = header.has_escaped_names
         self.firsts = np.cumsum([0, *(shard.num_clips for shard in self.shards)])
         self.table = self._opened_table()
         for number in range(len(self.shards)):
