@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 from unicodedata import normalize
 
@@ -128,7 +129,7 @@ def process_files(
     journal: Journal,
     label: str,
     engine: Engine | None = None,
-    others: Mapping[str, Sequence[str]] | None = None,
+    known: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> BatchReport:
     """Do `work` on every source that is not already done and unchanged.
 
@@ -142,25 +143,23 @@ def process_files(
         journal: Where finished items are recorded; closed when the batch ends.
         label: Verb for the progress bar.
         engine: What does the work; None: this process.
-        others: What the work on a name may leave before.
+        known: What else the record of a name says; where it said something else, the work is done
+            again. `others` are files that the work may leave besides.
 
     Returns:
-        The report, in the order of `sources`. Each record has `path` and `others`.
+        The report, in the order of `sources`. Each record has its result as `path`.
     """
     from tqdm import tqdm
 
     report = BatchReport()
     folder = journal.path.parent
-    planned = {
-        name: {"path": results[name], **({"others": list(others[name])} if others else {})}
-        for name in sources
-    }
+    planned = {name: {"path": results[name], **known.get(name, {})} for name in sources}
     former = journal.records
     # Names of results depend on what lies beside a source, so they change as files come and go.
     journal.forget(
         name
         for name, record in former.items()
-        if {k: record.get(k) for k in ("path", "others") if k in record} != planned.get(name)
+        if name not in planned or not planned[name].items() <= record.items()
     )
     stamps: dict[str, dict[str, int]] = {}
     with (

@@ -68,14 +68,17 @@ def recordings(sources: Mapping[str, Path], results: Mapping[str, str]) -> dict[
     """
     found = {}
     for name, path in sources.items():
-        beside = _noted(path)
+        beside = noted(path)
         original = name if beside is None else str(PurePosixPath(name).with_name(beside))
         found[name] = without_suffix(results.get(original, original))
     return found
 
 
-def _noted(path: Path) -> str | None:
-    """Return the file beside it of which a file is a version, as `rave augment` noted in it."""
+def noted(path: Path) -> str | None:
+    """Return the name of the file beside it of which an audio file is a version, or None.
+
+    It is the note that `rave augment` wrote into it.
+    """
     import soundfile
 
     from rave.audio import native_path

@@ -91,15 +91,19 @@ def run(options: argparse.Namespace) -> Result:
         blends["mean"] = blending.mean(clips)
         blends["mean_of_length"] = blending.mean_of_length(clips)
     figures: dict[str, Any] = {"cut_s": cut, "blends": {}}
+    written: dict[str, dict[str, Any]] = {}
     for name, latents in blends.items():
         path = options.out_dir / f"{name}.wav"
-        figures["blends"][name] = _write(codec, latents, statistics, path, options.seed)
+        figures["blends"][name], written[path.name] = _write(
+            codec, latents, statistics, path, options.seed
+        )
     lines = [
         f"  {name}: mean length of the latents {f['latent_length']:.2f}, {f['level_dbfs']:.1f} dBFS"
         for name, f in figures["blends"].items()
     ]
     lines += [f"  cut the last {s:.2f} s of {name}" for name, s in cut.items() if s]
-    return Result("\n".join([f"'{options.out_dir}' holds {len(blends)} blends:", *lines]), figures)
+    text = "\n".join([f"'{options.out_dir}' holds {len(blends)} blends:", *lines])
+    return Result(text, figures, written=written)
 
 
 def _encoded(
@@ -129,7 +133,7 @@ def _encoded(
 
 def _write(
     codec: Codec, latents: Array, statistics: LatentStatistics, path: Path, seed: int
-) -> dict[str, float]:
+) -> tuple[dict[str, float], dict[str, Any]]:
     import numpy as np
 
     from rave.audio import write_audio
@@ -140,14 +144,15 @@ def _write(
     noise = DecoderNoise(codec.format, statistics, seed, "blend")
     meter = LevelMeter()
     num_samples = latents.shape[1] * codec.format.hop_samples
-    write_audio(
+    quantizer = write_audio(
         path,
         meter(codec.decode_blocks(latents, noise)),
         codec.format.sample_rate_hz,
         codec.format.num_channels,
         num_samples,
     )
-    return {
+    figures = {
         "latent_length": float(np.linalg.norm(latents, axis=0).mean()),
         "level_dbfs": round(meter.level_dbfs, 2),
     }
+    return figures, quantizer.figures
