@@ -189,7 +189,7 @@ def _shown(value: Any) -> str:
 def check_inside(name: str) -> None:
     """Check that a name, perhaps from a file of someone else, is of a file below a folder of ours.
 
-    `A:B.wav` is one where drives have no letters; `C:\\B.wav` is refused everywhere.
+    `A:B.wav` is one where drives have no letters; `/B.wav`, also of a drive, is refused everywhere.
 
     Raises:
         ValueError: If it leads out of the folder, here or on Windows.

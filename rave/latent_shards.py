@@ -97,8 +97,8 @@ class ShardsHeader:
     Attributes:
         latents: As of a latent folder, without its files and those that were skipped.
         shards: Of each shard-00000.tar and so on.
-        has_escaped_names: Whether names in the shards are escaped, see `rave.shard_writer.key_of_path`;
-            before 2026-12 they were not.
+        has_escaped_names: Whether names in the shards are those of
+            `rave.shard_writer.key_of_path`; before 2026-12 they were not.
     """
 
     latents: LatentHeader

@@ -40,7 +40,7 @@ def origin(path: str, recording: str | None) -> Origin:
     """Return the origin of a file of a header.
 
     Args:
-        path: Of what was made of it; without suffix it is that of its recording if it is no version.
+        path: Of what was made of it; without suffix it is its recording if it is no version.
         recording: As the header states it; None in headers written before 2026-12, which called
             versions what is named a~1.
     """

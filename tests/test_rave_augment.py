@@ -11,7 +11,7 @@ from rave.command import EXIT_ERROR, EXIT_SKIPPED, execute
 from rave.commands import augment, preprocess
 from rave.dataset import split_audio
 from rave.latents import LatentFile
-from rave.versions import is_version, original_name, originals, split_names
+from rave.versions import Origin, origin, originals, split_names
 
 RATE_HZ = 22050
 
@@ -91,34 +91,26 @@ def test_what_cannot_be_used_is_skipped_or_refused_in_a_sentence(tmp_path, run, 
     assert figures["duration_s"] > 5 * figures["recorded_s"]
     assert run("--semitones", "30") == EXIT_ERROR
     assert "-12 to 12 is possible" in capsys.readouterr().err
-    write(tmp_path / "in" / "a.flac", noise(900), RATE_HZ)
+    (tmp_path / "out" / "a~1.flac").rename(tmp_path / "in" / "b.flac")
     assert run("--force") == EXIT_ERROR
-    assert "'a.flac' and 'a.wav' would share names" in capsys.readouterr().err
-    (tmp_path / "in" / "a.flac").rename(tmp_path / "in" / "a~3.flac")
-    assert run("--force") == EXIT_ERROR
-    assert "'a~3.flac' is named as a version" in capsys.readouterr().err
+    assert "'b.flac' is a version of 'a.wav' that `rave augment` wrote" in capsys.readouterr().err
 
 
-def test_names():
-    assert [is_version(name) for name in ("a~1.flac", "b/a~12.npy", "a~.wav", "a~1/b.wav")] == [
-        True,
-        True,
-        False,
-        False,
-    ]  # fmt: skip  one line says it
-    assert original_name("b/a~12.npy") == original_name("b/a.wav") == "b/a"
-    assert originals(["a~1.wav", "a.wav", "b~1.wav", "b~2.wav"]) == ["a.wav", "b~1.wav"]
+def test_headers_without_recordings_mean_names_and_others_what_they_state():
+    by_name = {name: origin(name, None) for name in ("a~1.npy", "a.npy", "b~1.npy", "b~2.npy")}
+    assert originals(by_name) == ["a.npy", "b~1.npy"]
+    stated = {name: origin(name, name.removesuffix(".npy")) for name in by_name}
+    assert originals(stated) == list(by_name)
+    assert origin("b/a~12.npy", None) == origin("b/a~12.npy", "b/a") == Origin("b/a", True)
 
 
 def test_versions_are_on_the_side_of_their_recording_and_never_held_out():
-    recordings = [f"{index}.flac" for index in range(10)]
-    versions = [f"{index}~{number}.flac" for index in range(10) for number in (1, 2)]
+    recordings = {f"{index}.flac": Origin(f"{index}") for index in range(10)}
+    versions = {f"{i}{kind}.flac": Origin(f"{i}", True) for i in range(10) for kind in "ab"}
     training, held_out = split_names(recordings, 0.3)
-    more_training, same_held_out = split_names([*recordings, *versions], 0.3)
+    more_training, same_held_out = split_names(recordings | versions, 0.3)
     assert same_held_out == held_out and len(held_out) == 3
-    assert {original_name(name) for name in more_training} == {
-        original_name(name) for name in training
-    }
+    assert {name[0] for name in more_training} == {name[0] for name in training}
     assert len(more_training) == 3 * len(training)
 
 

@@ -158,4 +158,3 @@ def _check_long_enough(clips: dict[str, Any], num_frames: int) -> None:
             f" ({len(short)} in all)",
             file=sys.stderr,
         )
-    return names
