@@ -1,16 +1,19 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
 from audio_files import noise, sine, write
+from rave_models import SHORT, write_run
 
 from diffwave.clips import split_clips
 from rave.audio_store import PreparedAudio
 from rave.command import EXIT_ERROR, EXIT_SKIPPED, execute
 from rave.commands import augment, preprocess
 from rave.dataset import split_audio
-from rave.latents import LatentFile
+from rave.latent_shards import LatentShards
+from rave.latents import LatentFile, LatentHeader
 from rave.versions import Origin, origin, originals, split_names
 
 RATE_HZ = 22050
@@ -128,3 +131,45 @@ def test_of_one_recording_and_its_versions_the_end_is_held_out(tmp_path, run):
     clips, held_out_clips = split_clips(files, 0.2)
     assert [(clip.start, clip.stop) for clip in clips] == [(0, 80)] * 3
     assert [(c.file.path, c.start, c.stop) for c in held_out_clips] == [("a.npy", 80, 100)]
+
+
+def test_versions_are_what_augment_wrote_and_not_what_a_name_looks_like(tmp_path, run, rave):
+    names = ["RECORD~1.WAV", "RECORD~2.WAV", "a.wav", "a.flac", "b.wav", "sub/a~1.flac"]
+    for index, name in enumerate(names):
+        write(tmp_path / "in" / name, noise(6000 + 100 * index, seed=index), RATE_HZ)
+    assert run("--semitones", "-3", "3") == 0
+    place = tmp_path / "elsewhere" / "moved"  # without the hidden files
+    shutil.copytree(tmp_path / "out", place, ignore=shutil.ignore_patterns(".*"))
+    codec = write_run(tmp_path / "codec", "v2", *SHORT)
+    for command, *words in (
+        ("preprocess", place.parent, tmp_path / "prepared", "--sample-rate", RATE_HZ),
+        ("encode", codec, place.parent, tmp_path / "latents"),
+        ("shard", tmp_path / "latents", tmp_path / "shards"),
+        ("unshard", tmp_path / "shards", tmp_path / "again"),
+    ):
+        assert rave(command, *words)[0] == 0
+    latents, again = (LatentHeader.read(tmp_path / name).files for name in ("latents", "again"))
+    assert {file.source: file.origin for file in again} == {f.source: f.origin for f in latents}
+    found = [file.source for file in latents if not file.origin.is_version]
+    assert {*found} == {f"moved/{name}" for name in names}
+    assert len({file.origin.recording for file in latents}) == len(names)
+    assert len(latents) == 3 * len(names)
+    for fraction in (0.2, 0.5):
+        training, held_out = split_audio(PreparedAudio(tmp_path / "prepared"), fraction)
+        sources = [piece.name for piece in training], [piece.name for piece in held_out]
+        assert {*sources[1]} < {*found} and len(sources[0]) == 3 * (6 - len(sources[1]))
+        for files in (latents, LatentShards(tmp_path / "shards")):
+            sides = split_clips(files, fraction)
+            assert [{c.file.source for c in side} for side in sides] == [{*s} for s in sources]
+
+
+def test_a_version_whose_recording_is_gone_stays_on_one_side(tmp_path, run, rave):
+    for index in range(3):
+        write(tmp_path / "in" / f"{index}.wav", noise(6000, seed=index), RATE_HZ)
+    assert run("--semitones", "-1", "1") == 0
+    (tmp_path / "out" / "1.wav").unlink()
+    folders = (tmp_path / "out", tmp_path / "prepared", "--sample-rate", RATE_HZ)
+    assert rave("preprocess", *folders)[0] == 0
+    files = PreparedAudio(tmp_path / "prepared").files
+    assert originals({file.name: file.origin for file in files}) == ["0.wav", "1~1.flac", "2.wav"]
+    assert len({file.origin.recording for file in files}) == 3
