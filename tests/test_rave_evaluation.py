@@ -209,10 +209,9 @@ def test_every_file_is_compared_with_its_own_or_said_to_be_left_out(folders, tmp
         write(tmp_path / "in" / name, audio, SAMPLE_RATE_HZ)
     for name, audio in (("a.wav.wav", music[0]), ("a.flac.wav", music[1]), ("c.wav", music[0])):
         write(tmp_path / "out" / name, audio, SAMPLE_RATE_HZ)
-    code, text, _ = run(capsys, tmp_path / "in", tmp_path / "out", "--patches", 5)
-    figures = json.loads(
-        run(capsys, tmp_path / "in", tmp_path / "out", "--patches", 5, "--json")[1]
-    )
+    out = tmp_path / "figures.json"
+    code, text, _ = run(capsys, tmp_path / "in", tmp_path / "out", "--patches", 5, "--out", out)
+    figures = json.loads(out.read_text())
     assert code == 0
     assert {*figures["pairs"]} == {"a.wav", "a.flac"}
     for pair in figures["pairs"].values():  # each with its own, not with the other
