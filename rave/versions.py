@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 VERSION_SUFFIX = ".flac"
 NOTE = "version_of"
+JOURNAL_NAME = ".augment.jsonl"  # of `rave augment`
 VERSION_NAME = re.compile(r"~\d+$")
 
 
@@ -71,7 +72,22 @@ def recordings(sources: Mapping[str, Path], results: Mapping[str, str]) -> dict[
         beside = noted(path)
         original = name if beside is None else str(PurePosixPath(name).with_name(beside))
         found[name] = without_suffix(results.get(original, original))
+        if beside is None and _is_old_version(name, path):
+            found[name] = origin(name, None).recording
     return found
+
+
+def _is_old_version(name: str, path: Path) -> bool:
+    """Return whether `rave augment` wrote a file before 2026-12, without a note.
+
+    Its journal holds the names of recordings, of which none was named as a version then.
+    """
+    if origin(name, None).is_version:
+        for folder in path.parents[: len(PurePosixPath(name).parts)]:
+            journal = folder / JOURNAL_NAME
+            if journal.is_file():
+                return json.dumps(path.relative_to(folder).as_posix()) not in journal.read_text()
+    return False
 
 
 def noted(path: Path) -> str | None:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +9,15 @@ from audio_files import noise, sine, write
 from rave_models import SHORT, write_run
 
 from diffwave.clips import split_clips
+from rave.audio import list_audio_files
 from rave.audio_store import PreparedAudio
+from rave.batch import result_names
 from rave.command import EXIT_ERROR, EXIT_SKIPPED, execute
 from rave.commands import augment, preprocess
 from rave.dataset import split_audio
 from rave.latent_shards import LatentShards
 from rave.latents import LatentFile, LatentHeader
-from rave.versions import Origin, origin, originals, split_names
+from rave.versions import Origin, origin, originals, recordings, split_names
 
 RATE_HZ = 22050
 
@@ -173,3 +176,21 @@ def test_a_version_whose_recording_is_gone_stays_on_one_side(tmp_path, run, rave
     files = PreparedAudio(tmp_path / "prepared").files
     assert originals({file.name: file.origin for file in files}) == ["0.wav", "1~1.flac", "2.wav"]
     assert len({file.origin.recording for file in files}) == 3
+
+
+def test_folders_that_augment_wrote_before_it_noted_versions_keep_them_by_name(
+    tmp_path, monkeypatch, run
+):
+    monkeypatch.setattr(augment, "note_of", lambda _: "")
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / "in" / name, noise(6000), RATE_HZ)
+    assert run("--semitones", "1") == 0
+    journal = tmp_path / "out" / ".augment.jsonl"
+    settings, *lines = map(json.loads, journal.read_text().splitlines())
+    records = [{"name": line["name"], "record": {"recorded_s": 1.0}} for line in lines]
+    journal.write_text("".join(json.dumps(each) + "\n" for each in (settings, *records)))
+    for parent in ("out", "."):
+        sources = list_audio_files(tmp_path / parent)
+        found = recordings(sources, result_names(sources, ".npy"))
+        for name, recording in found.items():
+            assert Path(recording).name == Path(name).stem.partition("~")[0]

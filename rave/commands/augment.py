@@ -9,9 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rave.command import Result, add_seed, command_parser
-from rave.versions import VERSION_SUFFIX, note_of, noted
+from rave.versions import JOURNAL_NAME, VERSION_SUFFIX, note_of, noted
 
-JOURNAL_NAME = ".augment.jsonl"
 SEMITONES = (-2.0, -1.0, 0.0, 0.0, 1.0, 2.0)
 MAX_SEMITONES = 12.0
 # A version begins up to this later: more than a latent frame, which so falls elsewhere.
