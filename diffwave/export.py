@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
         "SuperCollider),\nwhose method sample plays without end; or as lmnt diffwave with the "
         "patches of this project reads it:\nweights.pt and latents.json. Its inference samples "
         "from that, its training goes on from the averaged\nweights with a fresh optimizer.",
-        "python -m diffwave.export runs/piano live.ts --codec runs/rave\n"
+        "python -m diffwave.export runs/piano living_22050.ts --codec runs/rave\n"
         "  python -m diffwave.export runs/piano lmnt-piano",
     )
     options.add_argument("run", type=Path, metavar="RUN", help="what diffwave.train wrote")
@@ -91,6 +91,7 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
     from diffwave.streaming_sampler import StreamingSampler
     from rave.codec import load_streamable
     from rave.codec_format import CodecFormat, write_torchscript
+    from rave.host_module import rate_note
     from rave.latents import check_codec
     from rave.scripted_noise import FRESH_NOISE
 
@@ -121,7 +122,7 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
     sampler = StreamingSampler(model, windows, options.sampler or DPM_SOLVER, max_steps)
     seed = FRESH_NOISE if options.noise_seed is None else options.noise_seed
     module = NNTildeSampler(
-        codec.eval(), sampler, header.statistics, steps, num_latents, seed, options.host_rate
+        codec.eval(), sampler, form, steps, num_latents, seed, options.host_rate
     ).eval()
     # The file is the codec of all latents, also where those made are the first principal ones.
     whole = form if num_latents is None else CodecFormat.of(codec)
@@ -142,7 +143,8 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
         "{latency_samples} samples."
     )
     follows = ", ".join(sampler.followed) or "nothing"
-    return Result(f"{told.format(**figures)}\nIt follows {follows}.", figures)
+    note = rate_note(options.out, module.sample_rate_hz)
+    return Result(f"{told.format(**figures)}\nIt follows {follows}.\n{note}", figures)
 
 
 def _write_lmnt(options: argparse.Namespace) -> Result:

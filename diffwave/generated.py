@@ -76,9 +76,15 @@ def _blocks(raw: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
         yield np.asarray(raw[:, start : start + BLOCK_FRAMES], dtype=np.float64)
 
 
-def find_header(path: Path) -> LatentHeader | None:
-    """Return the header of the latent folder that a file lies in, if it lies in one."""
-    for folder in path.resolve().parents:
+def find_header(path: Path) -> tuple[LatentHeader, float] | None:
+    """Return the header of the latent folder that a file lies in, and the file's gain in dB.
+
+    None if it lies in no such folder.
+    """
+    path = path.resolve()
+    for folder in path.parents:
         if (folder / HEADER_NAME).exists():
-            return LatentHeader.read(folder)
+            header = LatentHeader.read(folder)
+            name = path.relative_to(folder).as_posix()
+            return header, sum(file.gain_db for file in header.files if file.path == name)
     return None

@@ -210,7 +210,7 @@ def _generate(options: argparse.Namespace, watch: Watch | None) -> Result:
             clear(options.out)
             batch_size = BATCH_SIZE if is_short else 1
             num_frames = _write(options.out, task, sampling, batch_size, watch)
-            write_header(options.out, num_frames, header, options.seed)
+            write_header(options.out, num_frames, header, options.seed, task.gain_db)
     items = [
         {"file": name, **compare(read_latents(options.out / name, header.latent_size), header)}
         for name in num_frames

@@ -27,6 +27,7 @@ class Task:
         given: Raw latents (D, N) to begin with, memory-mapped.
         span: Frames to make anew.
         strength: Of a variation.
+        gain_db: That the audio of `given` was brought to the codec's training level with.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Task:
     given: NDArray[Any] | None = None
     span: tuple[int, int] = (0, 0)
     strength: float = 1.0
+    gain_db: float = 0.0
 
     def num_calls(self, sampling: Sampling) -> int:
         """Return how many times the model is called for one batch."""
@@ -114,7 +116,7 @@ def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int |
                 f"{available / rate_hz:.2f} s. Ask for less, or leave --seconds out."
             )
         return Task(kind, num_frames)
-    given = _read_given(path, trained)
+    given, gain_db = _read_given(path, trained)
     num_frames = given.shape[1]
     span = (0, 0)
     if kind == "continue":
@@ -140,18 +142,20 @@ def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int |
     strength = 0.5 if options.strength is None else options.strength
     if not 0 <= strength <= 1:
         raise ValueError(f"--strength is {strength}; 0 (nothing changes) to 1 (all new) is needed.")
-    return Task(kind, num_frames, given, span, strength)
+    return Task(kind, num_frames, given, span, strength, gain_db)
 
 
-def _read_given(path: Path, trained: DiffusionRun) -> NDArray[Any]:
-    """Return raw latents to begin with, if they are of the codec that the run was trained on."""
+def _read_given(path: Path, trained: DiffusionRun) -> tuple[NDArray[Any], float]:
+    """Return raw latents to begin with, of the codec that the run was trained on; and the gain."""
     from diffwave.generated import find_header
     from rave.latents import read_latents
 
     given = read_latents(path, trained.header.latent_size)
     if given.shape[1] == 0:
         raise ValueError(f"'{path}' holds no frames.")
-    header = find_header(path)
-    if header is not None:
-        header.check_matches(trained.header, f"'{path}'", f"run '{trained.folder}'")
-    return given
+    found = find_header(path)
+    if found is None:
+        return given, 0.0
+    header, gain_db = found
+    header.check_matches(trained.header, f"'{path}'", f"run '{trained.folder}'")
+    return given, gain_db

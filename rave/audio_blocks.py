@@ -157,6 +157,13 @@ class LevelMeter:
         return float(10 * np.log10(max(self._power / max(self._num_samples, 1), 1e-20)))
 
 
+def amplified(blocks: Iterable[Audio], gain_db: float) -> Iterator[Audio]:
+    """Yield the blocks with a gain; without one as they are."""
+    factor = np.float32(10 ** (gain_db / 20))
+    for block in blocks:
+        yield block * factor if gain_db else block
+
+
 def fit_length(blocks: Iterable[Audio], num_samples: int) -> Iterator[Audio]:
     """Yield exactly the first `num_samples` of the blocks; what is missing at the end is zeros.
 

@@ -118,13 +118,23 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_level(parser: argparse.ArgumentParser) -> None:
+    """Add `--match-level`: of commands that encode audio."""
+    parser.add_argument(
+        "--match-level",
+        action="store_true",
+        help="bring audio to the level that the codec was trained at, and give the gain back after "
+        "decoding",
+    )
+
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Add `--as-encoded`, `--codec-rate`, `--shift`, `--scale`: of commands that decode files."""
     parser.add_argument(
         "--as-encoded",
         action="store_true",
-        help="decode dimensions that say nothing as they are, as acids-rave does, instead of as "
-        "the noise that the decoder was trained on",
+        help="decode the codec's uninformative dimensions as they are, as acids-rave does, instead "
+        "of as the noise that the decoder was trained on",
     )
     parser.add_argument(
         "--codec-rate",

@@ -8,6 +8,7 @@ locked. A run folder holds
     model.gin     the resolved values the model was built from; rebuilds the same model
     config.gin    the resolved values of model and training
     checkpoints/  last.ckpt and best.ckpt
+    training_audio.json  of a codec: see `rave.training_audio`
     tensorboard/  curves, pictures and audio
 """
 

@@ -80,7 +80,13 @@ def clear(folder: Path) -> None:
         path.unlink()
 
 
-def write_header(folder: Path, num_frames: dict[str, int], header: LatentHeader, seed: int) -> None:
+def write_header(
+    folder: Path,
+    num_frames: dict[str, int],
+    header: LatentHeader,
+    seed: int,
+    gain_db: float = 0.0,
+) -> None:
     """Write the header of generated latents.
 
     Args:
@@ -88,9 +94,10 @@ def write_header(folder: Path, num_frames: dict[str, int], header: LatentHeader,
         num_frames: Of each file.
         header: Of the training latents.
         seed: That they were generated from.
+        gain_db: That the audio they were made of was brought to the training level with.
     """
     files = [
-        LatentFile(name, count, None, header.sample_rate_hz, count * header.hop_samples)
+        LatentFile(name, count, None, header.sample_rate_hz, count * header.hop_samples, gain_db)
         for name, count in num_frames.items()
     ]
     replace(header, contents=GENERATED, files=files, seed=seed).write(folder)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from rave.audio import MAX_SAMPLE_RATE_HZ
 from rave.files import built, check_inside, read_header, write_json
-from rave.latents import SHARDS_NAME, LatentFile, LatentHeader, open_array
+from rave.latents import MAX_GAIN_DB, SHARDS_NAME, LatentFile, LatentHeader, open_array
 from rave.shard_storage import LocalStorage, RemoteStorage, open_storage
 from rave.versions import Origin, num_held_out
 
@@ -178,9 +178,9 @@ class ShardedFile:
         rate_hz, num_samples = source.source_sample_rate_hz, source.source_num_samples
         if not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ or num_samples < 0:
             raise self._damaged(f"it is of {rate_hz} Hz and {num_samples} samples")
-        return LatentFile(
-            path, self.num_frames, source.source, rate_hz, num_samples, source.recording
-        )
+        if abs(source.gain_db) > MAX_GAIN_DB:
+            raise self._damaged(f"it has a gain of {source.gain_db} dB")
+        return LatentFile(path, self.num_frames, **vars(source))
 
     @property
     def origin(self) -> Origin:
@@ -248,6 +248,7 @@ class Source:
     source: str | None
     source_sample_rate_hz: int
     source_num_samples: int
+    gain_db: float = 0.0
     recording: str | None = None
 
 

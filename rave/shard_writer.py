@@ -118,6 +118,7 @@ def _write_clip(file: IO[bytes], clip: Clip, latent_size: int) -> tuple[int, ...
         "source_sample_rate_hz": clip.file.source_sample_rate_hz,
         "source_num_samples": clip.file.source_num_samples,
         "recording": clip.file.recording,
+        **({"gain_db": clip.file.gain_db} if clip.file.gain_db else {}),
     }
     text = json.dumps(source).encode()
     file.write(_member(f"{key}.json", len(text)) + text)

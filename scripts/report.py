@@ -28,7 +28,10 @@ from report_html import (
 )
 from training_curves import CODEC_DECIBELS, SKILL, Curves
 
+from rave.audio import AudioStream
 from rave.files import read_json
+from rave.latents import LatentHeader
+from rave.training_audio import brought, sound_of
 
 TITLE = "New music from a latent space"
 INTRODUCTION = (
@@ -42,11 +45,24 @@ SYNTHESIZED = (
 )
 
 
+def level_notes(folder: Path) -> dict[str, str]:
+    """Return what was done to the level of recordings, by name, where anything was."""
+    header, notes = LatentHeader.read(folder / "latents"), {}
+    for file in header.files:
+        if file.gain_db and file.source:
+            path = folder / "recordings" / file.source
+            level_dbfs = sound_of(AudioStream(path, header.sample_rate_hz, 1)).level_dbfs
+            if level_dbfs is not None:
+                notes[file.source] = ", " + brought(level_dbfs, file.gain_db)
+    return notes
+
+
 def listening(folder: Path, journal: dict[str, Any]) -> list[str]:
     """Return the sections with players."""
     recordings = folder / "recordings"
     varied, span_s = recordings / journal["varied"], journal["span_s"]
     first, second = (Path(name).stem for name in journal["blended"])
+    notes = level_notes(folder)
     parts = [
         section(
             "Out of noise",
@@ -103,7 +119,7 @@ def listening(folder: Path, journal: dict[str, Any]) -> list[str]:
                     card(
                         clip(recordings / name, "recording"),
                         clip(folder / "reconstructions" / name, "reconstruction"),
-                        title=Path(name).stem,
+                        title=Path(name).stem + notes.get(name, ""),
                     )
                     for name in journal["recordings"]
                 ),

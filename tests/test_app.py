@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import sine, write
-from rave_models import write_run
+from rave_models import remember, write_run
 
 from diffwave import inference
 from diffwave.app import pictures, workshop
 from diffwave.app.commands import Job, Stopped
 from diffwave.app.workshop import LERP, Workshop
+from rave.latents import LatentHeader
 from rave.main_cli import main
 
 
@@ -195,3 +196,20 @@ def test_the_command_says_what_is_missing(rave, tmp_path, monkeypatch):
     assert code == 2
     assert "rave app needs Gradio. Install it with: pip install" in error
     assert "Traceback" not in json.dumps(error)
+
+
+def test_sounds_are_brought_to_the_training_level_and_back_and_the_page_says_so(
+    instrument, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    codec, _, tone = instrument
+    known = shutil.copytree(codec, tmp_path / "codec")
+    remember(known, True, True, True, True)
+    shop = Workshop(tmp_path / "rave-app", known, None, "cpu")
+    audio, rate_hz = soundfile.read(tone, dtype="float32")
+    sound = shop.add_sound(write(tmp_path / "hot.wav", 2 * audio[None], rate_hz))
+    (file,) = LatentHeader.read(sound.latents.parent).files
+    assert file.gain_db < -10
+    level = 20 * np.log10(np.sqrt(np.square(2 * audio).mean()))
+    assert sound.note.startswith(f"brought from {level:.0f} to -20 dBFS, and back")
+    assert "--match-level" in shop.mix(sound, sound, 0.5).command

@@ -12,7 +12,7 @@ from rave import experiment
 from rave.blocks.bottleneck import mean_discrepancy
 from rave.blocks.quantizer import Codebook, ResidualQuantizer, nearest
 from rave.codec import DecoderNoise, load_codec, load_model
-from rave.latents import LatentHeader, LatentStatistics
+from rave.latents import LatentHeader
 from rave.main_cli import main
 from rave.training import RaveSystem
 
@@ -204,10 +204,9 @@ def test_the_decoder_hears_the_noise_below_the_latents(kind):
 def test_decoding_in_windows_hears_the_noise_of_decoding_at_once(kind):
     codec = codec_of(kind_of(kind))
     latents = np.random.default_rng(0).standard_normal((4, 50)).astype(np.float32)
-    statistics = LatentStatistics([0.0] * 4, [1.0] * 4, [0.1] * 4, [1.0] * 4, 100)
 
     def decoded(window_frames, seed=0):
-        noise = DecoderNoise(codec.format, statistics, seed, "a.npy")
+        noise = DecoderNoise(codec.format, seed)
         return np.concatenate(list(codec.decode_blocks(latents, noise, window_frames)), axis=1)
 
     whole = decoded(50)

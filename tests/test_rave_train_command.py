@@ -142,6 +142,7 @@ def test_a_run_leaves_checkpoints_curves_and_its_recipe_and_no_partial_file(prep
         "run.json",
         "model.gin",
         "config.gin",
+        "training_audio.json",
     }
 
 

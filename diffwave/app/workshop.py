@@ -131,10 +131,10 @@ class Workshop:
             else:
                 shutil.copyfile(given, audio)
             latents = folder / "latents"
-            run_command(
-                ("rave", "encode", self._codec, short(audio.parent), short(latents), *self._device),
-                job,
-            )
+            places = (self._codec, short(audio.parent), short(latents))
+            encoded = run_command(("rave", "encode", *places, *self._level, *self._device), job)
+            for level in encoded.figures["levels"].values():
+                note = f"{note} {level['remark'] or ''}".strip()
         return Sound(audio, latents / f"{name}.npy", seconds, note)
 
     def axes_of(self, latents: Path) -> tuple[Array, Array]:
@@ -208,7 +208,8 @@ class Workshop:
 
         def commands(out: Path) -> list[Command]:
             places = ("rave", "interpolate", self._codec, *sources, short(out / "audio"))
-            return [(*places, "--weight", f"{weight:g}", "--seed", str(seed), *self._device)]
+            options = ("--weight", f"{weight:g}", "--seed", str(seed), *self._level)
+            return [(*places, *options, *self._device)]
 
         title = f"{first.audio.stem} {1 - weight:.0%}, {second.audio.stem} {weight:.0%}"
         return self._make("mix", title, commands, f"{way}.wav", seed, job)
@@ -300,6 +301,10 @@ class Workshop:
     @property
     def _codec(self) -> str:
         return short(self.codec_path)
+
+    @property
+    def _level(self) -> tuple[str, ...]:
+        return ("--match-level",) if self.codec.format.is_level_known else ()
 
     def _decode(self, latents: str, out: Path, seed: int, *more: str) -> Command:
         places = ("rave", "decode", self._codec, latents, short(out / "audio"))

@@ -13,6 +13,7 @@ from rave.command import (
     add_backend,
     add_device,
     add_engine,
+    add_level,
     add_seed,
     add_weights,
     backend_settings,
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rave.audio import AudioSource, AudioStream
     from rave.codec import Array, Codec
     from rave.codec_source import CodecSource
     from rave.latents import LatentHeader
+    from rave.training_audio import HeardAudio
     from rave.windows import Part
 
     Sums: TypeAlias = list[tuple[NDArray[np.float64], int]]  # and frames, of each window
@@ -57,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
         help="draw from the posterior instead of writing its mean (not for training a diffusion "
         "model: collapsed dimensions turn to white noise)",
     )
+    add_level(parser)
     parser.add_argument("--force", action="store_true", help="replace latents of other settings")
     add_weights(parser)
     add_device(parser)
@@ -95,6 +97,7 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
     from rave.batch import process_files, result_names
     from rave.files import Journal, remove_partials
     from rave.latents import POSTERIOR_MEAN, POSTERIOR_SAMPLE
+    from rave.training_audio import levels_of, levels_to_match
     from rave.versions import recordings
 
     folder: Path = options.latents_dir
@@ -103,10 +106,12 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
     codec = opener.codec
     contents = POSTERIOR_SAMPLE if options.sample else POSTERIOR_MEAN
     seed = options.seed if options.sample else None
+    matched = {"match_level": levels_to_match(codec)} if options.match_level else {}
     settings = {
         "codec": codec.format.fingerprint,
         "contents": contents,
         "seed": seed,
+        **matched,
         **backend_settings(options),
     }
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
@@ -114,7 +119,7 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
     paths = result_names(sources, ".npy")
     report = process_files(
         sources,
-        Encoding(opener, folder, paths, seed),
+        Encoding(opener, folder, paths, seed, is_level_matched=options.match_level),
         paths,
         journal,
         "Encoding",
@@ -126,7 +131,8 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
     header = _header(codec, contents, seed, report.records, origins, report.skipped)
     header.write(folder)
     report.remove_stale()
-    return _result(folder, header, report.summary("Encoded"), report.figures)
+    levels = levels_of(codec.format, report.records)
+    return _result(folder, header, report.summary("Encoded"), report.figures, levels)
 
 
 @dataclass(frozen=True)
@@ -137,20 +143,21 @@ class Encoding:
         opener: Opens the codec.
         folder: To write into.
         paths: Of the .npy of each name, relative to it.
-        seed: Draw from the posterior with this seed; None: write its mean. Files draw different
-            noise.
+        seed: Draw from the posterior with this seed; None: write its mean.
+        is_level_matched: Bring each file to the level of the codec's training audio before.
     """
 
     opener: CodecSource
     folder: Path
     paths: Mapping[str, str]
     seed: int | None
+    is_level_matched: bool = False
 
     def __call__(self, name: str, source: Path) -> dict[str, Any]:
         """Write the latents of one audio file, whole or not at all.
 
         Returns:
-            Frames, source rate and length, and sums for the statistics.
+            Frames, source rate and length, sound, gain, and sums for the statistics.
 
         Raises:
             AudioError: If the file cannot be used.
@@ -158,10 +165,10 @@ class Encoding:
         """
         from rave.windows import WHOLE
 
-        stream = self._stream(source)
+        audio = self._audio(source)
         sums: Sums = []
-        blocks = self._windows(stream, name, WHOLE, sums)
-        return self._write(name, blocks, sums, lambda: stream.source)
+        blocks = self._windows(audio, WHOLE, sums)
+        return self._write(name, blocks, sums, lambda: audio.record)
 
     def num_windows(self, name: str, source: Path) -> int:
         """Return how many windows a file has; a guess."""
@@ -174,8 +181,8 @@ class Encoding:
 
     def do_part(
         self, name: str, source: Path, part: Part, path: Path
-    ) -> tuple[Sums, AudioSource | None]:
-        """Write the latents of some windows; return their sums, and at the end the file's length.
+    ) -> tuple[Sums, dict[str, Any] | None]:
+        """Write the latents of some windows; return their sums, and at the end what the file is.
 
         The file is read from its beginning, which takes a hundredth of the time of encoding it.
 
@@ -185,10 +192,10 @@ class Encoding:
         """
         from rave.windows import write_blocks
 
-        stream = self._stream(source)
+        audio = self._audio(source)
         sums: Sums = []
-        write_blocks(path, self._windows(stream, name, part, sums))
-        return sums, stream.source if part.stop is None else None
+        write_blocks(path, self._windows(audio, part, sums))
+        return sums, audio.record if part.stop is None else None
 
     def join(
         self, name: str, source: Path, paths: Sequence[Path], results: Sequence[Any]
@@ -200,13 +207,12 @@ class Encoding:
         blocks = read_blocks(paths, self.opener.codec.format.latent_size, WINDOW_FRAMES)
         return self._write(name, blocks, sums, lambda: results[-1][1])
 
-    def _stream(self, source: Path) -> AudioStream:
-        from rave.audio import AudioStream
+    def _audio(self, source: Path) -> HeardAudio:
+        from rave.training_audio import HeardAudio
 
-        codec_format = self.opener.codec.format
-        return AudioStream(source, codec_format.sample_rate_hz, codec_format.num_channels)
+        return HeardAudio(source, self.opener.codec.format, is_level_matched=self.is_level_matched)
 
-    def _windows(self, stream: AudioStream, name: str, part: Part, sums: Sums) -> Iterator[Array]:
+    def _windows(self, audio: Iterable[Array], part: Part, sums: Sums) -> Iterator[Array]:
         """Yield the latents (D, n) of each window, and append its sums and number of frames."""
         from rave.latents import StatisticsAccumulator
         from rave.positional_noise import PositionalNoise
@@ -214,12 +220,12 @@ class Encoding:
 
         codec = self.opener.codec
         size, position = codec.format.latent_size, part.first * WINDOW_FRAMES
-        for mean, std in codec.encode_blocks(stream, part=part):
+        for mean, std in codec.encode_blocks(audio, part=part):
             sums.append((StatisticsAccumulator.sums_of(mean, std), mean.shape[1]))
             if self.seed is None:
                 yield mean
             else:
-                noise = PositionalNoise(self.seed, name, size)
+                noise = PositionalNoise(self.seed, "posterior", size)
                 yield mean + std * noise.normal(position, position + mean.shape[1]).T
             position += mean.shape[1]
 
@@ -228,7 +234,7 @@ class Encoding:
         name: str,
         blocks: Iterable[Array],
         sums: Sums,
-        source: Callable[[], AudioSource],
+        source: Callable[[], dict[str, Any]],
     ) -> dict[str, Any]:
         from rave.latents import StatisticsAccumulator, write_latents
 
@@ -239,8 +245,7 @@ class Encoding:
             accumulator.add_sums(values, count)
         return {
             "num_frames": num_frames,
-            "source_sample_rate_hz": source().sample_rate_hz,
-            "source_num_samples": source().num_samples,
+            **source(),
             "sums": accumulator.record(),
         }
 
@@ -260,8 +265,10 @@ def _header(
     for name, record in records.items():
         sums.merge(record["sums"])
         fields = ("path", "num_frames", "source_sample_rate_hz", "source_num_samples")
-        values = {field: record[field] for field in fields}
-        files.append(LatentFile(source=name, recording=origins[name], **values))
+        known = {field: record[field] for field in fields}
+        # Before 2026-12 no audio was brought to another level.
+        known["gain_db"] = record.get("gain_db", 0.0)
+        files.append(LatentFile(source=name, recording=origins[name], **known))
     return LatentHeader(
         codec=codec.format.fingerprint,
         codec_path=str(codec.path),
@@ -276,11 +283,20 @@ def _header(
     )
 
 
-def _result(folder: Path, header: LatentHeader, summary: str, counts: dict[str, Any]) -> Result:
+def _result(
+    folder: Path,
+    header: LatentHeader,
+    summary: str,
+    counts: dict[str, Any],
+    levels: dict[str, dict[str, Any]],
+) -> Result:
+    from rave.training_audio import level_lines
+
     statistics = header.statistics
     num_informative = int(statistics.is_informative.sum())
     figures = {
         **counts,
+        "levels": levels,
         "num_frames": statistics.num_frames,
         "frame_rate_hz": header.frame_rate_hz,
         "latent_size": header.latent_size,
@@ -293,4 +309,4 @@ def _result(folder: Path, header: LatentHeader, summary: str, counts: dict[str, 
         f"dimensions at {header.frame_rate_hz:.2f} Hz; {num_informative} dimensions are "
         f"informative, {statistics.information.sum():.1f} nats a frame."
     )
-    return Result(text, figures, num_skipped=len(header.skipped))
+    return Result("\n".join([text, *level_lines(levels)]), figures, num_skipped=len(header.skipped))

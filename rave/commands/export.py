@@ -170,7 +170,8 @@ def _write_streaming(
 ) -> list[str]:
     """Write a module for nn~ and return what the user should know of it."""
     from rave.export import export_nn_tilde
-    from rave.nn_tilde import latent_count
+    from rave.host_module import rate_note
+    from rave.nn_tilde import NNTildePrior, latent_count
     from rave.scripted_noise import FRESH_NOISE
 
     is_normal = model.bottleneck.rows_per_latent == 2
@@ -183,13 +184,18 @@ def _write_streaming(
     )
     rate_hz = module.sample_rate_hz
     late, late_ms = module.latency_samples, 1000 * module.latency_samples / rate_hz
+    note = rate_note(options.out, rate_hz)
     if "decode" not in module.methods:
-        return [f"In nn~ at {rate_hz} Hz, forward alone. Late: {late} samples, {late_ms:.1f} ms."]
+        told = f"In nn~ at {rate_hz} Hz, forward alone. Late: {late} samples, {late_ms:.1f} ms."
+        return [told, note]
     encode, decode = module.encode_latency_samples, module.decode_latency_samples
-    return [
+    told = (
         f"In nn~ at {rate_hz} Hz, {count} of {model.latent_size} latents. Late: encode {encode} "
-        f"samples, decode {decode}, both {late_ms:.1f} ms."
-    ]
+        f"samples, decode {decode}, both {late_ms:.1f} ms"
+    )
+    if isinstance(module, NNTildePrior):
+        told += f", prior {module.prior_delay_frames * module.hop_samples} samples"
+    return [f"{told}.", note]
 
 
 def _prior(options: argparse.Namespace, fingerprint: str) -> LatentPrior:
@@ -214,15 +220,12 @@ def _largest_difference(run: Codec, export: Codec) -> float:
     import numpy as np
 
     from rave.codec import DecoderNoise
-    from rave.latents import StatisticsAccumulator
 
     rng = np.random.default_rng(0)
     shape = (run.format.num_channels, 4 * run.format.hop_samples)
     audio = (0.1 * rng.standard_normal(shape)).astype(np.float32)
-    (mean, std), (mean_again, _) = (codec.encode(audio) for codec in (run, export))
-    sums = StatisticsAccumulator(run.format.latent_size)
-    sums.add(mean, std)
-    noise = DecoderNoise(run.format, sums.statistics(), 0, "export")
+    (mean, _), (mean_again, _) = (codec.encode(audio) for codec in (run, export))
+    noise = DecoderNoise(run.format, 0)
     decoded, decoded_again = (codec.decode(mean, noise) for codec in (run, export))
     pairs = ((mean, mean_again), (decoded, decoded_again))
     return max(float(np.abs(a - b).max()) for a, b in pairs)

@@ -11,6 +11,7 @@ from rave.command import (
     add_backend,
     add_decoding,
     add_device,
+    add_level,
     add_seed,
     add_weights,
     command_parser,
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
         help="draw from the posterior, as acids-rave does, instead of decoding its mean",
     )
     add_decoding(parser)
+    add_level(parser)
     parser.add_argument("--force", action="store_true", help="replace what is in the way")
     add_device(parser)
     add_backend(parser)
@@ -72,9 +74,11 @@ def run(options: argparse.Namespace) -> Result:
     places = [str(options.codec), str(latents), str(folder)]
     decode_options = vars(decode.parser().parse_args(places)) | vars(options)
     decoded = decode.run(argparse.Namespace(**decode_options))
-    summary, figures = decoded.summary, dict(decoded.figures)
-    if encoded.num_skipped:
+    levels = encoded.figures["levels"]
+    summary, figures = decoded.summary, {**decoded.figures, "levels": levels}
+    if encoded.num_skipped or any(each["remark"] for each in levels.values()):
         summary = f"{encoded.summary}\n{summary}"
+    if encoded.num_skipped:
         figures["skipped"] = encoded.figures["skipped"] | decoded.figures["skipped"]
         figures["num_skipped"] = len(figures["skipped"])
     num_skipped = encoded.num_skipped + decoded.num_skipped

@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> Result:
     from rave.device import choose_device, choose_precision
     from rave.trainer import fit
     from rave.training import RaveSystem
+    from rave.training_audio import remember
 
     store = open_audio(options.data)
     for file in store.files:
@@ -97,6 +98,8 @@ def run(options: argparse.Namespace) -> Result:
         precision=precision,
         log_every_steps=training.log_every_steps,
     )
+    if is_first():
+        remember(options.out, store, training.held_out_fraction, device)
     return _result(system, options.out, resumed_from)
 
 
