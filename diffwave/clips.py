@@ -235,13 +235,14 @@ def split_clips(
     if sum(file.num_frames for file in files) < 2:
         raise ValueError("The latents hold fewer than 2 frames. Encode more audio.")
     whole = {file.path: Clip(file, 0, file.num_frames) for file in files}
-    keys = dict(zip(whole, recording_keys(whole).tolist(), strict=True))
+    origins = {file.path: file.origin for file in files}
+    keys = dict(zip(whole, recording_keys(origins.values()).tolist(), strict=True))
     cuts = {
         path: first_held_out(clip.num_frames, split.fraction)
         for path, clip in whole.items()
         if split.divides(keys[path])
     }
-    names, others = split_names(whole, split)
+    names, others = split_names(origins, split)
     return (
         [Clip(whole[n].file, 0, cuts.get(n, whole[n].stop)) for n in names],
         [Clip(whole[n].file, cuts.get(n, 0), whole[n].stop) for n in others],

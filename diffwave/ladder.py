@@ -212,7 +212,7 @@ class Ladder:
 
 def without_versions(clips: Sequence[Clip]) -> list[Clip]:
     """Return the clips of recordings themselves, without those of their versions."""
-    kept = set(originals(clip.file.path for clip in clips))
+    kept = set(originals({clip.file.path: clip.file.origin for clip in clips}))
     return [clip for clip in clips if clip.file.path in kept]
 
 

@@ -235,12 +235,18 @@ def read_audio_part(
     return np.ascontiguousarray(part[:, stop - count :])
 
 
+def native_path(path: Path) -> Path | bytes:
+    """Return a path as libsndfile takes it: where names are bytes, they need not be text."""
+    return os.fsencode(path) if os.name == "posix" else path
+
+
 def write_audio(
     path: Path,
     blocks: Iterable[Audio],
     sample_rate_hz: int,
     num_channels: int,
     num_samples: int,
+    comment: str = "",
 ) -> Quantizer:
     """Write a 16-bit file, whole or not at all.
 
@@ -251,6 +257,7 @@ def write_audio(
         num_channels: C.
         num_samples: Exact length wanted; the blocks are cut or zero-padded to it, because latent
             frames cover whole hops, and resampling rounds.
+        comment: What the file says of itself; text.
 
     Returns:
         The peak, and the number of samples limited to full scale.
@@ -269,7 +276,7 @@ def write_audio(
     with atomic_write(path) as temporary:
         try:
             file = soundfile.SoundFile(
-                temporary, "w", sample_rate_hz, num_channels, "PCM_16", format=name
+                native_path(temporary), "w", sample_rate_hz, num_channels, "PCM_16", format=name
             )
         except soundfile.LibsndfileError as error:
             raise ValueError(
@@ -278,6 +285,8 @@ def write_audio(
             ) from error
         try:
             with file:
+                if comment:
+                    file.comment = comment
                 for block in fit_length(blocks, num_samples):
                     file.write(quantize(block))
         except soundfile.LibsndfileError as error:

@@ -6,6 +6,7 @@ A block is an array (C, n), float32, any n.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import soxr
@@ -126,6 +127,11 @@ class Quantizer:
     def __init__(self) -> None:
         self.peak = 0.0
         self.num_limited_samples = 0
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Return the account, for `rave.command.Result`."""
+        return {"peak": self.peak, "num_limited_samples": self.num_limited_samples}
 
     def __call__(self, audio: Audio) -> NDArray[np.int16]:
         """Return audio (C, n) as little-endian 16-bit samples (n, C).

@@ -13,9 +13,9 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -46,11 +46,29 @@ class Result:
         summary: What a person reads, on stdout.
         figures: The same as data, printed instead when `--json` is given.
         num_skipped: Files that could not be used.
+        written: Each audio file written now or earlier: `rave.audio_blocks.Quantizer.figures`.
+        warnings: What looks wrong with a file; printed on stderr, and part of the figures.
     """
 
     summary: str
     figures: dict[str, Any] = field(default_factory=dict)
     num_skipped: int = 0
+    written: InitVar[Mapping[str, Mapping[str, Any]] | None] = None
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self, written: Mapping[str, Mapping[str, Any]] | None) -> None:
+        """Add what became of the level of audio, and the warnings."""
+        written = written or {}
+        limited = {name: n for name, of in written.items() if (n := of["num_limited_samples"])}
+        if written:
+            self.figures["peak"] = {name: of["peak"] for name, of in written.items()}
+            self.figures["num_limited_samples"] = limited
+        for name, count in limited.items():
+            peak = written[name]["peak"]
+            text = f"{count} samples beyond full scale were limited (peak {peak:.3g})."
+            self.warnings = {**self.warnings, name: [*self.warnings.get(name, []), text]}
+        if written or self.warnings:
+            self.figures["warnings"] = self.warnings
 
 
 class _Parser(argparse.ArgumentParser):
@@ -367,6 +385,9 @@ def execute(
         return EXIT_ERROR
     if not is_first():
         return 0
+    for name, texts in result.warnings.items():
+        for text in texts:
+            print(f"{parser.prog}: warning: {name}: {text}", file=sys.stderr)
     try:
         print(json.dumps(result.figures, indent=1) if options.json else result.summary, flush=True)
     except BrokenPipeError:  # whoever read it has heard enough, as `| head` has

@@ -101,7 +101,8 @@ def split_audio(
     if not isinstance(held_out, Split) and not 0 < held_out < 1:
         raise ValueError(f"A held-out fraction of {held_out} was given; 0 < f < 1.")
     files = {file.name: file for file in store.files}
-    keys = dict(zip(files, recording_keys(files).tolist(), strict=True))
+    origins = {name: file.origin for name, file in files.items()}
+    keys = dict(zip(files, recording_keys(origins.values()).tolist(), strict=True))
     split = Split.of(list(keys.values()), held_out)
     starts = {}
     for name, file in files.items():
@@ -109,7 +110,7 @@ def split_audio(
             if file.num_samples < 2:
                 raise ValueError(f"'{name}' has 1 sample, too little to train on. Add audio.")
             starts[name] = first_held_out(file.num_samples, split.fraction)
-    training, kept_back = split_names(files, split)
+    training, kept_back = split_names(origins, split)
     return (
         [AudioRange(files[n], 0, starts.get(n, files[n].num_samples)) for n in training],
         [AudioRange(files[n], starts.get(n, 0), files[n].num_samples) for n in kept_back],

@@ -110,8 +110,15 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
     MAX_STEPS and PHASE_1_STEPS may be others than before, but not less than the steps done.
 
     Raises:
-        ValueError: If the folder holds a run with other settings; the message names the lines.
+        ValueError: If the folder holds a run with other settings; the message names the lines. If
+            its path is no UTF-8, which TensorBoard needs.
     """
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"The path of the run, '{folder.absolute()}', is not UTF-8. Give another --out."
+        ) from None
     path = folder / "config.gin"
     if path.exists():
         found, needed = (_bindings(text) for text in (path.read_text(), config))

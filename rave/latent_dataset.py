@@ -86,6 +86,6 @@ def keys_and_lengths(files: Sequence[ClipFile]) -> tuple[NDArray[Any], NDArray[A
     if isinstance(files, LatentShards):
         keys, lengths = files.table["recording"], files.table["num_frames"]
     else:
-        keys = recording_keys(file.path for file in files)
+        keys = recording_keys(file.origin for file in files)
         lengths = np.array([file.num_frames for file in files], np.int64)
     return keys[lengths > 0], lengths[lengths > 0]

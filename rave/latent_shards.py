@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, overload
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from rave.audio import MAX_SAMPLE_RATE_HZ
 from rave.files import built, check_inside, read_header, write_json
 from rave.latents import MAX_GAIN_DB, SHARDS_NAME, LatentFile, LatentHeader, open_array
 from rave.shard_storage import LocalStorage, RemoteStorage, open_storage
-from rave.versions import key_of
+from rave.versions import Origin, key_of
 
 FORMAT, VERSION, INDEX_NAME = "rave-latent-shards", 1, "index.npy"
 BLOCK_BYTES = tarfile.BLOCKSIZE
@@ -91,10 +92,13 @@ class ShardsHeader:
     Attributes:
         latents: As of a latent folder, without its files and those that were skipped.
         shards: Of each shard-00000.tar and so on.
+        has_escaped_names: Whether names in the shards are those of
+            `rave.shard_writer.key_of_path`; before 2026-12 they were not.
     """
 
     latents: LatentHeader
     shards: list[Shard]
+    has_escaped_names: bool = False
 
     def write(self, folder: Path) -> None:
         """Write shards.json into `folder`, whole or not at all."""
@@ -149,7 +153,7 @@ class ShardedFile:
             ValueError: If what stands there is no name below a folder.
         """
         with self.shards.opened(self.shard) as file:
-            return self._named(file, self.offset - self.head, self.head)[0]
+            return self._path(file)
 
     @property
     def entry(self) -> LatentFile:
@@ -160,7 +164,7 @@ class ShardedFile:
         """
         end = padded(self.offset + self.num_frames * 4 * self.shards.header.latent_size)
         with self.shards.opened(self.shard) as file:
-            path, _ = self._named(file, self.offset - self.head, self.head)
+            path = self._path(file)
             _, num_bytes = self._named(file, end, MAX_SOURCE_BYTES)
             try:
                 source = built(Source, json.loads(file.read(min(num_bytes, MAX_SOURCE_BYTES))))
@@ -171,9 +175,12 @@ class ShardedFile:
             raise self._damaged(f"it is of {rate_hz} Hz and {num_samples} samples")
         if abs(source.gain_db) > MAX_GAIN_DB:
             raise self._damaged(f"it has a gain of {source.gain_db} dB")
-        return LatentFile(
-            path, self.num_frames, source.source, rate_hz, num_samples, source.gain_db
-        )
+        return LatentFile(path, self.num_frames, **vars(source))
+
+    @property
+    def origin(self) -> Origin:
+        """Return which recording it is, or is a version of; read from the shard."""
+        return self.entry.origin
 
     @property
     def source(self) -> str | None:
@@ -188,6 +195,16 @@ class ShardedFile:
             ValueError: If the shard is shorter than its header says.
         """
         return self.shards.array(self)
+
+    def _path(self, file: IO[bytes]) -> str:
+        name, _ = self._named(file, self.offset - self.head, self.head)
+        if not self.shards.has_escaped_names:
+            return name
+        try:
+            check_inside(path := unquote(name))
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
+        return path
 
     def _named(self, file: IO[bytes], start: int, num_bytes: int) -> tuple[str, int]:
         """Return name and size of the tar member that begins at `start`; the file is behind it."""
@@ -227,6 +244,7 @@ class Source:
     source_sample_rate_hz: int
     source_num_samples: int
     gain_db: float = 0.0
+    recording: str | None = None
 
 
 class LatentShards(Sequence[ShardedFile]):
@@ -241,6 +259,7 @@ class LatentShards(Sequence[ShardedFile]):
         place: As given.
         header: As of a latent folder without its files.
         shards: What the header says of each shard.
+        has_escaped_names: As the header says.
         firsts: (S + 1,) the first clip of each shard, and the number of clips.
         table: (clips,) of `INDEX`.
 
@@ -256,6 +275,7 @@ class LatentShards(Sequence[ShardedFile]):
         )
         header = ShardsHeader.read(self.storage.path(SHARDS_NAME))
         self.header, self.shards = header.latents, header.shards
+        self.has_escaped_names = header.has_escaped_names
         self.firsts = np.cumsum([0, *(shard.num_clips for shard in self.shards)])
         self.table = self._opened_table()
         for number in range(len(self.shards)):

@@ -10,10 +10,9 @@ numpy alone can read it. D is the latent size, N a number of frames.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from rave.audio import MAX_SAMPLE_RATE_HZ
 from rave.files import atomic_write, built, check_inside, read_header, write_json
+from rave.versions import Origin, origin
 
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
 SHARDS_NAME = "shards.json"  # of a sharded set, see rave.latent_shards
@@ -143,6 +143,8 @@ class LatentFile:
         source_num_samples: Its length in samples at that rate.
         gain_db: That the audio was brought to the codec's training level with; decoding takes it
             back.
+        recording: Path, without suffix, of the recording that it is or is a version of; None: see
+            `rave.versions.origin`.
     """
 
     path: str
@@ -151,6 +153,12 @@ class LatentFile:
     source_sample_rate_hz: int
     source_num_samples: int
     gain_db: float = 0.0  # left out of latents.json where it is 0
+    recording: str | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Return which recording it is, or is a version of."""
+        return origin(self.path, self.recording)
 
 
 @dataclass(frozen=True)
@@ -351,16 +359,6 @@ def write_array_header(file: IO[bytes], latent_size: int, num_frames: int) -> No
     """Write the .npy header of latents (D, N); numpy leaves room in it for any N."""
     header = {"descr": "<f4", "fortran_order": True, "shape": (latent_size, num_frames)}
     np.lib.format.write_array_header_1_0(file, header)
-
-
-def latent_paths(names: Iterable[str]) -> dict[str, str]:
-    """Return where the latents of each audio file go: a.npy, or a.wav.npy beside an a.flac.npy."""
-    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
-    counts = Counter(stem.casefold() for stem in stems.values())
-    return {
-        name: (stem if counts[stem.casefold()] == 1 else name) + ".npy"
-        for name, stem in stems.items()
-    }
 
 
 def is_sharded(folder: Path) -> bool:

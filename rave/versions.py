@@ -1,17 +1,19 @@
 """Versions of a recording, such as transposed ones, and which recordings are held out.
 
-a.flac, a~1.flac, a~2.flac are one recording: `rave augment` names its versions so. They are never
-divided between training and what is held out, and nothing is measured on them.
+`rave augment` notes in each version that it writes of which recording beside it that is one, and
+headers pass it on. Versions are never divided between training and what is held out, and nothing is
+measured on them. A name shows nothing: RECORD~1.WAV and RECORD~2.WAV are two recordings.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,40 +21,115 @@ from numpy.typing import NDArray
 from rave.files import built, read_header, write_json
 
 SPLIT_FORMAT, SPLIT_VERSION, SPLIT_NAME = "rave-diffwave-split", 1, "split.json"
+VERSION_SUFFIX = ".flac"
+NOTE = "version_of"
+JOURNAL_NAME = ".augment.jsonl"  # of `rave augment`
 VERSION_NAME = re.compile(r"~\d+$")
 
 
-def version_name(name: str, number: int, suffix: str) -> str:
-    """Return the name of a version, from 1, of the file of a name."""
-    path = PurePosixPath(name)
-    return str(path.with_name(f"{path.stem}~{number}{suffix}"))
+class Origin(NamedTuple):
+    """What a file was made from.
+
+    Attributes:
+        recording: Name of the recording, without suffix, the same for all its versions.
+        is_version: Whether the file is a version of it, not the recording itself.
+    """
+
+    recording: str
+    is_version: bool = False
 
 
-def original_name(name: str) -> str:
-    """Return the name, without suffix, of the recording that a file is, or is a version of."""
-    return VERSION_NAME.sub("", str(PurePosixPath(name).with_suffix("")))
+def without_suffix(name: str) -> str:
+    """Return a relative posix name without its suffix."""
+    return str(PurePosixPath(name).with_suffix(""))
 
 
-def is_version(name: str) -> bool:
-    """Return whether a file is named as a version of a recording."""
-    return VERSION_NAME.search(PurePosixPath(name).stem) is not None
+def origin(path: str, recording: str | None) -> Origin:
+    """Return the origin of a file of a header.
+
+    Args:
+        path: Of what was made of it; without suffix it is its recording if it is no version.
+        recording: As the header states it; None in headers written before 2026-12, which called
+            versions what is named a~1.
+    """
+    if recording is not None:
+        return Origin(recording, without_suffix(path) != recording)
+    stem = without_suffix(path)
+    return Origin(VERSION_NAME.sub("", stem), VERSION_NAME.search(stem) is not None)
 
 
-def originals(names: Iterable[str]) -> list[str]:
+def note_of(recording: str) -> str:
+    """Return what a version carries: ASCII that holds any name.
+
+    Args:
+        recording: Name of the file beside it of which it is a version.
+    """
+    return json.dumps({NOTE: recording})
+
+
+def recordings(sources: Mapping[str, Path], results: Mapping[str, str]) -> dict[str, str]:
+    """Return the name, without suffix, of the recording that each audio file is or is a version of.
+
+    Args:
+        sources: Relative posix names and paths.
+        results: Paths of what is made of each, see `rave.batch.result_names`.
+    """
+    found = {}
+    for name, path in sources.items():
+        beside = noted(path)
+        original = name if beside is None else str(PurePosixPath(name).with_name(beside))
+        found[name] = without_suffix(results.get(original, original))
+        if beside is None and _is_old_version(name, path):
+            found[name] = origin(name, None).recording
+    return found
+
+
+def _is_old_version(name: str, path: Path) -> bool:
+    """Return whether `rave augment` wrote a file before 2026-12, without a note.
+
+    Its journal holds the names of recordings, of which none was named as a version then.
+    """
+    if origin(name, None).is_version:
+        for folder in path.parents[: len(PurePosixPath(name).parts)]:
+            journal = folder / JOURNAL_NAME
+            if journal.is_file():
+                return json.dumps(path.relative_to(folder).as_posix()) not in journal.read_text()
+    return False
+
+
+def noted(path: Path) -> str | None:
+    """Return the name of the file beside it of which an audio file is a version, or None.
+
+    It is the note that `rave augment` wrote into it.
+    """
+    import soundfile
+
+    from rave.audio import native_path
+
+    if path.suffix.lower() != VERSION_SUFFIX:
+        return None
+    try:
+        with soundfile.SoundFile(native_path(path)) as file:
+            noted = json.loads(file.comment)[NOTE]
+            return noted if isinstance(noted, str) and PurePosixPath(noted).name == noted else None
+    except (soundfile.LibsndfileError, ValueError, KeyError, TypeError):
+        return None
+
+
+def originals(origins: Mapping[str, Origin]) -> list[str]:
     """Return the names that are no versions; the first version where there is nothing else."""
-    names = list(names)
-    known = {original_name(name) for name in names if not is_version(name)}
+    known = {found.recording for found in origins.values() if not found.is_version}
     kept = []
-    for name in names:
-        if not is_version(name) or original_name(name) not in known:
-            known.add(original_name(name))
+    for name, found in origins.items():
+        if not found.is_version or found.recording not in known:
+            known.add(found.recording)
             kept.append(name)
     return kept
 
 
-def recording_digest(name: str) -> bytes:
-    """Return 32 bytes of a recording, the same for its versions; the lowest are held out."""
-    return sha256(original_name(name).encode(errors="surrogateescape")).digest()
+def recording_digest(recording: str) -> bytes:
+    """Return 32 bytes of a recording; the lowest are held out."""
+    return sha256(recording.encode(errors="surrogateescape")).digest()
 
 
 def num_held_out(num_recordings: int, held_out_fraction: float) -> int:
@@ -165,20 +242,22 @@ def what_changed(before: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
-def recording_keys(names: Iterable[str]) -> NDArray[np.uint64]:
+def recording_keys(origins: Iterable[Origin]) -> NDArray[np.uint64]:
     """Return the key of each file's recording."""
-    return np.array([key_of(recording_digest(name)) for name in names], np.uint64)
+    return np.array([key_of(recording_digest(found.recording)) for found in origins], np.uint64)
 
 
-def split_names(names: Iterable[str], held_out: float | Split) -> tuple[list[str], list[str]]:
+def split_names(
+    origins: Mapping[str, Origin], held_out: float | Split
+) -> tuple[list[str], list[str]]:
     """Divide whole recordings into training and held-out ones, the same way for audio and latents.
 
-    The choice depends on each name without its suffix and on nothing else, so that adding files
-    moves few others, and a RAVE and a DiffWave trained on one folder hold out the same pieces. By
-    the split of a run, adding files moves no other.
+    The choice depends on each recording's name without its suffix and on nothing else, so that
+    adding files moves few others, and a RAVE and a DiffWave trained on one folder hold out the same
+    pieces. By the split of a run, adding files moves no other.
 
     Args:
-        names: Relative posix paths.
+        origins: Of each name.
         held_out: Fraction of the number of recordings, or the split of a run.
 
     Returns:
@@ -188,11 +267,14 @@ def split_names(names: Iterable[str], held_out: float | Split) -> tuple[list[str
     Raises:
         ValueError: If a run's split leaves nothing to train on, or nothing held out.
     """
-    names = list(names)
-    keys = dict(zip(names, recording_keys(names).tolist(), strict=True))
+    keys = dict(zip(origins, recording_keys(origins.values()).tolist(), strict=True))
     split = Split.of(list(keys.values()), held_out)
-    training = [name for name in names if not split.holds_out(keys[name])]
-    kept_back = [n for n in originals(names) if split.holds_out(keys[n]) or split.divides(keys[n])]
+    training = [name for name in origins if not split.holds_out(keys[name])]
+    kept_back = [
+        name
+        for name in originals(origins)
+        if split.holds_out(keys[name]) or split.divides(keys[name])
+    ]
     if held_out is split:
         split.check(len(training), len(kept_back))
     return training, kept_back

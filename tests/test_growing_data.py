@@ -20,7 +20,7 @@ from rave.checkpoint import BEST, CHECKPOINTS, last_checkpoint, read_checkpoint
 from rave.dataset import split_audio
 from rave.latent_dataset import LatentDataset, keys_and_lengths
 from rave.main_cli import main
-from rave.versions import SPLIT_NAME, Split, recording_keys, split_names
+from rave.versions import SPLIT_NAME, Origin, Split, recording_keys, split_names, without_suffix
 
 FIRST, MORE = "abcd", "efghijklmnop"
 
@@ -55,6 +55,10 @@ def train_prior(folder, run, *more):
     return main(["train_prior", str(folder), "--out", str(run), *sets])
 
 
+def origins_of(names):
+    return {name: Origin(without_suffix(name)) for name in names}
+
+
 # The rule
 
 
@@ -62,11 +66,12 @@ def test_by_the_split_of_a_run_added_recordings_move_no_other_and_keep_the_share
     draw = random.Random(0)
     for count in (2, 3, 10, 50):
         names = [f"{draw.random()}.wav" for _ in range(count)]
-        split = Split.of(recording_keys(names), 0.2)
-        before = split_names(names, 0.2)
-        assert split_names(names, split) == before
+        origins = origins_of(names)
+        split = Split.of(recording_keys(origins.values()), 0.2)
+        before = split_names(origins, 0.2)
+        assert split_names(origins, split) == before
         grown = [*names, *(f"{draw.random()}.wav" for _ in range(400))]
-        training, held_out = split_names(grown, split)
+        training, held_out = split_names(origins_of(grown), split)
         assert set(before[0]) <= set(training)
         assert set(before[1]) <= set(held_out)
         assert set(training).isdisjoint(held_out)
@@ -75,7 +80,7 @@ def test_by_the_split_of_a_run_added_recordings_move_no_other_and_keep_the_share
 
 def test_of_the_only_recording_the_end_stays_held_out_when_others_come(tmp_path):
     store = open_audio(prepare(tmp_path, "a"))
-    split = Split.of(recording_keys(["a.wav"]), 0.2)
+    split = Split.of(recording_keys([Origin("a")]), 0.2)
     before = split_audio(store, 0.2)
     grown = split_audio(open_audio(prepare(tmp_path, MORE)), split)
     assert any(piece.name.startswith(tuple(MORE)) for piece in grown[1])
@@ -92,7 +97,7 @@ def test_of_the_only_recording_the_end_stays_held_out_when_others_come(tmp_path)
 def test_a_sharded_set_is_divided_by_the_split_of_a_run_as_its_folder_is(tmp_path):
     folder = latents(tmp_path / "latents", FIRST + MORE)
     assert main(["shard", str(folder), str(tmp_path / "shards")]) == 0
-    split = Split.of(recording_keys(FIRST), 0.3)
+    split = Split.of(recording_keys(map(Origin, FIRST)), 0.3)
     found = []
     for place in (folder, tmp_path / "shards"):
         sides = split_clips(LatentDataset(place).files, split)
@@ -117,7 +122,9 @@ def test_rave_train_never_trains_on_what_it_held_out_before(tmp_path, capsys):
     before = held_out_of(capsys.readouterr().err)
     best = read_checkpoint(run / CHECKPOINTS / BEST)["global_step"]
     data = prepare(tmp_path, MORE)
-    assert split_names([f"{name}.wav" for name in FIRST + MORE], 0.1)[1] != sorted(before)
+    assert split_names(origins_of([f"{name}.wav" for name in FIRST + MORE]), 0.1)[1] != sorted(
+        before
+    )
     assert train(data, run, "MAX_STEPS=4", "VALIDATE_EVERY_STEPS=2") == 0
     error = capsys.readouterr().err
     assert before <= held_out_of(error)
@@ -155,7 +162,7 @@ def test_a_diagnosis_takes_the_split_of_its_run(tmp_path):
     latents(folder, FIRST + MORE)
     opened = open_run(run)
     data = open_data(opened, training_settings(run), TrainingData(), 16)
-    expected = split_names([f"{name}.npy" for name in FIRST + MORE], split)
+    expected = split_names(origins_of([f"{name}.npy" for name in FIRST + MORE]), split)
     assert [clip.file.path for clip in data.held_out] == expected[1]
     assert data.is_known
 
@@ -165,7 +172,7 @@ def test_recordings_that_are_gone_or_changed_are_told_in_a_sentence_about_the_da
 ):
     run, folder = tmp_path / "run", tmp_path / "latents"
     assert train_diffusion(latents(folder, FIRST), run) == 0
-    held_out = split_names([f"{name}.npy" for name in FIRST], Split.read(run))[1][0][0]
+    held_out = split_names(origins_of([f"{name}.npy" for name in FIRST]), Split.read(run))[1][0][0]
     latents(folder, FIRST, scale=2.0)
     assert train_diffusion(folder, run, "MAX_STEPS=9") == 0
     assert "changed since the last checkpoint: in names or content." in capsys.readouterr().err

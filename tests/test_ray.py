@@ -180,7 +180,7 @@ def copy(cluster, tmp_path, marks):
         return batch.process_files(
             {name: tmp_path / "in" / name for name in words},
             Copying(out),
-            lambda name: out / name,
+            {name: name for name in words},
             Journal(out / "journal", {}),
             "Copying",
             ray_engine.RayEngine(cluster.address, cpus),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,7 +72,7 @@ def run(options: argparse.Namespace) -> Result:
         ValueError: If codec or folders cannot be used, or no file is usable.
         OSError: If the output folder cannot be written; what was finished is kept.
     """
-    from rave.batch import process_files
+    from rave.batch import process_files, result_names
     from rave.bending import parse_bend
     from rave.files import Journal, check_output_folder, remove_partials
     from rave.latents import LatentHeader
@@ -98,20 +97,25 @@ def run(options: argparse.Namespace) -> Result:
     remove_partials(folder)
     entries = {entry.path: entry for entry in header.files}
     noise = noise_digest(codec)
-    former = journal.records
-    journal.forget(path for path, record in former.items() if record.get("noise") != noise)
+    journal.forget(
+        path
+        for path, record in journal.records.items()
+        if path in entries and record.get("noise") != noise
+    )
+    paths = result_names(entries, ".wav")
     report = process_files(
         {path: options.latents_dir / path for path in entries},
         Decoding(
             opener,
             folder,
+            paths,
             header,
             options.seed,
             as_encoded=options.as_encoded,
             is_codec_rate=options.codec_rate,
             bend=bend,
         ),
-        lambda path: folder / audio_path(path),
+        paths,
         journal,
         "Decoding",
         engine,
@@ -120,24 +124,17 @@ def run(options: argparse.Namespace) -> Result:
         raise ValueError(
             f"No file of '{options.latents_dir}' can be used. {report.summary('Decoded')}"
         )
-    for path in set(former) - set(entries):
-        (folder / audio_path(path)).unlink(missing_ok=True)
+    report.remove_stale()
     warnings = {path: r["warnings"] for path, r in report.records.items() if r["warnings"]}
-    for path, texts in warnings.items():
-        for text in texts:
-            print(f"rave decode: warning: {path}: {text}", file=sys.stderr)
     levels = {path: record["level_dbfs"] for path, record in report.records.items()}
-    figures = {**report.figures, "level_dbfs": levels, "warnings": warnings}
+    figures = {**report.figures, "level_dbfs": levels}
     return Result(
         f"{report.summary('Decoded')}\n'{folder}' holds {len(levels)} audio files.",
         figures,
         num_skipped=len(report.skipped),
+        written=report.records,
+        warnings=warnings,
     )
-
-
-def audio_path(latent_path: str) -> str:
-    """Return where the audio of a latent file goes, relative to the output folder."""
-    return latent_path.removesuffix(".npy") + ".wav"
 
 
 def noise_digest(codec: Codec) -> str:
@@ -155,6 +152,7 @@ class Decoding:
     Args:
         opener: Opens the codec.
         folder: To write into.
+        paths: Of the audio of each latent file, relative to it.
         header: Of the latent folder.
         seed: Of the decoder's noise.
         as_encoded: Let no noise stand for the codec's uninformative dimensions.
@@ -164,6 +162,7 @@ class Decoding:
 
     opener: CodecSource
     folder: Path
+    paths: Mapping[str, str]
     header: LatentHeader
     seed: int
     as_encoded: bool
@@ -174,7 +173,7 @@ class Decoding:
         """Write the audio of one latent file, whole or not at all.
 
         Returns:
-            What tells its noise, level, and warnings.
+            What tells its noise, level, peak, and warnings.
 
         Raises:
             SkipFile: If the latents cannot be read, are not finite, or are fewer than their audio.
@@ -260,7 +259,7 @@ class Decoding:
             num_samples = round(self._seconds(name) * rate_hz)
         audio = amplified(codec.audio_of(blocks), -entry.gain_db)
         audio = resample(meter(audio), rate_hz, out_rate_hz)
-        path = self.folder / audio_path(name)
+        path = self.folder / self.paths[name]
         quantizer = write_audio(path, audio, out_rate_hz, codec.format.num_channels, num_samples)
         warnings = list(latent_warnings(codec, self.header, latents))
         if meter.level_dbfs < SILENT_DBFS:
@@ -268,14 +267,10 @@ class Decoding:
                 f"the output is silent ({meter.level_dbfs:.0f} dBFS). If its source is not, the "
                 "codec is not trained, or the latents are not its own."
             )
-        if quantizer.num_limited_samples:
-            warnings.append(
-                f"{quantizer.num_limited_samples} samples beyond full scale were limited "
-                f"(peak {quantizer.peak:.2f})."
-            )
         return {
             "noise": noise_digest(codec),
             "level_dbfs": round(meter.level_dbfs, 2),
+            **quantizer.figures,
             "warnings": warnings,
         }
 

@@ -98,10 +98,11 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
         ValueError: If codec or folders cannot be used, or no file is usable.
         OSError: If the latent folder cannot be written; what was finished is kept.
     """
-    from rave.batch import process_files
+    from rave.batch import process_files, result_names
     from rave.files import Journal, remove_partials
-    from rave.latents import POSTERIOR_MEAN, POSTERIOR_SAMPLE, latent_paths
+    from rave.latents import POSTERIOR_MEAN, POSTERIOR_SAMPLE
     from rave.training_audio import levels_of, levels_to_match
+    from rave.versions import recordings
 
     folder: Path = options.latents_dir
     engine = open_engine(options)
@@ -119,24 +120,21 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
     }
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
     remove_partials(folder)
-    paths = latent_paths(sources)
-    # The path of an array depends on the files beside its source, so it moves as they come and go.
-    former = {name: record["path"] for name, record in journal.records.items()}
-    journal.forget(name for name, path in former.items() if path != paths.get(name))
+    paths = result_names(sources, ".npy")
     report = process_files(
         sources,
         Encoding(opener, folder, paths, seed, is_level_matched=options.match_level),
-        lambda name: folder / paths[name],
+        paths,
         journal,
         "Encoding",
         engine,
     )
     if not report.records:
         raise ValueError(f"No file of {len(sources)} can be used. {report.summary('Encoded')}")
-    header = _header(codec, contents, seed, report.records, report.skipped)
+    origins = recordings({name: sources[name] for name in report.records}, paths)
+    header = _header(codec, contents, seed, report.records, origins, report.skipped)
     header.write(folder)
-    for path in set(former.values()) - {record["path"] for record in report.records.values()}:
-        (folder / path).unlink(missing_ok=True)
+    report.remove_stale()
     levels = levels_of(codec.format, report.records)
     return _result(folder, header, report.summary("Encoded"), report.figures, levels)
 
@@ -163,7 +161,7 @@ class Encoding:
         """Write the latents of one audio file, whole or not at all.
 
         Returns:
-            Path, frames, source rate and length, sound, gain, and sums for the statistics.
+            Frames, source rate and length, sound, gain, and sums for the statistics.
 
         Raises:
             AudioError: If the file cannot be used.
@@ -250,7 +248,6 @@ class Encoding:
         for values, count in sums:
             accumulator.add_sums(values, count)
         return {
-            "path": self.paths[name],
             "num_frames": num_frames,
             **source(),
             "sums": accumulator.record(),
@@ -262,6 +259,7 @@ def _header(
     contents: str,
     seed: int | None,
     records: dict[str, dict[str, Any]],
+    origins: dict[str, str],
     skipped: dict[str, str],
 ) -> LatentHeader:
     from rave.latents import LatentFile, LatentHeader, StatisticsAccumulator
@@ -273,7 +271,8 @@ def _header(
         fields = ("path", "num_frames", "source_sample_rate_hz", "source_num_samples")
         known = {field: record[field] for field in fields}
         # Before 2026-12 no audio was brought to another level.
-        files.append(LatentFile(source=name, **known, gain_db=record.get("gain_db", 0.0)))
+        known["gain_db"] = record.get("gain_db", 0.0)
+        files.append(LatentFile(source=name, recording=origins[name], **known))
     return LatentHeader(
         codec=codec.format.fingerprint,
         codec_path=str(codec.path),

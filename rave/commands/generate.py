@@ -89,7 +89,8 @@ def run(options: argparse.Namespace) -> Result:
     if encoded.num_skipped:
         figures["skipped"] = encoded.figures["skipped"] | decoded.figures["skipped"]
         figures["num_skipped"] = len(figures["skipped"])
-    return Result(summary, figures, num_skipped=encoded.num_skipped + decoded.num_skipped)
+    num_skipped = encoded.num_skipped + decoded.num_skipped
+    return Result(summary, figures, num_skipped, warnings=decoded.warnings)
 
 
 def _sources(inputs: Sequence[Path]) -> dict[str, Path]:
@@ -113,9 +114,9 @@ def _check_outputs(
     sources: Mapping[str, Path], inputs: Sequence[Path], folder: Path, *, is_forced: bool
 ) -> None:
     """Check that nothing but what this command wrote before would be written over."""
-    from rave.commands.decode import JOURNAL_NAME, audio_path
+    from rave.batch import result_names
+    from rave.commands.decode import JOURNAL_NAME
     from rave.files import check_output_folder
-    from rave.latents import latent_paths
 
     for path in inputs:
         if path.is_dir():
@@ -123,7 +124,8 @@ def _check_outputs(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"'{folder}' is a file; the output is a folder. Choose another name.")
     originals = {path.resolve() for path in sources.values()}
-    outputs = [folder / audio_path(path) for path in latent_paths(sources).values()]
+    latents = result_names(sources, ".npy").values()
+    outputs = [folder / path for path in result_names(latents, ".wav").values()]
     for output in outputs:
         if output.resolve() in originals:
             raise ValueError(

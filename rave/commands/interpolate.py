@@ -104,16 +104,20 @@ def run(options: argparse.Namespace) -> Result:
         blends["mean_of_length"] = blending.mean_of_length(clips), mean_gain_db
     levels = levels_of(codec.format, records)
     figures: dict[str, Any] = {"cut_s": cut, "levels": levels, "blends": {}}
+    written: dict[str, dict[str, Any]] = {}
     for name, (latents, gain_db) in blends.items():
         path = options.out_dir / f"{name}.wav"
-        figures["blends"][name] = _write(codec, latents, gain_db, path, options.seed)
+        figures["blends"][name], written[path.name] = _write(
+            codec, latents, gain_db, path, options.seed
+        )
     lines = [
         f"  {name}: mean length of the latents {f['latent_length']:.2f}, {f['level_dbfs']:.1f} dBFS"
         for name, f in figures["blends"].items()
     ]
     lines += level_lines(levels)
     lines += [f"  cut the last {s:.2f} s of {name}" for name, s in cut.items() if s]
-    return Result("\n".join([f"'{options.out_dir}' holds {len(blends)} blends:", *lines]), figures)
+    text = "\n".join([f"'{options.out_dir}' holds {len(blends)} blends:", *lines])
+    return Result(text, figures, written=written)
 
 
 def _encoded(
@@ -140,7 +144,9 @@ def _encoded(
     return [mean[:, :num_frames] for mean in means], records, cut
 
 
-def _write(codec: Codec, latents: Array, gain_db: float, path: Path, seed: int) -> dict[str, float]:
+def _write(
+    codec: Codec, latents: Array, gain_db: float, path: Path, seed: int
+) -> tuple[dict[str, float], dict[str, Any]]:
     import numpy as np
 
     from rave.audio import write_audio
@@ -151,14 +157,15 @@ def _write(codec: Codec, latents: Array, gain_db: float, path: Path, seed: int) 
     blocks = codec.decode_blocks(latents, DecoderNoise(codec.format, seed))
     meter = LevelMeter()
     num_samples = latents.shape[1] * codec.format.hop_samples
-    write_audio(
+    quantizer = write_audio(
         path,
         meter(amplified(blocks, -gain_db)),
         codec.format.sample_rate_hz,
         codec.format.num_channels,
         num_samples,
     )
-    return {
+    figures = {
         "latent_length": float(np.linalg.norm(latents, axis=0).mean()),
         "level_dbfs": round(meter.level_dbfs, 2),
     }
+    return figures, quantizer.figures

@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> Result:
     system = RaveSystem(model, training)
     resumed_from = finished_steps(options.out)
     split = Split.read(options.out) or Split.of(
-        recording_keys(file.name for file in store.files), training.held_out_fraction
+        recording_keys(file.origin for file in store.files), training.held_out_fraction
     )
     origin = None
     if options.initialise_from is not None and not resumed_from:
@@ -250,7 +250,7 @@ def _loaders(
         train=DataLoader(crops, batch_sampler=StepBatches(training.batch_size, start_step)),
         held_out=DataLoader(held_out, batch_size=training.batch_size),
         data=data_state(
-            recording_keys(file.name for file in store.files),
+            recording_keys(file.origin for file in store.files),
             [file.num_samples for file in store.files],
         ),
     )

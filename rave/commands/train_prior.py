@@ -86,10 +86,15 @@ def run(options: argparse.Namespace) -> Result:
     experiment.parse_recipe("rave", options.config, [*settings, "LATENT_SIZE=1"])
     training: PriorTraining = experiment.build_training()
     clips = {file.path: dataset.array(index) for index, file in enumerate(dataset.files)}
-    names = _long_enough(clips, training.segment_frames)
-    keys = recording_keys(names)
+    _check_long_enough(clips, training.segment_frames)
+    origins = {
+        name: file.origin
+        for name, file in zip(clips, dataset.files, strict=True)
+        if clips[name].shape[1] >= training.segment_frames
+    }
+    keys = recording_keys(origins.values())
     split = Split.read(options.out) or Split.of(keys, training.held_out_fraction)
-    train_names, held_out_names = split_names(names, split)
+    train_names, held_out_names = split_names(origins, split)
     mean, axes, std = principal_axes(clips[name] for name in train_names)
     if std.max() <= 1e-6 * (1.0 + np.abs(mean).max()):
         raise ValueError(
@@ -155,11 +160,10 @@ def run(options: argparse.Namespace) -> Result:
     return Result(text, figures)
 
 
-def _long_enough(clips: dict[str, Any], num_frames: int) -> list[str]:
-    """Return the names of the clips that hold a segment; tell the others."""
-    names = [name for name, clip in clips.items() if clip.shape[1] >= num_frames]
-    short = [name for name in clips if name not in names]
-    if not names:
+def _check_long_enough(clips: dict[str, Any], num_frames: int) -> None:
+    """Check that a clip holds a segment; report those that do not."""
+    short = [name for name, clip in clips.items() if clip.shape[1] < num_frames]
+    if len(short) == len(clips):
         longest = max(clip.shape[1] for clip in clips.values())
         raise ValueError(
             f"No clip holds a segment of {num_frames} frames (the longest has {longest}). Lower "
@@ -171,4 +175,3 @@ def _long_enough(clips: dict[str, Any], num_frames: int) -> list[str]:
             f" ({len(short)} in all)",
             file=sys.stderr,
         )
-    return names
