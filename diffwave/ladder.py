@@ -186,8 +186,7 @@ class Ladder:
         clips = []
         for number, raw in enumerate(latents, start=first):
             label = f"{name} {number}"
-            noise = DecoderNoise(self.codec.format, self.run.header.statistics, self.seed, label)
-            blocks = self.codec.decode_blocks(raw, noise)
+            blocks = self.codec.decode_blocks(raw, DecoderNoise(self.codec.format, self.seed))
             mono = (block.mean(axis=0, keepdims=True) for block in blocks)
             clips.append(self._heard(mono, label))
         return clips

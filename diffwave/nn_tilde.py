@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from diffwave.conditioner import LABEL
 from diffwave.controls import CHROMA, LOUDNESS, ONSETS
 from diffwave.streaming_sampler import StreamingSampler
+from rave.codec_format import CodecFormat
 from rave.host_module import FLOAT_CODE, INT_CODE
-from rave.latents import LatentStatistics
 from rave.nn_tilde import NNTilde
 from rave.scripted_noise import FRESH_NOISE, UNINFORMATIVE, PositionalUniform
 from rave.tracing import interface, scripted
@@ -52,8 +52,8 @@ class NNTildeSampler(NNTilde):
     Args:
         codec: The autoencoder, a `rave.model.RAVE`. Its weight norm is folded in place.
         sampler: Of the diffusion model.
-        statistics: Of its training latents. Where they say nothing, noise takes their place, as in
-            `rave decode`.
+        form: Of the codec whose latents the model makes. Noise takes the place of uninformative
+            dimensions, as in `rave decode`.
         num_steps: Sampling steps.
         num_latents: How many principal latents of the codec the model makes; None if it makes the
             codec's own.
@@ -74,7 +74,7 @@ class NNTildeSampler(NNTilde):
         self,
         codec: Any,
         sampler: StreamingSampler,
-        statistics: LatentStatistics,
+        form: CodecFormat,
         num_steps: int,
         num_latents: int | None = None,
         seed: int = FRESH_NOISE,
@@ -86,9 +86,10 @@ class NNTildeSampler(NNTilde):
         self.num_steps, self.max_steps = num_steps, len(sampler.steps) - 1
         self.temperature = self.guidance = 1.0
         self.filling = PositionalUniform(self.num_latents, UNINFORMATIVE)
-        self.register_buffer("is_noise", torch.from_numpy(~statistics.is_informative)[:, None])
-        self.register_buffer("noise_mean", torch.tensor(statistics.mean)[:, None])
-        self.register_buffer("noise_std", torch.tensor(statistics.posterior_std)[:, None])
+        is_noise, mean, std = (torch.from_numpy(each) for each in form.uninformative)
+        self.register_buffer("is_noise", is_noise)
+        self.register_buffer("noise_mean", mean)
+        self.register_buffer("noise_std", std)
         delay_samples = self.delay_frames * self.hop_samples
         self.sample_latency_samples = delay_samples + self.decode_latency_samples
         labels = [name for name, count in sampler.followed.items() for _ in range(count)]

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m diffwave.preprocess`: spectrograms or controls aligned to a latent folder's frames."""
 
 from __future__ import annotations

@@ -97,15 +97,22 @@ class BatchReport:
             "num_unchanged": self.num_unchanged,
             "num_skipped": len(self.skipped),
             "skipped": self.skipped,
+            "notes": self.notes,
         }
 
+    @property
+    def notes(self) -> dict[str, list[str]]:
+        """Return what a user should know of each file that was used."""
+        noted = {name: record.get("notes") for name, record in self.records.items()}
+        return {name: notes for name, notes in noted.items() if notes}
+
     def summary(self, verb: str) -> str:
-        """Return one line of counts, and one line for each skipped file."""
+        """Return one line of counts, and one line for each skipped file and each note."""
         text = f"{verb} {self.num_done} files, {self.num_unchanged} unchanged"
-        if not self.skipped:
-            return text + "."
+        text += f", {len(self.skipped)} skipped:" if self.skipped else "."
         reasons = [f"  skipped {name}: {reason}" for name, reason in self.skipped.items()]
-        return "\n".join([f"{text}, {len(self.skipped)} skipped:", *reasons])
+        notes = [f"  {note}" for notes in self.notes.values() for note in notes]
+        return "\n".join([text, *reasons, *notes])
 
 
 def process_files(
@@ -187,5 +194,5 @@ def _reason(error: SkipFile | OSError, source: Path) -> str:
     if error.errno == errno.ENAMETOOLONG:
         return f"'{source.name}' has too long a name for what is made of it. Shorten it."
     if Path(str(error.filename)).absolute() == source.absolute():
-        return f"'{source.name}' cannot be read ({error.strerror}). Mend or remove it."
+        return f"'{source.name}' cannot be read ({error.strerror}). Move it elsewhere."
     raise error

@@ -10,13 +10,15 @@ import argparse
 import io
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rave.launch import is_first
 from rave.memory import keep_freed_memory
@@ -26,7 +28,14 @@ if TYPE_CHECKING:
     from rave.codec import Codec
     from rave.codec_source import CodecSource
 
+MAX_SEED = 2**32 - 1
 EXIT_SKIPPED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+AUDIO_FOLDER = "a folder of audio files"
+RAVE_RUN = "a run folder of `rave train` or of acids-rave"
+CODEC = f"{RAVE_RUN}, or a .ts file"
+DIFFUSION_RUN = "what diffwave.train wrote"
+LATENTS = "a folder that `rave encode` wrote"
+COMPLETING = "_ARGCOMPLETE"  # in the environment while a shell completes a command line
 
 
 @dataclass
@@ -44,9 +53,36 @@ class Result:
     num_skipped: int = 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that refuses in one line, and shows its help only when asked."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and exit; a sentence of our own needs no name of the argument."""
+        message = re.sub(r"^argument [^:]+: (?=['A-Z])", "", message)
+        self.exit(EXIT_ERROR, f"{self.prog}: error: {message}\n")
+
+
+def print_version() -> None:
+    """Print the version of this project."""
+    print(f"rave-diffwave {metadata.version('rave-diffwave')}")
+
+
+class _Version(argparse.Action):
+    """Print the version, which is looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print_version()
+        parser.exit()
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add `--version`."""
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+
+
 def command_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser with the options that all commands share; its help ends with an example."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description=description,
         epilog=f"example:\n  {example}",
@@ -54,18 +90,63 @@ def command_parser(prog: str, description: str, example: str) -> argparse.Argume
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--verbose", action="store_true", help="print a traceback with an error")
+    add_version(parser)
     return parser
+
+
+def existing(what: str) -> Callable[[str], Path]:
+    """Return a type of argument: a path that must exist; `what` is needed there."""
+
+    def path(text: str) -> Path:
+        if not Path(text).exists() and COMPLETING not in os.environ:
+            raise argparse.ArgumentTypeError(f"'{text}' does not exist. Give {what}.")
+        return Path(text)
+
+    return path
+
+
+def one_of(what: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return type and choices of an argument that is one of some names."""
+
+    def name(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(
+                f"There is no {what} '{text}'. Choose one of: {', '.join(names)}."
+            )
+        return text
+
+    return {"type": name, "choices": names}
+
+
+def _device(text: str) -> str:
+    """A type of argument: the name that a device has, whether or not it is here."""
+    if not re.fullmatch(r"auto|(cpu|mps|cuda)(:\d+)?", text):
+        raise argparse.ArgumentTypeError(
+            f"There is no device '{text}' here. Choose auto, cpu, cuda, cuda:N or mps."
+        )
+    return text
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add `--seed`."""
-    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help=f"random seed, 0 to {MAX_SEED} (default 0)"
+    )
+
+
+def _seed(text: str) -> int:
+    if text.isdecimal() and len(text) <= len(str(MAX_SEED)) and int(text) <= MAX_SEED:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no seed; 0 to {MAX_SEED} is needed")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
     parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto)"
+        "--device",
+        type=_device,
+        default="auto",
+        help="auto, cpu, cuda, cuda:N or mps (default auto)",
     )
 
 
@@ -100,13 +181,23 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_level(parser: argparse.ArgumentParser) -> None:
+    """Add `--match-level`: of commands that encode audio."""
+    parser.add_argument(
+        "--match-level",
+        action="store_true",
+        help="bring audio to the level that the codec was trained at, and give the gain back after "
+        "decoding",
+    )
+
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Add `--as-encoded`, `--codec-rate`, `--shift`, `--scale`: of commands that decode files."""
     parser.add_argument(
         "--as-encoded",
         action="store_true",
-        help="decode dimensions that say nothing as they are, as acids-rave does, instead of as "
-        "the noise that the decoder was trained on",
+        help="decode the codec's uninformative dimensions as they are, as acids-rave does, instead "
+        "of as the noise that the decoder was trained on",
     )
     parser.add_argument(
         "--codec-rate",
@@ -130,12 +221,14 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     """Add `--backend` and `--precision`: what computes, and how precisely."""
     parser.add_argument(
         "--backend",
+        **one_of("backend", ("auto", "torch", "openvino")),
         default="auto",
-        help="torch, or openvino, which is faster on a CPU (extra [fast]); auto: openvino where it "
+        help="torch; openvino, which is faster on a CPU (extra [fast]); or auto, openvino where it "
         "is installed and the model is large (default auto)",
     )
     parser.add_argument(
         "--precision",
+        **one_of("precision", ("float32", "bfloat16")),
         default="float32",
         help="float32, or bfloat16, which is faster where the processor has it, and a little less "
         "exact (default float32)",
@@ -187,8 +280,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="of a running Ray cluster that this machine is part of: auto or HOST:PORT (default: "
-        "none, Ray is started on this machine)",
+        help="address of a running Ray cluster that this machine is part of: auto or HOST:PORT "
+        "(default: none, Ray is started on this machine)",
     )
     parser.add_argument(
         "--cpus-per-worker", type=int, metavar="N", help="cores of a Ray worker (default 1)"
@@ -207,7 +300,9 @@ def open_engine(options: argparse.Namespace) -> Engine:
         for name in ("address", "cpus_per_worker"):
             if getattr(options, name) is not None:
                 option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} is of Ray. Add --engine ray, or leave it out.")
+                raise ValueError(
+                    f"{option} works only with --engine ray. Add it, or leave {option} out."
+                )
         return LocalEngine()
     from rave.ray_engine import RayEngine
 
@@ -228,7 +323,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="change a value of the recipe, e.g. LATENT_SIZE=16 (may be repeated)",
+        help="change a value of the recipe, e.g. MAX_STEPS=5000 (may be repeated)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
 
@@ -240,12 +335,17 @@ def execute(
 ) -> int:
     """Parse, do the work, print its result, and return the exit code.
 
-    A `ValueError` or `OSError` from the work is the user's to mend: one sentence on stderr, exit 2.
+    A `ValueError` or `OSError` from the work is the user's to fix: one sentence on stderr, exit 2.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name may be no text at all
             stream.reconfigure(errors="backslashreplace")
-    options = parser.parse_args(arguments)
+    if COMPLETING in os.environ:
+        complete(parser)
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # of --help, --version, or what cannot be parsed
+        return int(stop.code or 0)
     keep_freed_memory()
     for name in installed_upstream():
         print(
@@ -274,6 +374,13 @@ def execute(
     return EXIT_SKIPPED if result.num_skipped else 0
 
 
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that completes a command line, and end the process."""
+    import argcomplete
+
+    argcomplete.autocomplete(parser)
+
+
 @contextmanager
 def _quiet_unless_first() -> Iterator[None]:
     """Let one of the processes that work together tell what they do."""
@@ -291,7 +398,7 @@ def installed_upstream() -> list[str]:
 
 
 def sentence(error: Exception) -> str:
-    """Return what a user is told of an error that is theirs to mend."""
+    """Return what a user is told of an error that is theirs to fix."""
     if isinstance(error, OSError) and error.strerror:
         place = f" ('{error.filename}')" if error.filename else ""
         return f"{error.strerror}{place}. What was finished before is kept."

@@ -71,6 +71,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_new_folder(path: Path) -> None:
+    """Refuse a path where `atomic_folder` could make no folder.
+
+    Raises:
+        ValueError: If it is a file, or a folder that is not empty.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"'{path}' exists and is not an empty folder. Choose another name.")
+
+
 def _copy_default_mode(path: Path) -> None:
     """Give `path` the permissions of a normally created one (mkstemp and mkdtemp: private)."""
     umask = os.umask(0)

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from rave.audio import MAX_SAMPLE_RATE_HZ
 from rave.files import built, check_inside, read_header, write_json
-from rave.latents import SHARDS_NAME, LatentFile, LatentHeader, open_array
+from rave.latents import MAX_GAIN_DB, SHARDS_NAME, LatentFile, LatentHeader, open_array
 from rave.shard_storage import LocalStorage, RemoteStorage, open_storage
-from rave.versions import num_held_out
+from rave.versions import key_of
 
 FORMAT, VERSION, INDEX_NAME = "rave-latent-shards", 1, "index.npy"
 BLOCK_BYTES = tarfile.BLOCKSIZE
@@ -73,11 +73,6 @@ def folder_key(path: str) -> int:
     if folder is None:
         return 0
     return key_of(sha256(folder.encode(errors="surrogateescape")).digest())
-
-
-def key_of(digest: bytes) -> int:
-    """Return the first 8 bytes of a digest as a number; numbers are ordered as digests are."""
-    return int.from_bytes(digest[:8], "big")
 
 
 @dataclass(frozen=True)
@@ -174,7 +169,11 @@ class ShardedFile:
         rate_hz, num_samples = source.source_sample_rate_hz, source.source_num_samples
         if not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ or num_samples < 0:
             raise self._damaged(f"it is of {rate_hz} Hz and {num_samples} samples")
-        return LatentFile(path, self.num_frames, source.source, rate_hz, num_samples)
+        if abs(source.gain_db) > MAX_GAIN_DB:
+            raise self._damaged(f"it has a gain of {source.gain_db} dB")
+        return LatentFile(
+            path, self.num_frames, source.source, rate_hz, num_samples, source.gain_db
+        )
 
     @property
     def source(self) -> str | None:
@@ -227,6 +226,7 @@ class Source:
     source: str | None
     source_sample_rate_hz: int
     source_num_samples: int
+    gain_db: float = 0.0
 
 
 class LatentShards(Sequence[ShardedFile]):
@@ -354,15 +354,3 @@ class LatentShards(Sequence[ShardedFile]):
                 return np.memmap(opened, "<f4", "r", file.offset, shape, "F")
             except ValueError as error:
                 raise self._not_whole(f"{shard_name(file.shard)}: {error}") from error
-
-    def held_out_below(self, held_out_fraction: float) -> int | None:
-        """Return a number: recordings of the index below it are held out, as by `split_names`.
-
-        Returns:
-            None if there are fewer than two recordings with frames.
-        """
-        recordings = np.sort(self.table["recording"][self.table["num_frames"] > 0])
-        firsts = np.flatnonzero(np.diff(recordings, prepend=recordings[:1] ^ np.uint64(1)))
-        if len(firsts) < 2:
-            return None
-        return int(recordings[firsts[num_held_out(len(firsts), held_out_fraction)]])

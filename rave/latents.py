@@ -25,6 +25,7 @@ from rave.files import atomic_write, built, check_inside, read_header, write_jso
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
 SHARDS_NAME = "shards.json"  # of a sharded set, see rave.latent_shards
 POSTERIOR_MEAN, POSTERIOR_SAMPLE, GENERATED = "posterior mean", "posterior sample", "generated"
+MAX_GAIN_DB = 400.0  # audio of more than that from any training level is no audio
 # A dimension that carries less says nothing that its posterior's own noise does not drown.
 INFORMATIVE_NATS = 0.05
 
@@ -51,12 +52,26 @@ class LatentStatistics:
     def information(self) -> NDArray[np.float64]:
         """Return (D,) nats per frame that each dimension carries, if it were a Gaussian channel.
 
-        ½·ln(1 + std² / posterior_std²). The KL is no measure of it: a posterior that is narrower
+        ½·ln(1 + std² / noise_std²). The KL is no measure of it: a posterior that is narrower
         than the prior, yet the same for every sound, has a KL and says nothing.
         """
-        std, noise = np.asarray(self.std), np.maximum(self.posterior_std, 1e-12)
-        information: NDArray[np.float64] = 0.5 * np.log1p(np.square(std / noise))
+        information: NDArray[np.float64] = 0.5 * np.log1p(
+            np.square(np.asarray(self.std) / np.maximum(self.noise_std, 1e-12))
+        )
         return information
+
+    @property
+    def noise_std(self) -> NDArray[np.float64]:
+        """Return (D,) the geometric mean of the posterior std, that of an ordinary frame.
+
+        A few frames of a huge one, which the codec does not know, make nearly no difference. It
+        follows from the definition of the KL, 2·kl = E[mean² + variance − 1 − ln variance].
+        """
+        rms = np.asarray(self.posterior_std)
+        power = np.square(self.mean) + np.square(self.std) + np.square(rms)
+        log_variance = power - 1.0 - 2.0 * np.asarray(self.kl)
+        # No geometric mean is above the root mean square.
+        return np.exp(np.minimum(0.5 * log_variance, np.log(np.maximum(rms, 1e-12))))
 
     @property
     def is_informative(self) -> NDArray[np.bool_]:
@@ -126,6 +141,8 @@ class LatentFile:
         source: Audio file it was made from, relative to the audio folder; None if generated.
         source_sample_rate_hz: Rate of that file; the codec's if generated.
         source_num_samples: Its length in samples at that rate.
+        gain_db: That the audio was brought to the codec's training level with; decoding takes it
+            back.
     """
 
     path: str
@@ -133,6 +150,7 @@ class LatentFile:
     source: str | None
     source_sample_rate_hz: int
     source_num_samples: int
+    gain_db: float = 0.0  # left out of latents.json where it is 0
 
 
 @dataclass(frozen=True)
@@ -170,7 +188,11 @@ class LatentHeader:
 
     def write(self, folder: Path) -> None:
         """Write latents.json into `folder`, whole or not at all."""
-        write_json(folder / HEADER_NAME, {"format": FORMAT, "version": VERSION, **asdict(self)})
+        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        for file in content["files"]:
+            if not file["gain_db"]:
+                del file["gain_db"]
+        write_json(folder / HEADER_NAME, content)
 
     @classmethod
     def read(cls, folder: Path) -> LatentHeader:
@@ -219,6 +241,8 @@ class LatentHeader:
                 raise ValueError(f"'{file.path}' has a negative length")
             if not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ:
                 raise ValueError(f"'{file.path}' is of {rate_hz} Hz")
+            if abs(file.gain_db) > MAX_GAIN_DB:
+                raise ValueError(f"'{file.path}' has a gain of {file.gain_db} dB")
 
     def check_matches(self, other: LatentHeader, this: str, that: str) -> None:
         """Check that two sets of latents come from one codec.

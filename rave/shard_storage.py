@@ -15,6 +15,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from rave.command import existing
 from rave.files import PARTIAL_PREFIX, atomic_write
 
 
@@ -25,7 +26,7 @@ def is_address(place: Path | str) -> bool:
 
 def latents_place(text: str) -> Path | str:
     """Return a place of a command line: an address as it is, anything else as a path."""
-    return text if is_address(text) else Path(text)
+    return text if is_address(text) else existing("what rave encode or rave shard wrote")(text)
 
 
 class LocalStorage:

@@ -23,7 +23,6 @@ from rave.latent_shards import (
     Shard,
     ShardsHeader,
     folder_key,
-    key_of,
     padded,
     shard_name,
 )
@@ -35,7 +34,7 @@ from rave.latents import (
     LatentStatistics,
     write_array_header,
 )
-from rave.versions import originals, recording_digest
+from rave.versions import key_of, originals, recording_digest
 
 # About what a tar and the .json add to the frames of a clip.
 CLIP_BYTES = 2048
@@ -115,6 +114,7 @@ def _write_clip(file: IO[bytes], clip: Clip, latent_size: int) -> tuple[int, ...
         "source": clip.file.source,
         "source_sample_rate_hz": clip.file.source_sample_rate_hz,
         "source_num_samples": clip.file.source_num_samples,
+        **({"gain_db": clip.file.gain_db} if clip.file.gain_db else {}),
     }
     text = json.dumps(source).encode()
     file.write(_member(path.removesuffix(".npy") + ".json", len(text)) + text)

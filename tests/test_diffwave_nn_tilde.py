@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,17 @@ import pytest
 import torch
 from diffwave_data import autoregression, settings, write_latent_folder
 from nn_host import Host, check_methods_in_turn, check_switches, unknown_operators
-from rave_models import SHORT, codec_of, small_model, write_run
+from rave_models import SHORT, codec_of, remember, small_model, write_run
 
 import rave.codec
+import rave.codec_source
 from diffwave import export, train
 from diffwave.controls import ControlHeader
 from diffwave.editing import Sampling, generate_long
 from diffwave.run import open_run
 from rave.codec import Codec, load_run
 from rave.codec_format import CodecFormat
-from rave.latents import LatentStatistics, write_latents
+from rave.latents import write_latents
 from rave.main_cli import main as rave_main
 from rave.upstream.torchscript import CroppedRAVE
 
@@ -181,12 +183,10 @@ def test_a_model_follows_its_controls_a_window_late(runs: Runs, tmp_path: Path) 
 
 
 @torch.inference_mode()
-def test_what_latents_do_not_say_is_filled_with_noise(
-    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    silent = np.array([True, True, True, False])
-    monkeypatch.setattr(LatentStatistics, "is_informative", property(lambda _: silent))
-    host = write(runs, tmp_path / "live.ts", "--steps", "5")
+def test_what_latents_do_not_say_is_filled_with_noise(runs: Runs, tmp_path: Path) -> None:
+    codec = Path(shutil.copytree(runs["codec"], tmp_path / "codec"))
+    remember(codec, True, True, True, False)
+    host = write({**runs, "codec": codec}, tmp_path / "live.ts", "--steps", "5")
     module: Any = host.module
     raw, num_kept = generated(runs, 128)
     noise = module.filling.normal(7, 0, 128, raw)
@@ -204,7 +204,10 @@ def test_a_file_of_acids_rave_is_a_codec_too(
     theirs, opened = tmp_path / "theirs.ts", codec_of(small_model("v2", *SHORT))
     form = replace(opened.format, latent_size=3, fingerprint="theirs")
     seen = Codec(CroppedRAVE(opened.network, 3), form, theirs, opened.device)
-    monkeypatch.setattr(rave.codec, "load_codec", lambda *_, **__: seen)
+    load = rave.codec.load_codec
+    monkeypatch.setattr(
+        rave.codec, "load_codec", lambda p, *a, **k: seen if p == theirs else load(p, *a, **k)
+    )
     arrays = {f"{n}.npy": autoregression(3, NUM_FRAMES, 0.9, seed) for seed, n in enumerate("ab")}
     write_latents_of(form, tmp_path / "latents", arrays)
     arguments = [str(tmp_path / "latents"), "--out", str(tmp_path / "run"), "--config", "tiny"]
@@ -214,6 +217,17 @@ def test_a_file_of_acids_rave_is_a_codec_too(
     first = play(host, 40)
     assert float(first.abs().max()) > 0
     assert (play(host, 40, 8) - first).abs().max() < 1e-4 * first.abs().max()
+
+
+def test_no_export_of_a_diffusion_model_appears_that_is_beyond_the_bound(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rave.codec_source, "LARGEST_DIFFERENCE", -1.0)
+    codec = ["--codec", str(runs["codec"])]
+    for name, out, *options in (["follows", "a.ts", *codec], ["plain", "lmnt"]):
+        assert export.main([str(runs[name]), str(tmp_path / out), *options]) == 2
+        assert "was not written: it would differ" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_does_not_fit_is_refused(

@@ -241,7 +241,7 @@ def test_folder_is_checked_before_any_work(
         ([run, out, *following], "exists; add --force"),
         ([run, tmp_path / "new.wav", "--spectrogram", empty], "no files that end in .spec.npy"),
         ([free, tmp_path / "new", *following], "trained without spectrograms"),
-        ([tmp_path / "none", out, "--fast"], "does not exist, so"),
+        ([tmp_path / "none", out, "--fast"], "does not exist. Give what diffwave.train wrote."),
     ):
         assert inference.main([str(option) for option in options]) == 2
         assert words in capsys.readouterr().err

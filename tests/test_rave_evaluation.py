@@ -10,6 +10,7 @@ from audio_files import noise, sine, write
 from test_rave_musicnn import beat, flute, prelude
 
 from rave.audio_statistics import DISTANCES, distances, followed, measure, pool
+from rave.evaluation import Piece, compare
 from rave.frechet import estimate, frechet_distance
 from rave.main_cli import main
 from rave.musicnn import SAMPLE_RATE_HZ
@@ -152,6 +153,23 @@ def test_the_reference_is_as_near_to_itself_as_its_halves_are(folders, capsys):
     assert code == 0
     assert "cannot be told from more of the reference" in text
     assert "are few" in text
+
+
+@pytest.mark.parametrize("num_pieces", [2, 3, 8, 115])
+@pytest.mark.parametrize("last", [1, 2, 3, 4])
+def test_halves_of_a_reference_of_any_length_have_a_distance(num_pieces, last):
+    """Pieces hold 4 patches, the last of a recording fewer."""
+    rng = np.random.default_rng(num_pieces)
+    statistics = measure(rng.standard_normal(RATE_HZ).astype(np.float32), RATE_HZ)
+    lengths = [4] * (num_pieces - 1) + [last]
+    reference = [Piece("a", rng.standard_normal((n, 3)), statistics) for n in lengths]
+    found = compare(reference, reference, 0)
+    if (num_pieces, last) == (2, 1):  # a half of one patch has no covariance
+        assert "too short to show" in found.reading()
+        return
+    assert 0 < found.halves < 10
+    assert found.frechet.size >= sum(lengths) // 2 - 4
+    assert "too short" not in found.reading()
 
 
 def test_following_a_recording_is_told(folders, capsys):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rave.command import Result, add_seed, command_parser
+from rave.command import AUDIO_FOLDER, Result, add_seed, command_parser, existing
 
 JOURNAL_NAME = ".augment.jsonl"
 SEMITONES = (-2.0, -1.0, 0.0, 0.0, 1.0, 2.0)
@@ -27,7 +27,12 @@ def parser() -> argparse.ArgumentParser:
         "held out. The same command again continues.",
         "rave augment recordings augmented --semitones -1 0 1",
     )
-    parser.add_argument("audio_dir", type=Path, metavar="AUDIO_DIR", help="audio of any format")
+    parser.add_argument(
+        "audio_dir",
+        type=existing(AUDIO_FOLDER),
+        metavar="AUDIO_DIR",
+        help="folder of audio of any format",
+    )
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder to write")
     parser.add_argument(
         "--semitones",
@@ -131,7 +136,7 @@ def write_versions(
 
     rate_hz, first = next(decode_blocks(source), (0, None))
     if first is None:
-        raise AudioError(f"'{source.name}' holds no samples. Replace or remove it.")
+        raise AudioError(f"'{source.name}' holds no samples. Put a whole copy in its place.")
     stream = AudioStream(source, rate_hz, len(first))
     length = sum(block.shape[1] for block in stream)
     recorded_s = duration_s = length / rate_hz

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_seed, command_parser
+from rave.command import AUDIO_FOLDER, Result, add_seed, command_parser, existing
 
 if TYPE_CHECKING:
     from rave.evaluation import Piece
@@ -20,27 +20,30 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave evaluate`."""
     parser = command_parser(
         "rave evaluate",
-        "Tell how far audio is from reference recordings: Fréchet distance of the embeddings of a "
-        "network that\ntags music (musicnn, works offline), and distances of spectra, onsets, "
+        "Report how far audio is from reference recordings: Fréchet distance of the embeddings of "
+        "a network that\ntags music (musicnn, works offline), and distances of spectra, onsets, "
         "harmony and loudness.\nFiles of the same name are also compared one by one: "
         "log-spectral distance (mean over STFTs of 2048, 1024,\n512 and 256, floor 60 dB under the "
         "loudest bin) and level, of the first 10 minutes.",
         "rave evaluate recordings reconstructions --out evaluation.json",
     )
-    parser.add_argument("reference_dir", type=Path, help="folder of real audio, any format")
-    parser.add_argument("audio_dir", type=Path, help="folder to compare with it")
+    parser.add_argument(
+        "reference_dir", type=existing(AUDIO_FOLDER), help="folder of real audio, any format"
+    )
+    parser.add_argument("audio_dir", type=existing(AUDIO_FOLDER), help="folder to compare with it")
     parser.add_argument(
         "--sample-rate",
         type=int,
         default=SAMPLE_RATE_HZ,
-        help=f"in Hz, of all but the network, which hears 16000 (default {SAMPLE_RATE_HZ})",
+        help="sample rate in Hz for spectra, onsets, harmony and loudness; the network always gets "
+        f"16000 Hz (default {SAMPLE_RATE_HZ})",
     )
     parser.add_argument(
         "--patches",
         type=int,
         metavar="N",
-        help="patches of 3 s in each set; figures can be compared at one number only (default: as "
-        "many as half the reference and all of the audio hold)",
+        help="patches of 3 s in each set; only figures computed with the same number are "
+        "comparable (default: as many as half the reference and all of the audio hold)",
     )
     parser.add_argument(
         "--only", nargs="*", metavar="NAME", help="names without suffix; others are left out"
@@ -63,11 +66,11 @@ def run(options: argparse.Namespace) -> Result:
         ValueError: If an option or a folder cannot be used, or no file of one is usable.
         OSError: If the figures cannot be written.
     """
+    _check(options)
     from rave.evaluation import compare, pooled
     from rave.files import write_json
     from rave.musicnn import load_musicnn
 
-    _check(options)
     sources = {
         side: _sources(folder, options.only)
         for side, folder in (("reference", options.reference_dir), ("audio", options.audio_dir))

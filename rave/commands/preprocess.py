@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_engine, command_parser, open_engine
+from rave.command import AUDIO_FOLDER, Result, add_engine, command_parser, existing, open_engine
 
 if TYPE_CHECKING:
     from rave.audio_store import PreparedHeader
@@ -24,10 +24,19 @@ def parser() -> argparse.ArgumentParser:
         "The same command again continues, and takes in what was added or changed.",
         "rave preprocess recordings prepared --sample-rate 48000 --channels 2",
     )
-    parser.add_argument("audio_dir", type=Path, metavar="AUDIO_DIR", help="audio of any format")
+    parser.add_argument(
+        "audio_dir",
+        type=existing(AUDIO_FOLDER),
+        metavar="AUDIO_DIR",
+        help="folder of audio of any format",
+    )
     parser.add_argument("prepared_dir", type=Path, metavar="PREPARED_DIR", help="folder to make")
     parser.add_argument(
-        "--sample-rate", type=int, default=44100, metavar="HZ", help="in Hz (default 44100)"
+        "--sample-rate",
+        type=int,
+        default=44100,
+        metavar="HZ",
+        help="in Hz (default 44100; the recipes small and tiny are made for 22050)",
     )
     parser.add_argument(
         "--channels", type=int, default=1, metavar="N", help="1 mono, 2 stereo (default 1)"
@@ -75,7 +84,7 @@ def run(options: argparse.Namespace) -> Result:
         raise ValueError(f"No file of '{options.audio_dir}' can be used. {reasons}")
     files = []
     for name, record in report.records.items():
-        figures = {key: value for key, value in record.items() if key != "source_stamp"}
+        figures = {k: v for k, v in record.items() if k not in ("source_stamp", "notes")}
         files.append(PreparedFile(name=name, path=samples_path(name), **figures))
     header = PreparedHeader(**settings, files=files, skipped=report.skipped)
     header.write(folder)
@@ -109,7 +118,8 @@ class Preparing:
         """Write the samples of one audio file, whole or not at all.
 
         Returns:
-            `num_samples`, `peak` and `num_limited_samples`, as in `rave.dataset.PreparedFile`.
+            `num_samples`, `peak` and `num_limited_samples`, as in `rave.dataset.PreparedFile`, and
+            `notes`.
 
         Raises:
             AudioError: If the file cannot be used.
@@ -123,13 +133,15 @@ class Preparing:
         num_samples = 0
         path = self.folder / samples_path(name)
         with atomic_write(path) as temporary, temporary.open("wb") as file:
-            for block in AudioStream(source, self.sample_rate_hz, self.num_channels):
+            stream = AudioStream(source, self.sample_rate_hz, self.num_channels)
+            for block in stream:
                 file.write(quantize(block).tobytes())
                 num_samples += block.shape[1]
         return {
             "num_samples": num_samples,
             "peak": quantize.peak,
             "num_limited_samples": quantize.num_limited_samples,
+            "notes": list(stream.source.notes),
         }
 
 
