@@ -11,7 +11,7 @@ from rave.blocks.adain import AdaIN
 from rave.blocks.bottleneck import Discrete
 from rave.codec import DecoderNoise, load_codec
 from rave.codec_format import CodecFormat
-from rave.export import export_nn_tilde
+from rave.export import export_nn_tilde, export_torchscript
 from rave.main_cli import main
 from rave.nn_tilde import NNTilde, latent_count
 from rave.resampling import StreamingResampler
@@ -112,6 +112,13 @@ def test_the_host_finds_what_it_asks_for(at_host):
 
 def test_every_operator_of_a_file_is_known_to_the_hosts_own_torch(at_host):
     assert unknown_operators(at_host[1]) == set()
+
+
+@pytest.mark.parametrize("kind", ["noisy", "hybrid"])
+def test_so_is_every_operator_of_a_codec_that_is_no_stream(tmp_path, kind):
+    model = model_of(*KINDS[kind])
+    export_torchscript(model, CodecFormat.of(model), tmp_path / "a.ts")
+    assert unknown_operators(tmp_path / "a.ts") == set()
 
 
 @torch.inference_mode()
