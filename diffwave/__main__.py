@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rave.command import add_version
+from rave.parsing import add_version
 
 PROGRAMS = {
     "preprocess": "make spectrograms or controls that a model can follow",

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from diffwave.train import check_settings
-from rave.command import CODEC, Result, add_device, add_seed, command_parser, execute, existing
+from rave.command import CODEC, Result, add_device, add_seed, command_parser, execute
+from rave.parsing import existing
 from rave.recipes import list_recipes, recipe_type
 
 if TYPE_CHECKING:

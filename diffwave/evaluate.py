@@ -20,8 +20,8 @@ from rave.command import (
     add_seed,
     command_parser,
     execute,
-    existing,
 )
+from rave.parsing import existing
 
 PROG = "python -m diffwave.evaluate"
 RECORD, PICTURE, OUT = "evaluation.json", "ladder.png", "evaluation"

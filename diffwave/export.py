@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import CODEC, DIFFUSION_RUN, Result, command_parser, execute, existing, one_of
+from rave.command import CODEC, DIFFUSION_RUN, Result, command_parser, execute
+from rave.parsing import existing, one_of
 
 if TYPE_CHECKING:
     from diffwave.model import LatentDiffusion

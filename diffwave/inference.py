@@ -18,9 +18,8 @@ from rave.command import (
     add_seed,
     command_parser,
     execute,
-    existing,
-    one_of,
 )
+from rave.parsing import existing, one_of
 
 if TYPE_CHECKING:
     from diffwave.editing import Sampling

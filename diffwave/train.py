@@ -18,8 +18,8 @@ from rave.command import (
     add_settings,
     command_parser,
     execute,
-    existing,
 )
+from rave.parsing import existing
 from rave.recipes import list_recipes, recipe_type
 from rave.shard_storage import latents_place
 
@@ -200,11 +200,8 @@ def run(options: argparse.Namespace) -> Result:
     ]
     losses = torch.cat(errors).double().numpy()
     loss = float(losses.mean())
-    objective = {
-        "prediction": model.prediction,
-        "loss": settings.loss,
-        "weighting": settings.weighting,
-    }
+    names = {"loss": settings.loss, "weighting": settings.weighting}
+    objective = {"prediction": model.prediction, **names}
     bins = skill_bins(losses, levels)
     judged = judge(losses, levels, references, held_out.clips)
     skill = save_skill(options.out, trained.num_steps, objective, loss, references, judged, bins)

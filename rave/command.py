@@ -10,32 +10,38 @@ import argparse
 import io
 import json
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import InitVar, dataclass, field
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from rave.launch import is_first
 from rave.memory import keep_freed_memory
+from rave.parsing import (
+    COMPLETING,
+    EXIT_ERROR,
+    MAX_SEED,
+    Parser,
+    add_version,
+    device_name,
+    one_of,
+    seed,
+)
 
 if TYPE_CHECKING:
     from rave.batch import Engine
     from rave.codec import Codec
     from rave.codec_source import CodecSource
 
-MAX_SEED = 2**32 - 1
-EXIT_SKIPPED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_SKIPPED, EXIT_INTERRUPTED = 1, 130
 AUDIO_FOLDER = "a folder of audio files"
 RAVE_RUN = "a run folder of `rave train` or of acids-rave"
 CODEC = f"{RAVE_RUN}, or a .ts file"
 DIFFUSION_RUN = "what diffwave.train wrote"
 LATENTS = "a folder that `rave encode` wrote"
-COMPLETING = "_ARGCOMPLETE"  # in the environment while a shell completes a command line
 
 
 @dataclass
@@ -71,36 +77,9 @@ class Result:
             self.figures["warnings"] = self.warnings
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that refuses in one line, and shows its help only when asked."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and exit; a sentence of our own needs no name of the argument."""
-        message = re.sub(r"^argument [^:]+: (?=['A-Z])", "", message)
-        self.exit(EXIT_ERROR, f"{self.prog}: error: {message}\n")
-
-
-def print_version() -> None:
-    """Print the version of this project."""
-    print(f"rave-diffwave {metadata.version('rave-diffwave')}")
-
-
-class _Version(argparse.Action):
-    """Print the version, which is looked up only when it is asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print_version()
-        parser.exit()
-
-
-def add_version(parser: argparse.ArgumentParser) -> None:
-    """Add `--version`."""
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-
-
 def command_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser with the options that all commands share; its help ends with an example."""
-    parser = _Parser(
+    parser = Parser(
         prog=prog,
         description=description,
         epilog=f"example:\n  {example}",
@@ -112,57 +91,18 @@ def command_parser(prog: str, description: str, example: str) -> argparse.Argume
     return parser
 
 
-def existing(what: str) -> Callable[[str], Path]:
-    """Return a type of argument: a path that must exist; `what` is needed there."""
-
-    def path(text: str) -> Path:
-        if not Path(text).exists() and COMPLETING not in os.environ:
-            raise argparse.ArgumentTypeError(f"'{text}' does not exist. Give {what}.")
-        return Path(text)
-
-    return path
-
-
-def one_of(what: str, names: Sequence[str]) -> dict[str, Any]:
-    """Return type and choices of an argument that is one of some names."""
-
-    def name(text: str) -> str:
-        if text not in names:
-            raise argparse.ArgumentTypeError(
-                f"There is no {what} '{text}'. Choose one of: {', '.join(names)}."
-            )
-        return text
-
-    return {"type": name, "choices": names}
-
-
-def _device(text: str) -> str:
-    """A type of argument: the name that a device has, whether or not it is here."""
-    if not re.fullmatch(r"auto|(cpu|mps|cuda)(:\d+)?", text):
-        raise argparse.ArgumentTypeError(
-            f"There is no device '{text}' here. Choose auto, cpu, cuda, cuda:N or mps."
-        )
-    return text
-
-
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add `--seed`."""
     parser.add_argument(
-        "--seed", type=_seed, default=0, help=f"random seed, 0 to {MAX_SEED} (default 0)"
+        "--seed", type=seed, default=0, help=f"random seed, 0 to {MAX_SEED} (default 0)"
     )
-
-
-def _seed(text: str) -> int:
-    if text.isdecimal() and len(text) <= len(str(MAX_SEED)) and int(text) <= MAX_SEED:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no seed; 0 to {MAX_SEED} is needed")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
     parser.add_argument(
         "--device",
-        type=_device,
+        type=device_name,
         default="auto",
         help="auto, cpu, cuda, cuda:N or mps (default auto)",
     )

@@ -9,7 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rave.command import COMPLETING, EXIT_ERROR, complete, execute, print_version
+from rave.command import complete, execute
+from rave.parsing import COMPLETING, EXIT_ERROR, print_version
 
 AVAILABLE_SCRIPTS = {
     "augment": "write transposed and shifted versions of recordings, to train on more",

@@ -15,8 +15,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from rave.command import existing
 from rave.files import PARTIAL_PREFIX, atomic_write
+from rave.parsing import existing
 
 
 def is_address(place: Path | str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rave import command
+from rave.parsing import MAX_SEED
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -49,4 +50,4 @@ def test_a_seed_out_of_bounds_is_refused_in_one_sentence(given, capsys):
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args([f"--seed={given}"])
     assert "is no seed; 0 to 4294967295 is needed\n" in capsys.readouterr().err
-    assert parser.parse_args(["--seed", str(command.MAX_SEED)]).seed == 2**32 - 1
+    assert parser.parse_args(["--seed", str(MAX_SEED)]).seed == 2**32 - 1

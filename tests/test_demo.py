@@ -20,8 +20,8 @@ from demo_walk import Stage, walk_stages
 from released_models import release, train_diffusion
 
 from diffwave import inference
-from rave.command import EXIT_ERROR
 from rave.main_cli import main as rave
+from rave.parsing import EXIT_ERROR
 
 CARD = """# Tones
 

@@ -28,7 +28,8 @@ from diffwave.training import (
     learning_rate_factor,
 )
 from rave.checkpoint import BEST, CHECKPOINTS, finished_steps, last_checkpoint, read_checkpoint
-from rave.command import EXIT_ERROR, EXIT_INTERRUPTED
+from rave.command import EXIT_INTERRUPTED
+from rave.parsing import EXIT_ERROR
 
 
 @pytest.fixture

@@ -122,9 +122,8 @@ def test_rave_train_never_trains_on_what_it_held_out_before(tmp_path, capsys):
     before = held_out_of(capsys.readouterr().err)
     best = read_checkpoint(run / CHECKPOINTS / BEST)["global_step"]
     data = prepare(tmp_path, MORE)
-    assert split_names(origins_of([f"{name}.wav" for name in FIRST + MORE]), 0.1)[1] != sorted(
-        before
-    )
+    names = origins_of(f"{name}.wav" for name in FIRST + MORE)
+    assert split_names(names, 0.1)[1] != sorted(before)
     assert train(data, run, "MAX_STEPS=4", "VALIDATE_EVERY_STEPS=2") == 0
     error = capsys.readouterr().err
     assert before <= held_out_of(error)
@@ -162,7 +161,7 @@ def test_a_diagnosis_takes_the_split_of_its_run(tmp_path):
     latents(folder, FIRST + MORE)
     opened = open_run(run)
     data = open_data(opened, training_settings(run), TrainingData(), 16)
-    expected = split_names(origins_of([f"{name}.npy" for name in FIRST + MORE]), split)
+    expected = split_names(origins_of(f"{name}.npy" for name in FIRST + MORE), split)
     assert [clip.file.path for clip in data.held_out] == expected[1]
     assert data.is_known
 
@@ -172,7 +171,7 @@ def test_recordings_that_are_gone_or_changed_are_told_in_a_sentence_about_the_da
 ):
     run, folder = tmp_path / "run", tmp_path / "latents"
     assert train_diffusion(latents(folder, FIRST), run) == 0
-    held_out = split_names(origins_of([f"{name}.npy" for name in FIRST]), Split.read(run))[1][0][0]
+    held_out = split_names(origins_of(f"{name}.npy" for name in FIRST), Split.read(run))[1][0][0]
     latents(folder, FIRST, scale=2.0)
     assert train_diffusion(folder, run, "MAX_STEPS=9") == 0
     assert "changed since the last checkpoint: in names or content." in capsys.readouterr().err

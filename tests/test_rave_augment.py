@@ -12,11 +12,12 @@ from diffwave.clips import split_clips
 from rave.audio import list_audio_files
 from rave.audio_store import PreparedAudio
 from rave.batch import result_names
-from rave.command import EXIT_ERROR, EXIT_SKIPPED, execute
+from rave.command import EXIT_SKIPPED, execute
 from rave.commands import augment, preprocess
 from rave.dataset import split_audio
 from rave.latent_shards import LatentShards
 from rave.latents import LatentFile, LatentHeader
+from rave.parsing import EXIT_ERROR
 from rave.versions import Origin, origin, originals, recordings, split_names
 
 RATE_HZ = 22050

@@ -9,9 +9,10 @@ from audio_files import noise, sine, write, write_with_av
 
 import rave.audio
 from rave.audio_store import PreparedHeader
-from rave.command import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_SKIPPED, execute
+from rave.command import EXIT_INTERRUPTED, EXIT_SKIPPED, execute
 from rave.commands import preprocess
 from rave.dataset import PreparedAudioDataset
+from rave.parsing import EXIT_ERROR
 
 
 @pytest.fixture

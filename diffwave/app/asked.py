@@ -8,7 +8,7 @@ from typing import Any
 from diffwave.app.commands import Job
 from diffwave.app.kept import Made, Sound
 from diffwave.app.workshop import LERP, MAX_SOUND_S, SLERP, Workshop
-from rave.command import MAX_SEED
+from rave.parsing import MAX_SEED
 
 WAYS = {"along a great circle": SLERP, "along a line": LERP}
 NO_SOUND = "Record or drop a sound first."

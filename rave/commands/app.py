@@ -7,7 +7,8 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-from rave.command import CODEC, DIFFUSION_RUN, Result, add_device, command_parser, existing
+from rave.command import CODEC, DIFFUSION_RUN, Result, add_device, command_parser
+from rave.parsing import existing
 
 SHIPPED = Path("models", "piano")
 DEFAULT_FOLDER = Path("rave-app")

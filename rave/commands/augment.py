@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rave.command import AUDIO_FOLDER, Result, add_seed, command_parser, existing
+from rave.command import AUDIO_FOLDER, Result, add_seed, command_parser
+from rave.parsing import existing
 from rave.versions import JOURNAL_NAME, VERSION_SUFFIX, note_of, noted
 
 SEMITONES = (-2.0, -1.0, 0.0, 0.0, 1.0, 2.0)

@@ -21,9 +21,9 @@ from rave.command import (
     backend_settings,
     codec_source,
     command_parser,
-    existing,
     open_engine,
 )
+from rave.parsing import existing
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import AUDIO_FOLDER, Result, add_seed, command_parser, existing
+from rave.command import AUDIO_FOLDER, Result, add_seed, command_parser
+from rave.parsing import existing
 from rave.versions import without_suffix
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from rave.command import (
     add_seed,
     add_weights,
     command_parser,
-    existing,
 )
+from rave.parsing import existing
 
 LATENTS_NAME = ".latents"
 

@@ -15,9 +15,9 @@ from rave.command import (
     add_seed,
     add_weights,
     command_parser,
-    existing,
     open_codec,
 )
+from rave.parsing import existing
 
 if TYPE_CHECKING:
     from rave.codec import Array, Codec

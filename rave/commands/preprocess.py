@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import AUDIO_FOLDER, Result, add_engine, command_parser, existing, open_engine
+from rave.command import AUDIO_FOLDER, Result, add_engine, command_parser, open_engine
+from rave.parsing import existing
 
 if TYPE_CHECKING:
     from rave.audio_store import PreparedHeader

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import CODEC, Result, add_device, add_seed, command_parser, existing
+from rave.command import CODEC, Result, add_device, add_seed, command_parser
+from rave.parsing import existing
 
 if TYPE_CHECKING:
     import numpy as np

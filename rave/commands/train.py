@@ -16,10 +16,10 @@ from rave.command import (
     add_seed,
     add_settings,
     command_parser,
-    existing,
 )
 from rave.files import write_json
 from rave.launch import is_first
+from rave.parsing import existing
 from rave.recipes import check_settings, list_options, list_recipes, recipe_type, stated
 
 if TYPE_CHECKING:

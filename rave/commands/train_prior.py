@@ -133,7 +133,7 @@ def run(options: argparse.Namespace) -> Result:
         lambda start_step: Loaders(
             DataLoader(segments, batch_sampler=StepBatches(training.batch_size, start_step)),
             DataLoader(held_out, batch_size=training.batch_size),
-            data_state(keys, [clips[name].shape[1] for name in names], header.statistics),
+            data_state(keys, [clips[name].shape[1] for name in origins], header.statistics),
         ),
         options.out,
         training.max_steps,
