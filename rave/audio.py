@@ -111,7 +111,7 @@ class AudioStream:
         sample_rate_hz: Rate wanted.
         num_channels: Channels wanted; see `mixing_matrix`.
         block_samples: Samples of each block yielded, except the last. Makes no other difference.
-        start_s: First second to read, whole; with it, `source` does not tell the file's length.
+        start_s: First second to read, whole; with it, `source` does not state the file's length.
 
     Raises:
         ValueError: If the rate or the number of channels is impossible.
@@ -138,6 +138,7 @@ class AudioStream:
         self.sample_rate_hz = sample_rate_hz
         self.num_channels = num_channels
         self.block_samples = block_samples
+        self._findings = Findings()
         self._source: AudioSource | None = None
 
     @property
@@ -146,9 +147,14 @@ class AudioStream:
         assert self._source is not None, "read the stream to its end first"
         return self._source
 
+    @property
+    def notes(self) -> list[str]:
+        """Return those of `AudioSource`, of what has been read so far."""
+        return self._findings.sentences(self.path)
+
     def __iter__(self) -> Iterator[Audio]:
         """Yield blocks (C, block_samples), the last one shorter."""
-        findings = Findings()
+        findings = self._findings = Findings()
         decoded = decode_blocks(self.path, self.start_s, findings)
         first = next(decoded, None)
         if first is None:
@@ -170,7 +176,6 @@ class AudioStream:
         findings: Findings,
     ) -> Iterator[Audio]:
         num_samples = 0
-        averaged: set[int] = set()
         for block_rate_hz, block in decoded:
             place = f"{num_samples / rate_hz:.2f} s"
             if block_rate_hz != rate_hz:
@@ -189,12 +194,9 @@ class AudioStream:
             except ValueError as error:
                 raise AudioError(f"'{self.path.name}': {error}") from error
             if len(block) > max(2, self.num_channels) and not is_layout_known(findings.layout):
-                averaged.add(len(block))
+                findings.averaged.add(len(block))
             yield block if len(block) == self.num_channels else gains @ block
-        notes = findings.notes + [
-            f"'{self.path.name}' does not say where its {count} channels stand: all were averaged."
-            for count in sorted(averaged)
-        ]
+        notes = findings.sentences(self.path)
         for note in notes:
             say(note)
         self._source = AudioSource(rate_hz, num_channels, num_samples, tuple(notes))

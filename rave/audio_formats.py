@@ -106,7 +106,6 @@ def decode_blocks(
             f"'{path.name}' holds no samples that can be decoded. Move it elsewhere, or put a good "
             "copy in its place."
         )
-    findings.note_damage(path)
 
 
 def _gathered(decoded: Iterator[Decoded]) -> Iterator[Decoded]:
