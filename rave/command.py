@@ -71,7 +71,8 @@ class Result:
             self.figures["num_limited_samples"] = limited
         for name, count in limited.items():
             peak = written[name]["peak"]
-            text = f"{count} samples beyond full scale were limited (peak {peak:.3g})."
+            text = f"{count} samples beyond full scale were limited (peak {peak:.3g}). "
+            text += "If that is audible, lower the level of the recording."
             self.warnings = {**self.warnings, name: [*self.warnings.get(name, []), text]}
         if written or self.warnings:
             self.figures["warnings"] = self.warnings
