@@ -212,7 +212,7 @@ def process_files(
                 progress.update()
     report.records = {name: report.records[name] for name in sources if name in report.records}
     report.skipped = {name: report.skipped[name] for name in sources if name in report.skipped}
-    report.stale = _stale(folder, former.values(), planned.values())
+    report.stale = _stale(folder, [*former.values(), *journal.replaced], planned.values())
     return report
 
 
