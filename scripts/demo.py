@@ -1,4 +1,4 @@
-"""Hear what the models in the box do, with the commands a user would type, and report.
+"""Hear what the bundled models do, with the commands a user would type, and report.
 
     python scripts/demo.py [--out demo-output] [--recordings FOLDER] [--models models/piano]
 
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="demo.py",
-        description="Generate, vary, mend, blend and follow with trained models, in under 2 "
+        description="Generate, vary, inpaint, blend and follow with trained models, in under 2 "
         "minutes on 2 CPU cores. The same command again continues.",
         epilog="example:\n  python scripts/demo.py --recordings my-recordings",
         formatter_class=argparse.RawDescriptionHelpFormatter,
