@@ -265,7 +265,7 @@ def _reason(error: SkipFile | OSError, source: Path) -> str:
 
 
 def name_key(name: str) -> str:
-    """Return what is the same for names that some file systems do not tell apart.
+    """Return what is the same for names that some file systems take for one.
 
     They differ in case (Windows, macOS) or in their Unicode form (macOS).
     """

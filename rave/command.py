@@ -360,7 +360,7 @@ def installed_upstream() -> list[str]:
 
 
 def sentence(error: Exception) -> str:
-    """Return what a user is told of an error that is theirs to fix."""
+    """Return what a user is shown of an error that is theirs to fix."""
     if isinstance(error, OSError) and error.strerror:
         place = f" ('{error.filename}')" if error.filename else ""
         return f"{error.strerror}{place}. What was finished before is kept."
