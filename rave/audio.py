@@ -44,13 +44,11 @@ class AudioSource:
         sample_rate_hz: Its own rate.
         num_channels: Its own channels.
         num_samples: Its exact length at its own rate.
-        notes: What a user should know of it, a sentence each: damage, an unknown channel layout.
     """
 
     sample_rate_hz: int
     num_channels: int
     num_samples: int
-    notes: tuple[str, ...] = ()
 
 
 def list_audio_files(folder: Path) -> dict[str, Path]:
@@ -149,13 +147,13 @@ class AudioStream:
 
     @property
     def notes(self) -> list[str]:
-        """Return those of `AudioSource`, of what has been read so far."""
+        """Return what a user should know of what was read so far, a sentence each."""
         return self._findings.sentences(self.path)
 
     def __iter__(self) -> Iterator[Audio]:
         """Yield blocks (C, block_samples), the last one shorter."""
-        findings = self._findings = Findings()
-        decoded = decode_blocks(self.path, self.start_s, findings)
+        self._findings = Findings()
+        decoded = decode_blocks(self.path, self.start_s, self._findings)
         first = next(decoded, None)
         if first is None:
             raise AudioError(f"'{self.path.name}' holds no samples from {self.start_s} s on.")
@@ -165,17 +163,13 @@ class AudioStream:
                 f"'{self.path.name}' has a sample rate of {rate_hz} Hz; {MIN_SAMPLE_RATE_HZ} to "
                 f"{MAX_SAMPLE_RATE_HZ} Hz is read. Save it at another rate."
             )
-        mixed = self._mix(chain([first], decoded), rate_hz, len(first[1]), findings)
+        mixed = self._mix(chain([first], decoded), rate_hz, len(first[1]))
         yield from regroup(resample(mixed, rate_hz, self.sample_rate_hz), self.block_samples)
 
     def _mix(
-        self,
-        decoded: Iterable[tuple[int, Audio]],
-        rate_hz: int,
-        num_channels: int,
-        findings: Findings,
+        self, decoded: Iterable[tuple[int, Audio]], rate_hz: int, num_channels: int
     ) -> Iterator[Audio]:
-        num_samples = 0
+        num_samples, findings = 0, self._findings
         for block_rate_hz, block in decoded:
             place = f"{num_samples / rate_hz:.2f} s"
             if block_rate_hz != rate_hz:
@@ -196,10 +190,9 @@ class AudioStream:
             if len(block) > max(2, self.num_channels) and not is_layout_known(findings.layout):
                 findings.averaged.add(len(block))
             yield block if len(block) == self.num_channels else gains @ block
-        notes = findings.sentences(self.path)
-        for note in notes:
+        for note in self.notes:
             say(note)
-        self._source = AudioSource(rate_hz, num_channels, num_samples, tuple(notes))
+        self._source = AudioSource(rate_hz, num_channels, num_samples)
 
 
 @lru_cache(maxsize=4096)
