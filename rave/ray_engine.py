@@ -320,12 +320,13 @@ def _cluster(address: str | None) -> Iterator[None]:
         if address is None:
             # The paths of sockets must be short.
             place = "/tmp" if os.name == "posix" else None
-            folder = tempfile.mkdtemp(prefix="rave-ray-", dir=place)
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            private = tempfile.mkdtemp(prefix="rave-ray-", dir=place)
+            stack.callback(shutil.rmtree, private, ignore_errors=True)
         stack.callback(ray.shutdown)
         try:
             if address is None:
-                _start(folder)
+                # Ray opens its folder to all users; nobody else passes the one around it.
+                _start(os.path.join(private, "ray"))
             else:
                 ray.init(address=address, logging_level="ERROR", log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -285,35 +286,53 @@ def test_a_driver_that_ends_in_mid_run_is_taken_up_by_the_same_command(
     assert content(out) == content(tmp_path / "local")
 
 
-def test_ray_starts_here_tells_nobody_and_leaves_nothing(audio, tmp_path):
+def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, tmp_path):
     code = (
         "import os, sys; import rave.ray_engine as e; start = e._start\n"
         "def told(folder):\n"
         "    start(folder)\n"
         "    from ray._common.usage import usage_lib\n"
         "    facts = folder, usage_lib.usage_stats_enabled(), os.environ['RAY_AUTH_MODE']\n"
-        "    print(*facts, file=sys.__stdout__)\n"
+        "    print(*facts, file=sys.__stdout__, flush=True)\n"
+        "    sys.stdin.readline()\n"
         "e._start = told\n"
         "from rave.main_cli import main; code = main(sys.argv[1:])\n"
         "print(sorted(set(os.environ) & {'RAY_AUTH_MODE', 'RAY_AUTH_TOKEN'}))\n"
         "sys.exit(code)\n"
     )
-    command = ["preprocess", str(audio), str(tmp_path / "ray"), "--engine", "ray"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command],
-        capture_output=True,
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            code,
+            "preprocess",
+            str(audio),
+            str(tmp_path / "ray"),
+            "--engine",
+            "ray",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         env=kept | {"RAY_USAGE_STATS_ENABLED": "1"},
     )
-    assert done.returncode == 1, done.stderr
-    first, *_, last = done.stdout.splitlines()
-    folder, *facts = first.split()
+    folder, *facts = process.stdout.readline().split()
+    modes = {path: path.stat().st_mode for path in Path(folder).parents}
+    num_sockets = sum(path.is_socket() for path in Path(folder).rglob("*"))
+    out, err = process.communicate("\n", timeout=180)
+    assert process.returncode == 1, err
     assert facts == ["False", "token"]
-    assert last == "[]"
-    assert not Path(folder).exists()
-    told = [line for line in map(str.strip, done.stderr.splitlines()) if line]
+    assert out.splitlines()[-1] == "[]"
+
+    assert num_sockets >= 2
+    private, *above = modes.values()
+    assert stat.S_IMODE(private) == 0o700
+    assert all(mode & stat.S_ISVTX or not mode & (stat.S_IWGRP | stat.S_IWOTH) for mode in above)
+    assert not Path(folder).parent.exists()
+
+    told = [line for line in map(str.strip, err.splitlines()) if line]
     assert all(line.startswith(("Preparing", "skipped")) for line in told), told
     assert main(["preprocess", str(audio), str(tmp_path / "local")]) == 1
     assert content(tmp_path / "ray") == content(tmp_path / "local")
