@@ -328,7 +328,7 @@ def _cluster(address: str | None) -> Iterator[None]:
                 # Ray opens its folder to all users; nobody else passes the one around it.
                 _start(os.path.join(private, "ray"))
             else:
-                ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+                _init(address=address)
         except (ConnectionError, RuntimeError, ValueError) as error:
             what = "Ray does not start here" if address is None else _unreachable(address)
             raise ValueError(f"{what} ({str(error).splitlines()[0]}).") from error
@@ -337,17 +337,23 @@ def _cluster(address: str | None) -> Iterator[None]:
 
 def _start(folder: str) -> None:
     """Start Ray on this machine, with its files in a folder."""
-    import ray
-
-    ray.init(
+    _init(
         address="local",
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
-        logging_level="ERROR",
-        log_to_driver=False,
         _temp_dir=folder,
         _system_config={"task_oom_retries": RETRIES},
     )
+
+
+def _init(**options: Any) -> None:
+    """Start Ray or connect with it; workers import nothing from the current directory."""
+    import ray
+    from ray.job_config import JobConfig
+
+    # Ray puts the current directory on the workers' path, except for those of its remote clients.
+    job = JobConfig(_client_job=True)
+    ray.init(job_config=job, logging_level="ERROR", log_to_driver=False, **options)
 
 
 @contextlib.contextmanager

@@ -98,6 +98,17 @@ def marks(tmp_path):
     return folder
 
 
+@pytest.fixture
+def beside(tmp_path):
+    """A folder with modules that are named as those that workers import; they note who ran."""
+    folder = tmp_path / "beside"
+    folder.mkdir()
+    for name in ("soxr", "soundfile", "numpy", "torch", "rave", "json"):
+        note = f"open({str(folder / 'ran')!r}, 'a').write({name + ' '!r})\n"
+        (folder / f"{name}.py").write_text(f"{note}raise ImportError('of a stranger')\n")
+    return folder
+
+
 def content(folder):
     """Return what a folder holds; of the journals the records, which come in any order."""
     found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
@@ -115,8 +126,9 @@ def wait_for(condition, timeout_s=180):
 
 
 def test_every_command_writes_the_same_bytes_on_ray_also_where_files_are_cut(
-    cluster, run, audio, tmp_path, cuts, capsys
+    cluster, run, audio, tmp_path, cuts, beside, monkeypatch, capsys
 ):
+    monkeypatch.chdir(beside)
     on_ray = ["--engine", "ray", "--address", cluster.address]
     latents = tmp_path / "local" / "encode"
     codec = Path(shutil.copytree(run, tmp_path / "codec"))
@@ -141,6 +153,7 @@ def test_every_command_writes_the_same_bytes_on_ray_also_where_files_are_cut(
         local, there = content(tmp_path / "local" / verb), content(tmp_path / "ray" / verb)
         assert local.keys() == there.keys()  # nothing partial is left
         assert local == there
+    assert not (beside / "ran").exists()
 
 
 def test_a_machine_that_is_lost_in_mid_run_costs_no_file_and_doubles_none(
@@ -286,9 +299,10 @@ def test_a_driver_that_ends_in_mid_run_is_taken_up_by_the_same_command(
     assert content(out) == content(tmp_path / "local")
 
 
-def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, tmp_path):
+def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, tmp_path, beside):
     code = (
-        "import os, sys; import rave.ray_engine as e; start = e._start\n"
+        "import sys; del sys.path[0]  # the current directory, which `rave` has not there\n"
+        "import os; import rave.ray_engine as e; start = e._start\n"
         "def told(folder):\n"
         "    start(folder)\n"
         "    from ray._common.usage import usage_lib\n"
@@ -300,22 +314,15 @@ def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, t
         "print(sorted(set(os.environ) & {'RAY_AUTH_MODE', 'RAY_AUTH_TOKEN'}))\n"
         "sys.exit(code)\n"
     )
+    recordings = os.path.relpath(audio, beside)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            code,
-            "preprocess",
-            str(audio),
-            str(tmp_path / "ray"),
-            "--engine",
-            "ray",
-        ],
+        [sys.executable, "-c", code, "preprocess", recordings, "../ray", "--engine", "ray"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=beside,
         env=kept | {"RAY_USAGE_STATS_ENABLED": "1"},
     )
     folder, *facts = process.stdout.readline().split()
@@ -330,6 +337,7 @@ def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, t
     private, *above = modes.values()
     assert stat.S_IMODE(private) == 0o700
     assert all(mode & stat.S_ISVTX or not mode & (stat.S_IWGRP | stat.S_IWOTH) for mode in above)
+    assert not (beside / "ran").exists()
     assert not Path(folder).parent.exists()
 
     told = [line for line in map(str.strip, err.splitlines()) if line]
