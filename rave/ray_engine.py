@@ -308,9 +308,9 @@ def _unreachable(address: str) -> str:
 def _cluster(address: str | None) -> Iterator[None]:
     """Be connected with a cluster for as long as the block runs; without an address, start one."""
     environment = {"RAY_USAGE_STATS_ENABLED": "0"}
-    if address is None and "ray" not in sys.modules:  # it reads these as it is imported
-        # Ray listens on all interfaces; without the token it answers nobody.
-        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if address is None:  # this machine alone reaches its ports, and only with the token
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+        environment |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Linux takes note of it too
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(**environment))
         # Ray tells of lost machines on stdout, where results go.
@@ -354,6 +354,12 @@ def _init(**options: Any) -> None:
     # Ray puts the current directory on the workers' path, except for those of its remote clients.
     job = JobConfig(_client_job=True)
     ray.init(job_config=job, logging_level="ERROR", log_to_driver=False, **options)
+
+
+@lru_cache(maxsize=1)
+def _token() -> str:
+    """Return the token of this process; Ray keeps the first that it is given."""
+    return secrets.token_hex(32)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from rave.files import Journal
 from rave.main_cli import main
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
+psutil = pytest.importorskip("psutil")  # Ray brings it
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = [
     pytest.mark.skipif(cluster_utils.cluster_not_supported, reason="Ray has no clusters here"),
@@ -299,12 +300,21 @@ def test_a_driver_that_ends_in_mid_run_is_taken_up_by_the_same_command(
     assert content(out) == content(tmp_path / "local")
 
 
+def listening(pid):
+    """Return the addresses at which a process and its children listen."""
+    process = psutil.Process(pid)
+    found = [process, *process.children(recursive=True)]
+    sockets = [one for each in found for one in each.net_connections("inet")]
+    return [one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN]
+
+
 def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, tmp_path, beside):
     code = (
         "import sys; del sys.path[0]  # the current directory, which `rave` has not there\n"
         "import os; import rave.ray_engine as e; start = e._start\n"
         "def told(folder):\n"
         "    start(folder)\n"
+        "    import ray; ray.get(ray.remote(lambda: None).remote())  # a worker is there\n"
         "    from ray._common.usage import usage_lib\n"
         "    facts = folder, usage_lib.usage_stats_enabled(), os.environ['RAY_AUTH_MODE']\n"
         "    print(*facts, file=sys.__stdout__, flush=True)\n"
@@ -328,6 +338,7 @@ def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, t
     folder, *facts = process.stdout.readline().split()
     modes = {path: path.stat().st_mode for path in Path(folder).parents}
     num_sockets = sum(path.is_socket() for path in Path(folder).rglob("*"))
+    addresses = listening(process.pid)
     out, err = process.communicate("\n", timeout=180)
     assert process.returncode == 1, err
     assert facts == ["False", "token"]
@@ -337,6 +348,8 @@ def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, t
     private, *above = modes.values()
     assert stat.S_IMODE(private) == 0o700
     assert all(mode & stat.S_ISVTX or not mode & (stat.S_IWGRP | stat.S_IWOTH) for mode in above)
+    assert len(addresses) >= 4  # of Ray's two servers, the command and a worker
+    assert {address.removeprefix("::ffff:") for address in addresses} <= {"127.0.0.1", "::1"}
     assert not (beside / "ran").exists()
     assert not Path(folder).parent.exists()
 
