@@ -7,6 +7,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from browser import app_server
@@ -131,3 +132,28 @@ def test_an_upload_is_never_shown_as_a_page_of_this_origin(address, browser):
             assert headers["x-content-type-options"] == "nosniff"
             assert "sandbox" in headers["content-security-policy"]
             assert "cookie" not in headers  # gradio repeats a request's headers
+
+
+def test_a_browser_is_opened_without_the_token_on_a_command_line_and_nothing_is_left(
+    instrument, tmp_path, monkeypatch, capsys
+):
+    opened = []
+
+    def see(url):
+        page = Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path))
+        opened.append((url, page.read_text(), page.parent.stat().st_mode & 0o777))
+
+    def press_ctrl_c():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("webbrowser.open", see)
+    stub = SimpleNamespace(Event=lambda: SimpleNamespace(wait=press_ctrl_c))
+    monkeypatch.setattr(server, "threading", stub)
+    closed = server.serve(tmp_path, instrument[0], None, "cpu", None, is_opening=True)
+    url, page, mode = opened[0]
+    token = capsys.readouterr().err.partition("?token=")[2].split()[0]
+    assert len(token) > 30
+    assert f"?token={token}" in page
+    assert mode == 0o700
+    assert token not in url + closed
+    assert [*tmp_path.iterdir()] == []

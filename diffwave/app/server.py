@@ -120,13 +120,18 @@ def serve(
         print(f"rave app: {address}   (Ctrl-C ends it)", file=sys.stderr, flush=True)
         with private_folder(folder) as private, contextlib.suppress(KeyboardInterrupt):
             if is_opening:
-                _open(address, private / "open.html")
+                open_browser(address, private / "open.html")
             threading.Event().wait()
     return address.partition("?")[0]
 
 
-def _open(address: str, page: Path) -> None:
-    """Open a browser by way of a file: what a command is given all users of a machine can see."""
+def open_browser(address: str, page: Path) -> None:
+    """Open a browser by way of a file: all users of a machine see what a command is given.
+
+    Args:
+        address: With the token.
+        page: File to write, in a folder that only this user can read.
+    """
     import webbrowser
 
     url = html.escape(address)
