@@ -2,6 +2,7 @@
 
 import http.cookiejar
 import json
+import socket
 import time
 import urllib.error
 import urllib.parse
@@ -149,7 +150,10 @@ def test_a_browser_is_opened_without_the_token_on_a_command_line_and_nothing_is_
     monkeypatch.setattr("webbrowser.open", see)
     stub = SimpleNamespace(Event=lambda: SimpleNamespace(wait=press_ctrl_c))
     monkeypatch.setattr(server, "threading", stub)
-    closed = server.serve(tmp_path, instrument[0], None, "cpu", None, is_opening=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    closed = server.serve(tmp_path, instrument[0], None, "cpu", port, is_opening=True)
     url, page, mode = opened[0]
     token = capsys.readouterr().err.partition("?token=")[2].split()[0]
     assert len(token) > 30

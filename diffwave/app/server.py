@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import html
 import os
@@ -35,25 +36,10 @@ def serving(shop: Workshop, port: int | None = None) -> Iterator[str]:
         # Read when gradio is imported: it would ask for its newest version, keep files elsewhere.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)
-        import gradio
-        from fastapi import FastAPI
         from gradio.http_server import start_server
 
-        from diffwave.app.page import Page
-
-        page = Page(shop).build().queue(max_size=8)
-        app = gradio.mount_gradio_app(
-            FastAPI(openapi_url=None),
-            page,
-            "/",
-            show_error=False,
-            ssr_mode=False,
-            footer_links=[],
-            enable_monitoring=False,
-            max_file_size=MAX_UPLOAD_BYTES,
-            run_history=False,
-            **_looks(),
-        )
+        # Without a running loop gradio makes one for each of its locks, and closes none.
+        app = asyncio.run(_application(shop))
         token = secrets.token_urlsafe()
         door = Door(app, token, uploads, MAX_UPLOAD_BYTES)
         try:
@@ -68,6 +54,29 @@ def serving(shop: Workshop, port: int | None = None) -> Iterator[str]:
         finally:
             app.routes[-1].app.stop_event.set()  # gradio's streams, which have no other end
             server.close()
+
+
+async def _application(shop: Workshop) -> Any:
+    """Return the ASGI application of the page."""
+    import gradio
+    from fastapi import FastAPI
+
+    from diffwave.app.page import Page
+
+    page = Page(shop).build().queue(max_size=8)
+    page.has_launched = True  # or gradio takes paths that no upload gave
+    return gradio.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page,
+        "/",
+        show_error=False,
+        ssr_mode=False,
+        footer_links=[],
+        enable_monitoring=False,
+        max_file_size=MAX_UPLOAD_BYTES,
+        run_history=False,
+        **_looks(),
+    )
 
 
 def _looks() -> dict[str, Any]:
