@@ -70,4 +70,4 @@ def app_server(folder, instrument):
     with server.serving(Workshop(Path("rave-app"), *instrument[:2], "cpu")) as address:
         yield address
     patch.undo()
-    assert hosts == []
+    assert set(hosts) <= {"127.0.0.1"}  # that may be what a test asks it
