@@ -10,6 +10,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,10 @@ def serving(shop: Workshop, port: int | None = None) -> Iterator[str]:
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)
         from gradio.http_server import start_server
 
-        # Without a running loop gradio makes one for each of its locks, and closes none.
-        app = asyncio.run(_application(shop))
+        # Without a running loop gradio makes one for each of its locks, and closes none. In a
+        # thread, because the caller may have a loop that runs.
+        with ThreadPoolExecutor(1) as pool:
+            app = pool.submit(asyncio.run, _application(shop)).result()
         token = secrets.token_urlsafe()
         door = Door(app, token, uploads, MAX_UPLOAD_BYTES)
         try:
