@@ -5,12 +5,23 @@
 # make lint    the same without the tests
 # make clean   removes what make installed and made: .venv, the demos' folders and caches
 #
-# PYTHON=python3.12 chooses an interpreter; DEMO_OPTIONS="--recordings folder" is handed to the demo.
+# PYTHON=python3.12 chooses an interpreter; VENV=folder where it installs; DEMO_OPTIONS="--recordings folder"
+# is handed to the demo. On Linux without an NVIDIA driver torch comes from the index of its CPU builds, unless
+# pip is configured to use an index of its own. TORCH_INDEX=URL takes it from there; TORCH_INDEX= from pip's index.
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
 INSTALLED := $(VENV)/installed
+ALL_INSTALLED := $(VENV)/all-installed
+
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+DRIVER_FILES := /proc/driver/nvidia/version /dev/nvidia0 /usr/lib/wsl/lib/nvidia-smi
+DRIVER := $(wildcard $(DRIVER_FILES))$(shell command -v nvidia-smi)
+TORCH_INDEX ?= $(if $(DRIVER)$(filter-out Linux,$(shell uname)),,$(CPU_INDEX))
+# An index that pip is configured with counts for more than the default of TORCH_INDEX.
+HAS_INDEX := $(if $(filter file,$(origin TORCH_INDEX)),$(PIP) config list | grep -qE '\.(index-url|no-index)=',false)
 
 .PHONY: demo demo-train test soak lint clean
 
@@ -23,11 +34,11 @@ demo-train: $(INSTALLED)
 test: lint
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
-soak: $(INSTALLED)
+soak: $(ALL_INSTALLED)
 	$(BIN)/pytest --soak --capture no tests/test_kill.py tests/test_hostile.py tests/test_fuzz.py tests/test_soak.py \
 	  tests/test_million_latents.py
 
-lint: $(INSTALLED)
+lint: $(ALL_INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -39,9 +50,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	  { echo "'$(PYTHON)' has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,onnx,app,fast,ray]'
+	@test -z "$(TORCH_INDEX)" || $(HAS_INDEX) || \
+	  $(PIP) install --no-deps --retries 1 --timeout 15 --constraint constraints.txt --index-url "$(TORCH_INDEX)" torch || \
+	  echo "'$(TORCH_INDEX)' has no torch for this machine, or cannot be reached; torch comes from pip's own index," \
+	    "on Linux with gigabytes of CUDA. To choose another: make TORCH_INDEX=URL" >&2
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(ALL_INSTALLED): $(INSTALLED)
+	$(PIP) install --constraint constraints.txt --editable '.[dev,onnx,app,fast,ray]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-output demo-train-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) .venv-system demo-output demo-train-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	  .hypothesis .import_linter_cache

@@ -11,7 +11,8 @@ from typing import Any
 
 from benchmarks.comparison import Bench, Comparison, Outcome
 from benchmarks.harness import ROOT, measure
-from rave.command import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_SKIPPED, sentence
+from rave.command import EXIT_INTERRUPTED, EXIT_SKIPPED, sentence
+from rave.parsing import EXIT_ERROR
 
 LIMITS = "limits"
 ROWS = (

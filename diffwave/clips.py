@@ -20,10 +20,10 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from rave.latent_dataset import ClipFile
+from rave.latent_dataset import ClipFile, keys_and_lengths
 from rave.latent_shards import WINDOW_SHARDS, LatentShards, shard_name, top_folder
 from rave.latents import LatentFile
-from rave.versions import first_held_out, split_names
+from rave.versions import Split, first_held_out, recording_keys, split_names
 
 Integers = NDArray[np.int64]
 # Of a sharded set, what is measured beforehand (dimensions, scales of conditions) is measured on no
@@ -202,40 +202,50 @@ class ShardedClips(Sequence[Clip]):
 
 @overload
 def split_clips(
-    files: Sequence[LatentFile], held_out_fraction: float
+    files: Sequence[LatentFile], held_out: float | Split
 ) -> tuple[list[Clip], list[Clip]]: ...
 @overload
 def split_clips(
-    files: Sequence[ClipFile], held_out_fraction: float
+    files: Sequence[ClipFile], held_out: float | Split
 ) -> tuple[Sequence[Clip], Sequence[Clip]]: ...
 def split_clips(
-    files: Sequence[ClipFile], held_out_fraction: float
+    files: Sequence[ClipFile], held_out: float | Split
 ) -> tuple[Sequence[Clip], Sequence[Clip]]:
     """Return training and held-out clips: whole recordings, or the end of the only one.
 
     From a sharded set the same clips are held out as from its folders.
 
+    Args:
+        files: To divide.
+        held_out: Fraction of the recordings, or the split of a run.
+
     Raises:
-        ValueError: If there are not two frames to divide, or no clip that may be held out.
+        ValueError: If there are not two frames to divide, no clip that may be held out, or a run's
+            split leaves nothing on one side.
     """
-    if isinstance(files, LatentShards):
-        below = files.held_out_below(held_out_fraction)
-        if below is not None:
-            training, kept_back = (ShardedClips(files, below, side) for side in (False, True))
-            if not kept_back:
-                raise ValueError(f"'{files.place}' has no recording to hold out. Make it again.")
-            return training, kept_back
+    split = Split.of(keys_and_lengths(files)[0], held_out)
+    if isinstance(files, LatentShards) and split.only is None:
+        training, kept_back = (ShardedClips(files, split.below, side) for side in (False, True))
+        if held_out is split:
+            split.check(len(training), len(kept_back))
+        elif not kept_back:
+            raise ValueError(f"'{files.place}' has no recording to hold out. Make it again.")
+        return training, kept_back
     files = [file for file in files if file.num_frames > 0]
     if sum(file.num_frames for file in files) < 2:
         raise ValueError("The latents hold fewer than 2 frames. Encode more audio.")
     whole = {file.path: Clip(file, 0, file.num_frames) for file in files}
-    names, held_out = split_names(whole, held_out_fraction)
-    if set(names).isdisjoint(held_out):
-        return [whole[name] for name in names], [whole[name] for name in held_out]
-    cuts = {file.path: first_held_out(file.num_frames, held_out_fraction) for file in files}
+    origins = {file.path: file.origin for file in files}
+    keys = dict(zip(whole, recording_keys(origins.values()).tolist(), strict=True))
+    cuts = {
+        path: first_held_out(clip.num_frames, split.fraction)
+        for path, clip in whole.items()
+        if split.divides(keys[path])
+    }
+    names, others = split_names(origins, split)
     return (
-        [Clip(whole[name].file, 0, cuts[name]) for name in names],
-        [Clip(whole[name].file, cuts[name], whole[name].stop) for name in held_out],
+        [Clip(whole[n].file, 0, cuts.get(n, whole[n].stop)) for n in names],
+        [Clip(whole[n].file, cuts.get(n, 0), whole[n].stop) for n in others],
     )
 
 

@@ -51,6 +51,7 @@ class ControlHeader:
         controls: Each control's number of channels.
         files: Each array's path, below the folder of each control, with its number of frames.
         skipped: Files that could not be used, and why.
+        sources: The audio file of each array; empty before 2026-12.
     """
 
     codec: str
@@ -59,6 +60,7 @@ class ControlHeader:
     controls: dict[str, int]
     files: dict[str, int]
     skipped: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write controls.json into `folder`, whole or not at all."""

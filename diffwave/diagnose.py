@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m diffwave.diagnose`: can latents be learned; what has a run learned, what is wrong."""
 
 from __future__ import annotations
@@ -8,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rave.command import Result, add_device, add_seed, command_parser, execute
+from diffwave.train import check_settings
+from rave.command import CODEC, Result, add_device, add_seed, command_parser, execute
+from rave.parsing import existing
+from rave.recipes import list_recipes, recipe_type
 
 if TYPE_CHECKING:
     from diffwave.expected_losses import Recipe
@@ -34,11 +38,14 @@ class Diagnosis(Protocol):
         """Draw the figures."""
 
 
+LATENTS_OR_RUN = "what rave encode, diffwave.inference or diffwave.train wrote"
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = command_parser(
         "python -m diffwave.diagnose",
-        "Tell whether latents can be learned, before any training; or what a trained run has "
+        "Report whether latents can be learned, before any training; or what a trained run has "
         "learned, and\nwhich of the known failures it has (docs/diagnosis.md). Findings are no "
         "error: the exit code is 0.",
         "python -m diffwave.diagnose latents\n"
@@ -46,9 +53,9 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument(
         "path",
-        type=Path,
+        type=existing(LATENTS_OR_RUN),
         metavar="LATENTS_DIR|RUN",
-        help="what rave encode, diffwave.inference or diffwave.train wrote",
+        help=LATENTS_OR_RUN,
     )
     options.add_argument(
         "--out",
@@ -60,8 +67,10 @@ def parser() -> argparse.ArgumentParser:
     latents = options.add_argument_group("of latents")
     latents.add_argument(
         "--config",
+        type=recipe_type("diffwave"),
         metavar="RECIPE",
-        help="of the training that is considered: name or .gin file (default default)",
+        help=f"recipe of the training that is planned: {', '.join(list_recipes('diffwave'))}, or a "
+        ".gin file (default default)",
     )
     latents.add_argument(
         "--set",
@@ -74,15 +83,15 @@ def parser() -> argparse.ArgumentParser:
     for name in ("latents", "spectrograms", "controls"):
         runs.add_argument(
             f"--{name}",
-            type=Path,
+            type=existing("what diffwave.preprocess or rave encode wrote"),
             metavar="DIR",
             help=f"the {name} that it was trained on, if they have moved",
         )
     runs.add_argument(
         "--codec",
-        type=Path,
+        type=existing(CODEC),
         metavar="RUN",
-        help="run of rave train, or .ts file: tell whether generated latents decode to silence",
+        help="run of rave train, or .ts file: report whether generated latents decode to silence",
     )
     add_seed(options)
     add_device(options)
@@ -91,6 +100,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Diagnose, write the figures, and say what was found."""
+    if options.settings:
+        check_settings(options.config or "default", options.settings)
     from rave.files import atomic_write, write_json
 
     is_run = _is_run(options.path)

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m diffwave.evaluate`: how good is what a run generates."""
 
 from __future__ import annotations
@@ -9,7 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rave.command import Result, add_device, add_seed, command_parser, execute
+from rave.command import (
+    AUDIO_FOLDER,
+    CODEC,
+    DIFFUSION_RUN,
+    LATENTS,
+    Result,
+    add_device,
+    add_seed,
+    command_parser,
+    execute,
+)
+from rave.parsing import existing
 
 PROG = "python -m diffwave.evaluate"
 RECORD, PICTURE, OUT = "evaluation.json", "ladder.png", "evaluation"
@@ -25,21 +37,31 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = command_parser(
         PROG,
-        "Tell how far generated music is from the recordings that a run was trained on, on a "
+        "Report how far generated music is from the recordings that a run was trained on, on a "
         "ladder: held-out\nrecordings, the codec's reconstructions of them, generated music, "
         "Gaussian latents, noise; all of the\nsame length. Beside it the spread over seeds, "
         "diversity, and whether training music is copied\n(docs/evaluation.md).",
         f"{PROG} runs/diffusion latents recordings --codec runs/rave",
     )
-    options.add_argument("run", type=Path, metavar="RUN", help="what diffwave.train wrote")
+    options.add_argument("run", type=existing(DIFFUSION_RUN), metavar="RUN", help=DIFFUSION_RUN)
     options.add_argument(
-        "latents_dir", type=Path, metavar="LATENTS_DIR", help="the latents it was trained on"
+        "latents_dir",
+        type=existing(LATENTS),
+        metavar="LATENTS_DIR",
+        help="the latents it was trained on",
     )
     options.add_argument(
-        "audio_dir", type=Path, metavar="AUDIO_DIR", help="the recordings these were encoded from"
+        "audio_dir",
+        type=existing(AUDIO_FOLDER),
+        metavar="AUDIO_DIR",
+        help="the recordings these were encoded from",
     )
     options.add_argument(
-        "--codec", type=Path, required=True, metavar="RUN", help="run of rave train, or .ts file"
+        "--codec",
+        type=existing(CODEC),
+        required=True,
+        metavar="RUN",
+        help="run of rave train, or .ts file",
     )
     options.add_argument(
         "--count", type=int, default=COUNT, help=f"clips of each rung (default {COUNT})"
@@ -52,14 +74,14 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=SEEDS,
         metavar="N",
-        help=f"sets of generated clips, whose spread is told (default {SEEDS})",
+        help=f"sets of generated clips, whose spread is reported (default {SEEDS})",
     )
     options.add_argument(
         "--patches",
         type=int,
         metavar="N",
-        help="patches of 3 s that a distance is measured with; figures can be compared at one "
-        "number only (default: all of a rung)",
+        help="patches of 3 s that a distance is measured with; only figures computed with the same "
+        "number are comparable (default: all of a rung)",
     )
     options.add_argument(
         "--steps", type=int, default=STEPS, help=f"sampling steps (default {STEPS})"
@@ -74,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     for name in ("spectrograms", "controls"):
         options.add_argument(
             f"--{name}",
-            type=Path,
+            type=existing("what diffwave.preprocess wrote"),
             metavar="DIR",
             help=f"the {name} that it was trained on, if they have moved",
         )
@@ -175,7 +197,7 @@ def run(options: argparse.Namespace) -> Result:
 def _command(options: argparse.Namespace) -> str:
     """Return the command line that does the same again."""
     parts = [str(options.run), str(options.latents_dir), str(options.audio_dir)]
-    default = parser().parse_args([*parts, "--codec", "-"])
+    default = parser().parse_args([*parts, "--codec", parts[0]])  # any other
     for name in COMMAND_OPTIONS:
         value = getattr(options, name)
         if value != getattr(default, name):

@@ -6,7 +6,7 @@ D raw latent size, K latent size, N latent frames.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -59,13 +59,7 @@ class LadderFigures:
 
     def record(self) -> dict[str, Any]:
         """Return the figures as JSON-able data."""
-        return {
-            "rungs": self.rungs,
-            "position": self.position,
-            "diversity": self.diversity,
-            "copying": self.copying,
-            "reading": self.reading(),
-        }
+        return {**asdict(self), "reading": reading(asdict(self))}
 
     def words(self) -> str:
         """Return the table and what it says, for a person."""
@@ -81,42 +75,48 @@ class LadderFigures:
                 for name, width in zip(DISTANCES, (10, 9, 9, 10), strict=True)
             )
             lines.append(f"{rung['title']:42}{spread:>17}{''.join(cells)}")
-        return "\n".join([*lines, *self.reading()])
+        return "\n".join([*lines, *reading(asdict(self))])
 
-    def reading(self) -> list[str]:
-        """Return what the figures say, sentence by sentence."""
-        below = [rung for rung in self.rungs if rung["name"] != FOLLOWING]
-        told = {rung["name"]: f"{rung['title']} ({rung['frechet']:.1f})" for rung in below}
-        wrong = [
-            f"{told[one['name']]} beyond {told[other['name']]}"
-            for one, other in pairwise(below)
-            if one["frechet"] > other["frechet"]
-        ]
-        order = (
-            "out of order: " + "; ".join(wrong) if wrong else "in order, every rung below the next"
-        )
-        sentences = [f"The ladder is {order}."]
-        value, std = self.position["value"], self.position["std"]
-        if value is None:
-            sentences.append(
-                "The position of generated music says nothing: Gaussian latents come no farther "
-                "from the recordings than the codec's reconstructions."
-            )
-        else:
-            side = "within" if value <= BAR else "not within"
-            sentences.append(
-                f"Generated music lies at {value:.2f} ± {std:.2f} of the way from the codec's "
-                f"reconstructions (0) to Gaussian latents (1): {side} the lower third."
-            )
+
+def reading(record: Mapping[str, Any]) -> list[str]:
+    """Return what the figures of a ladder say, sentence by sentence.
+
+    Args:
+        record: Of `LadderFigures.record`; its own sentences are not read.
+    """
+    rungs, position = record["rungs"], record["position"]
+    told = [f"{rung['title']} ({rung['frechet']:.1f})" for rung in rungs]
+    wrong = [
+        f"{told[index]} beyond {told[index + 1]}"
+        for index, (one, other) in enumerate(pairwise(rungs))
+        if one["frechet"] > other["frechet"]
+    ]
+    sentences = [
+        f"The ladder is out of order: {'; '.join(wrong)}."
+        if wrong
+        else "The ladder is in order, every rung below the next."
+    ]
+    value, std = position["value"], position["std"]
+    if value is None:
         sentences.append(
-            f"Generated clips differ from each other {self.diversity['ratio']:.2f} times as much "
-            "as held-out music does."
+            "The position of generated music is not known: Gaussian latents come no farther "
+            "from the recordings than the codec's reconstructions."
         )
+    else:
+        side = "within" if value <= BAR else "not within"
         sentences.append(
-            f"Their nearest neighbours in the training lie at {self.copying['ratio']:.2f} of the "
-            "distance at which those of held-out music lie (far below 1: copies)."
+            f"Generated music lies at {value:.2f} ± {std:.2f} of the way from the codec's "
+            f"reconstructions (0) to Gaussian latents (1): {side} the lower third."
         )
-        return sentences
+    sentences.append(
+        f"Generated clips differ from each other {record['diversity']['ratio']:.2f} times as much "
+        "as held-out music does."
+    )
+    sentences.append(
+        f"Their nearest neighbours in the training lie at {record['copying']['ratio']:.2f} of the "
+        "distance at which those of held-out music lie (far below 1: copies)."
+    )
+    return sentences
 
 
 def measure_ladder(ladder: Ladder, num_sets: int, size: int | None = None) -> LadderFigures:

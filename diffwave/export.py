@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m diffwave.export`: a run → a .ts that plays in nn~, or a run of the patched lmnt."""
 
 from __future__ import annotations
@@ -6,8 +7,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, command_parser, execute
+from rave.command import CODEC, DIFFUSION_RUN, Result, command_parser, execute
+from rave.parsing import existing, one_of
+
+if TYPE_CHECKING:
+    from diffwave.model import LatentDiffusion
 
 NUM_STEPS = 8
 SHORTEST_WINDOW = 64  # frames, by default
@@ -22,10 +28,10 @@ def parser() -> argparse.ArgumentParser:
         "SuperCollider),\nwhose method sample plays without end; or as lmnt diffwave with the "
         "patches of this project reads it:\nweights.pt and latents.json. Its inference samples "
         "from that, its training goes on from the averaged\nweights with a fresh optimizer.",
-        "python -m diffwave.export runs/piano live.ts --codec runs/rave\n"
+        "python -m diffwave.export runs/piano living_22050.ts --codec runs/rave\n"
         "  python -m diffwave.export runs/piano lmnt-piano",
     )
-    options.add_argument("run", type=Path, metavar="RUN", help="what diffwave.train wrote")
+    options.add_argument("run", type=existing(DIFFUSION_RUN), metavar="RUN", help=DIFFUSION_RUN)
     options.add_argument(
         "out", type=Path, metavar="OUT", help="file to write, ending in .ts, or folder"
     )
@@ -35,13 +41,17 @@ def parser() -> argparse.ArgumentParser:
     live = options.add_argument_group("for nn~")
     live.add_argument(
         "--codec",
-        type=Path,
+        type=existing(CODEC),
         help="whose latents it was trained on: a run of `rave train` or of acids-rave, or a .ts of "
         "acids-rave",
     )
-    live.add_argument("--ema", action="store_true", help="averaged weights of that run")
+    live.add_argument("--ema", action="store_true", help="take the averaged weights of that run")
     live.add_argument("--steps", type=int, help=f"sampling steps (default {NUM_STEPS})")
-    live.add_argument("--sampler", help="dpm-solver++ or ddim (default dpm-solver++)")
+    live.add_argument(
+        "--sampler",
+        **one_of("sampler for nn~", ("dpm-solver++", "ddim")),
+        help="sampler (default dpm-solver++)",
+    )
     live.add_argument(
         "--window",
         type=float,
@@ -72,6 +82,12 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the output cannot be written.
     """
     if options.out.suffix == ".ts":
+        if options.codec is None:
+            raise ValueError(
+                "A .ts plays through its codec: add --codec RUN, which made the latents."
+            )
+        if options.out.exists() and not options.force:
+            raise ValueError(f"'{options.out}' exists. Choose another name, or add --force.")
         return _write_nn_tilde(options)
     for name in FOR_NN_TILDE:
         if getattr(options, name) not in (None, False):
@@ -84,20 +100,21 @@ def run(options: argparse.Namespace) -> Result:
 def _write_nn_tilde(options: argparse.Namespace) -> Result:
     from dataclasses import replace
 
+    import torch
+
     from diffwave.editing import Sampling
     from diffwave.generate import DPM_SOLVER
     from diffwave.nn_tilde import MAX_STEPS, NNTildeSampler
     from diffwave.run import open_run
     from diffwave.streaming_sampler import StreamingSampler
-    from rave.codec import load_streamable
+    from rave.codec import Codec, load_codec, load_streamable
     from rave.codec_format import CodecFormat, write_torchscript
+    from rave.codec_source import answers, check_difference, largest_difference
+    from rave.files import atomic_write
+    from rave.host_module import rate_note
     from rave.latents import check_codec
     from rave.scripted_noise import FRESH_NOISE
 
-    if options.codec is None:
-        raise ValueError("A .ts plays through its codec: add --codec RUN, which made the latents.")
-    if options.out.exists() and not options.force:
-        raise ValueError(f"'{options.out}' exists. Choose another name, or add --force.")
     trained = open_run(options.run)
     model, header = trained.model, trained.header
     codec, form, num_latents = load_streamable(options.codec, ema=options.ema)
@@ -120,15 +137,23 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
         raise ValueError(f"--steps is {steps}; 1 to {max_steps} are possible.")
     sampler = StreamingSampler(model, windows, options.sampler or DPM_SOLVER, max_steps)
     seed = FRESH_NOISE if options.noise_seed is None else options.noise_seed
-    module = NNTildeSampler(
-        codec.eval(), sampler, header.statistics, steps, num_latents, seed, options.host_rate
-    ).eval()
     # The file is the codec of all latents, also where those made are the first principal ones.
     whole = form if num_latents is None else CodecFormat.of(codec)
-    write_torchscript(module, whole, options.out)
+    cpu = torch.device("cpu")
+    wanted = answers(Codec(codec, whole, options.codec, cpu))
+    module = NNTildeSampler(
+        codec.eval(), sampler, form, steps, num_latents, seed, options.host_rate
+    ).eval()
+    with atomic_write(options.out) as path:
+        write_torchscript(module, whole, path)
+        export = load_codec(path, cpu)
+        guess = _guess(model, export.network.network.sampler.denoiser)
+        found = largest_difference((*wanted, _guess(model)), (*answers(export, wanted), guess))
+        check_difference(found, options.out)
     figures = {
         "file": str(options.out),
         "size_mib": options.out.stat().st_size / 2**20,
+        "largest_difference": found,
         "num_steps": trained.num_steps,
         "follows": list(sampler.followed),
         "steps": steps,
@@ -142,18 +167,44 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
         "{latency_samples} samples."
     )
     follows = ", ".join(sampler.followed) or "nothing"
-    return Result(f"{told.format(**figures)}\nIt follows {follows}.", figures)
+    note = rate_note(options.out, module.sample_rate_hz)
+    return Result(f"{told.format(**figures)}\nIt follows {follows}.\n{note}", figures)
+
+
+def _guess(model: LatentDiffusion, denoiser: Any = None) -> Any:
+    """Return what a model, or the denoiser of an export of it, makes of noise and a condition."""
+    import torch
+
+    draw = torch.Generator().manual_seed(0)
+    noisy = torch.randn(1, model.standardizer.latent_size, SHORTEST_WINDOW, generator=draw)
+    width, timestep = max(model.network.condition_channels, 1), torch.tensor([0])
+    condition = torch.randn(1, width, SHORTEST_WINDOW, generator=draw)
+    with torch.no_grad():
+        if denoiser is not None:
+            return denoiser(noisy, timestep, condition)
+        told = condition if model.is_conditional else None
+        return model.denoise_guided(noisy, timestep, [(1.0, told)])
 
 
 def _write_lmnt(options: argparse.Namespace) -> Result:
-    from diffwave.lmnt import WEIGHTS, write_lmnt_run
+    from diffwave.lmnt import (
+        WEIGHTS,
+        checkpoint_from_model,
+        model_from_checkpoint,
+        write_lmnt_run,
+    )
     from diffwave.run import open_run
+    from rave.codec_source import check_difference, largest_difference
     from rave.files import check_output_folder
 
     trained = open_run(options.run)
     check_output_folder(options.out, options.run)
     _check_empty(options.out, options.force)
-    write_lmnt_run(options.out, trained.model, trained.header, trained.num_steps)
+    content = checkpoint_from_model(trained.model, trained.header, trained.num_steps)
+    again = model_from_checkpoint(content, f"'{options.out}'")
+    found = largest_difference([_guess(trained.model)], [_guess(again.eval())])
+    check_difference(found, options.out)
+    write_lmnt_run(options.out, content, trained.header)
     model, header = trained.model, trained.header
     what = "with spectrograms" if model.is_conditional else "without spectrograms"
     size_mib = (options.out / WEIGHTS).stat().st_size / 2**20
@@ -164,6 +215,7 @@ def _write_lmnt(options: argparse.Namespace) -> Result:
     figures = {
         "folder": str(options.out),
         "size_mib": size_mib,
+        "largest_difference": found,
         "num_steps": trained.num_steps,
         "is_conditional": model.is_conditional,
         "latent_size": model.standardizer.latent_size,

@@ -51,10 +51,14 @@ def compare(raw: NDArray[Any], header: LatentHeader) -> dict[str, Any]:
     shift = float(np.abs(difference[varies] / known_std[varies]).max())
     warning = None
     if not QUIET <= level <= LOUD:
-        warning = f"its level is {level:.2f} of the training latents'; expect silence or noise."
+        warning = (
+            f"its level is {level:.2f} of the training latents'; expect silence or noise. Ask for "
+            "more steps; if that changes nothing, train longer."
+        )
     elif shift > FAR_MEAN:
         warning = (
-            f"the mean of a dimension is {shift:.1f} training std off; expect a foreign sound."
+            f"the mean of a dimension is {shift:.1f} training std off; expect a foreign sound. "
+            "Try another seed, or less guidance."
         )
     std = np.sqrt(np.maximum(power - np.square(difference), 0.0))
     return {
@@ -76,9 +80,15 @@ def _blocks(raw: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
         yield np.asarray(raw[:, start : start + BLOCK_FRAMES], dtype=np.float64)
 
 
-def find_header(path: Path) -> LatentHeader | None:
-    """Return the header of the latent folder that a file lies in, if it lies in one."""
-    for folder in path.resolve().parents:
+def find_header(path: Path) -> tuple[LatentHeader, float] | None:
+    """Return the header of the latent folder that a file lies in, and the file's gain in dB.
+
+    None if it lies in no such folder.
+    """
+    path = path.resolve()
+    for folder in path.parents:
         if (folder / HEADER_NAME).exists():
-            return LatentHeader.read(folder)
+            header = LatentHeader.read(folder)
+            name = path.relative_to(folder).as_posix()
+            return header, sum(file.gain_db for file in header.files if file.path == name)
     return None

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m diffwave.inference`: generate latents with a trained model, or edit some."""
 
 from __future__ import annotations
@@ -8,7 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import Result, add_backend, add_device, add_seed, command_parser, execute
+from diffwave.task import check_task
+from rave.command import (
+    DIFFUSION_RUN,
+    Result,
+    add_backend,
+    add_device,
+    add_seed,
+    command_parser,
+    execute,
+)
+from rave.parsing import existing, one_of
 
 if TYPE_CHECKING:
     from diffwave.editing import Sampling
@@ -28,11 +39,11 @@ def parser() -> argparse.ArgumentParser:
         "spectrogram or of a folder\nof them, in a folder or a file OUT.wav.",
         "python -m diffwave.inference runs/piano generated --count 4 --seconds 10\n"
         "  python -m diffwave.inference runs/piano varied --vary latents/a.npy --strength 0.4\n"
-        "  python -m diffwave.inference runs/piano mended --inpaint latents/a.npy --from 3 --to 5\n"
+        "  python -m diffwave.inference runs/piano new --inpaint latents/a.npy --from 3 --to 5\n"
         "  python -m diffwave.inference runs/piano following --from-audio a.wav --guidance 2\n"
         "  python -m diffwave.inference lmnt/weights.pt out.wav --spectrogram a.spec.npy --fast",
     )
-    options.add_argument("run", type=Path, metavar="RUN", help="what diffwave.train wrote")
+    options.add_argument("run", type=existing(DIFFUSION_RUN), metavar="RUN", help=DIFFUSION_RUN)
     options.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     options.add_argument(
         "--count", type=int, help="clips to generate (default 4; of a waveform run 1)"
@@ -47,8 +58,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--steps", type=int, default=50, help="sampling steps (default 50)")
     options.add_argument(
         "--sampler",
+        **one_of("sampler", ("dpm-solver++", "ddim", "ddpm")),
         default="dpm-solver++",
-        help="dpm-solver++, ddim or ddpm (default dpm-solver++); not for --inpaint and --continue",
+        help="sampler (default dpm-solver++); not for --inpaint and --continue",
     )
     options.add_argument(
         "--window",
@@ -61,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "--fast",
         action="store_true",
         dest="is_fast",
-        help="of a waveform run: sample with its short schedule",
+        help="waveform runs only: sample with their short schedule",
     )
     options.add_argument(
         "--force", action="store_true", help="write into a folder that holds other latents"
@@ -76,7 +88,7 @@ def _add_conditions(options: argparse.ArgumentParser) -> None:
     group = options.add_argument_group("what to follow")
     group.add_argument(
         "--from-audio",
-        type=Path,
+        type=existing("an audio file"),
         metavar="F",
         help="follow an audio file in all that the run was trained with (of a waveform run, a "
         "folder too)",
@@ -91,7 +103,7 @@ def _add_conditions(options: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--spectrogram",
-        type=Path,
+        type=existing("what diffwave.preprocess wrote"),
         metavar="F.npy",
         help="follow a file of diffwave.preprocess (of a waveform run, a folder of .spec.npy too)",
     )
@@ -116,25 +128,27 @@ def _add_conditions(options: argparse.ArgumentParser) -> None:
 
 def _add_edits(options: argparse.ArgumentParser) -> None:
     group = options.add_argument_group("what to begin with, instead of noise")
+    given = existing("a .npy file of latents, (D, frames)")
     edit = group.add_mutually_exclusive_group()
-    edit.add_argument("--vary", type=Path, metavar="F.npy", help="vary raw latents (D, frames)")
+    edit.add_argument("--vary", type=given, metavar="F.npy", help="vary these latents")
     edit.add_argument(
-        "--inpaint", type=Path, metavar="F.npy", help="make the span --from --to of some anew"
+        "--inpaint", type=given, metavar="F.npy", help="replace --from to --to of these latents"
     )
     edit.add_argument(
         "--continue",
-        type=Path,
+        type=given,
         dest="continued",
         metavar="F.npy",
-        help="add --seconds to some",
+        help="add --seconds to these latents",
     )
     group.add_argument(
         "--strength",
         type=float,
-        help="of --vary: 0 changes nothing, 1 leaves nothing (default 0.5)",
+        help="strength of --vary: 0 changes nothing, 1 keeps nothing (default 0.5)",
     )
-    group.add_argument("--from", type=float, dest="from_s", metavar="S", help="of --inpaint")
-    group.add_argument("--to", type=float, dest="to_s", metavar="S", help="of --inpaint")
+    span = "of the span to inpaint, in seconds"
+    group.add_argument("--from", type=float, dest="from_s", metavar="S", help=f"start {span}")
+    group.add_argument("--to", type=float, dest="to_s", metavar="S", help=f"end {span}")
 
 
 def run(options: argparse.Namespace, watch: Watch | None = None) -> Result:
@@ -144,6 +158,7 @@ def run(options: argparse.Namespace, watch: Watch | None = None) -> Result:
         options: Of `parser`.
         watch: Called after each step of the sampler; what it raises stops the command.
     """
+    check_task(options)
     from diffwave.lmnt_waveform import read_vocoder
 
     vocoder = read_vocoder(options.run)
@@ -169,8 +184,6 @@ def _generate(options: argparse.Namespace, watch: Watch | None) -> Result:
 
     device = choose_device(options.device)
     count = 4 if options.count is None else options.count
-    if count < 1:
-        raise ValueError(f"--count is {count}; at least 1 is needed.")
     controls = parse_controls(options.control)
     trained = open_run(options.run)
     if options.is_fast:
@@ -210,7 +223,7 @@ def _generate(options: argparse.Namespace, watch: Watch | None) -> Result:
             clear(options.out)
             batch_size = BATCH_SIZE if is_short else 1
             num_frames = _write(options.out, task, sampling, batch_size, watch)
-            write_header(options.out, num_frames, header, options.seed)
+            write_header(options.out, num_frames, header, options.seed, task.gain_db)
     items = [
         {"file": name, **compare(read_latents(options.out / name, header.latent_size), header)}
         for name in num_frames

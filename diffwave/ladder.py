@@ -186,8 +186,7 @@ class Ladder:
         clips = []
         for number, raw in enumerate(latents, start=first):
             label = f"{name} {number}"
-            noise = DecoderNoise(self.codec.format, self.run.header.statistics, self.seed, label)
-            blocks = self.codec.decode_blocks(raw, noise)
+            blocks = self.codec.decode_blocks(raw, DecoderNoise(self.codec.format, self.seed))
             mono = (block.mean(axis=0, keepdims=True) for block in blocks)
             clips.append(self._heard(mono, label))
         return clips
@@ -213,7 +212,7 @@ class Ladder:
 
 def without_versions(clips: Sequence[Clip]) -> list[Clip]:
     """Return the clips of recordings themselves, without those of their versions."""
-    kept = set(originals(clip.file.path for clip in clips))
+    kept = set(originals({clip.file.path: clip.file.origin for clip in clips}))
     return [clip for clip in clips if clip.file.path in kept]
 
 

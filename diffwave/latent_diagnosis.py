@@ -44,6 +44,7 @@ from diffwave.schedule import (
     alpha_bar_from_log_snr,
     named_schedule,
 )
+from diffwave.skill import units
 from diffwave.standardizer import PrincipalDimensions, Standardizer, check_fidelity
 from rave.latents import GENERATED, LatentHeader
 
@@ -95,6 +96,7 @@ class LatentDiagnosis:
         ends: Of each schedule.
         expected: Of the recipe, and then of every schedule, prediction and kind of loss.
         curve: v, mse over log-SNR.
+        num_held_out: Independent units of the held-out latents, see `diffwave.skill.units`.
     """
 
     folder: Path
@@ -111,6 +113,7 @@ class LatentDiagnosis:
     ends: Sequence[ScheduleEnd]
     expected: Sequence[ExpectedLoss]
     curve: LossCurve
+    num_held_out: int
 
     @property
     def findings(self) -> list[Finding]:
@@ -249,6 +252,7 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
             *all_expected_losses(gaussian, data, names),
         ],
         curve=loss_curve(gaussian, data, levels, *USUAL),
+        num_held_out=len(set(units(segments.clips).tolist())),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from diffwave.denoiser import LossKind, Prediction
 from diffwave.failures import findings_in_words
+from diffwave.skill import FEWEST_UNITS, TOO_LITTLE
 from rave.latents import POSTERIOR_SAMPLE
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ def _what(found: LatentDiagnosis) -> str:
 def _verdict(found: LatentDiagnosis) -> str:
     references, num_dimensions = found.references, found.latent_size
     share = 100 * references.gaussian / references.white
+    if found.num_held_out < FEWEST_UNITS:
+        return (
+            f"{TOO_LITTLE} whether these latents can be learned: add recordings, or raise "
+            "HELD_OUT_FRACTION."
+        )
     if found.findings:
         return "These latents cannot be learned."
     can = "They can be learned"

@@ -132,15 +132,13 @@ def read_lmnt_settings(path: Path) -> dict[str, Any]:
     return {ours: known[theirs] for ours, theirs in SETTINGS.items() if theirs in known}
 
 
-def write_lmnt_run(
-    folder: Path, model: LatentDiffusion, header: LatentHeader, num_steps: int
-) -> None:
-    """Write weights.pt and latents.json; see `checkpoint_from_model`.
+def write_lmnt_run(folder: Path, checkpoint: dict[str, Any], header: LatentHeader) -> None:
+    """Write weights.pt and latents.json, of a checkpoint of `checkpoint_from_model`.
 
     Raises:
         OSError: If the folder cannot be written.
     """
-    content = packed(checkpoint_from_model(model, header, num_steps))
+    content = packed(checkpoint)
     with atomic_write(folder / WEIGHTS) as temporary:
         temporary.write_bytes(content)
         (folder / HEADER_NAME).unlink(missing_ok=True)  # it must not outlive its weights

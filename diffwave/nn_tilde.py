@@ -5,20 +5,41 @@ B batch, R rows to follow, C audio channels, n latent frames of a block.
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
 
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffwave.conditioner import LABEL
 from diffwave.controls import CHROMA, LOUDNESS, ONSETS
 from diffwave.streaming_sampler import StreamingSampler
-from rave.host_module import BOOL_CODE, FLOAT_CODE, INT_CODE
-from rave.latents import LatentStatistics
+from rave.codec_format import CodecFormat
+from rave.host_module import FLOAT_CODE, INT_CODE
 from rave.nn_tilde import NNTilde
 from rave.scripted_noise import FRESH_NOISE, UNINFORMATIVE, PositionalUniform
+from rave.tracing import interface, scripted
 
 MAX_STEPS = 50  # that the attribute `steps` may be set to; as in diffwave.inference
+
+
+@interface
+class Sampler(nn.Module):
+    """What `StreamingSampler` does: as an interface compiled by itself."""
+
+    def forward(  # noqa: D102
+        self,
+        rows: Tensor,
+        num_steps: int,
+        temperature: float,
+        guidance: float,
+        follows: list[bool],
+        seed: int,
+        is_first: bool,
+    ) -> Tensor:
+        pass
+
+    def warm_up(self) -> None:  # noqa: D102
+        pass
 
 
 class NNTildeSampler(NNTilde):
@@ -31,8 +52,8 @@ class NNTildeSampler(NNTilde):
     Args:
         codec: The autoencoder, a `rave.model.RAVE`. Its weight norm is folded in place.
         sampler: Of the diffusion model.
-        statistics: Of its training latents. Where they say nothing, noise takes their place, as in
-            `rave decode`.
+        form: Of the codec whose latents the model makes. Noise takes the place of uninformative
+            dimensions, as in `rave decode`.
         num_steps: Sampling steps.
         num_latents: How many principal latents of the codec the model makes; None if it makes the
             codec's own.
@@ -43,6 +64,7 @@ class NNTildeSampler(NNTilde):
         ValueError: As `NNTilde` does.
     """
 
+    sampler: Sampler
     is_noise: Tensor
     noise_mean: Tensor
     noise_std: Tensor
@@ -52,7 +74,7 @@ class NNTildeSampler(NNTilde):
         self,
         codec: Any,
         sampler: StreamingSampler,
-        statistics: LatentStatistics,
+        form: CodecFormat,
         num_steps: int,
         num_latents: int | None = None,
         seed: int = FRESH_NOISE,
@@ -60,18 +82,20 @@ class NNTildeSampler(NNTilde):
     ) -> None:
         super().__init__(codec, num_latents or codec.latent_size, seed, host_rate_hz)
         self.makes_principal = num_latents is not None
-        self.sampler, self.num_steps, self.max_steps = sampler, num_steps, len(sampler.steps) - 1
+        self.sampler, self.delay_frames = cast(Sampler, scripted(sampler)), sampler.delay_frames
+        self.num_steps, self.max_steps = num_steps, len(sampler.steps) - 1
         self.temperature = self.guidance = 1.0
         self.filling = PositionalUniform(self.num_latents, UNINFORMATIVE)
-        self.register_buffer("is_noise", torch.from_numpy(~statistics.is_informative)[:, None])
-        self.register_buffer("noise_mean", torch.tensor(statistics.mean)[:, None])
-        self.register_buffer("noise_std", torch.tensor(statistics.posterior_std)[:, None])
-        delay_samples = sampler.delay_frames * self.hop_samples
+        is_noise, mean, std = (torch.from_numpy(each) for each in form.uninformative)
+        self.register_buffer("is_noise", is_noise)
+        self.register_buffer("noise_mean", mean)
+        self.register_buffer("noise_std", std)
+        delay_samples = self.delay_frames * self.hop_samples
         self.sample_latency_samples = delay_samples + self.decode_latency_samples
         labels = [name for name, count in sampler.followed.items() for _ in range(count)]
         self.num_rows = max(len(labels), 1)
-        audio = self.num_channels * ["audio"]
-        self.offer_method("sample", labels or ["unused"], self.hop_samples, audio, 1)
+        inputs, outputs = labels or ["unused"], self.audio_labels()
+        self.offer_method("sample", inputs, self.hop_samples, outputs, 1)
         self.offer_attribute("steps", INT_CODE)
         self.offer_attribute("temperature", FLOAT_CODE)
         self.offer_attribute("sample_latency", INT_CODE)
@@ -81,7 +105,7 @@ class NNTildeSampler(NNTilde):
             names.index(name) if name in names else -1 for name in (LOUDNESS, CHROMA, ONSETS, LABEL)
         )
         for name in names:
-            self.offer_attribute(f"follow_{name}", BOOL_CODE)
+            self.offer_attribute(f"follow_{name}", INT_CODE)
         if names:
             self.offer_attribute("guidance", FLOAT_CODE)
 
@@ -95,7 +119,9 @@ class NNTildeSampler(NNTilde):
         """
         if rows.shape[1] != self.num_rows:
             raise ValueError(f"{rows.shape[1]} rows are given, {self.num_rows} needed.")
-        self.begin(rows, False)
+        is_first = self.begins("sample", ["sampler", "decoder"], rows.shape[0])
+        if is_first:
+            self.frames_out = 0
         made = self.sampler(
             rows,
             self.num_steps,
@@ -103,15 +129,14 @@ class NNTildeSampler(NNTilde):
             self.guidance,
             self.follows,
             self.seed,
-            self.frames_out == 0,
+            is_first,
         )
-        delay_frames = self.sampler.delay_frames
-        frame = self.frames_out - delay_frames
+        frame = self.frames_out - self.delay_frames
         noise = self.filling.normal(self.seed, frame, made.shape[2], made)
         made = torch.where(self.is_noise, self.noise_mean + self.noise_std * noise, made)
         if self.makes_principal:
-            return self.audio_of(made, delay_frames)
-        return self.audio_of_raw(made, delay_frames)
+            return self.audio_of(made, self.delay_frames)
+        return self.audio_of_raw(made, self.delay_frames)
 
     @torch.jit.export
     def get_steps(self) -> list[int]:
@@ -160,53 +185,61 @@ class NNTildeSampler(NNTilde):
         """Refuse: the latency is what the model needs."""
         return -1
 
-    def is_followed(self, place: int) -> list[bool]:
-        """Return whether what is at a place is followed."""
-        return [place >= 0 and self.follows[place]]
+    def warm_up(self) -> None:
+        """Compile the codec and the network."""
+        self.warm_up_codec()
+        self.sampler.warm_up()
+        rows = torch.zeros(1, self.num_rows, 1)
+        for index in range(2):
+            self.sampler(rows, self.num_steps, 1.0, 1.0, self.follows, self.seed, index == 0)
 
-    def follow(self, place: int, is_followed: bool) -> int:
-        """Follow what is at a place, or not."""
+    def is_followed(self, place: int) -> list[int]:
+        """Return 1 if what is at a place is followed, else 0."""
+        return [int(place >= 0 and self.follows[place])]
+
+    def follow(self, place: int, is_followed: int) -> int:
+        """Follow what is at a place, unless 0."""
         if place < 0:
             return -1
-        self.follows[place] = is_followed
+        self.follows[place] = is_followed != 0
         return 0
 
     @torch.jit.export
-    def get_follow_loudness(self) -> list[bool]:
-        """Return whether loudness is followed."""
+    def get_follow_loudness(self) -> list[int]:
+        """Return 1 if loudness is followed, else 0."""
         return self.is_followed(self.loudness)
 
     @torch.jit.export
-    def set_follow_loudness(self, is_followed: bool) -> int:
-        """Follow loudness, or not."""
+    def set_follow_loudness(self, is_followed: int) -> int:
+        """Follow loudness, unless 0."""
         return self.follow(self.loudness, is_followed)
 
     @torch.jit.export
-    def get_follow_chroma(self) -> list[bool]:
-        """Return whether chroma is followed."""
+    def get_follow_chroma(self) -> list[int]:
+        """Return 1 if chroma is followed, else 0."""
         return self.is_followed(self.chroma)
 
     @torch.jit.export
-    def set_follow_chroma(self, is_followed: bool) -> int:
-        """Follow chroma, or not."""
+    def set_follow_chroma(self, is_followed: int) -> int:
+        """Follow chroma, unless 0."""
         return self.follow(self.chroma, is_followed)
 
     @torch.jit.export
-    def get_follow_onsets(self) -> list[bool]:
-        """Return whether onsets are followed."""
+    def get_follow_onsets(self) -> list[int]:
+        """Return 1 if onsets are followed, else 0."""
         return self.is_followed(self.onsets)
 
     @torch.jit.export
-    def set_follow_onsets(self, is_followed: bool) -> int:
-        """Follow onsets, or not."""
+    def set_follow_onsets(self, is_followed: int) -> int:
+        """Follow onsets, unless 0."""
         return self.follow(self.onsets, is_followed)
 
     @torch.jit.export
-    def get_follow_label(self) -> list[bool]:
-        """Return whether the label is followed."""
+    def get_follow_label(self) -> list[int]:
+        """Return 1 if the label is followed, else 0."""
         return self.is_followed(self.label)
 
     @torch.jit.export
-    def set_follow_label(self, is_followed: bool) -> int:
-        """Follow the label, or not."""
+    def set_follow_label(self, is_followed: int) -> int:
+        """Follow the label, unless 0."""
         return self.follow(self.label, is_followed)

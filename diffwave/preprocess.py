@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m diffwave.preprocess`: spectrograms or controls aligned to a latent folder's frames."""
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> Result:
     header = LatentHeader.read(options.latents)
     if not options.audio.is_dir():
         raise ValueError(f"'{options.audio}' is not a folder. Give the folder that was encoded.")
-    sources = {file.path: options.audio / file.source for file in header.files if file.source}
+    sources = {file.path: file.source for file in header.files if file.source}
     if not sources:
         raise ValueError(f"'{options.latents}' holds no latents that were encoded from audio.")
     check_output_folder(options.out, options.audio)
@@ -101,8 +102,8 @@ def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
     from diffwave.spectrogram import LogMel
     from diffwave.waveform import HOP_SAMPLES
     from rave.audio import list_audio_files, read_audio
-    from rave.batch import SkipFile, process_files
-    from rave.files import Journal, check_output_folder
+    from rave.batch import SkipFile, process_files, result_names
+    from rave.files import Journal, check_output_folder, remove_partials
     from rave.latents import write_latents
 
     if options.mel_hop != HOP_SAMPLES:
@@ -112,10 +113,12 @@ def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
         raise ValueError(f"--mels is {options.mels}; at least 1 is needed.")
     if options.out.resolve() != options.audio.resolve():
         check_output_folder(options.out, options.audio)
-    sources = {f"{name}.spec.npy": path for name, path in list_audio_files(options.audio).items()}
+    sources = list_audio_files(options.audio)
+    paths = result_names(sources, ".spec.npy", is_whole_name=True)
     transform = LogMel(rate_hz, options.mel_hop, options.mels)
     settings = {"sample_rate_hz": rate_hz, "num_mels": options.mels}
     journal = Journal(options.out / JOURNAL_NAME, settings, force=options.force)
+    remove_partials(options.out)
 
     def work(name: str, source: Path) -> dict[str, Any]:
         audio = read_audio(source, rate_hz, 1)[0]
@@ -123,9 +126,10 @@ def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
             mel = transform.of_lmnt_diffwave(audio)
         except ValueError as error:
             raise SkipFile(str(error)) from error
-        return {"num_frames": write_latents(options.out / name, [mel], options.mels)}
+        return {"num_frames": write_latents(options.out / paths[name], [mel], options.mels)}
 
-    report = process_files(sources, work, lambda name: options.out / name, journal, "Spectrograms")
+    report = process_files(sources, work, paths, journal, "Spectrograms")
+    report.remove_stale()
     if not report.records:
         raise ValueError(
             f"No file of '{options.audio}' can be used. {report.summary('Made spectrograms of')}"
@@ -135,7 +139,7 @@ def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
 
 
 def _make_spectrograms(
-    options: argparse.Namespace, header: LatentHeader, sources: dict[str, Path]
+    options: argparse.Namespace, header: LatentHeader, sources: dict[str, str]
 ) -> Result:
     from diffwave.conditioner import whole_ratio
     from diffwave.controls import HEADER_NAME
@@ -164,13 +168,22 @@ def _make_spectrograms(
         )
         return {"num_frames": num_frames[name]}
 
-    report = process_files(sources, work, lambda name: options.out / name, journal, "Spectrograms")
+    audio = {path: options.audio / source for path, source in sources.items()}
+    paths = {path: path for path in sources}
+    made_of = {path: {"source": source} for path, source in sources.items()}
+    report = process_files(audio, work, paths, journal, "Spectrograms", known=made_of)
     if not report.records:
         raise ValueError(
             f"No file of '{options.audio}' can be used. {report.summary('Made spectrograms of')}"
         )
     files = {name: record["num_frames"] for name, record in report.records.items()}
-    SpectrogramHeader(**settings, files=files, skipped=report.skipped).write(options.out)
+    SpectrogramHeader(
+        **settings,
+        files=files,
+        skipped=report.skipped,
+        sources={name: sources[name] for name in files},
+    ).write(options.out)
+    report.remove_stale()
     figures = {
         "folder": str(options.out),
         "num_mels": options.mels,
@@ -181,7 +194,7 @@ def _make_spectrograms(
 
 
 def _make_controls(
-    options: argparse.Namespace, header: LatentHeader, sources: dict[str, Path]
+    options: argparse.Namespace, header: LatentHeader, sources: dict[str, str]
 ) -> Result:
     from diffwave.controls import NUM_CHANNELS, ControlHeader, check_controls, write_control
     from diffwave.spectrogram import HEADER_NAME
@@ -195,7 +208,11 @@ def _make_controls(
     made = {name.partition("/")[0] for name in journal.names}
     names = check_controls([*names, *made])  # those of an earlier call are kept up to date
     remove_partials(options.out)
-    items = {f"{name}/{path}": source for path, source in sources.items() for name in names}
+    items = {
+        f"{name}/{path}": options.audio / source
+        for path, source in sources.items()
+        for name in names
+    }
 
     def work(item: str, source: Path) -> dict[str, Any]:
         name, _, path = item.partition("/")
@@ -203,15 +220,22 @@ def _make_controls(
         write_control(options.out / item, source, name, rate_hz, hop, num_frames[path])
         return {"num_frames": num_frames[path]}
 
-    report = process_files(items, work, lambda item: options.out / item, journal, "Controls")
+    paths = {item: item for item in items}
+    made_of = {item: {"source": sources[item.partition("/")[2]]} for item in items}
+    report = process_files(items, work, paths, journal, "Controls", known=made_of)
     skipped = {item.partition("/")[2]: reason for item, reason in report.skipped.items()}
     if len(skipped) == len(sources):
         raise ValueError(f"No file of '{options.audio}' can be used. {report.summary('Made')}")
     files = {path: num_frames[path] for path in sources if path not in skipped}
     controls = {name: NUM_CHANNELS[name] for name in names}
-    ControlHeader(**_origin(header), controls=controls, files=files, skipped=skipped).write(
-        options.out
-    )
+    ControlHeader(
+        **_origin(header),
+        controls=controls,
+        files=files,
+        skipped=skipped,
+        sources={path: sources[path] for path in files},
+    ).write(options.out)
+    report.remove_stale()
     figures = {"folder": str(options.out), "controls": names, **report.figures}
     summary = report.summary(f"Made {', '.join(names)}:")
     return Result(summary, figures, len(skipped))

@@ -19,6 +19,7 @@ from diffwave.model import LatentDiffusion
 from diffwave.run import DiffusionRun, TrainingData
 from diffwave.settings import TrainingSettings
 from rave.latents import LatentHeader
+from rave.versions import Split
 
 # Read at a time.
 STRETCH_FRAMES = 4096
@@ -115,7 +116,10 @@ def open_data(
         names,
         labels.names if isinstance(labels, LabelConditioner) else (),
     )
-    clips = split_clips(header.files, settings.held_out_fraction)
+    split = Split.read(run.folder)
+    is_grown = split is not None and latents == known.latents  # since the run began
+    is_known = is_grown or header.statistics == run.header.statistics
+    clips = split_clips(header.files, (is_known and split) or settings.held_out_fraction)
     longest = min(max(clip.num_frames for clip in kind) for kind in clips)
     if longest < fewest_frames:
         raise ValueError(
@@ -123,7 +127,6 @@ def open_data(
             f"{fewest_frames} are needed for a diagnosis. Encode longer audio."
         )
     num_frames = min(max(settings.segment_frames, fewest_frames), longest)
-    is_known = header.statistics == run.header.statistics
     return RunData(reader, *clips, num_frames, is_known)
 
 

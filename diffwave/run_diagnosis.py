@@ -47,7 +47,7 @@ from diffwave.run_data import RunData, open_data
 from diffwave.run_samples import FEWEST_FRAMES, NUM_REAL, diagnose_samples
 from diffwave.schedule import COSINE, named_schedule
 from diffwave.settings import TrainingSettings
-from diffwave.skill import skill_bins
+from diffwave.skill import judge, skill_bins
 from diffwave.training import held_out_errors, measure_references
 from rave.codec import load_codec
 from rave.experiment import rebuild_model
@@ -212,7 +212,7 @@ def _learned(
         "weighting": settings.weighting,
         "held_out_loss": loss,
         **asdict(references),
-        "skill": references.skill(loss),
+        **asdict(judge(losses, levels, references, held_out.clips)),
         "by_log_snr": [asdict(each) for each in skill_bins(losses, levels)],
     }
 

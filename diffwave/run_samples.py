@@ -88,7 +88,7 @@ def diagnose_samples(
         samples.memorised(near, real),
     ]
     if decoder is not None:
-        noise = DecoderNoise(decoder.format, header.statistics, seed, "diagnosis")
+        noise = DecoderNoise(decoder.format, seed)
         decoded = {
             name: samples.decoded_db(decoder, _some(clips), noise)
             for name, clips in (("generated", raw), ("held_out", raw_held_out))

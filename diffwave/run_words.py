@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffwave.failures import Finding, findings_in_words
-from diffwave.training import SMALLEST_SKILL
 
 
 def words(figures: dict[str, Any], findings: Sequence[Finding]) -> str:
@@ -44,21 +43,11 @@ def _run(figures: dict[str, Any]) -> str:
 
 
 def _learned(figures: dict[str, Any]) -> str:
-    loss, white, gaussian = (figures[each] for each in ("held_out_loss", "white", "gaussian"))
-    skill = figures["skill"]
-    if skill > SMALLEST_SKILL:
-        told = "it knows structure that no linear denoiser knows."
-    elif loss > white * (1.0 - SMALLEST_SKILL):
-        told = "it is no better than taking the latents for white noise."
-    else:
-        told = "it knows no more than a linear denoiser does."
+    told = f"{figures['verdict']} Losses: {figures['prediction']}, {figures['loss']}, weighting "
+    told += f"{figures['weighting']}."
     if figures["follows"]:
         told += " (The references do not see the conditions.)"
-    return (
-        f"Held-out loss {loss:.3f} ({figures['prediction']}, {figures['loss']}, weighting "
-        f"{figures['weighting']}) against white {white:.3f} and gaussian {gaussian:.3f}, skill "
-        f"{skill:.3f}: {told}"
-    )
+    return told
 
 
 def _noise_levels(figures: dict[str, Any]) -> str:

@@ -44,6 +44,7 @@ class SpectrogramHeader:
         num_mels: M.
         files: Each array's path with its number of latent frames.
         skipped: Files that could not be used, and why.
+        sources: The audio file of each array; empty before 2026-12.
     """
 
     codec: str
@@ -53,6 +54,7 @@ class SpectrogramHeader:
     num_mels: int
     files: dict[str, int]
     skipped: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
 
     @property
     def ratio(self) -> int:
@@ -104,6 +106,8 @@ class ConditionHeader(Protocol):
     def hop_samples(self) -> int: ...  # noqa: D102
     @property
     def files(self) -> dict[str, int]: ...  # noqa: D102
+    @property
+    def sources(self) -> dict[str, str]: ...  # noqa: D102
 
 
 def check_made_for(
@@ -119,7 +123,8 @@ def check_made_for(
         what: What one of the conditions is.
 
     Raises:
-        ValueError: If codec, rate or hop differ, or files are missing or of another length.
+        ValueError: If codec, rate or hop differ, or files are missing, of another length or made
+            of other audio files.
     """
     found = (header.codec, header.sample_rate_hz, header.hop_samples)
     needed = (latents.codec, latents.sample_rate_hz, latents.hop_samples)
@@ -136,6 +141,12 @@ def check_made_for(
             f"{len(other)} of {len(latents.files)} clips of {that} have no {what} of "
             f"their length in {this} (first: '{other[0]}'). {again}"
         )
+    for file in latents.files:  # a name of theirs may have been another file's before
+        if (source := header.sources.get(file.path, file.source)) != file.source:
+            raise ValueError(
+                f"'{file.path}' of {that} was made of '{file.source}', but its {what} in {this} of "
+                f"'{source}'. {again}"
+            )
 
 
 def read_spectrogram(path: Path, header: SpectrogramHeader, num_frames: int) -> NDArray[np.float32]:

@@ -112,29 +112,38 @@ class Standardizer(nn.Module):
         self.register_buffer("fidelity", torch.ones(()))
 
     @classmethod
-    def fit(cls, arrays: Iterable[NDArray[np.float32]], fidelity: float) -> Standardizer:
+    def fit(
+        cls,
+        arrays: Iterable[NDArray[np.float32]],
+        fidelity: float,
+        latent_size: int | None = None,
+    ) -> Standardizer:
         """Return the standardizer of fewest dimensions that reaches a share of the variance.
 
         Args:
             arrays: Raw latents of each training clip, (D, N). Read once, one after the other.
             fidelity: Share of the variance to keep, in (0, 1].
+            latent_size: K, whatever share it holds; None for what `fidelity` asks for.
 
         Raises:
             ValueError: If the latents hold a value that is not finite, or do not vary, or
                 `fidelity` is no such share.
         """
         check_fidelity(fidelity)
-        return cls.of(PrincipalDimensions.of(arrays), fidelity)
+        return cls.of(PrincipalDimensions.of(arrays), fidelity, latent_size)
 
     @classmethod
-    def of(cls, principal: PrincipalDimensions, fidelity: float) -> Standardizer:
+    def of(
+        cls, principal: PrincipalDimensions, fidelity: float, latent_size: int | None = None
+    ) -> Standardizer:
         """Return the standardizer of the fewest principal dimensions that reach a share.
 
         Args:
             principal: Of the training latents.
             fidelity: Share of the variance to keep, in (0, 1].
+            latent_size: As of `fit`.
         """
-        latent_size = principal.count(fidelity)
+        latent_size = latent_size or principal.count(fidelity)
         fitted = cls(len(principal.mean), latent_size)
         fitted.mean.copy_(torch.from_numpy(principal.mean))
         fitted.basis.copy_(torch.from_numpy(principal.vectors[:latent_size].copy()))

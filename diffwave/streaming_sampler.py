@@ -5,14 +5,17 @@
     being made              [ context | window k ········ | margin ]
 
 Each block does its share of the steps of the window that follows, so that the load is even and a
-window is done when its first frame is due. A model that follows what comes in waits until it has
-all of a window: its latents are late by a window.
+window is done when its first frame is due. The first is made during as many frames as a context
+has, and latents are as late. A model that follows what comes in waits until it has all of a window:
+its latents are late by a window more.
 
 B batch, D raw latent size, K latent size, R rows to follow, W frames of a window, H condition
 channels, n frames of a block.
 """
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +26,15 @@ from diffwave.model import LatentDiffusion
 from diffwave.sampler_steps import step_table
 from diffwave.scripted_normal import SMALLEST_COUNT, ScriptedNormal
 from diffwave.windows import Windows
-from rave.tracing import traced
+from rave.tracing import interface, traced
+
+
+@interface
+class Denoiser(nn.Module):
+    """What `_Denoiser` does: as an interface compiled by itself."""
+
+    def forward(self, noisy: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:  # noqa: D102
+        pass
 
 
 class StreamingSampler(nn.Module):
@@ -44,6 +55,7 @@ class StreamingSampler(nn.Module):
         ValueError: If the sampler draws noise.
     """
 
+    denoiser: Denoiser
     timesteps: Tensor
     steps: Tensor
     rows: Tensor
@@ -74,7 +86,8 @@ class StreamingSampler(nn.Module):
             (model.standardizer.basis.T * model.standardizer.scale).contiguous()
         )
         self._trace(model)
-        self.delay_frames = frames if self.followed else 0
+        self.wait_frames = frames if self.followed else 0
+        self.delay_frames = self.wait_frames + self.context
         self.normal = ScriptedNormal()
         self.time = self.start = self.step = self.num_steps = 0
         self.ready = self.first = 0
@@ -107,7 +120,14 @@ class StreamingSampler(nn.Module):
             torch.zeros(1, dtype=torch.int64),
             torch.zeros(1, width, frames),
         )
-        self.denoiser = traced(_Denoiser(model), example)
+        self.denoiser = cast(Denoiser, traced(_Denoiser(model), example))
+
+    @torch.jit.export
+    def warm_up(self) -> None:
+        """Compile the network, which torch does in its first two runs."""
+        noisy = torch.zeros(1, self.latent_size, self.num_frames)
+        for _ in range(2):
+            self.denoiser(noisy, self.timesteps[0, :1], self.null.expand(1, -1, self.num_frames))
 
     def forward(
         self,
@@ -134,7 +154,7 @@ class StreamingSampler(nn.Module):
         if is_first:
             self.begin(batch, seed)
         until = self.time + count
-        if self.delay_frames > 0:
+        if self.wait_frames > 0:
             self.rows = torch.cat([self.rows, rows], 2)
         is_behind = True
         while is_behind:
@@ -168,7 +188,7 @@ class StreamingSampler(nn.Module):
             seed = int(torch.randint(0, 1 << 31, (1,)).item())
         self.normal.seed([seed + item for item in range(batch)])
         self.time = self.start = self.step = self.first = 0
-        self.ready = self.delay_frames
+        self.ready = self.wait_frames
         self.known, self.path = [], []
         self.rows = torch.zeros(batch, sum(self.row_counts), 0)
         self.noise = torch.zeros(batch, self.latent_size, 0)
@@ -241,11 +261,11 @@ class StreamingSampler(nn.Module):
         kept_from = self.context if self.start > 0 else 0
         self.done = torch.cat([self.done, self.noisy[:, :, kept_from:last]], 2)
         advance = last - self.context
-        self.ready = self.first
+        self.ready = self.first + self.delay_frames
         self.first = self.start + last
         self.start += advance
-        if self.delay_frames > 0:
-            self.ready = self.start + self.num_frames
+        if self.wait_frames > 0:
+            self.ready = max(self.ready, self.start + self.num_frames)
             self.rows = self.rows[:, :, advance:].clone()
         self.noise = self.noise[:, :, advance:].clone()
         self.known, self.step = self.path, 0

@@ -27,6 +27,7 @@ class Task:
         given: Raw latents (D, N) to begin with, memory-mapped.
         span: Frames to make anew.
         strength: Of a variation.
+        gain_db: That the audio of `given` was brought to the codec's training level with.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Task:
     given: NDArray[Any] | None = None
     span: tuple[int, int] = (0, 0)
     strength: float = 1.0
+    gain_db: float = 0.0
 
     def num_calls(self, sampling: Sampling) -> int:
         """Return how many times the model is called for one batch."""
@@ -80,20 +82,18 @@ class Task:
             yield from (block.cpu().numpy() for block in added)
 
 
-def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int | None) -> Task:
-    """Return what the options of the command ask for.
+def _edit(options: argparse.Namespace) -> tuple[str, Path | None]:
+    edits = {"vary": options.vary, "inpaint": options.inpaint, "continue": options.continued}
+    return next(((k, p) for k, p in edits.items() if p is not None), ("generate", None))
 
-    Args:
-        options: Of `python -m diffwave.inference`.
-        trained: The run.
-        available: Latent frames that there are conditions for; None if nothing is followed.
+
+def check_task(options: argparse.Namespace) -> None:
+    """Check that each option is possible and goes with the others, as far as needs no run.
 
     Raises:
-        ValueError: If options do not go together, or with the run or the conditions.
+        ValueError: If one is not, or does not.
     """
-    rate_hz = trained.header.frame_rate_hz
-    edits = {"vary": options.vary, "inpaint": options.inpaint, "continue": options.continued}
-    kind, path = next(((k, p) for k, p in edits.items() if p is not None), ("generate", None))
+    kind, path = _edit(options)
     for name, value, owner in (
         ("--strength", options.strength, "vary"),
         ("--from", options.from_s, "inpaint"),
@@ -101,9 +101,35 @@ def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int |
     ):
         if value is not None and kind != owner:
             raise ValueError(f"{name} belongs to --{owner}, which was not given.")
-    seconds = options.seconds
+    seconds, strength = options.seconds, options.strength
+    if options.count is not None and options.count < 1:
+        raise ValueError(f"--count is {options.count}; at least 1 is needed.")
     if seconds is not None and not 0 < seconds < float("inf"):
         raise ValueError(f"--seconds is {seconds}; a number above 0 is needed.")
+    if strength is not None and not 0 <= strength <= 1:
+        raise ValueError(f"--strength is {strength}; 0 (nothing changes) to 1 (all new) is needed.")
+    if kind == "continue" and seconds is None:
+        raise ValueError("--continue needs --seconds: how much to add.")
+    if kind in ("vary", "inpaint") and seconds is not None:
+        raise ValueError(f"--seconds does not go with --{kind}: the result is as long as '{path}'.")
+    if kind == "inpaint" and (options.from_s is None or options.to_s is None):
+        raise ValueError("--inpaint needs --from and --to, in seconds.")
+
+
+def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int | None) -> Task:
+    """Return what the options of the command ask for.
+
+    Args:
+        options: Of `python -m diffwave.inference`, checked by `check_task`.
+        trained: The run.
+        available: Latent frames that there are conditions for; None if nothing is followed.
+
+    Raises:
+        ValueError: If options do not fit the run or the conditions.
+    """
+    rate_hz = trained.header.frame_rate_hz
+    kind, path = _edit(options)
+    seconds = options.seconds
     if path is None:
         if seconds is None and available is not None:
             return Task(kind, available)
@@ -114,18 +140,12 @@ def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int |
                 f"{available / rate_hz:.2f} s. Ask for less, or leave --seconds out."
             )
         return Task(kind, num_frames)
-    given = _read_given(path, trained)
+    given, gain_db = _read_given(path, trained)
     num_frames = given.shape[1]
     span = (0, 0)
     if kind == "continue":
-        if seconds is None:
-            raise ValueError("--continue needs --seconds: how much to add.")
         num_frames += max(round(seconds * rate_hz), 1)
-    elif seconds is not None:
-        raise ValueError(f"--seconds does not go with --{kind}: the result is as long as '{path}'.")
     if kind == "inpaint":
-        if options.from_s is None or options.to_s is None:
-            raise ValueError("--inpaint needs --from and --to, in seconds.")
         span = (round(options.from_s * rate_hz), round(options.to_s * rate_hz))
         if not 0 <= span[0] < span[1] <= num_frames:
             raise ValueError(
@@ -138,20 +158,20 @@ def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int |
             f"{num_frames / rate_hz:.2f} s; a condition covers all of it. Give a longer one."
         )
     strength = 0.5 if options.strength is None else options.strength
-    if not 0 <= strength <= 1:
-        raise ValueError(f"--strength is {strength}; 0 (nothing changes) to 1 (all new) is needed.")
-    return Task(kind, num_frames, given, span, strength)
+    return Task(kind, num_frames, given, span, strength, gain_db)
 
 
-def _read_given(path: Path, trained: DiffusionRun) -> NDArray[Any]:
-    """Return raw latents to begin with, if they are of the codec that the run was trained on."""
+def _read_given(path: Path, trained: DiffusionRun) -> tuple[NDArray[Any], float]:
+    """Return raw latents to begin with, of the codec that the run was trained on; and the gain."""
     from diffwave.generated import find_header
     from rave.latents import read_latents
 
     given = read_latents(path, trained.header.latent_size)
     if given.shape[1] == 0:
         raise ValueError(f"'{path}' holds no frames.")
-    header = find_header(path)
-    if header is not None:
-        header.check_matches(trained.header, f"'{path}'", f"run '{trained.folder}'")
-    return given
+    found = find_header(path)
+    if found is None:
+        return given, 0.0
+    header, gain_db = found
+    header.check_matches(trained.header, f"'{path}'", f"run '{trained.folder}'")
+    return given, gain_db

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m diffwave.train`: train a diffusion model on a folder of latents."""
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rave import recipes
 from rave.command import (
     Result,
     add_device,
@@ -17,11 +19,14 @@ from rave.command import (
     command_parser,
     execute,
 )
+from rave.parsing import existing
+from rave.recipes import list_recipes, recipe_type
 from rave.shard_storage import latents_place
 
 if TYPE_CHECKING:
     from diffwave.clips import Clip
     from diffwave.dataset import ClipReader
+    from diffwave.model import LatentDiffusion
     from diffwave.settings import TrainingSettings
     from rave.latents import LatentHeader
 
@@ -54,11 +59,15 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     options.add_argument(
-        "--config", default="default", metavar="RECIPE", help="name or .gin file (default default)"
+        "--config",
+        type=recipe_type("diffwave"),
+        default="default",
+        metavar="RECIPE",
+        help=f"{', '.join(list_recipes('diffwave'))}, or a .gin file (default default)",
     )
     options.add_argument(
         "--spectrograms",
-        type=Path,
+        type=existing("what diffwave.preprocess wrote"),
         metavar="DIR",
         help="what diffwave.preprocess wrote, for a model that follows a spectrogram",
     )
@@ -84,6 +93,12 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Train, and say what was learnt."""
+    check_settings(options.config, options.settings)
+    if options.controls and not Path(options.controls[0]).exists():
+        raise ValueError(
+            f"'{options.controls[0]}' does not exist. Give what diffwave.preprocess --controls "
+            "wrote."
+        )
     import torch
     from torch.utils.data import DataLoader
 
@@ -93,22 +108,22 @@ def run(options: argparse.Namespace) -> Result:
     from diffwave.latent_diagnosis import white_latents
     from diffwave.reference_loss import REFERENCE_SEGMENTS
     from diffwave.run import KIND, TrainingData, open_run
-    from diffwave.skill import save_skill, skill_bins
+    from diffwave.skill import judge, save_skill, skill_bins
     from diffwave.training import (
         DiffusionSystem,
         averaged_weights,
         held_out_errors,
         measure_references,
-        what_was_learnt,
     )
-    from rave.checkpoint import check_not_released
+    from rave.checkpoint import check_not_released, finished_steps
     from rave.device import choose_device, choose_precision
     from rave.experiment import build_training, new_model, resolved_config, save_run
     from rave.files import check_output_folder
-    from rave.latent_dataset import LatentDataset
-    from rave.latent_models import save_header
+    from rave.latent_dataset import LatentDataset, keys_and_lengths
+    from rave.latent_models import check_header, save_header
     from rave.launch import is_first
     from rave.trainer import Loaders, StepBatches, fit
+    from rave.versions import Split, data_state
 
     device = choose_device(options.device)
     if isinstance(options.latents, Path):
@@ -116,12 +131,16 @@ def run(options: argparse.Namespace) -> Result:
     check_not_released(options.out)
     dataset = LatentDataset(options.latents)
     header = dataset.header
+    check_header(options.out, header)
     _check_contents(header, options.latents)
     settings = read_settings(options.config, options.settings, options.seed)
     precision = choose_precision(settings.precision, device)
-    training_clips, held_out_clips = split_clips(dataset.files, settings.held_out_fraction)
-    reader = _reader(options, header, training_clips)
-    fitted = _fit_model_input(options, settings, header, reader, training_clips)
+    keys, lengths = keys_and_lengths(dataset.files)
+    split = Split.read(options.out) or Split.of(keys, settings.held_out_fraction)
+    training_clips, held_out_clips = split_clips(dataset.files, split)
+    earlier = _earlier(options.out)
+    reader = _reader(options, header, training_clips, earlier)
+    fitted = _fit_model_input(options, settings, header, reader, training_clips, earlier)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)  # of the first weights
         model = new_model()
@@ -137,9 +156,13 @@ def run(options: argparse.Namespace) -> Result:
 
     if is_first():
         save_run(options.out, KIND, model_config, config)
+        split.write(options.out)
         save_header(options.out, header)
         controls = Path(options.controls[0]) if options.controls else None
         TrainingData(options.latents, options.spectrograms, controls).write(options.out)
+    if finished_steps(options.out):
+        assert earlier is not None
+        model.load_state_dict(earlier.state_dict())  # scales of conditions, as measured at first
     num_frames = settings.segment_frames
     held_out = FixedSegments(reader, held_out_clips, num_frames, settings.held_out_segments)
     known = FixedSegments(reader, training_clips, num_frames, REFERENCE_SEGMENTS)
@@ -151,7 +174,8 @@ def run(options: argparse.Namespace) -> Result:
 
     def data_for(start_step: int) -> Loaders:
         batches = StepBatches(settings.batch_size, start_step)
-        return Loaders(DataLoader(segments, batch_sampler=batches), held_out_batches)
+        loader = DataLoader(segments, batch_sampler=batches)
+        return Loaders(loader, held_out_batches, data_state(keys, lengths, header.statistics))
 
     fit(
         DiffusionSystem(model, settings, references, levels),
@@ -176,13 +200,11 @@ def run(options: argparse.Namespace) -> Result:
     ]
     losses = torch.cat(errors).double().numpy()
     loss = float(losses.mean())
-    objective = {
-        "prediction": model.prediction,
-        "loss": settings.loss,
-        "weighting": settings.weighting,
-    }
+    names = {"loss": settings.loss, "weighting": settings.weighting}
+    objective = {"prediction": model.prediction, **names}
     bins = skill_bins(losses, levels)
-    skill = save_skill(options.out, trained.num_steps, objective, loss, references, bins)
+    judged = judge(losses, levels, references, held_out.clips)
+    skill = save_skill(options.out, trained.num_steps, objective, loss, references, judged, bins)
     figures = {
         "run": str(options.out),
         "num_steps": settings.max_steps,
@@ -192,7 +214,7 @@ def run(options: argparse.Namespace) -> Result:
         "fidelity": float(trained.model.standardizer.fidelity),
         **skill,
     }
-    verdict = what_was_learnt(loss, references)
+    verdict = judged.verdict
     if model.is_conditional:
         verdict += " (The references do not see the conditions, the model does.)"
         gains = _gains(trained.model, held_out, settings.loss, settings.weighting)
@@ -206,9 +228,49 @@ def run(options: argparse.Namespace) -> Result:
     return Result(verdict, figures)
 
 
-def _reader(options: argparse.Namespace, header: LatentHeader, clips: Sequence[Clip]) -> ClipReader:
-    """Return a reader of the latents and of the conditions asked for."""
+def _earlier(run: Path) -> LatentDiffusion | None:
+    """Return the model of a run that is begun, with its last weights if it has any; or None."""
+    from diffwave.model import LatentDiffusion
+    from diffwave.run import KIND
+    from rave.checkpoint import last_checkpoint, load_weights, read_checkpoint
+    from rave.experiment import rebuild_model
+
+    if not (run / "model.gin").exists():
+        return None
+    model = rebuild_model(run, KIND, LatentDiffusion)
+    if last_checkpoint(run).exists():
+        load_weights(model, read_checkpoint(last_checkpoint(run)), run)
+    return model
+
+
+def _labels(clips: Sequence[Clip], earlier: LatentDiffusion | None) -> Sequence[str]:
+    """Return the names of the labels: those of the run, if it is begun.
+
+    Raises:
+        ValueError: If there are fewer than two, or one that the run does not know.
+    """
     from diffwave.clips import label_names
+    from diffwave.conditioner import LABEL, LabelConditioner
+
+    known = earlier.named_conditioners().get(LABEL) if earlier else None
+    found = label_names(clips)
+    if not isinstance(known, LabelConditioner):
+        return found
+    if new := sorted(set(found) - set(known.names)):
+        raise ValueError(
+            f"The latents have a labelled folder '{new[0]}', which the run does not know; it was "
+            f"begun with {', '.join(known.names)}. Take the folder out, or give another --out."
+        )
+    return known.names
+
+
+def _reader(
+    options: argparse.Namespace,
+    header: LatentHeader,
+    clips: Sequence[Clip],
+    earlier: LatentDiffusion | None,
+) -> ClipReader:
+    """Return a reader of the latents and of the conditions asked for."""
     from diffwave.controls import check_controls
     from diffwave.dataset import ClipReader
 
@@ -219,7 +281,7 @@ def _reader(options: argparse.Namespace, header: LatentHeader, clips: Sequence[C
         spectrograms=options.spectrograms,
         controls=Path(folder) if folder else None,
         control_names=check_controls(names) if names else (),
-        labels=label_names(clips) if options.labels else (),
+        labels=_labels(clips, earlier) if options.labels else (),
     )
 
 
@@ -249,6 +311,22 @@ def _check_contents(header: LatentHeader, folder: Path | str) -> None:
         print(f"warning: '{folder}' holds generated latents, not music.", file=sys.stderr)
 
 
+def check_settings(config: str, chosen: Sequence[str]) -> None:
+    """Check settings of a recipe as far as text alone says.
+
+    Raises:
+        ValueError: If one cannot be read, nothing uses it, or it follows from the data.
+    """
+    for setting in chosen:
+        name = setting.partition("=")[0].strip()
+        if name in GIVEN:
+            raise ValueError(
+                f"{name} cannot be set: it follows from the latents and the other options. "
+                "The number of dimensions follows from FIDELITY, the seed from --seed."
+            )
+    recipes.check_settings("diffwave", config, chosen)
+
+
 def read_settings(config: str, chosen: Sequence[str], seed: int) -> TrainingSettings:
     """Return the training settings of a recipe, before anything is known of the data.
 
@@ -257,13 +335,7 @@ def read_settings(config: str, chosen: Sequence[str], seed: int) -> TrainingSett
     """
     from rave.experiment import build_training, parse_recipe
 
-    for setting in chosen:
-        name = setting.partition("=")[0].strip()
-        if name in GIVEN:
-            raise ValueError(
-                f"{name} cannot be set: it follows from the latents and the other options. "
-                "The number of dimensions follows from FIDELITY, the seed from --seed."
-            )
+    check_settings(config, chosen)
     parse_recipe("diffwave", config, [*chosen, f"SEED={seed}"])
     settings: TrainingSettings = build_training()
     return settings
@@ -275,14 +347,20 @@ def _fit_model_input(
     header: LatentHeader,
     reader: ClipReader,
     clips: Sequence[Clip],
+    earlier: LatentDiffusion | None,
 ) -> Any:
-    """Fit the standardizer, and parse the recipe again with the sizes that follow from the data."""
+    """Fit the standardizer, and parse the recipe again with the sizes that follow from the data.
+
+    Of a run that is begun the sizes are what they were.
+    """
     from diffwave.clips import sample
     from diffwave.conditioner import LABEL, SPECTROGRAM
     from diffwave.standardizer import Standardizer
     from rave.experiment import parse_recipe
 
-    standardizer = Standardizer.fit((reader.raw(clip) for clip in sample(clips)), settings.fidelity)
+    latent_size = earlier.standardizer.latent_size if earlier else None
+    raw = (reader.raw(clip) for clip in sample(clips))
+    standardizer = Standardizer.fit(raw, settings.fidelity, latent_size)
     given = [
         f"SEED={options.seed}",
         f"RAW_SIZE={header.latent_size}",

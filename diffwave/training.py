@@ -47,8 +47,6 @@ from rave import processes
 NOISE_STREAM, HELD_OUT_STREAM = 1, 2
 # Of the cosine's end, relative to LEARNING_RATE.
 LAST_LEARNING_RATE = 0.05
-# Below this a skill may come from the draw of the held-out noise.
-SMALLEST_SKILL = 0.02
 
 
 def generator_for(*numbers: int) -> torch.Generator:
@@ -280,29 +278,3 @@ def measure_references(
         levels.append(loss_curve(gaussian, data, alpha_bar, *objective))
     references = reference_losses(gaussian, everything, model.schedule, *objective)
     return references, LossCurve.concatenate(levels)
-
-
-def what_was_learnt(loss: float, references: ReferenceLosses) -> str:
-    """Return one line that says what a held-out loss means."""
-    skill = references.skill(loss)
-    figures = f"white {references.white:.3f} and gaussian {references.gaussian:.3f}"
-    if skill > SMALLEST_SKILL:
-        return (
-            f"Held-out loss {loss:.3f}: below {figures}, skill {skill:.3f}: the model has learned "
-            "structure that no linear denoiser has."
-        )
-    if loss > references.white * (1.0 - SMALLEST_SKILL):
-        return (
-            f"Held-out loss {loss:.3f} against {figures}, skill {skill:.3f}: no better than taking "
-            "the latents for white noise. Train longer, or on more audio."
-        )
-    if skill > -SMALLEST_SKILL:
-        return (
-            f"Held-out loss {loss:.3f} against {figures}, skill {skill:.3f}: as good as the best "
-            "linear denoiser, not better. Train longer."
-        )
-    return (
-        f"Held-out loss {loss:.3f}: below white {references.white:.3f}, above gaussian "
-        f"{references.gaussian:.3f}, skill {skill:.3f}: the model has learned a part of what a "
-        "linear denoiser knows. Train longer, or on more audio."
-    )

@@ -80,19 +80,19 @@ def vocode(options: argparse.Namespace, vocoder: Vocoder, defaults: argparse.Nam
     paths = _outputs(options.out, count, options.force)
     task = _task(options, vocoder)
     num_steps = len(_betas(options, vocoder))
-    items = []
+    items, written = [], {}
     with tqdm(desc="audio", total=count * num_steps, unit="step", file=sys.stderr) as bar:
         for index, path in enumerate(paths):
             seed = options.seed + index
-            peak = _write(path, vocoder, task, seed, options.is_fast, bar.update)
-            items.append({"file": str(path), "peak": peak})
+            written[str(path)] = _write(path, vocoder, task, seed, options.is_fast, bar.update)
+            items.append({"file": str(path), "peak": written[str(path)]["peak"]})
     duration_s = task.num_samples / vocoder.sample_rate_hz
     lines = [
         f"Made {count} of {duration_s:.2f} s at {vocoder.sample_rate_hz} Hz:",
         *(f"  {item['file']}: peak {item['peak']:.2f}" for item in items),
     ]
     figures = {**_figures(options, vocoder), "duration_s": duration_s, "items": items}
-    return Result("\n".join(lines), figures)
+    return Result("\n".join(lines), figures, written=written)
 
 
 def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
@@ -102,9 +102,8 @@ def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
     """
     from diffwave.lmnt import weights_file
     from rave.audio import list_audio_files
-    from rave.batch import SkipFile, process_files
+    from rave.batch import SkipFile, process_files, result_names
     from rave.files import Journal, check_output_folder, remove_partials, source_stamp
-    from rave.latents import latent_paths
 
     folder: Path = options.from_audio if options.spectrogram is None else options.spectrogram
     if options.count is not None:
@@ -118,8 +117,8 @@ def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
         sources = {name.removesuffix(SPEC): path for name, path in sorted(found.items())}
     if not sources:
         raise ValueError(f"'{folder}' holds no files that end in {SPEC}.")
-    names = latent_paths(sources)  # a.wav, or a.flac.wav beside an a.wav.wav
-    outputs = {name: options.out / (names[name].removesuffix(".npy") + ".wav") for name in sources}
+    paths = result_names(sources, ".wav")
+    outputs = {name: options.out / path for name, path in paths.items()}
     settings = {
         "run": source_stamp(weights_file(options.run)),
         "is_audio": options.spectrogram is None,
@@ -132,14 +131,15 @@ def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
         raise ValueError(f"'{there[0]}' exists; add --force to replace it, or name another folder.")
     remove_partials(options.out)
 
-    def work(name: str, source: Path) -> dict[str, float]:
+    def work(name: str, source: Path) -> dict[str, Any]:
         try:
             task = _following(source, vocoder, is_audio=options.spectrogram is None)
         except ValueError as error:
             raise SkipFile(str(error)) from error
-        return {"peak": _write(outputs[name], vocoder, task, options.seed, options.is_fast)}
+        return _write(outputs[name], vocoder, task, options.seed, options.is_fast)
 
-    report = process_files(sources, work, lambda name: outputs[name], journal, "audio")
+    report = process_files(sources, work, paths, journal, "audio")
+    report.remove_stale()
     if not report.records:
         raise ValueError(f"No file of '{folder}' can be used. {report.summary('Made audio of')}")
     items = [
@@ -147,7 +147,8 @@ def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
         for name, record in report.records.items()
     ]
     figures = {**_figures(options, vocoder), **report.figures, "items": items}
-    return Result(report.summary("Made audio of"), figures, len(report.skipped))
+    written = {str(outputs[name]): record for name, record in report.records.items()}
+    return Result(report.summary("Made audio of"), figures, len(report.skipped), written=written)
 
 
 def _betas(options: argparse.Namespace, vocoder: Vocoder) -> list[float]:
@@ -170,8 +171,8 @@ def _write(
     seed: int,
     is_fast: bool,
     progress: Callable[[], object] = lambda: None,
-) -> float:
-    """Write one file, and return its peak."""
+) -> dict[str, Any]:
+    """Write one file; return its `rave.audio_blocks.Quantizer.figures`."""
     import torch
 
     from rave.audio import write_audio
@@ -182,7 +183,7 @@ def _write(
     noise = torch.randn(1, task.num_samples, generator=generator).to(device)
     audio = vocoder.model.sample(noise, spectrogram, generator, is_fast, progress)
     block = audio.cpu().numpy()
-    return float(write_audio(path, [block], vocoder.sample_rate_hz, 1, task.num_samples).peak)
+    return write_audio(path, [block], vocoder.sample_rate_hz, 1, task.num_samples).figures
 
 
 def _option(name: str) -> str:

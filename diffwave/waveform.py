@@ -137,13 +137,14 @@ class WaveformDiffusion(nn.Module):
             piece_frames: Mel frames at a time; does not change the result.
 
         Returns:
-            (B, T) in [-1, 1].
+            (B, T), nominally in [-1, 1].
 
         Raises:
             ValueError: If shapes do not fit, or the short schedule leaves that of the training.
 
         Source: Kong et al. 2020, algorithm 2 and section 3.3. Differs: as lmnt diffwave, audio is
-        clamped to [-1, 1] after every step.
+        clamped to [-1, 1] after every step; here not after the last, so that what writes it counts
+        what it limits.
         """
         self._check(audio, spectrogram)
         betas = self.fast_betas if is_fast else self.betas
@@ -157,8 +158,7 @@ class WaveformDiffusion(nn.Module):
             if index > 0:
                 variance = (1 - alpha_bar[index - 1]) / (1 - alpha_bar[index]) * beta
                 fresh = torch.randn(audio.shape, generator=generator).to(audio.device)
-                audio = audio + math.sqrt(variance) * fresh
-            audio = audio.clamp(-1.0, 1.0)
+                audio = (audio + math.sqrt(variance) * fresh).clamp(-1.0, 1.0)
             progress()
         return audio
 

@@ -5,7 +5,7 @@
 import torch
 from torch import Tensor
 
-from rave.host_module import BOOL_CODE, HostModule
+from rave.host_module import INT_CODE, HostModule
 from rave.streaming_model import StreamingRAVE
 
 ATTRIBUTES = ("learn_source", "learn_target", "reset_source", "reset_target")
@@ -27,7 +27,7 @@ class Adaptation(HostModule):
         self.register_buffer("encoder_adaptation", streaming.encoder_adaptation)
         self.register_buffer("decoder_adaptation", streaming.decoder_adaptation)
         for name in ATTRIBUTES if streaming.has_adaptation else ():
-            self.offer_attribute(name, BOOL_CODE)
+            self.offer_attribute(name, INT_CODE)
 
     def adapt(self, index: int, value: float) -> int:
         """Set an entry of both networks' `adaptation`; return 0."""
@@ -45,41 +45,41 @@ class Adaptation(HostModule):
         return bool(counts[index + 2] > 0)
 
     @torch.jit.export
-    def get_learn_source(self) -> list[bool]:
-        """Return whether the statistics of the source are being learnt."""
-        return [self.learns(0)]
+    def get_learn_source(self) -> list[int]:
+        """Return 1 if the statistics of the source are being learnt, else 0."""
+        return [int(self.learns(0))]
 
     @torch.jit.export
-    def set_learn_source(self, learn: bool) -> int:
-        """Learn the statistics of the source from what comes in, or stop."""
-        return self.adapt(0, 1.0 if learn else 0.0)
+    def set_learn_source(self, learn: int) -> int:
+        """Learn the statistics of the source from what comes in; 0 stops."""
+        return self.adapt(0, float(learn != 0))
 
     @torch.jit.export
-    def get_reset_source(self) -> list[bool]:
-        """Return whether no statistics of the source are known."""
-        return [not self.knows(0)]
+    def get_reset_source(self) -> list[int]:
+        """Return 1 if no statistics of the source are known, else 0."""
+        return [int(not self.knows(0))]
 
     @torch.jit.export
-    def set_reset_source(self, reset: bool) -> int:
-        """Forget the statistics of the source."""
-        return self.adapt(2, 0.0) if reset else 0
+    def set_reset_source(self, reset: int) -> int:
+        """Forget the statistics of the source, unless 0."""
+        return self.adapt(2, 0.0) if reset != 0 else 0
 
     @torch.jit.export
-    def get_learn_target(self) -> list[bool]:
-        """Return whether the statistics of the target are being learnt."""
-        return [self.learns(1)]
+    def get_learn_target(self) -> list[int]:
+        """Return 1 if the statistics of the target are being learnt, else 0."""
+        return [int(self.learns(1))]
 
     @torch.jit.export
-    def set_learn_target(self, learn: bool) -> int:
-        """Learn the statistics of the target from what comes in, or stop."""
-        return self.adapt(1, 1.0 if learn else 0.0)
+    def set_learn_target(self, learn: int) -> int:
+        """Learn the statistics of the target from what comes in; 0 stops."""
+        return self.adapt(1, float(learn != 0))
 
     @torch.jit.export
-    def get_reset_target(self) -> list[bool]:
-        """Return whether no statistics of the target are known."""
-        return [not self.knows(1)]
+    def get_reset_target(self) -> list[int]:
+        """Return 1 if no statistics of the target are known, else 0."""
+        return [int(not self.knows(1))]
 
     @torch.jit.export
-    def set_reset_target(self, reset: bool) -> int:
-        """Forget the statistics of the target."""
-        return self.adapt(3, 0.0) if reset else 0
+    def set_reset_target(self, reset: int) -> int:
+        """Forget the statistics of the target, unless 0."""
+        return self.adapt(3, 0.0) if reset != 0 else 0

@@ -113,26 +113,25 @@ class NNTildeAtAnyRate(NNTilde):
         slowest = self.hop_samples - 1 + self.model_delay + self.to_host.ahead + 1
         self.latency_samples = self.to_model.ahead + 1 + -(-slowest * host_rate_hz // rate_hz)
         self.sample_rate_hz = host_rate_hz
-        self.methods = ["forward"]
-        self.is_new, self.left_out = True, 0
+        self.methods = []
+        self.offer_method("forward", self.audio_labels(), 1, self.audio_labels(), 1)
+        self.left_out = 0
         self.register_buffer("pending", torch.zeros(1, 1, 0))
         self.register_buffer("ready", torch.zeros(1, 1, 0))
 
     def forward(self, audio: Tensor) -> Tensor:
         """Return audio (B, C, n) encoded and decoded, `latency_samples` late."""
-        is_new = self.is_new or audio.shape[0] != self.batch
+        is_new = self.begins("forward", ["encoder", "decoder"], audio.shape[0])
         if is_new:
-            self.frames_in = self.frames_out = self.left_out = 0
+            self.frames_in, self.frames_out, self.left_out = 0, 0, 0
             self.pending = audio.new_zeros(audio.shape[0], audio.shape[1], 0)
             self.ready = audio.new_zeros(audio.shape[0], audio.shape[1], self.latency_samples)
-            self.is_new = False
-        self.begin(audio, True)
         self.pending = torch.cat([self.pending, self.to_model(audio, is_new)], 2)
         whole = self.pending.shape[2] // self.hop_samples * self.hop_samples
         if whole > 0:
             is_first = self.frames_in == 0
             latents = self.latents_of(self.pending[:, :, :whole])
-            made = self.audio_of(latents, self.streaming.encoder_delay_frames)
+            made = self.audio_of(latents, self.encoder_delay_frames)
             left_out = min(self.model_delay - self.left_out, whole)
             self.left_out += left_out
             self.ready = torch.cat([self.ready, self.to_host(made[:, :, left_out:], is_first)], 2)
@@ -140,14 +139,3 @@ class NNTildeAtAnyRate(NNTilde):
         given = self.ready[:, :, : audio.shape[2]]
         self.ready = self.ready[:, :, audio.shape[2] :].clone()
         return given
-
-    @torch.jit.export
-    def set_reset(self, reset: bool) -> int:
-        """Forget the stream so far; the next block begins one."""
-        self.is_new = self.is_new or reset
-        return 0
-
-    @torch.jit.export
-    def get_reset(self) -> list[bool]:
-        """Return whether a stream is yet to begin."""
-        return [self.is_new]

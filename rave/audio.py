@@ -6,17 +6,29 @@ Everything streams in blocks (C, n): a three-hour file needs no more memory than
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from rave.audio_blocks import Audio, Quantizer, fit_length, mixing_matrix, regroup, resample
-from rave.audio_formats import AUDIO_SUFFIXES, BLOCK_SAMPLES, AudioError, decode_blocks
+from rave.audio_blocks import (
+    Audio,
+    Quantizer,
+    fit_length,
+    is_layout_known,
+    mixing_matrix,
+    regroup,
+    resample,
+)
+from rave.audio_chunks import AudioError
+from rave.audio_formats import AUDIO_SUFFIXES, BLOCK_SAMPLES, decode_blocks
+from rave.audio_parts import Findings
 from rave.files import atomic_write
 
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1000, 768_000
@@ -32,11 +44,13 @@ class AudioSource:
         sample_rate_hz: Its own rate.
         num_channels: Its own channels.
         num_samples: Its exact length at its own rate.
+        notes: What a user should know of it, a sentence each: damage, an unknown channel layout.
     """
 
     sample_rate_hz: int
     num_channels: int
     num_samples: int
+    notes: tuple[str, ...] = ()
 
 
 def list_audio_files(folder: Path) -> dict[str, Path]:
@@ -134,23 +148,29 @@ class AudioStream:
 
     def __iter__(self) -> Iterator[Audio]:
         """Yield blocks (C, block_samples), the last one shorter."""
-        decoded = decode_blocks(self.path, self.start_s)
+        findings = Findings()
+        decoded = decode_blocks(self.path, self.start_s, findings)
         first = next(decoded, None)
         if first is None:
-            raise AudioError(f"'{self.path.name}' holds no samples. Replace or remove it.")
+            raise AudioError(f"'{self.path.name}' holds no samples from {self.start_s} s on.")
         rate_hz = first[0]
         if not MIN_SAMPLE_RATE_HZ <= rate_hz <= MAX_SAMPLE_RATE_HZ:
             raise AudioError(
                 f"'{self.path.name}' has a sample rate of {rate_hz} Hz; {MIN_SAMPLE_RATE_HZ} to "
                 f"{MAX_SAMPLE_RATE_HZ} Hz is read. Save it at another rate."
             )
-        mixed = self._mix(chain([first], decoded), rate_hz, len(first[1]))
+        mixed = self._mix(chain([first], decoded), rate_hz, len(first[1]), findings)
         yield from regroup(resample(mixed, rate_hz, self.sample_rate_hz), self.block_samples)
 
     def _mix(
-        self, decoded: Iterable[tuple[int, Audio]], rate_hz: int, num_channels: int
+        self,
+        decoded: Iterable[tuple[int, Audio]],
+        rate_hz: int,
+        num_channels: int,
+        findings: Findings,
     ) -> Iterator[Audio]:
         num_samples = 0
+        averaged: set[int] = set()
         for block_rate_hz, block in decoded:
             place = f"{num_samples / rate_hz:.2f} s"
             if block_rate_hz != rate_hz:
@@ -161,15 +181,29 @@ class AudioStream:
             if not np.isfinite(block).all():
                 raise AudioError(
                     f"'{self.path.name}' has NaN or infinite samples after {place}. "
-                    "Repair or remove it."
+                    "Repair them in an audio editor."
                 )
             num_samples += block.shape[1]
             try:
-                gains = mixing_matrix(len(block), self.num_channels)
+                gains = mixing_matrix(len(block), self.num_channels, findings.layout)
             except ValueError as error:
                 raise AudioError(f"'{self.path.name}': {error}") from error
+            if len(block) > max(2, self.num_channels) and not is_layout_known(findings.layout):
+                averaged.add(len(block))
             yield block if len(block) == self.num_channels else gains @ block
-        self._source = AudioSource(rate_hz, num_channels, num_samples)
+        notes = findings.notes + [
+            f"'{self.path.name}' does not say where its {count} channels stand: all were averaged."
+            for count in sorted(averaged)
+        ]
+        for note in notes:
+            say(note)
+        self._source = AudioSource(rate_hz, num_channels, num_samples, tuple(notes))
+
+
+@lru_cache(maxsize=4096)
+def say(note: str) -> None:
+    """Log a warning, once: a file may be read again and again."""
+    logging.getLogger(__name__).warning("warning: %s", note)
 
 
 def read_audio(path: Path, sample_rate_hz: int, num_channels: int) -> Audio:
@@ -201,12 +235,18 @@ def read_audio_part(
     return np.ascontiguousarray(part[:, stop - count :])
 
 
+def native_path(path: Path) -> Path | bytes:
+    """Return a path as libsndfile takes it: where names are bytes, they need not be text."""
+    return os.fsencode(path) if os.name == "posix" else path
+
+
 def write_audio(
     path: Path,
     blocks: Iterable[Audio],
     sample_rate_hz: int,
     num_channels: int,
     num_samples: int,
+    comment: str = "",
 ) -> Quantizer:
     """Write a 16-bit file, whole or not at all.
 
@@ -217,6 +257,7 @@ def write_audio(
         num_channels: C.
         num_samples: Exact length wanted; the blocks are cut or zero-padded to it, because latent
             frames cover whole hops, and resampling rounds.
+        comment: What the file says of itself; text.
 
     Returns:
         The peak, and the number of samples limited to full scale.
@@ -235,7 +276,7 @@ def write_audio(
     with atomic_write(path) as temporary:
         try:
             file = soundfile.SoundFile(
-                temporary, "w", sample_rate_hz, num_channels, "PCM_16", format=name
+                native_path(temporary), "w", sample_rate_hz, num_channels, "PCM_16", format=name
             )
         except soundfile.LibsndfileError as error:
             raise ValueError(
@@ -244,6 +285,8 @@ def write_audio(
             ) from error
         try:
             with file:
+                if comment:
+                    file.comment = comment
                 for block in fit_length(blocks, num_samples):
                     file.write(quantize(block))
         except soundfile.LibsndfileError as error:

@@ -5,7 +5,8 @@ A block is an array (C, n), float32, any n.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import soxr
@@ -15,26 +16,36 @@ Audio = NDArray[np.float32]
 
 FULL_SCALE = 32768  # of 16-bit samples
 PADDING_SAMPLES = 65536  # zeros made at a time
-# Channel order by count (WAVE order): front L R, centre C, surround l r, back centre B, bass -.
-LAYOUTS = {3: "LRC", 4: "LRlr", 5: "LRClr", 6: "LRC-lr", 7: "LRC-Blr", 8: "LRC-lrlr"}
 _HALF_POWER = 0.5**0.5
-STEREO_GAINS = {
-    "L": (1.0, 0.0),
-    "R": (0.0, 1.0),
-    "C": (_HALF_POWER, _HALF_POWER),
-    "l": (_HALF_POWER, 0.0),
-    "r": (0.0, _HALF_POWER),
-    "B": (0.5, 0.5),
-    "-": (0.0, 0.0),
+# What left and right get of a position, as FFmpeg names it.
+_SIDES = {
+    (1.0, 0.0): "FL FLC DL WL",
+    (0.0, 1.0): "FR FRC DR WR",
+    (_HALF_POWER, _HALF_POWER): "FC",
+    (_HALF_POWER, 0.0): "BL SL SDL TFL TBL TSL BFL SSL TTL",
+    (0.0, _HALF_POWER): "BR SR SDR TFR TBR TSR BFR SSR TTR",
+    (0.5, 0.5): "BC TC TFC TBC BFC",
+    (0.0, 0.0): "LFE LFE2",
 }
+STEREO_GAINS = {name: gains for gains, names in _SIDES.items() for name in names.split()}
 
 
-def mixing_matrix(num_from: int, num_to: int) -> Audio:
+def is_layout_known(layout: Sequence[str]) -> bool:
+    """Return whether each channel has a position that mixing knows, none of them twice."""
+    return 0 < len(set(layout)) == len(layout) and STEREO_GAINS.keys() >= set(layout)
+
+
+def mixing_matrix(num_from: int, num_to: int, layout: Sequence[str] = ()) -> Audio:
     """Return the gains (num_to, num_from) that turn one number of channels into another.
 
-    To mono: the mean. From mono: copies. Surround of 3 to 8 channels to stereo: front, centre and
-    surround as in BS.775, bass left out. Any other number to stereo: the mean of channels 1, 3, 5…
-    and that of 2, 4, 6…. No mix exceeds the full scale of its source.
+    From mono: copies. Of stereo to mono: the mean. More channels: to stereo front, centre and
+    surround as in BS.775, bass left out; to mono the mean of that. Without a layout, the mean of
+    all. No mix exceeds the full scale of its source.
+
+    Args:
+        num_from: Channels given.
+        num_to: Channels wanted.
+        layout: Position of each channel given (FL, FR, FC, LFE, BL, SL ...); empty: unknown.
 
     Raises:
         ValueError: If there is no sensible mix.
@@ -43,15 +54,13 @@ def mixing_matrix(num_from: int, num_to: int) -> Audio:
     """
     if num_from == num_to:
         return np.eye(num_to, dtype=np.float32)
-    if num_from == 1:
-        return np.ones((num_to, 1), dtype=np.float32)
-    if num_to == 1:
-        gains = np.ones((1, num_from))
-    elif num_to == 2:
-        layout = LAYOUTS.get(num_from, ("LR" * num_from)[:num_from])
-        gains = np.array([STEREO_GAINS[position] for position in layout]).T
-    else:
+    if num_from > 1 and num_to > 2:
         raise ValueError(f"{num_from} channels cannot be mixed to {num_to}; only to 1 or 2.")
+    gains = np.ones((num_to, num_from))
+    if num_from > 2 and len(layout) == num_from and is_layout_known(layout):
+        sides = np.array([STEREO_GAINS[position] for position in layout]).T
+        if sides.any(axis=1).all():
+            gains = sides if num_to == 2 else sides.sum(axis=0, keepdims=True)
     return np.asarray(gains / gains.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
@@ -119,6 +128,11 @@ class Quantizer:
         self.peak = 0.0
         self.num_limited_samples = 0
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Return the account, for `rave.command.Result`."""
+        return {"peak": self.peak, "num_limited_samples": self.num_limited_samples}
+
     def __call__(self, audio: Audio) -> NDArray[np.int16]:
         """Return audio (C, n) as little-endian 16-bit samples (n, C).
 
@@ -149,6 +163,13 @@ class LevelMeter:
     def level_dbfs(self) -> float:
         """Return the level so far, RMS in dB of full scale, -200 at least."""
         return float(10 * np.log10(max(self._power / max(self._num_samples, 1), 1e-20)))
+
+
+def amplified(blocks: Iterable[Audio], gain_db: float) -> Iterator[Audio]:
+    """Yield the blocks with a gain; without one as they are."""
+    factor = np.float32(10 ** (gain_db / 20))
+    for block in blocks:
+        yield block * factor if gain_db else block
 
 
 def fit_length(blocks: Iterable[Audio], num_samples: int) -> Iterator[Audio]:

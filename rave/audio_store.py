@@ -2,7 +2,7 @@
 
     PREPARED_DIR/
       prepared.json               header: format version, rate, channels, files
-      a.wav.pcm, sub/b.mp3.pcm    16-bit little-endian samples, channels interleaved
+      a.pcm, sub/b.pcm            16-bit little-endian samples, channels interleaved
 
 numpy alone can read it: `np.fromfile(path, "<i2").reshape(-1, num_channels)`.
 """
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rave.audio_blocks import FULL_SCALE
 from rave.files import built, check_inside, read_header, write_json
 from rave.upstream.lmdb import UpstreamDatabase, is_database
+from rave.versions import Origin, origin
 
 FORMAT, VERSION, HEADER_NAME = "rave-prepared-audio", 1, "prepared.json"
 SAMPLE_BYTES = 2
@@ -35,6 +36,8 @@ class PreparedFile:
         num_samples: Its length at the prepared rate.
         peak: Largest magnitude before limiting; 1.0 is full scale, 0.0 is silence.
         num_limited_samples: Samples limited to full scale.
+        recording: Path, without suffix, of the recording that it is or is a version of; None: see
+            `rave.versions.origin`.
     """
 
     name: str
@@ -42,6 +45,12 @@ class PreparedFile:
     num_samples: int
     peak: float
     num_limited_samples: int
+    recording: str | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Return which recording it is, or is a version of."""
+        return origin(self.name if self.recording is None else self.path, self.recording)
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,10 @@ class StoredFile(Protocol):
     @property
     def num_samples(self) -> int:
         """Return its length at the rate of the store."""
+
+    @property
+    def origin(self) -> Origin:
+        """Return which recording it is, or is a version of."""
 
 
 class AudioStore(Protocol):

@@ -1,4 +1,4 @@
-"""One loop over many files: progress, resuming, and an account of what was skipped.
+"""One loop over many files: names of results, progress, resuming, and what was skipped.
 
 What does the work is an `Engine`: this process, or with `rave.ray_engine` many machines.
 """
@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
+from unicodedata import normalize
 
-from rave.files import Journal, source_stamp
+from rave.files import Journal, check_inside, source_stamp
 from rave.windows import Part
+
+MAX_NAME_BYTES = 255  # of ext4, XFS, APFS and NTFS (which counts characters)
 
 
 class SkipFile(ValueError):
@@ -82,12 +87,21 @@ class BatchReport:
         num_done: Files worked on now.
         num_unchanged: Files done in an earlier run and unchanged since.
         skipped: Name and reason of each file that could not be used.
+        stale: Files made earlier that are no results of these sources.
     """
 
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     num_done: int = 0
     num_unchanged: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
+    stale: list[Path] = field(default_factory=list)
+
+    def remove_stale(self) -> int:
+        """Remove what is stale, now that no header names it, and return how many there were."""
+        found = [path for path in self.stale if path.is_file()]
+        for path in found:
+            path.unlink()
+        return len(found)
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -97,24 +111,32 @@ class BatchReport:
             "num_unchanged": self.num_unchanged,
             "num_skipped": len(self.skipped),
             "skipped": self.skipped,
+            "notes": self.notes,
         }
 
+    @property
+    def notes(self) -> dict[str, list[str]]:
+        """Return what a user should know of each file that was used."""
+        noted = {name: record.get("notes") for name, record in self.records.items()}
+        return {name: notes for name, notes in noted.items() if notes}
+
     def summary(self, verb: str) -> str:
-        """Return one line of counts, and one line for each skipped file."""
+        """Return one line of counts, and one line for each skipped file and each note."""
         text = f"{verb} {self.num_done} files, {self.num_unchanged} unchanged"
-        if not self.skipped:
-            return text + "."
+        text += f", {len(self.skipped)} skipped:" if self.skipped else "."
         reasons = [f"  skipped {name}: {reason}" for name, reason in self.skipped.items()]
-        return "\n".join([f"{text}, {len(self.skipped)} skipped:", *reasons])
+        notes = [f"  {note}" for notes in self.notes.values() for note in notes]
+        return "\n".join([text, *reasons, *notes])
 
 
 def process_files(
     sources: Mapping[str, Path],
     work: Work,
-    output: Callable[[str], Path],
+    results: Mapping[str, str],
     journal: Journal,
     label: str,
     engine: Engine | None = None,
+    known: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> BatchReport:
     """Do `work` on every source that is not already done and unchanged.
 
@@ -123,17 +145,29 @@ def process_files(
         work: Takes name and source, writes the output whole, returns a JSON-able record.
             Raises `SkipFile`, or an `OSError` that names the source, where the source cannot be
             used; anything else stops the batch.
-        output: The file that the work on a name leaves, which must still be there to count as done.
+        results: The file that the work on each name leaves, relative to the journal's folder, see
+            `result_names`. It must still be there to count as done, and be of this name.
         journal: Where finished items are recorded; closed when the batch ends.
         label: Verb for the progress bar.
         engine: What does the work; None: this process.
+        known: What else the record of a name says; where it said something else, the work is done
+            again. `others` are files that the work may leave besides.
 
     Returns:
-        The report, in the order of `sources`.
+        The report, in the order of `sources`. Each record has its result as `path`.
     """
     from tqdm import tqdm
 
     report = BatchReport()
+    folder = journal.path.parent
+    planned = {name: {"path": results[name], **known.get(name, {})} for name in sources}
+    former = journal.records
+    # Names of results depend on what lies beside a source, so they change as files come and go.
+    journal.forget(
+        name
+        for name, record in former.items()
+        if name not in planned or not planned[name].items() <= record.items()
+    )
     stamps: dict[str, dict[str, int]] = {}
     with (
         closing(journal),
@@ -149,9 +183,14 @@ def process_files(
         for name, source in sources.items():
             record = journal.get(name)
             try:
+                _check_name(name)
                 stamp = source_stamp(source)
-                is_done = record and record.get("source_stamp") == stamp and output(name).exists()
-            except OSError as error:
+                is_done = (
+                    record
+                    and record.get("source_stamp") == stamp
+                    and (folder / results[name]).exists()
+                )
+            except (SkipFile, OSError) as error:
                 skip(name, error)
                 continue
             if record and is_done:
@@ -166,14 +205,48 @@ def process_files(
                 if isinstance(outcome, SkipFile | OSError):
                     skip(name, outcome)
                     continue
-                record = {**outcome, "source_stamp": stamps[name]}
+                record = {**outcome, **planned[name], "source_stamp": stamps[name]}
                 journal.add(name, record)
                 report.num_done += 1
                 report.records[name] = record
                 progress.update()
     report.records = {name: report.records[name] for name in sources if name in report.records}
     report.skipped = {name: report.skipped[name] for name in sources if name in report.skipped}
+    report.stale = _stale(folder, former.values(), planned.values())
     return report
+
+
+def _check_name(name: str) -> None:
+    try:
+        check_inside(name)
+    except ValueError as error:
+        raise SkipFile(f"{error}, on Windows at least. Rename it.") from error
+
+
+def _stale(
+    folder: Path, former: Iterable[dict[str, Any]], planned: Iterable[dict[str, Any]]
+) -> list[Path]:
+    """Return what former records name and planned ones do not, on any file system."""
+
+    def paths(records: Iterable[dict[str, Any]]) -> set[str]:
+        return {
+            path
+            for record in records
+            for path in (*([record["path"]] if "path" in record else []), *record.get("others", []))
+        }
+
+    kept = paths(planned)
+    same_keys: dict[str, list[Path]] = {}
+    for path in kept:
+        same_keys.setdefault(name_key(path), []).append(folder / path)
+    return [
+        folder / path
+        for path in sorted(paths(former) - kept)
+        if not any(
+            other.exists() and (folder / path).exists() and other.samefile(folder / path)
+            for other in same_keys.get(name_key(path), [])
+        )
+    ]
 
 
 def _reason(error: SkipFile | OSError, source: Path) -> str:
@@ -187,5 +260,79 @@ def _reason(error: SkipFile | OSError, source: Path) -> str:
     if error.errno == errno.ENAMETOOLONG:
         return f"'{source.name}' has too long a name for what is made of it. Shorten it."
     if Path(str(error.filename)).absolute() == source.absolute():
-        return f"'{source.name}' cannot be read ({error.strerror}). Mend or remove it."
+        return f"'{source.name}' cannot be read ({error.strerror}). Move it elsewhere."
     raise error
+
+
+def name_key(name: str) -> str:
+    """Return what is the same for names that some file systems do not tell apart.
+
+    They differ in case (Windows, macOS) or in their Unicode form (macOS).
+    """
+    return normalize("NFC", normalize("NFD", name).casefold())
+
+
+def result_names(
+    sources: Iterable[str], suffix: str, *, is_whole_name: bool = False
+) -> dict[str, str]:
+    """Return the name of what is made of each file of a tree: the rule of every command.
+
+    a.flac → a.npy; where stems collide a.flac.npy; where these do a.flac.2.npy and so on. No two
+    results are one file or a folder of the tree, on any file system; see `name_key`.
+
+    Args:
+        sources: Relative posix names, unique. Their order makes no difference.
+        suffix: Of the results, with its dot. A name too long for it is cut and has a digest.
+        is_whole_name: Begin with a.flac.npy.
+    """
+
+    def candidate(source: str, level: int) -> str:
+        stem = source if level or is_whole_name else str(PurePosixPath(source).with_suffix(""))
+        number = level + is_whole_name
+        return fitted(f"{stem}.{number}" if number > 1 else stem, suffix)
+
+    sources = sorted(sources)
+    folders = {str(folder) for name in sources for folder in PurePosixPath(name).parents}
+    return distinct_names(sources, candidate, folders)
+
+
+def distinct_names(
+    items: Iterable[str], candidate: Callable[[str, int], str], taken: Iterable[str]
+) -> dict[str, str]:
+    """Return a name for each item, no two of them of one `name_key`.
+
+    Args:
+        items: In their order of precedence, unique.
+        candidate: Takes item and level, from 0; names of one item and of other levels differ.
+        taken: Names that no item may have.
+    """
+    items, taken_keys = list(items), {name_key(name) for name in taken}
+    levels = dict.fromkeys(items, 0)
+    names = {item: candidate(item, 0) for item in items}
+    keys = {item: name_key(name) for item, name in names.items()}
+    while True:
+        sharing: dict[str, list[str]] = {}
+        for item, key in keys.items():
+            sharing.setdefault(key, []).append(item)
+        raised: list[str] = []
+        for key, members in sharing.items():
+            if key in taken_keys:
+                raised += members
+            elif len(members) > 1:
+                raised += [item for item in members if not levels[item]] or members[1:]
+        if not raised:
+            return names
+        for item in raised:
+            levels[item] += 1
+            names[item] = candidate(item, levels[item])
+            keys[item] = name_key(names[item])
+
+
+def fitted(name: str, suffix: str) -> str:
+    """Return a relative name with a suffix, cut where file systems could not hold it."""
+    folder, slash, base = name.rpartition("/")
+    encoded, room = base.encode(errors="surrogateescape"), MAX_NAME_BYTES - len(suffix.encode())
+    if len(encoded) > room:
+        digest = f"-{sha256(encoded).hexdigest()[:8]}"
+        base = encoded[: room - len(digest)].decode(errors="ignore") + digest
+    return f"{folder}{slash}{base}{suffix}"

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from rave import experiment
 from rave.backend import accelerated, choose_backend
@@ -28,9 +28,10 @@ from rave.checkpoint import codec_checkpoint, load_weights, read_checkpoint
 from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.derivative import differentiated, integrated
-from rave.latents import LatentHeader, LatentStatistics, check_codec
+from rave.latents import LatentHeader, check_codec
 from rave.model import RAVE
 from rave.positional_noise import PositionalNoise
+from rave.training_audio import TrainingAudio
 from rave.upstream import run as upstream
 from rave.upstream import torchscript as upstream_script
 from rave.windows import WHOLE, WINDOW_FRAMES, Part, audio_windows
@@ -119,7 +120,6 @@ class Codec:
     @torch.inference_mode()
     def _posterior(self, audio: Array) -> tuple[Array, Array]:
         batch = torch.from_numpy(audio).to(self.device)[None]
-        batch = functional.pad(batch, (0, -batch.shape[-1] % self.format.hop_samples))
         mean, std = self.network.posterior_parameters(batch)
         return mean[0].cpu().numpy(), std[0].cpu().numpy()
 
@@ -134,7 +134,7 @@ class Codec:
 
         Args:
             latents: (D, N), may be memory-mapped.
-            noise: What the decoder hears where latents say nothing.
+            noise: What the decoder hears in uninformative dimensions.
             window_frames: Frames decoded at a time.
         """
         return self.audio_of(self.network_blocks(latents, noise, window_frames))
@@ -175,49 +175,40 @@ class Codec:
 
 
 class DecoderNoise:
-    """The noise of one file's decoding: for uninformative latents, and for noisy decoders.
+    """The noise of decoding: for uninformative latents, and for noisy decoders.
 
     In training the decoder saw the posterior's noise in every dimension: N(0, 1) where a dimension
     has collapsed onto the prior. The posterior mean alone is a constant there, which it never saw.
 
+    The noise follows from codec, seed and position, so that a file decodes to the same whatever its
+    name, its folder, and what is decoded beside it.
+
     Args:
-        format: Of the codec.
-        statistics: Tell which dimensions are informative.
+        format: Of the codec; it knows its uninformative dimensions.
         seed: Of the command.
-        name: Of the file.
         as_encoded: Leave uninformative latents as they are, as acids-rave does.
     """
 
-    def __init__(
-        self,
-        format: CodecFormat,
-        statistics: LatentStatistics,
-        seed: int,
-        name: str,
-        *,
-        as_encoded: bool = False,
-    ) -> None:
-        self._is_noise = ~statistics.is_informative & (not as_encoded)
-        self._mean, self._std = (
-            np.asarray(v, dtype=np.float32)[:, None]
-            for v in (statistics.mean, statistics.posterior_std)
-        )
-        self._latent_noise = PositionalNoise(seed, f"latents {name}", format.latent_size)
-        self._added_noise = PositionalNoise(seed, f"augmentation {name}", format.num_noise_rows)
+    def __init__(self, format: CodecFormat, seed: int, *, as_encoded: bool = False) -> None:
+        is_noise, self._mean, self._std = format.uninformative
+        self._is_noise = is_noise & (not as_encoded)
+        self._latent_noise = PositionalNoise(seed, "latents", format.latent_size)
+        self._added_noise = PositionalNoise(seed, "augmentation", format.num_noise_rows)
         self._steps = format.noise_steps_per_frame
-        self._band_noise = PositionalNoise(seed, f"bands {name}", format.noise_rows)
+        self._band_noise = PositionalNoise(seed, "bands", format.noise_rows)
 
     def fill(self, latents: Array, start: int) -> Array:
         """Return what the decoder takes, (D + A, n).
 
         Args:
-            latents: (D, n). Where they are empty, noise takes their place; A rows of it come below.
+            latents: (D, n). Noise takes the place of uninformative dimensions; A rows of it come
+                below.
             start: The frame at which they begin.
         """
         stop = start + latents.shape[1]
         if self._is_noise.any():
             rows = self._latent_noise.normal(start, stop).T
-            latents = np.where(self._is_noise[:, None], self._mean + self._std * rows, latents)
+            latents = np.where(self._is_noise, self._mean + self._std * rows, latents)
         if self._added_noise.width:
             rows = self._added_noise.normal(start, stop).T.astype(np.float32)
             latents = np.concatenate([latents, rows])
@@ -270,10 +261,29 @@ def load_codec(
     return codec
 
 
+class OpenedRun(NamedTuple):
+    """A run as its checkpoint was when it was read, once: a training writes others meanwhile.
+
+    Attributes:
+        model: With the weights of the checkpoint.
+        format: Of the codec that it is.
+        checkpoint: What was read; of a run of acids-rave its weights, as `state_dict`.
+    """
+
+    model: RAVE
+    format: CodecFormat
+    checkpoint: dict[str, Any]
+
+
 def load_run(
     path: Path, *, ema: bool = False, derivative: bool = False
 ) -> tuple[RAVE, CodecFormat]:
-    """Return model and format of a run of `rave train` or of acids-rave.
+    """Return model and format of a run, see `open_run`."""
+    return open_run(path, ema=ema, derivative=derivative)[:2]
+
+
+def open_run(path: Path, *, ema: bool = False, derivative: bool = False) -> OpenedRun:
+    """Return a run of `rave train` or of acids-rave.
 
     Args:
         path: A run folder; of acids-rave, a version of it or a checkpoint too.
@@ -290,7 +300,8 @@ def load_run(
         )
     fingerprint = None
     if upstream.is_run(path):
-        model, fingerprint = upstream.open_run(path, ema)
+        model, fingerprint, weights = upstream.open_run(path, ema)
+        checkpoint: dict[str, Any] = {"state_dict": weights}
     elif not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise ValueError(
@@ -300,9 +311,16 @@ def load_run(
     elif ema:
         raise ValueError(f"'{path}' is a run of `rave train`, which keeps no averaged weights.")
     else:
-        model = load_model(path)
-    format = CodecFormat.of(model, fingerprint)
-    return model, format.of_derivative() if derivative else format
+        model = experiment.rebuild_model(path, "rave", RAVE)
+        checkpoint = read_checkpoint(codec_checkpoint(path))
+        load_weights(model, checkpoint, path)
+    format = CodecFormat.of(model.eval(), fingerprint)
+    format = format.of_derivative() if derivative else format
+    known = TrainingAudio.read(path) if fingerprint is None else None
+    # Of other weights: training went on since, and measures again when it ends.
+    if known is not None and known.fingerprint == format.fingerprint:
+        format = replace(format, training_audio=known)
+    return OpenedRun(model, format, checkpoint)
 
 
 def load_streamable(path: Path, *, ema: bool = False) -> tuple[RAVE, CodecFormat, int | None]:
@@ -327,17 +345,6 @@ def load_streamable(path: Path, *, ema: bool = False) -> tuple[RAVE, CodecFormat
     if isinstance(codec.network, RAVE):
         return codec.network, codec.format, None
     raise ValueError(f"'{path}' cannot be made another stream; give the run that it is of.")
-
-
-def load_model(run: Path) -> RAVE:
-    """Return the model of a run of `rave train` with its last weights, or of a released model.
-
-    Raises:
-        ValueError: If the folder is not such a run, or has no readable checkpoint.
-    """
-    model = experiment.rebuild_model(run, "rave", RAVE)
-    load_weights(model, read_checkpoint(codec_checkpoint(run)), run)
-    return model.eval()
 
 
 def _load_torchscript(path: Path, device: torch.device) -> Codec:

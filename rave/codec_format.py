@@ -10,11 +10,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from rave.files import atomic_write
+from rave.files import atomic_write, built
 from rave.model import RAVE
+from rave.training_audio import TrainingAudio
 
 TORCHSCRIPT_HEADER = "codec.json"
 TORCHSCRIPT_VERSION = 1
@@ -37,6 +40,8 @@ class CodecFormat:
         is_derivative: The model knows the derivative of audio; the codec differentiates and
             integrates.
         num_noise_rows: A, rows of N(0, 1) that the decoder takes below the latents.
+        training_audio: What is known of the audio that it was trained on. None, as of acids-rave's:
+            latents are decoded as they were encoded.
     """
 
     fingerprint: str
@@ -50,6 +55,15 @@ class CodecFormat:
     noise_steps_per_frame: int
     is_derivative: bool = False
     num_noise_rows: int = 0  # what .ts files that do not state it have
+    training_audio: TrainingAudio | None = None
+
+    def __post_init__(self) -> None:
+        known = self.training_audio
+        if known is not None and len(known.statistics.mean) != self.latent_size:
+            raise ValueError(
+                f"The training audio is known in {len(known.statistics.mean)} dimensions; the "
+                f"codec has {self.latent_size}. Run the same `rave train` again."
+            )
 
     @classmethod
     def of(cls, model: RAVE, fingerprint: str | None = None) -> CodecFormat:
@@ -80,7 +94,29 @@ class CodecFormat:
         if self.is_derivative:
             return self
         digest = sha256(f"derivative {self.fingerprint}".encode())
-        return replace(self, is_derivative=True, fingerprint=digest.hexdigest()[:16])
+        fingerprint = digest.hexdigest()[:16]
+        return replace(self, is_derivative=True, fingerprint=fingerprint, training_audio=None)
+
+    @property
+    def is_level_known(self) -> bool:
+        """Return whether audio can be brought to the level of the training audio."""
+        return self.training_audio is not None and bool(self.training_audio.levels_dbfs)
+
+    @property
+    def uninformative(self) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
+        """Return which dimensions noise stands for in decoding, its mean and its std, (D, 1) each.
+
+        They are a property of the codec, the same for whatever is decoded.
+        """
+        known = self.training_audio
+        if known is None:
+            zeros = np.zeros((self.latent_size, 1), dtype=np.float32)
+            return zeros > 0, zeros, zeros
+        mean, std = (
+            np.asarray(each, dtype=np.float32)[:, None]
+            for each in (known.statistics.mean, known.statistics.noise_std)
+        )
+        return known.is_noise[:, None], mean, std
 
     def to_json(self) -> str:
         """Return the header of an exported codec."""
@@ -98,6 +134,8 @@ class CodecFormat:
             version = content.pop("version")
             for name in ("encoder_reach_frames", "decoder_reach_frames"):
                 content[name] = tuple(content[name])
+            if content.get("training_audio") is not None:
+                content["training_audio"] = built(TrainingAudio, content["training_audio"])
             if version == TORCHSCRIPT_VERSION:
                 return cls(**content)
         except (ValueError, KeyError, TypeError) as error:

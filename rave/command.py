@@ -12,21 +12,36 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from rave.launch import is_first
 from rave.memory import keep_freed_memory
+from rave.parsing import (
+    COMPLETING,
+    EXIT_ERROR,
+    MAX_SEED,
+    Parser,
+    add_version,
+    device_name,
+    one_of,
+    seed,
+)
 
 if TYPE_CHECKING:
     from rave.batch import Engine
     from rave.codec import Codec
     from rave.codec_source import CodecSource
 
-EXIT_SKIPPED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_SKIPPED, EXIT_INTERRUPTED = 1, 130
+AUDIO_FOLDER = "a folder of audio files"
+RAVE_RUN = "a run folder of `rave train` or of acids-rave"
+CODEC = f"{RAVE_RUN}, or a .ts file"
+DIFFUSION_RUN = "what diffwave.train wrote"
+LATENTS = "a folder that `rave encode` wrote"
 
 
 @dataclass
@@ -37,16 +52,34 @@ class Result:
         summary: What a person reads, on stdout.
         figures: The same as data, printed instead when `--json` is given.
         num_skipped: Files that could not be used.
+        written: Each audio file written now or earlier: `rave.audio_blocks.Quantizer.figures`.
+        warnings: What looks wrong with a file; printed on stderr, and part of the figures.
     """
 
     summary: str
     figures: dict[str, Any] = field(default_factory=dict)
     num_skipped: int = 0
+    written: InitVar[Mapping[str, Mapping[str, Any]] | None] = None
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self, written: Mapping[str, Mapping[str, Any]] | None) -> None:
+        """Add what became of the level of audio, and the warnings."""
+        written = written or {}
+        limited = {name: n for name, of in written.items() if (n := of["num_limited_samples"])}
+        if written:
+            self.figures["peak"] = {name: of["peak"] for name, of in written.items()}
+            self.figures["num_limited_samples"] = limited
+        for name, count in limited.items():
+            peak = written[name]["peak"]
+            text = f"{count} samples beyond full scale were limited (peak {peak:.3g})."
+            self.warnings = {**self.warnings, name: [*self.warnings.get(name, []), text]}
+        if written or self.warnings:
+            self.figures["warnings"] = self.warnings
 
 
 def command_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser with the options that all commands share; its help ends with an example."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description=description,
         epilog=f"example:\n  {example}",
@@ -54,18 +87,24 @@ def command_parser(prog: str, description: str, example: str) -> argparse.Argume
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--verbose", action="store_true", help="print a traceback with an error")
+    add_version(parser)
     return parser
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add `--seed`."""
-    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
+    parser.add_argument(
+        "--seed", type=seed, default=0, help=f"random seed, 0 to {MAX_SEED} (default 0)"
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
     parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto)"
+        "--device",
+        type=device_name,
+        default="auto",
+        help="auto, cpu, cuda, cuda:N or mps (default auto)",
     )
 
 
@@ -100,13 +139,23 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_level(parser: argparse.ArgumentParser) -> None:
+    """Add `--match-level`: of commands that encode audio."""
+    parser.add_argument(
+        "--match-level",
+        action="store_true",
+        help="bring audio to the level that the codec was trained at, and give the gain back after "
+        "decoding",
+    )
+
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """Add `--as-encoded`, `--codec-rate`, `--shift`, `--scale`: of commands that decode files."""
     parser.add_argument(
         "--as-encoded",
         action="store_true",
-        help="decode dimensions that say nothing as they are, as acids-rave does, instead of as "
-        "the noise that the decoder was trained on",
+        help="decode the codec's uninformative dimensions as they are, as acids-rave does, instead "
+        "of as the noise that the decoder was trained on",
     )
     parser.add_argument(
         "--codec-rate",
@@ -130,12 +179,14 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     """Add `--backend` and `--precision`: what computes, and how precisely."""
     parser.add_argument(
         "--backend",
+        **one_of("backend", ("auto", "torch", "openvino")),
         default="auto",
-        help="torch, or openvino, which is faster on a CPU (extra [fast]); auto: openvino where it "
+        help="torch; openvino, which is faster on a CPU (extra [fast]); or auto, openvino where it "
         "is installed and the model is large (default auto)",
     )
     parser.add_argument(
         "--precision",
+        **one_of("precision", ("float32", "bfloat16")),
         default="float32",
         help="float32, or bfloat16, which is faster where the processor has it, and a little less "
         "exact (default float32)",
@@ -187,8 +238,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="of a running Ray cluster that this machine is part of: auto or HOST:PORT (default: "
-        "none, Ray is started on this machine)",
+        help="address of a running Ray cluster that this machine is part of: auto or HOST:PORT "
+        "(default: none, Ray is started on this machine)",
     )
     parser.add_argument(
         "--cpus-per-worker", type=int, metavar="N", help="cores of a Ray worker (default 1)"
@@ -207,7 +258,9 @@ def open_engine(options: argparse.Namespace) -> Engine:
         for name in ("address", "cpus_per_worker"):
             if getattr(options, name) is not None:
                 option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} is of Ray. Add --engine ray, or leave it out.")
+                raise ValueError(
+                    f"{option} works only with --engine ray. Add it, or leave {option} out."
+                )
         return LocalEngine()
     from rave.ray_engine import RayEngine
 
@@ -228,7 +281,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="change a value of the recipe, e.g. LATENT_SIZE=16 (may be repeated)",
+        help="change a value of the recipe, e.g. MAX_STEPS=5000 (may be repeated)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
 
@@ -240,12 +293,17 @@ def execute(
 ) -> int:
     """Parse, do the work, print its result, and return the exit code.
 
-    A `ValueError` or `OSError` from the work is the user's to mend: one sentence on stderr, exit 2.
+    A `ValueError` or `OSError` from the work is the user's to fix: one sentence on stderr, exit 2.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name may be no text at all
             stream.reconfigure(errors="backslashreplace")
-    options = parser.parse_args(arguments)
+    if COMPLETING in os.environ:
+        complete(parser)
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # of --help, --version, or what cannot be parsed
+        return int(stop.code or 0)
     keep_freed_memory()
     for name in installed_upstream():
         print(
@@ -267,11 +325,21 @@ def execute(
         return EXIT_ERROR
     if not is_first():
         return 0
+    for name, texts in result.warnings.items():
+        for text in texts:
+            print(f"{parser.prog}: warning: {name}: {text}", file=sys.stderr)
     try:
         print(json.dumps(result.figures, indent=1) if options.json else result.summary, flush=True)
     except BrokenPipeError:  # whoever read it has heard enough, as `| head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_SKIPPED if result.num_skipped else 0
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that completes a command line, and end the process."""
+    import argcomplete
+
+    argcomplete.autocomplete(parser)
 
 
 @contextmanager
@@ -291,7 +359,7 @@ def installed_upstream() -> list[str]:
 
 
 def sentence(error: Exception) -> str:
-    """Return what a user is told of an error that is theirs to mend."""
+    """Return what a user is told of an error that is theirs to fix."""
     if isinstance(error, OSError) and error.strerror:
         place = f" ('{error.filename}')" if error.filename else ""
         return f"{error.strerror}{place}. What was finished before is kept."

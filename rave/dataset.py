@@ -14,7 +14,9 @@ from torch import Tensor
 from rave.audio import check_rate_and_channels, list_audio_files, read_audio
 from rave.audio_store import AudioStore, StoredFile, open_audio
 from rave.augmentation import Array, Augmentations, change_pitch
-from rave.versions import first_held_out, split_names
+from rave.versions import Split, first_held_out, recording_keys, split_names
+
+BLOCK_SAMPLES = 1 << 16  # compared at a time
 
 
 class AudioFilesDataset(torch.utils.data.Dataset[Tensor]):
@@ -77,7 +79,7 @@ class AudioRange:
 
 
 def split_audio(
-    store: AudioStore, held_out_fraction: float
+    store: AudioStore, held_out: float | Split
 ) -> tuple[list[AudioRange], list[AudioRange]]:
     """Divide audio into training and held-out ranges.
 
@@ -86,28 +88,48 @@ def split_audio(
 
     Args:
         store: The audio.
-        held_out_fraction: Of the files, or of the one file; above 0 and below 1.
+        held_out: Fraction of the files, or of the one file, above 0 and below 1; or the split of a
+            run.
 
     Returns:
         Training ranges and held-out ranges.
 
     Raises:
-        ValueError: If the fraction is out of range, or the only file has one sample.
+        ValueError: If the fraction is out of range, the only file has one sample, or a run's split
+            leaves nothing on one side.
     """
-    if not 0 < held_out_fraction < 1:
-        raise ValueError(f"A held-out fraction of {held_out_fraction} was given; 0 < f < 1.")
-    whole = {file.name: AudioRange(file, 0, file.num_samples) for file in store.files}
-    names, held_out = split_names(whole, held_out_fraction)
-    if set(names).isdisjoint(held_out):
-        return [whole[name] for name in names], [whole[name] for name in held_out]
+    if not isinstance(held_out, Split) and not 0 < held_out < 1:
+        raise ValueError(f"A held-out fraction of {held_out} was given; 0 < f < 1.")
+    files = {file.name: file for file in store.files}
+    origins = {name: file.origin for name, file in files.items()}
+    keys = dict(zip(files, recording_keys(origins.values()).tolist(), strict=True))
+    split = Split.of(list(keys.values()), held_out)
     starts = {}
-    for file in store.files:
-        if file.num_samples < 2:
-            raise ValueError(f"'{file.name}' has 1 sample, too little to train on. Add audio.")
-        starts[file.name] = first_held_out(file.num_samples, held_out_fraction)
+    for name, file in files.items():
+        if split.divides(keys[name]):
+            if file.num_samples < 2:
+                raise ValueError(f"'{name}' has 1 sample, too little to train on. Add audio.")
+            starts[name] = first_held_out(file.num_samples, split.fraction)
+    training, kept_back = split_names(origins, split)
     return (
-        [AudioRange(whole[name].file, 0, starts[name]) for name in names],
-        [AudioRange(whole[n].file, starts[n], whole[n].num_samples) for n in held_out],
+        [AudioRange(files[n], 0, starts.get(n, files[n].num_samples)) for n in training],
+        [AudioRange(files[n], starts.get(n, 0), files[n].num_samples) for n in kept_back],
+    )
+
+
+def are_copies(store: AudioStore) -> bool:
+    """Return whether all files of some audio hold the same samples; read until two differ."""
+    first, *others = store.files
+    return all(
+        other.num_samples == first.num_samples
+        and all(
+            np.array_equal(
+                store.read(first, start, stop - start), store.read(other, start, stop - start)
+            )
+            for start in range(0, first.num_samples, BLOCK_SAMPLES)
+            for stop in [min(start + BLOCK_SAMPLES, first.num_samples)]
+        )
+        for other in others
     )
 
 

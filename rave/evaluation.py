@@ -112,8 +112,8 @@ class Comparison:
 
     Attributes:
         frechet: Their distance.
-        halves: The distance of random halves of the reference at the same size; None if it has
-            one piece only.
+        halves: The distance of random halves of the reference at the same size; None if some half
+            is smaller.
         second_view: The distances of `rave.audio_statistics.DISTANCES`.
         second_view_halves: The same of random halves of the reference.
     """
@@ -153,7 +153,10 @@ class Comparison:
     def reading(self) -> str:
         """Return in a sentence what the Fréchet distance says."""
         if self.halves is None:
-            return "The reference is too short to tell how far apart its own halves are."
+            return (
+                "The reference is too short to show how far apart its own halves are at "
+                f"{self.frechet.size} patches. Give more of it, or fewer --patches."
+            )
         if self.frechet.interval[0] <= self.halves:
             text = "The audio cannot be told from more of the reference."
         else:
@@ -178,31 +181,31 @@ def compare(
         reference: Pieces.
         audio: Pieces.
         seed: Of all draws.
-        size: Patches of each set; None for as many as half the reference and all of the audio have.
+        size: Patches of each set; None for as many as the audio and all halves have.
 
     Raises:
         ValueError: If either is too short for the size.
     """
-    has_halves = len(reference) > 1
-    most = min(num_patches(reference) // (2 if has_halves else 1), num_patches(audio))
+    splits = list(_halves(reference, seed)) if len(reference) > 1 else []
+    # Halves are of whole pieces, so one may be some patches short of half the reference.
+    smallest = min((num_patches(half) for split in splits for half in split), default=0)
     if size is None:
-        size = most
+        size = min(smallest if smallest > 1 else num_patches(reference), num_patches(audio))
     if size > min(num_patches(reference), num_patches(audio)) or size < 2:
         raise ValueError(
             f"Sets of {size} patches of 3 s were asked for; the reference holds "
             f"{num_patches(reference)}, the audio {num_patches(audio)}, and 2 are the least. "
             "Give more audio, or fewer --patches."
         )
-    splits = list(_halves(reference, seed)) if has_halves else []
     halves = [
         frechet_distance(*(np.concatenate(groups(half))[:size] for half in split))
         for split in splits
-        if min(map(num_patches, split)) >= min(size, most)
+        if size <= smallest
     ]
     views = [distances(*map(pooled, split)) for split in splits[:4]]
     return Comparison(
         estimate(groups(reference), groups(audio), size, seed),
-        float(np.mean(halves)) if halves and size <= most else None,
+        float(np.mean(halves)) if halves else None,
         distances(pooled(reference), pooled(audio)),
         {name: _mean([view[name] for view in views]) for name in DISTANCES},
     )

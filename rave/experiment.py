@@ -8,12 +8,13 @@ locked. A run folder holds
     model.gin     the resolved values the model was built from; rebuilds the same model
     config.gin    the resolved values of model and training
     checkpoints/  last.ckpt and best.ckpt
+    training_audio.json  of a codec: see `rave.training_audio`
     tensorboard/  curves, pictures and audio
 """
 
 from __future__ import annotations
 
-import importlib.util  # gin reads `importlib.util` without importing it
+import importlib.util  # noqa: F401  (gin reads it without importing it)
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,9 +26,9 @@ from rave.checkpoint import finished_steps
 from rave.files import atomic_write, read_json, write_json
 from rave.gin_text import READING_ERRORS, RefusedError, check_names
 from rave.model_size import limited_size
+from rave.recipes import MACRO, check_settings, check_used, recipe_lines
 
 RUN_VERSION = 1
-RECIPES, OPTIONS = (Path("configs") / name for name in ("recipes", "options"))
 T = TypeVar("T")
 LENGTHS = ("MAX_STEPS", "PHASE_1_STEPS")  # settings that may change while a run goes on
 
@@ -54,25 +55,6 @@ def new_model() -> Any:
         return build_model()
 
 
-def _package_folder(package: str) -> Path:
-    # Not the package itself: where this is an editable install, a folder of its name in the working
-    # directory (a clone of lmnt-com/diffwave, say) would be found in its place.
-    spec = importlib.util.find_spec(f"{package}.__init__")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent
-
-
-def list_recipes(package: str) -> list[str]:
-    """Return the names of a package's recipes."""
-    return sorted(path.stem for path in (_package_folder(package) / RECIPES).glob("*.gin"))
-
-
-def list_options(package: str) -> list[str]:
-    """Return the names of what a recipe of a package can be combined with."""
-    return sorted(path.stem for path in (_package_folder(package) / OPTIONS).glob("*.gin"))
-
-
 def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> None:
     """Parse a recipe and the user's settings in one call, and lock the configuration.
 
@@ -86,69 +68,11 @@ def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> Non
         ValueError: If the recipe or an option does not exist, an option would change nothing, a
             name or value is not understood, or a setting names a macro that nothing uses.
     """
-    lines = _recipe_lines(package, recipe)
-    for setting in settings:
-        if not re.fullmatch(r"[\w./]+\s*=.*", setting.strip(), re.DOTALL):
-            raise ValueError(f"'{setting}' is not NAME=VALUE. Write --set LATENT_SIZE=16, say.")
+    check_settings(package, recipe, settings)
+    lines = recipe_lines(package, recipe)
     _parse([*lines, *settings], f"recipe '{recipe}'")
-    defined = set(re.findall(r"^([A-Z][A-Z0-9_]*) = ", gin.config_str(), re.MULTILINE))
-    used = set(re.findall(r"%([A-Z][A-Z0-9_]*)", gin.config_str()))
-    if defined - used:
-        raise ValueError(
-            f"Nothing in recipe '{recipe}' uses {', '.join(sorted(defined - used))}. "
-            f"It uses: {', '.join(sorted(used))}."
-        )
-
-
-def _recipe_lines(package: str, recipe: str) -> list[str]:
-    """Return the lines of a recipe and of its options."""
-    folder, path = _package_folder(package), Path(recipe)
-    name, options = recipe, list[str]()
-    if not path.is_file():
-        name, *options = recipe.split("+")
-        path = folder / RECIPES / f"{name}.gin"
-    if not path.is_file():
-        path = Path(name)
-    if not path.is_file():
-        raise ValueError(
-            f"There is no recipe '{name}'. Give a .gin file or one of: "
-            f"{', '.join(list_recipes(package))}."
-        )
-    lines = _expanded(path, folder / "configs")
-    for option in options:
-        if option not in list_options(package):
-            raise ValueError(
-                f"There is no option '{option}'. Choose among: {', '.join(list_options(package))}."
-            )
-        added = _expanded(folder / OPTIONS / f"{option}.gin", folder / "configs")
-        if not (_bound(added) - _built(added)) & _built(lines):
-            raise ValueError(f"Option '{option}' changes nothing in '{name}'; leave it out.")
-        lines += added
-    return lines
-
-
-def _bound(lines: Sequence[str]) -> set[str]:
-    """Return the classes to whose arguments lines give values."""
-    return set(re.findall(r"^(\w+\.\w+)\.\w+ =", "\n".join(lines), re.MULTILINE))
-
-
-def _built(lines: Sequence[str]) -> set[str]:
-    return set(re.findall(r"@(?:\w+/)?(\w+\.\w+)\(\)", "\n".join(lines)))
-
-
-def _expanded(path: Path, configs: Path) -> list[str]:
-    """Return the lines of a gin file with the files that it includes in their places."""
-    lines: list[str] = []
-    for line in path.read_text().splitlines():
-        included = re.match(r"include\s+['\"](.+)['\"]", line)
-        if not included:
-            lines.append(line)
-            continue
-        found = [p for p in (configs / included[1], path.parent / included[1]) if p.is_file()]
-        if not found:
-            raise ValueError(f"'{path}' includes '{included[1]}', which does not exist.")
-        lines += _expanded(found[0], configs)
-    return lines
+    text = gin.config_str()
+    check_used(recipe, re.findall(rf"^({MACRO.pattern}) = ", text, re.MULTILINE), text)
 
 
 def _parse(lines: Sequence[str], what: str) -> None:
@@ -186,8 +110,15 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
     MAX_STEPS and PHASE_1_STEPS may be others than before, but not less than the steps done.
 
     Raises:
-        ValueError: If the folder holds a run with other settings; the message names the lines.
+        ValueError: If the folder holds a run with other settings; the message names the lines. If
+            its path is no UTF-8, which TensorBoard needs.
     """
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"The path of the run, '{folder.absolute()}', is not UTF-8. Give another --out."
+        ) from None
     path = folder / "config.gin"
     if path.exists():
         found, needed = (_bindings(text) for text in (path.read_text(), config))

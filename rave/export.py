@@ -11,7 +11,7 @@ from rave.any_rate import NNTildeAtAnyRate
 from rave.codec_format import CodecFormat, write_torchscript
 from rave.convolution import fold_weight_norm
 from rave.model import RAVE
-from rave.nn_tilde import NNTilde, fits_blocks
+from rave.nn_tilde import NNTilde, NNTildePrior, fits_blocks
 from rave.prior import LatentPrior
 
 
@@ -86,7 +86,12 @@ def export_nn_tilde(
     """
     module: NNTilde
     if host_rate_hz is None or fits_blocks(model.sample_rate_hz, host_rate_hz):
-        module = NNTilde(model.eval(), num_latents, noise_seed, host_rate_hz, prior)
+        model = model.eval()
+        module = (
+            NNTilde(model, num_latents, noise_seed, host_rate_hz)
+            if prior is None
+            else NNTildePrior(model, prior, num_latents, noise_seed, host_rate_hz)
+        )
     elif prior is None:
         module = NNTildeAtAnyRate(model.eval(), num_latents, host_rate_hz, noise_seed)
     else:

@@ -71,6 +71,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_new_folder(path: Path) -> None:
+    """Refuse a path where `atomic_folder` could make no folder.
+
+    Raises:
+        ValueError: If it is a file, or a folder that is not empty.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"'{path}' exists and is not an empty folder. Choose another name.")
+
+
 def _copy_default_mode(path: Path) -> None:
     """Give `path` the permissions of a normally created one (mkstemp and mkdtemp: private)."""
     umask = os.umask(0)
@@ -187,14 +197,18 @@ def _shown(value: Any) -> str:
 
 
 def check_inside(name: str) -> None:
-    """Check that a name in a file of someone else is that of a file below a folder of ours.
+    """Check that a name, perhaps from a file of someone else, is of a file below a folder of ours.
+
+    `A:B.wav` is one where drives have no letters; `/B.wav`, also of a drive, is refused everywhere.
 
     Raises:
-        ValueError: If it leads out of the folder.
+        ValueError: If it leads out of the folder, here or on Windows.
     """
-    for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if path.anchor or ".." in path.parts or not path.parts or "\0" in name:
-            raise ValueError(f"the name '{name}' leads out of its folder")
+    windows = PureWindowsPath(name)
+    parts = {*PurePosixPath(name).parts, *windows.parts}
+    has_drive = os.name == "nt" and windows.drive
+    if windows.root or has_drive or ".." in parts or not parts or "\0" in name:
+        raise ValueError(f"the name '{name}' leads out of its folder")
 
 
 def source_stamp(path: Path) -> dict[str, int]:
@@ -254,8 +268,10 @@ class Journal:
                         (entry["name"], entry["record"]) if number else entry["settings"]
                     )
                     if number:  # commands delete what they made and no longer need
-                        check_inside(entry["name"])
-                        check_inside(entry["record"].get("path", entry["name"]))
+                        record = entry["record"]
+                        paths = [record["path"]] if "path" in record else []
+                        for name in (entry["name"], *paths, *record.get("others", [])):
+                            check_inside(name)
                 except (ValueError, TypeError, KeyError, AttributeError) as error:
                     damaged = number, error
                     del entries[number:]

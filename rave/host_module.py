@@ -7,14 +7,21 @@ calls a method with whole blocks: a power of two of samples, at least the larges
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
 
+import warnings
+from inspect import get_annotations
+from itertools import chain
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
-BOOL_CODE, INT_CODE, FLOAT_CODE = range(3)  # of attribute types in nn~
+# Of attribute types in nn~. Its booleans (0) cannot be switched off: it hands a number on as text,
+# and reads "0.000000" as true. So switches are whole numbers.
+INT_CODE, FLOAT_CODE = 1, 2
 
 
 class HostModule(nn.Module):
-    """Methods and attributes by name, a sample rate, and no buffers.
+    """Methods and attributes by name, a sample rate, no buffers, and which method uses which part.
 
     Args:
         sample_rate_hz: That the module works at.
@@ -22,11 +29,20 @@ class HostModule(nn.Module):
 
     methods: list[str]
     attributes: list[str]
+    users: dict[str, str]
+
+    def __init_subclass__(cls) -> None:
+        """Repeat the types of attributes: TorchScript reads those of the last class alone."""
+        bases = [base for base in reversed(cls.__mro__) if issubclass(base, HostModule)]
+        cls.__annotations__ = dict(chain(*(get_annotations(base).items() for base in bases)))
 
     def __init__(self, sample_rate_hz: int) -> None:
         super().__init__()
         self.sample_rate_hz = sample_rate_hz
         self.methods, self.attributes = [], []
+        self.users, self.is_warm = {}, False
+        self.offer_attribute("reset", INT_CODE)
+        self.offer_attribute("rate_hz", INT_CODE)
 
     def offer_method(
         self, name: str, inputs: list[str], in_samples: int, outputs: list[str], out_samples: int
@@ -51,9 +67,29 @@ class HostModule(nn.Module):
         self.register_buffer(f"{name}_params", torch.tensor([code]))
         self.attributes.append(name)
 
+    def begins(self, method: str, parts: list[str], batch: int) -> bool:
+        """Return whether a method is to begin its parts anew.
+
+        So it is at first, after a reset, with a batch of another size, and when another method has
+        used one of them since.
+        """
+        user = f"{method} of {batch}"
+        is_new = False
+        for part in parts:
+            is_new = is_new or self.users.get(part, "") != user
+            self.users[part] = user
+        return is_new
+
+    def warm_up(self) -> None:
+        """Run what takes long when it is run for the first time."""
+
     @torch.jit.export
     def get_methods(self) -> list[str]:
-        """Return the names of the methods of the host."""
+        """Return the names of the methods of the host, which asks when it loads the file."""
+        if not self.is_warm:
+            self.is_warm = True
+            with torch.no_grad():
+                self.warm_up()
         return self.methods
 
     @torch.jit.export
@@ -68,7 +104,35 @@ class HostModule(nn.Module):
 
     @torch.jit.export
     def set_sample_rate(self, sample_rate_hz: int) -> int:
-        """Hear of the host's rate, and keep the module's: its weights are made for it."""
+        """Warn if the host's rate is not the module's, which its weights are made for."""
+        if sample_rate_hz != self.sample_rate_hz:
+            warnings.warn(
+                f"This file plays at {self.sample_rate_hz} Hz; at the host's {sample_rate_hz} Hz "
+                "it is of another speed and pitch. Set the host, or export with --host-rate.",
+                stacklevel=2,
+            )
+        return 0
+
+    @torch.jit.export
+    def get_rate_hz(self) -> list[int]:
+        """Return the sample rate that the host must run at."""
+        return [self.sample_rate_hz]
+
+    @torch.jit.export
+    def set_rate_hz(self, rate_hz: int) -> int:
+        """Refuse: the rate is what the module was exported for."""
+        return -1
+
+    @torch.jit.export
+    def get_reset(self) -> list[int]:
+        """Return 1 if no stream has begun, else 0."""
+        return [int(len(self.users) == 0)]
+
+    @torch.jit.export
+    def set_reset(self, reset: int) -> int:
+        """Unless 0, forget the streams so far; the next block begins one."""
+        if reset != 0:
+            self.users.clear()
         return 0
 
     @torch.jit.export
@@ -91,3 +155,14 @@ class HostModule(nn.Module):
     def is_buffer_empty(self, name: str) -> bool:
         """Return True."""
         return True
+
+
+def rate_note(path: Path, rate_hz: int) -> str:
+    """Return what to know of the rate of a file, and a name that says it if its own does not."""
+    note = (
+        f"A host must run at {rate_hz} Hz: at another rate it plays at another speed and pitch, "
+        "unless exported with --host-rate."
+    )
+    if str(rate_hz) in path.stem:
+        return note
+    return f"{note} Its name does not say so; '{path.stem}_{rate_hz}{path.suffix}' would."

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from rave.checkpoint import codec_checkpoint, read_checkpoint
-from rave.codec import load_run
+from rave.codec import open_run
 from rave.model import RAVE
 from rave.upstream.discriminators import discriminator_rules
 from rave.upstream.names import their_name
-from rave.upstream.run import find_checkpoint, is_run, read_weights
+from rave.upstream.run import is_run
 
 DISCRIMINATOR = "discriminator."
 NUM_COMPARED_HOPS = 8
@@ -43,7 +41,7 @@ def take_weights(model: RAVE, discriminator: nn.Module, run: Path) -> InitialWei
     Args:
         model: Of the recipe; noise generators that the run did not train yet stay as they are.
         discriminator: Of the recipe; stays as it is if the run has none of its kind.
-        run: As `load_run` opens it.
+        run: As `open_run` opens it.
 
     Raises:
         ValueError: If the run cannot be opened, or its model has other weights than this one.
@@ -52,11 +50,11 @@ def take_weights(model: RAVE, discriminator: nn.Module, run: Path) -> InitialWei
         raise ValueError(
             f"'{run}' is an export, which cannot be trained. Give the run that it was made from."
         )
-    source, codec_format = load_run(run)
+    source, codec_format, checkpoint = open_run(run)
     found, own = source.state_dict(), model.state_dict()
     _check_fit(found, own, run)
     model.load_state_dict({**own, **found})
-    judges = _discriminator_weights(discriminator, run)
+    judges = _discriminator_weights(discriminator, checkpoint["state_dict"], is_run(run))
     is_fitting = _shapes(judges) == _shapes(discriminator.state_dict())
     if is_fitting:
         discriminator.load_state_dict(judges)
@@ -80,14 +78,14 @@ def _check_fit(found: Mapping[str, Tensor], own: Mapping[str, Tensor], run: Path
             )
 
 
-def _discriminator_weights(discriminator: nn.Module, run: Path) -> dict[str, Tensor]:
-    """Return those weights of a discriminator that a run has."""
+def _discriminator_weights(
+    discriminator: nn.Module, weights: Mapping[str, Tensor], is_theirs: bool
+) -> dict[str, Tensor]:
+    """Return those weights of a discriminator that a run, ours or of acids-rave, has."""
     names = list(discriminator.state_dict())
-    if not is_run(run):
-        weights = cast(dict[str, Tensor], read_checkpoint(codec_checkpoint(run))["state_dict"])
+    if not is_theirs:
         theirs = {name: f"{DISCRIMINATOR}{name}" for name in names}
     else:
-        weights = read_weights(find_checkpoint(run))
         parts = getattr(discriminator, "discriminators", None)
         rules = discriminator_rules(len(parts) if isinstance(parts, nn.ModuleList) else 0)
         theirs = {name: their_name(f"{DISCRIMINATOR}{name}", rules) for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from rave.latent_shards import LatentShards, ShardedFile
 from rave.latents import LatentFile, LatentHeader, is_sharded, read_latents
 from rave.shard_storage import is_address
+from rave.versions import recording_keys
 
 ClipFile: TypeAlias = LatentFile | ShardedFile
 
@@ -78,3 +79,13 @@ def array_of(file: ClipFile, place: Path | str, latent_size: int) -> NDArray[np.
     if isinstance(file, ShardedFile):
         return file.array
     return read_latents(Path(place) / file.path, latent_size, file.num_frames)
+
+
+def keys_and_lengths(files: Sequence[ClipFile]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the key of each clip's recording, and its frames; of the clips that have any."""
+    if isinstance(files, LatentShards):
+        keys, lengths = files.table["recording"], files.table["num_frames"]
+    else:
+        keys = recording_keys(file.origin for file in files)
+        lengths = np.array([file.num_frames for file in files], np.int64)
+    return keys[lengths > 0], lengths[lengths > 0]

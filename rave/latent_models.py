@@ -14,29 +14,36 @@ from pathlib import Path
 
 from rave.files import remove_partials
 from rave.latents import GENERATED, HEADER_NAME, LatentFile, LatentHeader
+from rave.versions import Split
 
 CLIPS = "generated_*.npy"
 
 
 def save_header(folder: Path, header: LatentHeader) -> None:
-    """Write what generation needs to know of the training latents.
-
-    Raises:
-        ValueError: If the run was begun on other latents.
-    """
+    """Write what generation needs to know of the latents that a run begins on."""
     header = replace(header, files=[], skipped={})
     path = folder / HEADER_NAME
-    if path.exists():
-        found = LatentHeader.read(folder)
-        header.check_matches(found, "The latent folder", f"run '{folder}'")
-        if found.statistics != header.statistics:
-            raise ValueError(
-                f"Run '{folder}' was begun on latents with other statistics "
-                f"({found.statistics.num_frames} frames; these have "
-                f"{header.statistics.num_frames}). Give it the same latents, or another --out."
-            )
+    if not path.exists():
+        header.write(folder)
+
+
+def check_header(folder: Path, header: LatentHeader) -> None:
+    """Check that a run may continue, if it is begun, on latents: of its codec, added ones too.
+
+    Raises:
+        ValueError: If they are of another codec; or are others than it was begun on, and what it
+            holds out is not known, as of runs from before 2026-12.
+    """
+    if not (folder / HEADER_NAME).exists():
         return
-    header.write(folder)
+    found = LatentHeader.read(folder)
+    header.check_matches(found, "The latent folder", f"run '{folder}'")
+    if found.statistics != header.statistics and Split.read(folder) is None:
+        raise ValueError(
+            f"Run '{folder}' was begun on other latents ({found.statistics.num_frames} frames; "
+            f"these have {header.statistics.num_frames}), and does not say which recordings it "
+            "holds out. Give it the same latents, or another --out."
+        )
 
 
 def clip_name(index: int) -> str:
@@ -80,7 +87,13 @@ def clear(folder: Path) -> None:
         path.unlink()
 
 
-def write_header(folder: Path, num_frames: dict[str, int], header: LatentHeader, seed: int) -> None:
+def write_header(
+    folder: Path,
+    num_frames: dict[str, int],
+    header: LatentHeader,
+    seed: int,
+    gain_db: float = 0.0,
+) -> None:
     """Write the header of generated latents.
 
     Args:
@@ -88,9 +101,10 @@ def write_header(folder: Path, num_frames: dict[str, int], header: LatentHeader,
         num_frames: Of each file.
         header: Of the training latents.
         seed: That they were generated from.
+        gain_db: That the audio they were made of was brought to the training level with.
     """
     files = [
-        LatentFile(name, count, None, header.sample_rate_hz, count * header.hop_samples)
+        LatentFile(name, count, None, header.sample_rate_hz, count * header.hop_samples, gain_db)
         for name, count in num_frames.items()
     ]
     replace(header, contents=GENERATED, files=files, seed=seed).write(folder)

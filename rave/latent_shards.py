@@ -19,15 +19,16 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, overload
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rave.audio import MAX_SAMPLE_RATE_HZ
 from rave.files import built, check_inside, read_header, write_json
-from rave.latents import SHARDS_NAME, LatentFile, LatentHeader, open_array
+from rave.latents import MAX_GAIN_DB, SHARDS_NAME, LatentFile, LatentHeader, open_array
 from rave.shard_storage import LocalStorage, RemoteStorage, open_storage
-from rave.versions import num_held_out
+from rave.versions import Origin, key_of
 
 FORMAT, VERSION, INDEX_NAME = "rave-latent-shards", 1, "index.npy"
 BLOCK_BYTES = tarfile.BLOCKSIZE
@@ -75,11 +76,6 @@ def folder_key(path: str) -> int:
     return key_of(sha256(folder.encode(errors="surrogateescape")).digest())
 
 
-def key_of(digest: bytes) -> int:
-    """Return the first 8 bytes of a digest as a number; numbers are ordered as digests are."""
-    return int.from_bytes(digest[:8], "big")
-
-
 @dataclass(frozen=True)
 class Shard:
     """What shards.json says of one shard."""
@@ -96,10 +92,13 @@ class ShardsHeader:
     Attributes:
         latents: As of a latent folder, without its files and those that were skipped.
         shards: Of each shard-00000.tar and so on.
+        has_escaped_names: Whether names in the shards are those of
+            `rave.shard_writer.key_of_path`; before 2026-12 they were not.
     """
 
     latents: LatentHeader
     shards: list[Shard]
+    has_escaped_names: bool = False
 
     def write(self, folder: Path) -> None:
         """Write shards.json into `folder`, whole or not at all."""
@@ -154,7 +153,7 @@ class ShardedFile:
             ValueError: If what stands there is no name below a folder.
         """
         with self.shards.opened(self.shard) as file:
-            return self._named(file, self.offset - self.head, self.head)[0]
+            return self._path(file)
 
     @property
     def entry(self) -> LatentFile:
@@ -165,7 +164,7 @@ class ShardedFile:
         """
         end = padded(self.offset + self.num_frames * 4 * self.shards.header.latent_size)
         with self.shards.opened(self.shard) as file:
-            path, _ = self._named(file, self.offset - self.head, self.head)
+            path = self._path(file)
             _, num_bytes = self._named(file, end, MAX_SOURCE_BYTES)
             try:
                 source = built(Source, json.loads(file.read(min(num_bytes, MAX_SOURCE_BYTES))))
@@ -174,7 +173,14 @@ class ShardedFile:
         rate_hz, num_samples = source.source_sample_rate_hz, source.source_num_samples
         if not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ or num_samples < 0:
             raise self._damaged(f"it is of {rate_hz} Hz and {num_samples} samples")
-        return LatentFile(path, self.num_frames, source.source, rate_hz, num_samples)
+        if abs(source.gain_db) > MAX_GAIN_DB:
+            raise self._damaged(f"it has a gain of {source.gain_db} dB")
+        return LatentFile(path, self.num_frames, **vars(source))
+
+    @property
+    def origin(self) -> Origin:
+        """Return which recording it is, or is a version of; read from the shard."""
+        return self.entry.origin
 
     @property
     def source(self) -> str | None:
@@ -189,6 +195,16 @@ class ShardedFile:
             ValueError: If the shard is shorter than its header says.
         """
         return self.shards.array(self)
+
+    def _path(self, file: IO[bytes]) -> str:
+        name, _ = self._named(file, self.offset - self.head, self.head)
+        if not self.shards.has_escaped_names:
+            return name
+        try:
+            check_inside(path := unquote(name))
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
+        return path
 
     def _named(self, file: IO[bytes], start: int, num_bytes: int) -> tuple[str, int]:
         """Return name and size of the tar member that begins at `start`; the file is behind it."""
@@ -227,6 +243,8 @@ class Source:
     source: str | None
     source_sample_rate_hz: int
     source_num_samples: int
+    gain_db: float = 0.0
+    recording: str | None = None
 
 
 class LatentShards(Sequence[ShardedFile]):
@@ -241,6 +259,7 @@ class LatentShards(Sequence[ShardedFile]):
         place: As given.
         header: As of a latent folder without its files.
         shards: What the header says of each shard.
+        has_escaped_names: As the header says.
         firsts: (S + 1,) the first clip of each shard, and the number of clips.
         table: (clips,) of `INDEX`.
 
@@ -256,6 +275,7 @@ class LatentShards(Sequence[ShardedFile]):
         )
         header = ShardsHeader.read(self.storage.path(SHARDS_NAME))
         self.header, self.shards = header.latents, header.shards
+        self.has_escaped_names = header.has_escaped_names
         self.firsts = np.cumsum([0, *(shard.num_clips for shard in self.shards)])
         self.table = self._opened_table()
         for number in range(len(self.shards)):
@@ -354,15 +374,3 @@ class LatentShards(Sequence[ShardedFile]):
                 return np.memmap(opened, "<f4", "r", file.offset, shape, "F")
             except ValueError as error:
                 raise self._not_whole(f"{shard_name(file.shard)}: {error}") from error
-
-    def held_out_below(self, held_out_fraction: float) -> int | None:
-        """Return a number: recordings of the index below it are held out, as by `split_names`.
-
-        Returns:
-            None if there are fewer than two recordings with frames.
-        """
-        recordings = np.sort(self.table["recording"][self.table["num_frames"] > 0])
-        firsts = np.flatnonzero(np.diff(recordings, prepend=recordings[:1] ^ np.uint64(1)))
-        if len(firsts) < 2:
-            return None
-        return int(recordings[firsts[num_held_out(len(firsts), held_out_fraction)]])

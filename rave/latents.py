@@ -10,10 +10,9 @@ numpy alone can read it. D is the latent size, N a number of frames.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -21,10 +20,12 @@ from numpy.typing import NDArray
 
 from rave.audio import MAX_SAMPLE_RATE_HZ
 from rave.files import atomic_write, built, check_inside, read_header, write_json
+from rave.versions import Origin, origin
 
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
 SHARDS_NAME = "shards.json"  # of a sharded set, see rave.latent_shards
 POSTERIOR_MEAN, POSTERIOR_SAMPLE, GENERATED = "posterior mean", "posterior sample", "generated"
+MAX_GAIN_DB = 400.0  # audio of more than that from any training level is no audio
 # A dimension that carries less says nothing that its posterior's own noise does not drown.
 INFORMATIVE_NATS = 0.05
 
@@ -51,12 +52,26 @@ class LatentStatistics:
     def information(self) -> NDArray[np.float64]:
         """Return (D,) nats per frame that each dimension carries, if it were a Gaussian channel.
 
-        ½·ln(1 + std² / posterior_std²). The KL is no measure of it: a posterior that is narrower
+        ½·ln(1 + std² / noise_std²). The KL is no measure of it: a posterior that is narrower
         than the prior, yet the same for every sound, has a KL and says nothing.
         """
-        std, noise = np.asarray(self.std), np.maximum(self.posterior_std, 1e-12)
-        information: NDArray[np.float64] = 0.5 * np.log1p(np.square(std / noise))
+        information: NDArray[np.float64] = 0.5 * np.log1p(
+            np.square(np.asarray(self.std) / np.maximum(self.noise_std, 1e-12))
+        )
         return information
+
+    @property
+    def noise_std(self) -> NDArray[np.float64]:
+        """Return (D,) the geometric mean of the posterior std, that of an ordinary frame.
+
+        A few frames of a huge one, which the codec does not know, make nearly no difference. It
+        follows from the definition of the KL, 2·kl = E[mean² + variance − 1 − ln variance].
+        """
+        rms = np.asarray(self.posterior_std)
+        power = np.square(self.mean) + np.square(self.std) + np.square(rms)
+        log_variance = power - 1.0 - 2.0 * np.asarray(self.kl)
+        # No geometric mean is above the root mean square.
+        return np.exp(np.minimum(0.5 * log_variance, np.log(np.maximum(rms, 1e-12))))
 
     @property
     def is_informative(self) -> NDArray[np.bool_]:
@@ -126,6 +141,10 @@ class LatentFile:
         source: Audio file it was made from, relative to the audio folder; None if generated.
         source_sample_rate_hz: Rate of that file; the codec's if generated.
         source_num_samples: Its length in samples at that rate.
+        gain_db: That the audio was brought to the codec's training level with; decoding takes it
+            back.
+        recording: Path, without suffix, of the recording that it is or is a version of; None: see
+            `rave.versions.origin`.
     """
 
     path: str
@@ -133,6 +152,13 @@ class LatentFile:
     source: str | None
     source_sample_rate_hz: int
     source_num_samples: int
+    gain_db: float = 0.0  # left out of latents.json where it is 0
+    recording: str | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Return which recording it is, or is a version of."""
+        return origin(self.path, self.recording)
 
 
 @dataclass(frozen=True)
@@ -170,7 +196,11 @@ class LatentHeader:
 
     def write(self, folder: Path) -> None:
         """Write latents.json into `folder`, whole or not at all."""
-        write_json(folder / HEADER_NAME, {"format": FORMAT, "version": VERSION, **asdict(self)})
+        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        for file in content["files"]:
+            if not file["gain_db"]:
+                del file["gain_db"]
+        write_json(folder / HEADER_NAME, content)
 
     @classmethod
     def read(cls, folder: Path) -> LatentHeader:
@@ -219,6 +249,8 @@ class LatentHeader:
                 raise ValueError(f"'{file.path}' has a negative length")
             if not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ:
                 raise ValueError(f"'{file.path}' is of {rate_hz} Hz")
+            if abs(file.gain_db) > MAX_GAIN_DB:
+                raise ValueError(f"'{file.path}' has a gain of {file.gain_db} dB")
 
     def check_matches(self, other: LatentHeader, this: str, that: str) -> None:
         """Check that two sets of latents come from one codec.
@@ -327,16 +359,6 @@ def write_array_header(file: IO[bytes], latent_size: int, num_frames: int) -> No
     """Write the .npy header of latents (D, N); numpy leaves room in it for any N."""
     header = {"descr": "<f4", "fortran_order": True, "shape": (latent_size, num_frames)}
     np.lib.format.write_array_header_1_0(file, header)
-
-
-def latent_paths(names: Iterable[str]) -> dict[str, str]:
-    """Return where the latents of each audio file go: a.npy, or a.wav.npy beside an a.flac.npy."""
-    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
-    counts = Counter(stem.casefold() for stem in stems.values())
-    return {
-        name: (stem if counts[stem.casefold()] == 1 else name) + ".npy"
-        for name, stem in stems.items()
-    }
 
 
 def is_sharded(folder: Path) -> bool:

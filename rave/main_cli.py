@@ -1,12 +1,16 @@
+# PYTHON_ARGCOMPLETE_OK
 """The `rave` command: one verb for each step of the path."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
-from rave.command import EXIT_ERROR, execute
+from rave.command import complete, execute
+from rave.parsing import COMPLETING, EXIT_ERROR, print_version
 
 AVAILABLE_SCRIPTS = {
     "augment": "write transposed and shifted versions of recordings, to train on more",
@@ -18,13 +22,13 @@ AVAILABLE_SCRIPTS = {
     "decode": "turn a folder of latents into audio",
     "generate": "pass recordings through an autoencoder, audio to audio",
     "interpolate": "blend recordings in the latent space",
-    "evaluate": "tell how far audio is from reference recordings",
+    "evaluate": "measure how far audio is from reference recordings",
     "app": "play with a trained autoencoder and diffusion model in the browser",
     "train_prior": "train an autoregressive prior on latents",
     "sample_prior": "make new latents with a prior",
-    "export": "write a trained autoencoder as one TorchScript file",
+    "export": "write a trained autoencoder for nn~, TorchScript, ONNX or acids-rave",
 }
-HELP = "usage: rave COMMAND …    (rave COMMAND --help tells more)\n\n" + "\n".join(
+HELP = "usage: rave COMMAND …    (rave COMMAND --help shows more; rave --version)\n\n" + "\n".join(
     f"  {name:12} {what}" for name, what in AVAILABLE_SCRIPTS.items()
 )
 
@@ -32,9 +36,14 @@ HELP = "usage: rave COMMAND …    (rave COMMAND --help tells more)\n\n" + "\n".
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names, and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if COMPLETING in os.environ:
+        complete(_whole_parser(os.environ["COMP_LINE"].split()[1:2]))
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP)
         return 0 if arguments else EXIT_ERROR
+    if arguments[0] == "--version":
+        print_version()
+        return 0
     if arguments[0] not in AVAILABLE_SCRIPTS:
         print(
             f"rave: error: there is no command '{arguments[0]}'. "
@@ -44,6 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
     module = importlib.import_module(f"rave.commands.{arguments[0]}")
     return execute(module.parser(), module.run, arguments[1:])
+
+
+def _whole_parser(names: Sequence[str]) -> argparse.ArgumentParser:
+    """Return a parser of all commands, for completion; only those named have their options."""
+    parser = argparse.ArgumentParser("rave")
+    parser.add_argument("--version", action="store_true")
+    commands = parser.add_subparsers()
+    for name, what in AVAILABLE_SCRIPTS.items():
+        options = [importlib.import_module(f"rave.commands.{name}").parser()] * (name in names)
+        commands.add_parser(name, help=what, parents=options, add_help=False)
+    return parser
 
 
 if __name__ == "__main__":

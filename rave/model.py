@@ -37,6 +37,8 @@ class RAVE(nn.Module):
         latent_mean: (D) mean of the posterior means over held-out audio.
         latent_pca: (D, D) their principal axes, one a row, largest variance first.
         fidelity: (D) share of their variance in the first 1, 2, … D axes.
+        pads_layers: At the end of audio each layer sees zeros behind its own input, as in
+            acids-rave; else zeros fill the last hop. They differ where audio ends inside a hop.
 
     Source: Caillon & Esling 2021, arXiv:2111.05011.
     """
@@ -67,6 +69,7 @@ class RAVE(nn.Module):
         self.sample_rate_hz = sample_rate_hz
         self.spectrogram, self.is_raw_output = spectrogram, is_raw_output
         self.is_derivative = is_derivative
+        self.pads_layers = False
         step_samples = pqmf.num_bands if spectrogram is None else spectrogram.hop_samples
         self.hop_samples = step_samples * math.prod(ratios)
         self.register_buffer("latent_mean", torch.zeros(latent_size))
@@ -77,7 +80,7 @@ class RAVE(nn.Module):
         """Return the posterior over latents of a batch of audio.
 
         Args:
-            audio: (B, C, T) in [-1, 1] at `sample_rate_hz`. The end is zero-padded to a whole hop.
+            audio: (B, C, T) in [-1, 1] at `sample_rate_hz`. Its end is zero-padded: `pads_layers`.
 
         Returns:
             Posterior with mean and std of shape (B, D, N), N = ceil(T / hop_samples). std > 0.
@@ -99,11 +102,21 @@ class RAVE(nn.Module):
 
     def encoder_rows(self, audio: Tensor) -> Tensor:
         """Return what the encoder says of audio (B, C, T), before the bottleneck reads it."""
-        audio = functional.pad(audio, (0, -audio.shape[-1] % self.hop_samples))
-        if self.spectrogram is None:  # noqa: SIM108  TorchScript compiles one branch only
-            steps = self.pqmf.analysis(audio)
+        whole = functional.pad(audio, (0, -audio.shape[-1] % self.hop_samples))
+        num_samples = audio.shape[-1]
+        if self.spectrogram is None:  # TorchScript compiles one branch only
+            rows = self._encoded(self.pqmf.analysis(audio if self.pads_layers else whole))
         else:
-            steps = self.spectrogram(audio)
+            rows = self._encoded(self.spectrogram(whole))
+            seen = self.spectrogram.reach_samples
+            if self.pads_layers and num_samples % self.hop_samples > 0 and num_samples > seen:
+                num_steps = num_samples // self.spectrogram.hop_samples
+                theirs = self._encoded(self.spectrogram(audio)[..., :num_steps])
+                # acids-rave gives no frame whose first step is not whole
+                rows = torch.cat([theirs, rows[..., theirs.shape[-1] :]], dim=-1)
+        return rows
+
+    def _encoded(self, steps: Tensor) -> Tensor:
         rows: Tensor = self.encoder(steps)
         return rows
 

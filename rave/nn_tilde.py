@@ -5,19 +5,23 @@ B batch, C channels, T samples of a block, K latents, D latent size of the model
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
 
+from typing import cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rave.adaptation import Adaptation
 from rave.blocks.bottleneck import Gaussian
 from rave.convolution import fold_weight_norm
-from rave.host_module import BOOL_CODE, INT_CODE
+from rave.host_module import INT_CODE
 from rave.model import RAVE
 from rave.prior import LatentPrior
 from rave.resampling import StreamingResampler
 from rave.scripted_noise import ADDED_ROWS, BANDS, FRESH_NOISE, LATENTS, PositionalUniform
+from rave.streaming import silence_before_start
 from rave.streaming_model import StreamingRAVE
 from rave.streaming_prior import StreamingPrior
+from rave.tracing import interface, scripted
 
 
 def latent_count(fidelity: Tensor, wanted: float, to_power_of_two: bool) -> int:
@@ -45,6 +49,17 @@ def latent_count(fidelity: Tensor, wanted: float, to_power_of_two: bool) -> int:
     return min(1 << (count - 1).bit_length(), size) if to_power_of_two else count
 
 
+@interface
+class Codec(nn.Module):
+    """What `StreamingRAVE` does: as an interface compiled by itself, and once for all methods."""
+
+    def encode(self, audio: Tensor, frame: int) -> tuple[Tensor, Tensor]:  # noqa: D102
+        pass
+
+    def decode(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:  # noqa: D102
+        pass
+
+
 class NNTilde(Adaptation):
     """`encode`, `decode` and `forward` of a stream, and the model itself for `load_codec`.
 
@@ -57,11 +72,12 @@ class NNTilde(Adaptation):
         num_latents: K.
         noise_seed: Of the noise in `decode`; negative: other noise each time.
         host_rate_hz: Sample rate of the host, a power of two times the model's.
-        prior: Of the model's latents; makes the method `prior`.
 
     Raises:
         ValueError: If the host's rate or the hop does not fit, or a layer has no streaming form.
     """
+
+    streaming: Codec
 
     def __init__(
         self,
@@ -69,10 +85,9 @@ class NNTilde(Adaptation):
         num_latents: int,
         noise_seed: int = FRESH_NOISE,
         host_rate_hz: int | None = None,
-        prior: LatentPrior | None = None,
     ) -> None:
         fold_weight_norm(model)
-        streaming = StreamingRAVE(model)
+        streaming = StreamingRAVE(model).eval()
         ratio = host_ratio(model.sample_rate_hz, host_rate_hz)
         super().__init__(streaming, model.sample_rate_hz * ratio)
         hop_samples = model.hop_samples * ratio
@@ -81,10 +96,13 @@ class NNTilde(Adaptation):
                 f"A hop of {hop_samples} samples never fills nn~'s blocks, whose length is a power "
                 "of two. Use ratios of 2, 4 or 8."
             )
-        self.model, self.streaming = model, streaming
+        self.model, self.streaming = model, cast(Codec, scripted(streaming))
         self.down, self.up = StreamingResampler(ratio), StreamingResampler(ratio)
         self.num_latents, self.latent_size = num_latents, model.latent_size
         self.num_channels, self.hop_samples = model.num_channels, hop_samples
+        self.encoder_delay_frames = streaming.encoder_delay_frames
+        self.noise_steps_per_frame = streaming.noise_steps_per_frame
+        self.num_noise_rows = streaming.num_noise_rows
         late = self.down.delay_samples
         self.encode_latency_samples = streaming.encoder_delay_frames * hop_samples + late
         self.decode_latency_samples = streaming.decoder_delay_samples * ratio + late
@@ -94,32 +112,39 @@ class NNTilde(Adaptation):
         self.missing = PositionalUniform(self.latent_size - num_latents, LATENTS)
         self.band_noise = PositionalUniform(streaming.noise_rows, BANDS)
         self.added_noise = PositionalUniform(streaming.num_noise_rows, ADDED_ROWS)
-        self.latent_prior = None if prior is None else StreamingPrior(prior)
-        self.frames_in = self.frames_out = self.batch = 0
-        self.starts_with_encoder = True
-        audio = model.num_channels * ["audio"]
+        self.frames_in = self.frames_out = 0
+        audio = self.audio_labels()
         self.latent_labels = [f"latent {index + 1}" for index in range(num_latents)]
         self.offer_method("encode", audio, 1, self.latent_labels, hop_samples)
         self.offer_method("decode", self.latent_labels, hop_samples, audio, 1)
         self.offer_method("forward", audio, 1, audio, 1)
-        if prior is not None:
-            control = ["temperature"]
-            self.offer_method("prior", control, hop_samples, self.latent_labels, hop_samples)
-        for name, code in {"seed": INT_CODE, "reset": BOOL_CODE, "latency": INT_CODE}.items():
-            self.offer_attribute(name, code)
+        for name in ("seed", "latency"):
+            self.offer_attribute(name, INT_CODE)
 
-    def begin(self, x: Tensor, is_encoder: bool) -> None:
-        """Begin a new stream if this batch is of another size than the last."""
-        if x.shape[0] != self.batch:
-            self.batch = x.shape[0]
-            self.frames_in = self.frames_out = 0
-        if self.frames_out == 0:
-            self.starts_with_encoder = is_encoder
+    @torch.jit.unused
+    def audio_labels(self) -> list[str]:
+        """Return a label for each channel of audio, for the host to show."""
+        return self.num_channels * [f"audio at {self.sample_rate_hz} Hz"]
+
+    def warm_up(self) -> None:
+        """Compile what takes long."""
+        self.warm_up_codec()
+
+    def warm_up_codec(self) -> None:
+        """Compile the codec, which torch does in its first two runs."""
+        like = self.model.latent_mean
+        audio = like.new_zeros(1, self.num_channels, self.hop_samples // self.down.ratio)
+        noise = like.new_zeros(1, self.band_noise.rows, self.noise_steps_per_frame)
+        rows = like.new_zeros(1, self.latent_size + self.num_noise_rows, 1)
+        for frame in range(2):
+            self.streaming.encode(audio, frame)
+            self.streaming.decode(rows, noise, frame, frame == 0)
 
     @torch.jit.export
     def encode(self, audio: Tensor) -> Tensor:
         """Return latents (B, K, n) of audio (B, C, n·hop), late by `encode_latency_samples`."""
-        self.begin(audio, False)
+        if self.begins("encode", ["encoder"], audio.shape[0]):
+            self.frames_in = 0
         return self.latents_of(audio)
 
     def latents_of(self, audio: Tensor) -> Tensor:
@@ -141,7 +166,8 @@ class NNTilde(Adaptation):
     @torch.jit.export
     def decode(self, latents: Tensor) -> Tensor:
         """Return audio (B, C, n·hop) of latents (B, K, n), late by `decode_latency_samples`."""
-        self.begin(latents, False)
+        if self.begins("decode", ["decoder"], latents.shape[0]):
+            self.frames_out = 0
         return self.audio_of(latents, 0)
 
     def audio_of(self, latents: Tensor, delay_frames: int) -> Tensor:
@@ -159,9 +185,9 @@ class NNTilde(Adaptation):
         """Return the next audio of the decoder, whose raw latents are `delay_frames` late."""
         count, is_first = raw.shape[2], self.frames_out == 0
         frame = self.frames_out - delay_frames
-        steps = self.streaming.noise_steps_per_frame
+        steps = self.noise_steps_per_frame
         noise = 2.0 * self.band_noise(self.seed, frame * steps, count * steps, raw) - 1.0
-        if self.streaming.num_noise_rows > 0:
+        if self.num_noise_rows > 0:
             raw = torch.cat([raw, self.added_noise.normal(self.seed, frame, count, raw)], 1)
         low = self.streaming.decode(raw, noise, frame, is_first)
         self.frames_out += count
@@ -169,9 +195,9 @@ class NNTilde(Adaptation):
 
     def forward(self, audio: Tensor) -> Tensor:
         """Return audio encoded and decoded, late by the latency of both."""
-        self.begin(audio, True)
-        delay = self.streaming.encoder_delay_frames if self.starts_with_encoder else 0
-        return self.audio_of(self.latents_of(audio), delay)
+        if self.begins("forward", ["encoder", "decoder"], audio.shape[0]):
+            self.frames_in, self.frames_out = 0, 0
+        return self.audio_of(self.latents_of(audio), self.encoder_delay_frames)
 
     @torch.jit.export
     def posterior_parameters(self, audio: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,16 +208,6 @@ class NNTilde(Adaptation):
     def decode_offline(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the audio of whole raw latents (B, D, n) at the model's own rate."""
         return self.model.decode(latents, noise)
-
-    @torch.jit.export
-    def prior(self, control: Tensor) -> Tensor:
-        """Return new latents (B, K, n), for `decode`, of a control (B, 1, n) of the temperature."""
-        if self.latent_prior is None:
-            raise ValueError("This file has no prior. Export it again with --prior.")
-        self.begin(control, False)
-        raw = self.latent_prior(control, self.seed, self.frames_out == 0)
-        self.frames_out += control.shape[2]
-        return self.principal(raw)
 
     @torch.jit.export
     def get_seed(self) -> list[int]:
@@ -205,18 +221,6 @@ class NNTilde(Adaptation):
         return 0
 
     @torch.jit.export
-    def get_reset(self) -> list[bool]:
-        """Return whether a stream is yet to begin."""
-        return [self.frames_in + self.frames_out == 0]
-
-    @torch.jit.export
-    def set_reset(self, reset: bool) -> int:
-        """Forget the stream so far; the next block begins one."""
-        if reset:
-            self.frames_in = self.frames_out = 0
-        return 0
-
-    @torch.jit.export
     def get_latency(self) -> list[int]:
         """Return the latency of `forward` in samples of the host."""
         return [self.latency_samples]
@@ -224,6 +228,78 @@ class NNTilde(Adaptation):
     @torch.jit.export
     def set_latency(self, latency: int) -> int:
         """Refuse: the latency is what the model needs."""
+        return -1
+
+
+@interface
+class Prior(nn.Module):
+    """What `StreamingPrior` does."""
+
+    def forward(self, control: Tensor, seed: int, is_first: bool) -> Tensor:  # noqa: D102
+        pass
+
+
+class NNTildePrior(NNTilde):
+    """The methods of the codec, and `prior`: latents for `decode`.
+
+    Args:
+        model: See `NNTilde`, as the arguments after the prior.
+        prior: Of the model's latents.
+        num_latents: K.
+        noise_seed: Also of the prior's choices.
+        host_rate_hz: Sample rate of the host.
+
+    Raises:
+        ValueError: As `NNTilde` does.
+    """
+
+    latent_prior: Prior
+
+    def __init__(
+        self,
+        model: RAVE,
+        prior: LatentPrior,
+        num_latents: int,
+        noise_seed: int = FRESH_NOISE,
+        host_rate_hz: int | None = None,
+    ) -> None:
+        super().__init__(model, num_latents, noise_seed, host_rate_hz)
+        streaming = StreamingPrior(prior)
+        self.latent_prior = cast(Prior, scripted(streaming))
+        self.prior_delay_frames, self.frames_made = streaming.delay_frames, 0
+        labels, hop_samples = self.latent_labels, self.hop_samples
+        self.offer_method("prior", ["temperature"], hop_samples, labels, hop_samples)
+        self.offer_attribute("prior_latency", INT_CODE)
+
+    def warm_up(self) -> None:
+        """Compile the codec and the prior."""
+        self.warm_up_codec()
+        for index in range(2):
+            self.latent_prior(torch.zeros(1, 1, 1), self.seed, index == 0)
+
+    @torch.jit.export
+    def prior(self, control: Tensor) -> Tensor:
+        """Return new latents (B, K, n) for `decode`, late by the attribute `prior_latency`.
+
+        Args:
+            control: (B, 1, n), of the temperature.
+        """
+        is_first = self.begins("prior", ["prior"], control.shape[0])
+        if is_first:
+            self.frames_made = 0
+        latents = self.principal(self.latent_prior(control, self.seed, is_first))
+        latents = silence_before_start(latents, self.frames_made, 1, self.prior_delay_frames)
+        self.frames_made += control.shape[2]
+        return latents
+
+    @torch.jit.export
+    def get_prior_latency(self) -> list[int]:
+        """Return how late `prior` is, in samples of the host."""
+        return [self.prior_delay_frames * self.hop_samples]
+
+    @torch.jit.export
+    def set_prior_latency(self, latency: int) -> int:
+        """Refuse: the latency is what the prior needs."""
         return -1
 
 

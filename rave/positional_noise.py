@@ -22,7 +22,9 @@ class PositionalNoise:
     """
 
     def __init__(self, seed: int, name: str, width: int) -> None:
-        digest = int.from_bytes(sha256(name.encode()).digest()[:8], "little")
+        digest = int.from_bytes(
+            sha256(name.encode(errors="surrogateescape")).digest()[:8], "little"
+        )
         self._sequence = np.random.SeedSequence([seed, digest])
         self.width = width
 

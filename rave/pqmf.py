@@ -106,10 +106,10 @@ class PQMF(nn.Module):
         """Return the bands of audio.
 
         Args:
-            audio: (B, C, T), T a multiple of M.
+            audio: (B, C, T); zeros follow it.
 
         Returns:
-            (B, C·M, T/M).
+            (B, C·M, ceil(T / M)).
         """
         batch, channels, samples = audio.shape
         audio = functional.pad(audio.reshape(batch * channels, 1, samples), self.analysis_padding)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rave.files import PARTIAL_PREFIX, atomic_write
+from rave.parsing import existing
 
 
 def is_address(place: Path | str) -> bool:
@@ -25,7 +26,7 @@ def is_address(place: Path | str) -> bool:
 
 def latents_place(text: str) -> Path | str:
     """Return a place of a command line: an address as it is, anything else as a path."""
-    return text if is_address(text) else Path(text)
+    return text if is_address(text) else existing("what rave encode or rave shard wrote")(text)
 
 
 class LocalStorage:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,6 @@ from rave.latent_shards import (
     Shard,
     ShardsHeader,
     folder_key,
-    key_of,
     padded,
     shard_name,
 )
@@ -35,7 +35,7 @@ from rave.latents import (
     LatentStatistics,
     write_array_header,
 )
-from rave.versions import originals, recording_digest
+from rave.versions import key_of, originals, recording_digest
 
 # About what a tar and the .json add to the frames of a clip.
 CLIP_BYTES = 2048
@@ -62,7 +62,7 @@ class Clip:
 
 def original_paths(files: Sequence[LatentFile]) -> set[str]:
     """Return the paths of the files with frames that may be held out, in their given order."""
-    return set(originals(file.path for file in files if file.num_frames))
+    return set(originals({file.path: file.origin for file in files if file.num_frames}))
 
 
 def shard_numbers(num_frames: NDArray[np.int64], latent_size: int, shard_bytes: int) -> list[int]:
@@ -105,7 +105,8 @@ def _write_clip(file: IO[bytes], clip: Clip, latent_size: int) -> tuple[int, ...
     num_frames = clip.array.shape[1]
     array_header = _array_header(latent_size, num_frames)
     num_bytes = len(array_header) + 4 * latent_size * num_frames
-    file.write(_member(path, num_bytes) + array_header)
+    key = key_of_path(path)
+    file.write(_member(f"{key}.npy", num_bytes) + array_header)
     offset = file.tell()
     for start in range(0, num_frames, BLOCK_FRAMES):
         block = clip.array[:, start : start + BLOCK_FRAMES]
@@ -115,13 +116,29 @@ def _write_clip(file: IO[bytes], clip: Clip, latent_size: int) -> tuple[int, ...
         "source": clip.file.source,
         "source_sample_rate_hz": clip.file.source_sample_rate_hz,
         "source_num_samples": clip.file.source_num_samples,
+        "recording": clip.file.recording,
+        **({"gain_db": clip.file.gain_db} if clip.file.gain_db else {}),
     }
     text = json.dumps(source).encode()
-    file.write(_member(path.removesuffix(".npy") + ".json", len(text)) + text)
+    file.write(_member(f"{key}.json", len(text)) + text)
     file.write(bytes(padded(len(text)) - len(text)))
-    recording = key_of(recording_digest(path))
+    recording = key_of(recording_digest(clip.file.origin.recording))
     may_be_held_out = int(clip.is_original)
     return offset, recording, folder_key(path), num_frames, offset - begin, may_be_held_out, 0
+
+
+def key_of_path(path: str) -> str:
+    """Return what names a clip in its shard: its path without .npy, so that WebDataset reads it.
+
+    WebDataset ends a key at the first dot of the file's name, takes no line feed in a folder's, and
+    leaves out what begins with __. These are escaped as in URLs.
+    """
+    folder, slash, name = path.removesuffix(".npy").rpartition("/")
+
+    def escaped(pattern: str, text: str) -> str:
+        return re.sub(pattern, lambda found: f"%{ord(found[0]):02X}", text)
+
+    return escaped(r"\A_(?=_)", escaped(r"[%\n]", folder + slash) + escaped(r"[%\n.]", name))
 
 
 def _member(name: str, num_bytes: int) -> bytes:
@@ -151,7 +168,8 @@ def finish(folder: Path, header: LatentHeader, shards: Sequence[Shard]) -> None:
         np.lib.format.write_array_header_1_0(file, array)
         for number in range(len(shards)):
             file.write(np.load(folder / PART.format(number), allow_pickle=False).tobytes())
-    ShardsHeader(replace(header, files=[], skipped={}), list(shards)).write(folder)
+    latents = replace(header, files=[], skipped={})
+    ShardsHeader(latents, list(shards), has_escaped_names=True).write(folder)
     clear(folder, {shard_name(number) for number in range(len(shards))})
 
 

@@ -14,19 +14,28 @@ from torch.nn import functional
 
 from rave.prior import LatentPrior, PriorBlock
 from rave.scripted_noise import PRIOR, PositionalUniform
-from rave.tracing import traced
+from rave.tracing import interface, traced
+
+
+@interface
+class Step(nn.Module):
+    """What `_Step` does: as an interface compiled by itself."""
+
+    def forward(self, column: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        pass
 
 
 class StreamingPrior(nn.Module):
     """`LatentPrior.sample` of a stream.
 
-    Frame t is whole with column t + D - 1; the first block makes D - 1 columns more than it has
-    frames, so nothing is late.
+    Frame t is whole with column t + D - 1. Each frame of a block makes one column, so that the load
+    is even, and latents are late by `delay_frames`, D - 1; what comes before is of no use.
 
     Args:
         prior: To sample from; its weights are copied.
     """
 
+    step: Step
     states: Tensor
     columns: Tensor
 
@@ -34,12 +43,12 @@ class StreamingPrior(nn.Module):
         super().__init__()
         prior = prior.eval().requires_grad_(False)
         size, rest = prior.latent_size, len(prior.rest)
-        self.latent_size = size
+        self.latent_size, self.delay_frames = size, size - 1
         column = torch.full((1, size, 1), -1)
         step = _Step(prior)
         states = torch.zeros(1, step.num_states)
         value = torch.zeros(1, size, 1)
-        self.step = traced(step, (column, states))
+        self.step = cast(Step, traced(step, (column, states)))
         example = (column.clamp(min=0), value, torch.zeros(1, rest, 1))
         self.latents = traced(_Latents(prior), example)
         # For each column: a place in the distribution of each class, one within each class, values
@@ -51,7 +60,7 @@ class StreamingPrior(nn.Module):
         self.register_buffer("columns", column.expand(1, size, size))
 
     def forward(self, control: Tensor, seed: int, is_first: bool) -> Tensor:
-        """Return the next raw latents (B, E, n).
+        """Return the next raw latents (B, E, n), `delay_frames` late.
 
         Args:
             control: (B, 1, n): softplus of it, over ln 2, is the temperature; 0 gives 1, as in
@@ -64,8 +73,6 @@ class StreamingPrior(nn.Module):
             self.num_columns = 0
             self.states = torch.zeros(batch, self.num_states)
             self.columns = torch.full((batch, self.latent_size, self.latent_size), -1)
-            for _ in range(self.latent_size - 1):
-                self.next_column(control[:, 0, 0], seed)
         frames: list[Tensor] = []
         for index in range(control.shape[2]):
             noise = self.next_column(control[:, 0, index], seed)

@@ -1,11 +1,14 @@
-"""TorchScript of modules that TorchScript cannot read."""
+"""TorchScript of parts of a module, which torch compiles each by itself."""
 
 from __future__ import annotations
 
 import warnings
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+_Class = TypeVar("_Class", bound=type[nn.Module])
 
 
 def traced(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
@@ -21,4 +24,26 @@ def traced(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
         # Checks of shapes are made here, once and for all.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         result: nn.Module = torch.jit.trace(module, example, check_trace=False)
+    return result
+
+
+def interface(described: _Class) -> _Class:
+    """Return a class of module as an interface: what stands behind it is compiled by itself.
+
+    So it is compiled once for all methods that call it, and may be so before one is called. Torch
+    copies every other module into each method, and compiles that in its first two runs.
+    """
+    with warnings.catch_warnings():
+        # 2026-11: torch.jit is deprecated in favour of torch.export, which nn~ cannot load.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        result: _Class = torch.jit.interface(described)
+    return result
+
+
+def scripted(module: nn.Module) -> nn.Module:
+    """Return a module as TorchScript; it shares the weights."""
+    with warnings.catch_warnings():
+        # 2026-11: torch.jit is deprecated in favour of torch.export, which nn~ cannot load.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        result: nn.Module = torch.jit.script(module)
     return result

@@ -38,6 +38,7 @@ from rave.files import atomic_write, remove_partials
 from rave.launch import is_first
 from rave.lock import sole_writer
 from rave.parallel import placement
+from rave.versions import what_changed
 
 SAVE_EVERY_S = 180.0
 
@@ -78,10 +79,12 @@ class Loaders:
     Attributes:
         train: Endless batches, beginning at the step that was asked for (see `StepBatches`).
         held_out: Batches of a validation, the same ones in the same order each time.
+        data: Of `rave.versions.data_state`: what it all is from.
     """
 
     train: Any
     held_out: Any
+    data: dict[str, Any] | None = None
 
 
 def fit(
@@ -161,6 +164,7 @@ def fit(
             enable_model_summary=False,
         )
         loaders = data_for(start_step)
+        keeper.data = loaders.data
         checkpoint = last_checkpoint(run_folder) if start_step else None
         try:
             with keeper.stopping_at_a_signal():
@@ -214,13 +218,19 @@ class _Keeper(Callback):
         self._validate_every_steps = validate_every_steps
         self._max_steps = max_steps
         self._best = math.inf
+        self.data: dict[str, Any] | None = None
         self._saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best}
+        return {"best": self._best, "data": self.data}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best = state_dict["best"]
+        known = state_dict.get("data") or self.data  # None: of a run from before 2026-12
+        if known == self.data:
+            self._best = state_dict["best"]
+            return
+        assert known is not None and self.data is not None
+        print(what_changed(known, self.data), file=sys.stderr)
 
     @contextlib.contextmanager
     def stopping_at_a_signal(self) -> Iterator[None]:

@@ -164,7 +164,7 @@ class RaveSystem(LightningModule):
         return self.is_adversarial and self.model.bottleneck.is_encoder_frozen_in_phase_2
 
     def training_step(self, audio: Tensor, batch_idx: int) -> Tensor:
-        """Make one optimizer step on (B, C, T) audio, a process's share; return the share's loss."""
+        """Make one optimizer step on a process's share, (B, C, T) audio; return its loss."""
         with processes.sharing():
             return self._step(audio)
 

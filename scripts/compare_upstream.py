@@ -44,7 +44,8 @@ SETTINGS = {
     "v2_small": ("noise.NoiseGenerator.overlaps=False", "noise.NoiseGenerator.is_causal=True"),
 }
 COLUMNS = (
-    *("model", "filter bank", "latents", "decoder", "audio", "back: latents", "back: audio"),
+    *("model", "filter bank", "latents", "any length", "decoder", "audio"),
+    *("back: latents", "back: audio"),
     *(".ts: encode", "decode", "streaming: encode", "decode"),
 )
 # More that its `rave export` can do, with a v2.
@@ -100,7 +101,7 @@ class Comparison:
         stages = folder / "stages.npz"
         self._build(kind, folder)
         opened = self._checked(compare(folder, stages))
-        row = [kind, *(opened.get(name, "") for name in COLUMNS[1:5])]
+        row = [kind, *(opened.get(name, "") for name in COLUMNS[1:6])]
         back = self._checked(self._back(kind, folder))
         row += [back["latents"], back["audio"]]
         for flags in ((), ("--streaming",)):

@@ -53,7 +53,9 @@ def make_plan(durations_s: dict[str, float]) -> Plan:
     return Plan(names[0], (names[1 % len(names)], names[2 % len(names)]), names[-1], (low, high))
 
 
-def stages(models: str, plan: Plan, seed: int, is_following: bool) -> list[Stage]:
+def stages(
+    models: str, plan: Plan, seed: int, is_following: bool, is_level_known: bool = True
+) -> list[Stage]:
     """Return every step from recordings to new music.
 
     Args:
@@ -61,7 +63,9 @@ def stages(models: str, plan: Plan, seed: int, is_following: bool) -> list[Stage
         plan: Which recording stands for what.
         seed: Of everything random.
         is_following: Whether the diffusion model can follow a recording.
+        is_level_known: Whether the codec knows the level of its training audio.
     """
+    level = " --match-level" if is_level_known else ""
     codec, diffusion = (shlex.quote(f"{models}/{part}") for part in (CODEC, DIFFUSION))
     generate = f"python -m diffwave.inference {diffusion}"
     varied = shlex.quote(f"latents/{Path(plan.varied).stem}.npy")
@@ -71,7 +75,7 @@ def stages(models: str, plan: Plan, seed: int, is_following: bool) -> list[Stage
     low, high = plan.span_s
     end = f"--count 2 --seed {seed} --force"
     walk = [
-        Stage("Recordings to latents", f"rave encode {codec} recordings latents"),
+        Stage("Recordings to latents", f"rave encode {codec} recordings latents{level}"),
         Stage(
             "Latents to audio: what the autoencoder keeps",
             f"rave decode {codec} latents reconstructions",
@@ -93,7 +97,7 @@ def stages(models: str, plan: Plan, seed: int, is_following: bool) -> list[Stage
         Stage("Decode them", f"rave decode {codec} inpainted inpainted_audio"),
         Stage(
             "Blend two recordings in the latent space",
-            f"rave interpolate {codec} {first} {second} blends --steps 3 --force",
+            f"rave interpolate {codec} {first} {second} blends --steps 3 --force{level}",
         ),
     ]
     if is_following:
@@ -140,6 +144,7 @@ def walk(out: Path, models: Path, recordings: Path | None, seed: int) -> Path:
 
     from diffwave.conditioner import LABEL
     from diffwave.run import open_run
+    from rave.codec import load_run
 
     for part in (CODEC, DIFFUSION):
         if not (models / part / "run.json").exists():
@@ -164,7 +169,8 @@ def walk(out: Path, models: Path, recordings: Path | None, seed: int) -> Path:
         "blended": plan.blended,
         "followed": plan.followed if is_following else None,
     }
-    walk_stages(stages(place, plan, seed, is_following), out, journal)
+    is_level_known = load_run(models / CODEC)[1].is_level_known
+    walk_stages(stages(place, plan, seed, is_following, is_level_known), out, journal)
     print("\nWrite the report", flush=True)
     return write_report(out)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from demo_audio import make_demo_audio
 from demo_walk import Stage, run_demo, walk_stages
 from report_train import write_report
 
-from rave.versions import split_names
+from rave.versions import Origin, split_names, without_suffix
 
 SAMPLE_RATE_HZ = 22050
 # The shares that the two recipes named tiny hold out; the smaller one lies within the larger.
@@ -70,7 +70,12 @@ QUICK = Size(
 
 def followed_name(audio_names: Sequence[str]) -> str:
     """Return the recording to follow: one that neither training sees."""
-    return split_names(audio_names, DIFFWAVE_HELD_OUT)[1][0]
+    return split_recordings(audio_names, DIFFWAVE_HELD_OUT)[1][0]
+
+
+def split_recordings(names: Iterable[str], fraction: float) -> tuple[list[str], list[str]]:
+    """Return the names of recordings, of which none is a version, as the trainings divide them."""
+    return split_names({name: Origin(without_suffix(name)) for name in names}, fraction)
 
 
 def stages(size: Size, audio_names: Sequence[str], seed: int) -> list[Stage]:
@@ -81,7 +86,7 @@ def stages(size: Size, audio_names: Sequence[str], seed: int) -> list[Stage]:
         audio_names: File names in audio/.
         seed: Of training and generation.
     """
-    known, held_out = split_names(audio_names, RAVE_HELD_OUT)
+    known, held_out = split_recordings(audio_names, RAVE_HELD_OUT)
     first, second = [*held_out, *known][:2]
     spectrogram = f"spectrograms/{Path(followed_name(audio_names)).stem}.npy"
     rave_settings = "".join(f" --set {setting}" for setting in size.rave_settings)
@@ -148,7 +153,7 @@ def walk(size: Size, out: Path, seed: int) -> Path:
     names = [path.name for path in audio]
     journal = {
         "seed": seed,
-        "held_out": split_names(names, RAVE_HELD_OUT)[1],
+        "held_out": split_recordings(names, RAVE_HELD_OUT)[1],
         "followed": followed_name(names),
     }
     walk_stages(stages(size, names, seed), out, journal)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rave.command import EXIT_ERROR, EXIT_INTERRUPTED
+from rave.command import EXIT_INTERRUPTED
 from rave.files import read_json, write_json
+from rave.parsing import EXIT_ERROR
 
 # What a demo did: its own keys, and the commands with their titles, times and outputs.
 JOURNAL = "demo.json"

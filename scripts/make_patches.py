@@ -136,6 +136,12 @@ def check_result(clone: Path, branch: str, after: dict[str, str]) -> None:
             raise ValueError(f"The patches do not make '{path}' of {branch}. Is it binary?")
 
 
+def unpack(archive: tarfile.TarFile, folder: Path) -> None:
+    """Unpack an archive into a folder; safely since Python 3.11.4, which brought filters."""
+    archive.extraction_filter = getattr(tarfile, "data_filter", None)
+    archive.extractall(folder)
+
+
 def make(clone: Path, branch: str, others: Sequence[str]) -> Path:
     """Write the folder of patches of an upstream, and return it.
 
@@ -151,7 +157,7 @@ def make(clone: Path, branch: str, others: Sequence[str]) -> Path:
     with tempfile.TemporaryDirectory() as name:
         unpatched, out = Path(name) / "tree", Path(name) / "patches"
         with tarfile.open(fileobj=io.BytesIO(run_git(clone, "archive", base))) as archive:
-            archive.extractall(unpatched, filter="data")
+            unpack(archive, unpatched)
         package, version = identify(unpatched)
         if package not in UPSTREAMS or not version:
             raise ValueError(f"'{clone}' is a clone of {package}, not of {' or '.join(UPSTREAMS)}.")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from curves_picture import PICTURE, draw_curves
 from training_curves import CURVES, Curves, read_curves, thinned
 
-from rave.command import Result, command_parser, execute
+from rave.command import Result, add_device, command_parser, execute
 from rave.files import atomic_folder, atomic_write, write_json
 
 if TYPE_CHECKING:
@@ -37,9 +37,17 @@ def parser() -> argparse.ArgumentParser:
         "python scripts/release_model.py models/piano --codec runs/codec --diffusion runs/piano",
     )
     parser.add_argument("model", type=Path, help="folder to write codec/, diffusion/ into")
-    parser.add_argument("--codec", type=Path, required=True, metavar="RUN", help="of rave train")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--codec", type=Path, metavar="RUN", help="of rave train")
+    what.add_argument(
+        "--training-audio",
+        type=Path,
+        metavar="PREPARED",
+        help="of a model released before its codec carried it: measure what it was trained on",
+    )
     parser.add_argument("--diffusion", type=Path, metavar="RUN", help="of diffwave.train")
     parser.add_argument("--force", action="store_true", help="replace what is there")
+    add_device(parser)
     return parser
 
 
@@ -81,15 +89,39 @@ def release_codec(run: Path, out: Path) -> tuple[str, str]:
     Raises:
         ValueError: If `run` is no run of `rave train`, or has a weight that does not fit.
     """
-    from rave.checkpoint import codec_checkpoint, global_step, read_checkpoint
-    from rave.codec import load_model, load_run
+    from rave.checkpoint import global_step
+    from rave.codec import load_run, open_run
 
-    _, source = load_run(run)
-    path = codec_checkpoint(run)
-    num_steps = global_step(read_checkpoint(path), path)
+    opened = open_run(run)
+    num_steps = global_step(opened.checkpoint, run)
     with atomic_folder(out) as folder:
-        _write_run(folder, run, load_model(run), num_steps)
-    return source.fingerprint, load_run(out)[1].fingerprint
+        _write_run(folder, run, opened.model, num_steps)
+        released = load_run(folder)[1].fingerprint
+        if opened.format.training_audio is not None:
+            replace(opened.format.training_audio, fingerprint=released).write(folder)
+    return opened.format.fingerprint, released
+
+
+def measure_codec(codec: Path, prepared: Path, device: str) -> None:
+    """Measure the audio that a released codec was trained on, if it carries nothing of it.
+
+    Args:
+        codec: As released.
+        prepared: The audio, prepared as for its training.
+        device: As for the commands.
+
+    Raises:
+        ValueError: If codec or audio cannot be read, or do not fit.
+    """
+    from rave import experiment
+    from rave.audio_store import open_audio
+    from rave.device import choose_device
+    from rave.training_audio import remember
+
+    experiment.parse_recipe("rave", str(codec / "config.gin"))
+    experiment.new_model()
+    fraction = experiment.build_training().held_out_fraction
+    remember(codec, open_audio(prepared), fraction, choose_device(device))
 
 
 def release_diffusion(run: Path, out: Path, fingerprints: tuple[str, str]) -> None:
@@ -121,6 +153,9 @@ def release_diffusion(run: Path, out: Path, fingerprints: tuple[str, str]) -> No
 
 def run(options: argparse.Namespace) -> Result:
     """Write the model and its curves, and report sizes."""
+    if options.training_audio is not None:
+        measure_codec(options.model / CODEC, options.training_audio, options.device)
+        return Result(f"'{options.model / CODEC}' carries what it was trained on.")
     parts = {CODEC: options.codec, DIFFUSION: options.diffusion}
     runs = {name: path for name, path in parts.items() if path is not None}
     for name, path in parts.items():

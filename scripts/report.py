@@ -28,7 +28,10 @@ from report_html import (
 )
 from training_curves import CODEC_DECIBELS, SKILL, Curves
 
+from rave.audio import AudioStream
 from rave.files import read_json
+from rave.latents import LatentHeader
+from rave.training_audio import brought, sound_of
 
 TITLE = "New music from a latent space"
 INTRODUCTION = (
@@ -42,11 +45,24 @@ SYNTHESIZED = (
 )
 
 
+def level_notes(folder: Path) -> dict[str, str]:
+    """Return what was done to the level of recordings, by name, where anything was."""
+    header, notes = LatentHeader.read(folder / "latents"), {}
+    for file in header.files:
+        if file.gain_db and file.source:
+            path = folder / "recordings" / file.source
+            level_dbfs = sound_of(AudioStream(path, header.sample_rate_hz, 1)).level_dbfs
+            if level_dbfs is not None:
+                notes[file.source] = ", " + brought(level_dbfs, file.gain_db)
+    return notes
+
+
 def listening(folder: Path, journal: dict[str, Any]) -> list[str]:
     """Return the sections with players."""
     recordings = folder / "recordings"
     varied, span_s = recordings / journal["varied"], journal["span_s"]
     first, second = (Path(name).stem for name in journal["blended"])
+    notes = level_notes(folder)
     parts = [
         section(
             "Out of noise",
@@ -56,12 +72,13 @@ def listening(folder: Path, journal: dict[str, Any]) -> list[str]:
         )
     ]
     if journal["followed"]:
+        names = report_models.followed(folder / journal["models"])
         followed = card(clip(recordings / journal["followed"], "The recording to follow"))
         parts.append(
             section(
                 "After a recording",
-                "The same model, following what the spectrogram of a recording tells. Pitch and "
-                "rhythm come from there, the sound from the music it was trained on.",
+                f"The same model, following the {names} of a recording. All else comes "
+                "from the music it was trained on.",
                 grid([followed, *clip_cards(folder / "following_audio", "After it")]),
             )
         )
@@ -103,7 +120,7 @@ def listening(folder: Path, journal: dict[str, Any]) -> list[str]:
                     card(
                         clip(recordings / name, "recording"),
                         clip(folder / "reconstructions" / name, "reconstruction"),
-                        title=Path(name).stem,
+                        title=Path(name).stem + notes.get(name, ""),
                     )
                     for name in journal["recordings"]
                 ),
@@ -124,7 +141,7 @@ def figures_of(journal: dict[str, Any], curves: Curves) -> dict[str, str]:
     }
     if CODEC_DECIBELS in curves:
         distance_db = curves[CODEC_DECIBELS][-1][1]
-        figures["autoencoder, held out"] = f"{distance_db:.1f} dB off"
+        figures[report_models.CROPS.lower()] = f"{distance_db:.1f} dB"
     if SKILL in curves:
         figures["diffusion skill"] = signed(curves[SKILL][-1][1])
     return figures

@@ -29,6 +29,7 @@ from training_curves import (
 from rave.files import read_json
 from rave.latent_dataset import LatentDataset
 
+CROPS = "Log-spectral distance, held-out crops"
 EVALUATION, CARD = "evaluation.json", "README.md"
 MAX_AXES, MAX_FRAMES = 4, 216
 # What `python -m diffwave.evaluate` measures beside the Fréchet distance, with units.
@@ -49,16 +50,17 @@ def ladder(models: Path) -> str:
     path = models / EVALUATION
     if not path.exists():
         return ""
+    from diffwave.evaluation import reading
+
     evaluation = read_json(path, "a released model")
     rungs = evaluation["rungs"]
     return section(
         "How good is it?",
         "Fréchet distance to the training recordings, by what a network that names the tags of "
-        "music hears: smaller is nearer. Above stands what it could be at best (held-out "
-        "recordings, and what the autoencoder leaves of them), below what is worse (random "
-        "latents, noise). Every rung is equally long.",
+        "music hears: smaller is nearer. Above stand held-out recordings and what the autoencoder "
+        "leaves of them, below random latents and noise. Every rung is equally long.",
         _bars(rungs, evaluation["position"]),
-        f"<p>{escape(' '.join(evaluation['reading']))}</p>",
+        f"<p>{escape(' '.join(reading(evaluation)))}</p>",
         _views(rungs),
     )
 
@@ -142,7 +144,10 @@ def codec_plot(curves: Curves) -> str:
     )
     distance_db = curves[CODEC_DECIBELS][-1][1]
     return plot_figure(
-        plot, f"The autoencoder. Held-out log-spectral distance at the end: {distance_db:.2f} dB."
+        plot,
+        f"The autoencoder. {CROPS} at the end of the training: {distance_db:.2f} dB. Of whole "
+        "files, as in model cards and by rave evaluate, it is smaller: what is 60 dB below the "
+        "loudest is left out, and a crop's loudest is quieter than its file's.",
     )
 
 
@@ -202,6 +207,13 @@ def latents(folder: Path, models: Path, varied: str) -> str:
             "plots",
         ),
     )
+
+
+def followed(models: Path) -> str:
+    """Return the names of what the diffusion model follows, in words."""
+    from diffwave.run import open_run
+
+    return " and ".join(open_run(models / "diffusion").model.conditioners)
 
 
 def credit(models: Path) -> str:

@@ -32,7 +32,7 @@ from report_html import (
     spectrogram_scale,
     write_page,
 )
-from report_models import codec_plot
+from report_models import CROPS, codec_plot
 from report_plots import latent_histogram, latent_profile, loss_curve
 from training_curves import (
     CODEC_DECIBELS,
@@ -139,7 +139,8 @@ def training(folder: Path, codec: Curves, diffusion: Curves) -> str:
     )
     plots = codec_plot(codec) + plot_figure(
         diffusion_plot,
-        f"The diffusion model. Skill {signed(skill)}: the share of the gaussian loss that is gone; "
+        f"The diffusion model. {_verdict(folder)} Skill {signed(skill)}: the share of the gaussian "
+        "loss that is gone; "
         "0 is no better than the best linear denoiser, 1 is perfect, below 0 is worse. "
         "The model sees the spectrogram, the references do not.",
     )
@@ -150,6 +151,12 @@ def training(folder: Path, codec: Curves, diffusion: Curves) -> str:
         grid([plots], "plots"),
         picture_figure(folder / DIAGNOSIS, _findings(folder)),
     )
+
+
+def _verdict(folder: Path) -> str:
+    """Return what the training said of its held-out loss."""
+    path = folder / "runs" / "diffwave" / "skill.json"
+    return str(read_json(path, "a run")["verdict"]) if path.exists() else ""
 
 
 def _findings(folder: Path) -> str:
@@ -253,7 +260,7 @@ def figures_of(folder: Path, journal: dict[str, Any], codec: Curves, diffusion: 
         "recordings": f"{len(durations)}, {sum(durations) / 60:.1f} min",
         "everything took": f"{seconds / 60:.1f} min",
         "informative dimensions": f"{informative} of {header.latent_size}",
-        "reconstruction": f"{codec[CODEC_DECIBELS][-1][1]:.1f} dB off",
+        CROPS.lower(): f"{codec[CODEC_DECIBELS][-1][1]:.1f} dB",
         "diffusion skill": signed(diffusion[SKILL][-1][1]),
         "seed": f"{journal['seed']}",
     }

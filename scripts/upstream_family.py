@@ -6,7 +6,8 @@ Runs where acids-rave is installed, and imports nothing of this project:
     python upstream_family.py open RUN.ckpt NUM_CHANNELS STAGES.npz [averages | derivative]
 
 FOLDER gets a run as `rave train` leaves it (config.gin, version_0/checkpoints/best.ckpt), and
-stages.npz: a seeded signal, what each stage makes of it, and the random numbers that were drawn.
+stages.npz: a seeded signal, what each stage makes of it, what the encoder makes of its first
+samples at every place in a hop, and the random numbers that were drawn.
 A run is opened strictly; of one trained on audio's derivative the signal's is taken.
 """
 
@@ -116,6 +117,8 @@ def stages(model: Any, is_derivative: bool = False) -> dict[str, Any]:
         rows = given.reshape(-1, 1, given.shape[-1])  # each channel has bands of its own
         bands = model.pqmf(rows)
         found["bands"] = bands.reshape(1, -1, bands.shape[-1]).numpy()
+    for samples in range(hop, 3 * hop + 1, hop // 32 + 3):  # odd steps: every place in a hop
+        found[f"ends_{samples}"] = model.encode(given[..., :samples]).numpy()
     encoded = model.encode(given)
     with Draws() as draws:
         latents = model.encoder.reparametrize(encoded)[0]

@@ -44,6 +44,11 @@ def compare(run: Path, stages: Path, how: str = "") -> dict[str, float]:
     is_variational = needed["encoded"].shape[1] == 2 * size
     theirs = needed["encoded" if is_variational else "latents"][:, :size]
     found["latents"] = difference(mean, theirs)
+    if model.pads_layers:  # a run of acids-rave, at any length of audio
+        ends = {int(n.removeprefix("ends_")): v for n, v in needed.items() if n.startswith("ends_")}
+        rows = {n: model.encoder_rows(audio[..., :n])[..., : v.shape[-1]] for n, v in ends.items()}
+        joined = [torch.cat([each[n] for n in ends], dim=-1) for each in (rows, ends)]
+        found["any length"] = difference(joined[0], joined[1])
     noise = None
     if "draw_0" in needed:  # (B, steps, rows, block) of theirs, in [0, 1)
         blocks = 2.0 * needed["draw_0"] - 1.0

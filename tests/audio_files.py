@@ -6,6 +6,9 @@ import av
 import numpy as np
 import soundfile
 
+from rave.audio import AudioStream
+from rave.audio_formats import decode_blocks
+
 
 def sine(frequency_hz, sample_rate_hz, duration_s=1.0, gain=0.5):
     """Return a sine, (1, T)."""
@@ -44,4 +47,22 @@ def cut(path: Path, fraction=0.5):
     """Cut a file off and return its path."""
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * fraction)])
+    return path
+
+
+def decoded(path):
+    """Return the samples (C, T) of a file as they are in it."""
+    return np.concatenate([block for _, block in decode_blocks(path)], axis=1)
+
+
+def notes_of(path, num_channels=1, sample_rate_hz=44100):
+    """Read a file; return its audio (C, T), and what a user should know of it."""
+    stream = AudioStream(path, sample_rate_hz, num_channels)
+    audio = np.concatenate(list(stream), axis=1)
+    return audio, " ".join(stream.source.notes)
+
+
+def joined(path, *parts):
+    """Write files one behind the other and return the path."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
     return path

@@ -1,7 +1,9 @@
-"""The browser that tests look at pages with."""
+"""The browser that tests look at pages with, and the page of rave app."""
 
 import contextlib
 import shutil
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +45,30 @@ def open_page(address, **options):
         page.goto(address)
         yield page
         browser.close()
+
+
+@contextlib.contextmanager
+def app_server(folder, instrument):
+    """Serve rave app from `folder`, the working directory meanwhile, and yield its address.
+
+    Whatever this process connects to beside itself fails the test.
+    """
+    from diffwave.app import server
+    from diffwave.app.workshop import Workshop
+
+    patch = pytest.MonkeyPatch()
+    patch.chdir(folder)
+    hosts = []
+    connect = socket.socket.connect
+
+    def noted(self, place):
+        if isinstance(place, tuple):
+            hosts.append(place[0])
+        return connect(self, place)
+
+    patch.setattr(socket.socket, "connect", noted)
+    blocks, address = server.start(Workshop(Path("rave-app"), *instrument[:2], "cpu"))
+    yield address
+    blocks.close(verbose=False)
+    patch.undo()
+    assert set(hosts) == {"127.0.0.1"}  # gradio looks whether it is up itself

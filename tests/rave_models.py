@@ -1,16 +1,19 @@
 """Small models, codecs and run folders for tests, built from the shipped recipes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from rave import experiment
 from rave.checkpoint import last_checkpoint
-from rave.codec import Codec
+from rave.codec import Codec, load_run
 from rave.codec_format import CodecFormat
 from rave.convolution import fold_weight_norm
 from rave.files import atomic_write
+from rave.latents import LatentStatistics
 from rave.model import RAVE
+from rave.training_audio import TrainingAudio
 
 # Two channels after the first convolution: enough for every law, and quick.
 SMALL = ("CAPACITY=2", "LATENT_SIZE=4")
@@ -36,6 +39,26 @@ def band_noise(model: RAVE, num_frames: int, seed: int = 0) -> torch.Tensor:
     rows = model.pqmf.num_bands * model.num_channels
     steps = num_frames * model.hop_samples // model.pqmf.num_bands
     return 2 * torch.rand(1, rows, steps, generator=generator) - 1
+
+
+def known_audio(
+    informative: Sequence[bool], noise_std: float = 1.0, fingerprint: str = ""
+) -> TrainingAudio:
+    """Return training audio of -30 to -20 dBFS in which some latents are informative."""
+    size = len(informative)
+    statistics = LatentStatistics(
+        mean=[0.25] * size,
+        std=[2.0 if each else 0.0 for each in informative],
+        posterior_std=[noise_std] * size,
+        kl=[0.0] * size,
+        num_frames=1000,
+    )
+    return TrainingAudio(fingerprint, statistics, [-30.0, -20.0], [[-90.0] * 7, [0.0] * 7])
+
+
+def remember(run: Path, *informative: bool) -> None:
+    """Let a run know which of its latents are informative."""
+    known_audio(informative, fingerprint=load_run(run)[1].fingerprint).write(run)
 
 
 def codec_of(model: RAVE) -> Codec:

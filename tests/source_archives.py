@@ -9,6 +9,7 @@ import tarfile
 from hashlib import sha256
 from pathlib import Path
 
+import make_patches
 import pytest
 from apply_patches import Version, identify, read_versions
 
@@ -50,7 +51,7 @@ def fresh(package: str, config: pytest.Config, folder: Path) -> Path:
 def unpack(archive: Path, folder: Path) -> Path:
     """Unpack a source archive into a folder, and return the tree."""
     with tarfile.open(archive) as file:
-        file.extractall(folder, filter="data")
+        make_patches.unpack(file, folder)
     return folder / archive.name.removesuffix(".tar.gz")
 
 

@@ -1,20 +1,28 @@
 """What the page can do, without a browser: each result is what its command makes."""
 
 import json
+import math
 import shlex
 import shutil
+import sys
+import threading
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from audio_files import sine, write
-from rave_models import write_run
+from rave_models import remember, write_run
 
 from diffwave import inference
-from diffwave.app import pictures, workshop
+from diffwave.app import asked, pictures, workshop
+from diffwave.app.asked import Bounds
 from diffwave.app.commands import Job, Stopped
 from diffwave.app.workshop import LERP, Workshop
+from rave.commands import decode, interpolate
+from rave.latents import LatentHeader
 from rave.main_cli import main
 
 
@@ -40,7 +48,7 @@ def run_shown(text):
             assert words[:2] == ["-m", "diffwave.inference"]
             assert inference.main(words[2:]) == 0
     folder = next(word for word in shlex.split(text) if word.startswith("again/"))
-    return sorted(Path(*Path(folder).parts[:2], "audio").iterdir())
+    return sorted(Path(*Path(folder).parts[:2], "audio").glob("*.wav"))
 
 
 WAYS = {
@@ -63,9 +71,23 @@ def test_the_command_that_is_shown_makes_the_same_bytes(shop, sound, way):
     made = WAYS[way](shop, sound)
     audio, _ = soundfile.read(made.audio)
     assert np.abs(audio).max() > 0
-    assert (made.audio.parents[1] / "command.txt").read_text() == made.command + "\n"
-    audio = {path.name: path.read_bytes() for path in run_shown(made.command)}
-    assert audio[made.audio.name] == made.audio.read_bytes()
+    assert (made.audio.parent / "command.txt").read_text() == made.command + "\n"
+    assert made.audio.read_bytes() in [path.read_bytes() for path in run_shown(made.command)]
+
+
+def test_a_result_is_named_after_what_it_is(shop, sound):
+    names = [make(shop, sound).audio.name for make in WAYS.values()]
+    assert names == [
+        "002_1_bent_seed_3.wav",
+        "003_1_through_the_codec_seed_3.wav",
+        "004_1_70_1_30_seed_3.wav",
+        "005_New_music_seed_3.wav",
+        "006_New_music_following_loudness_and_chroma_seed_3.wav",
+        "007_New_music_following_chroma_seed_3.wav",
+        "008_1_varied_by_0.5_seed_3.wav",
+        "009_1_anew_from_0.2_s_to_0.4_s_seed_3.wav",
+        "010_1_and_0.3_s_more_seed_3.wav",
+    ]
 
 
 def test_another_seed_is_other_music(shop):
@@ -102,7 +124,7 @@ def test_a_long_sound_is_cut_and_says_so(shop, tmp_path, monkeypatch):
     monkeypatch.setattr(workshop, "MAX_SOUND_S", 0.5)
     path = write(tmp_path / "long.flac", sine(440, 44100, 1.0), 44100)
     sound = shop.add_sound(path)
-    assert sound.note == "Only the first 0 minutes are taken."
+    assert sound.warnings[0].startswith("Only the first 0.00833333 minutes are taken.")
     assert soundfile.info(sound.audio).duration == pytest.approx(0.5)
     assert sound.seconds == 0.5
 
@@ -128,12 +150,9 @@ def test_files_that_are_no_sound_are_one_sentence_and_leave_nothing(shop, tmp_pa
 
 
 REFUSED = {
-    "The length is 0 s": lambda shop, sound: shop.generate(0),
-    "The length is 301 s": lambda shop, sound: shop.extend(sound, 301),
     "is no span of the sound": lambda shop, sound: shop.inpaint(sound, 0.4, 0.2),
     "--strength is 2": lambda shop, sound: shop.vary(sound, 2.0),
     "0 sampling steps were asked for": lambda shop, sound: shop.vary(sound, 0.5, 0, 0),
-    "The seed is -1": lambda shop, sound: shop.generate(1, -1),
     "no way 'around'": lambda shop, sound: shop.mix(sound, sound, 0.5, "around"),
     "--weight is 1.5": lambda shop, sound: shop.mix(sound, sound, 1.5),
     "record or drop one first": lambda shop, sound: shop.generate(1, follow=["chroma"]),
@@ -149,10 +168,96 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(shop, sound, reason):
     assert sorted(shop.folder.iterdir()) == before
 
 
+@pytest.mark.parametrize("bounds", [each for each in vars(asked).values() if type(each) is Bounds])
+def test_every_number_of_the_page_has_bounds_and_is_refused_beyond_them(bounds):
+    assert [bounds.check(value) for value in (bounds.low, bounds.value, bounds.high)]
+    beyond = [bounds.low - 1, bounds.high + 1, math.nan, math.inf, 10**400, -(10**400)]
+    for value in [*beyond, None, "", "7", True, [1]]:
+        with pytest.raises(ValueError, match=rf"^The {bounds.name} is .*; .* to .* is needed\.$"):
+            bounds.check(value)
+    with pytest.raises(ValueError, match="a whole number is needed"):
+        bounds.whole((bounds.low + bounds.high) / 2 + 0.3)
+
+
+WARNED = {
+    "standard error": lambda: print("rave decode: warning: a b.npy: it is hot", file=sys.stderr),
+    "beside a bar": lambda: print("\r 10%|# |\rwarning: it is hot\r 20%|## |", file=sys.stderr),
+    "Python's warnings": lambda: sys.stderr.write(
+        warnings.formatwarning("it is hot", UserWarning, "some.py", 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WARNED)
+def test_what_a_command_warns_of_stands_on_its_result_and_nothing_else_does(
+    shop, sound, way, monkeypatch, capfd
+):
+    own = shop.bend(sound, [0.0], [1.0]).warnings
+    run = decode.run
+
+    def warning_run(options):
+        print("Decoding: nothing to warn of", file=sys.stderr)
+        WARNED[way]()
+        WARNED[way]()
+        elsewhere = threading.Thread(target=print, args=("warning: of another",), kwargs=stderr)
+        elsewhere.start()
+        elsewhere.join()
+        return run(options)
+
+    stderr = {"file": sys.stderr}
+    monkeypatch.setattr(decode, "run", warning_run)
+    made = shop.bend(sound, [0.0], [1.0])
+    assert made.warnings == ["it is hot", *own]
+    assert shop.made(1) == [made]
+    assert "it is hot" in capfd.readouterr().err  # the terminal shows it too
+
+
+def test_what_a_command_reports_of_the_other_files_it_writes_is_not_on_the_result(
+    shop, sound, monkeypatch
+):
+    run = interpolate.run
+
+    def warning_run(options):
+        result = run(options)
+        texts = {"lerp.wav": ["of lerp"], "slerp.wav": ["of slerp"]}
+        return replace(result, figures={"warnings": texts})
+
+    monkeypatch.setattr(interpolate, "run", warning_run)
+    assert shop.mix(sound, sound, 0.5, LERP).warnings == ["of lerp"]
+
+
+def test_results_are_found_again_newest_first_whole_ones_only_and_numbered_beyond_999(
+    shop, sound, instrument
+):
+    first = shop.bend(sound, [1.0], [1.0], 4)
+    first.audio.parent.rename(shop.folder / "999-bend")
+    second, third = shop.bend(sound, [1.0], [1.0], 5), shop.bend(sound, [1.0], [1.0], 6)
+    assert [made.audio.parent.name for made in (second, third)] == ["1000-bend", "1001-bend"]
+    (shop.folder / "1002-bend").mkdir()  # what a killed app leaves
+    (shop.folder / "1003-bend").mkdir()
+    (shop.folder / "1003-bend" / "made.json").write_text('{"title": 3}')
+    again = Workshop(shop.folder, *instrument[:2], "cpu")
+    assert again.made(2) == [third, second]
+    assert [made.seed for made in again.made(9)] == [6, 5, 4]
+    assert again.bend(sound, [1.0], [1.0]).audio.parent.name == "1004-bend"
+
+
+def test_work_waits_for_its_turn_and_can_be_stopped_meanwhile(shop, sound):
+    waited, job = [], Job(lambda share, left_s: (waited.append(left_s), job.stop()))
+    before = sorted(shop.folder.iterdir())
+    with shop._working, pytest.raises(Stopped):
+        shop.bend(sound, [1.0], [1.0], 0, job)
+    assert waited == [None]
+    assert sorted(shop.folder.iterdir()) == before
+    assert shop.bend(sound, [1.0], [1.0]).audio.exists()
+
+
 def test_models_that_do_not_belong_together_are_refused(instrument, tmp_path):
     stranger = write_run(tmp_path / "stranger")
-    with pytest.raises(ValueError, match=r"dimensions, hop|another codec"):
+    with pytest.raises(ValueError, match=r"its own codec with --codec, or leave --diff") as refused:
         Workshop(tmp_path / "out", stranger, instrument[1], "cpu")
+    assert f"'{instrument[1]}' is not of the codec '{stranger}'" in str(refused.value)
+    assert f"latents of the codec '{instrument[0]}'" in str(refused.value)
 
 
 def test_without_a_diffusion_model_bending_is_there_and_sampling_says_what_is_missing(
@@ -195,3 +300,35 @@ def test_the_command_says_what_is_missing(rave, tmp_path, monkeypatch):
     assert code == 2
     assert "rave app needs Gradio. Install it with: pip install" in error
     assert "Traceback" not in json.dumps(error)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "needed"),
+    [
+        ("--port", "99999", "--port is 99999; 1 to 65535 is needed."),
+        ("--port", "0", "--port is 0; 1 to 65535 is needed."),
+        ("--port", "-1", "--port is -1; 1 to 65535 is needed."),
+        ("--folder", __file__, "is a file; --folder needs a folder."),
+    ],
+)
+def test_options_out_of_bounds_are_refused_before_a_model_is_opened(rave, option, value, needed):
+    code, _, error = rave("app", "--codec", "no-such-model", "--no-browser", option, value)
+    assert (code, error.count("\n")) == (2, 1)
+    assert needed in error
+
+
+def test_sounds_are_brought_to_the_training_level_and_back_and_the_page_says_so(
+    instrument, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    codec, _, tone = instrument
+    known = shutil.copytree(codec, tmp_path / "codec")
+    remember(known, True, True, True, True)
+    shop = Workshop(tmp_path / "rave-app", known, None, "cpu")
+    audio, rate_hz = soundfile.read(tone, dtype="float32")
+    sound = shop.add_sound(write(tmp_path / "hot.wav", 2 * audio[None], rate_hz))
+    (file,) = LatentHeader.read(sound.latents.parent).files
+    assert file.gain_db < -10
+    level = 20 * np.log10(np.sqrt(np.square(2 * audio).mean()))
+    assert sound.warnings[0].startswith(f"brought from {level:.0f} to -20 dBFS, and back")
+    assert "--match-level" in shop.mix(sound, sound, 0.5).command

@@ -15,7 +15,6 @@ from rave_models import SHORT, write_run
 from diffwave import inference
 from rave.backend import LARGE, accelerated, choose_backend
 from rave.codec import DecoderNoise, load_codec
-from rave.latents import LatentStatistics
 from rave.losses import log_spectral_distance_db
 
 CPU = torch.device("cpu")
@@ -41,8 +40,7 @@ def there_and_back(codec, num_frames=37, window_frames=16):
     blocks = [audio(num_frames * form.hop_samples, form.num_channels)]
     means = [mean for mean, _ in codec.encode_blocks(blocks, window_frames)]
     size = form.latent_size
-    known = LatentStatistics([0.0] * size, [1.0] * size, [1.0] * size, [1.0] * size, 1000)
-    noise = DecoderNoise(form, known, 0, "a")
+    noise = DecoderNoise(form, 0)
     latents = np.random.default_rng(1).standard_normal((size, num_frames)).astype(np.float32)
     return np.concatenate(means, 1), np.concatenate(
         list(codec.decode_blocks(latents, noise, window_frames)), 1

@@ -1,11 +1,15 @@
 """What every command does around its work."""
 
+import argparse
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
+import pytest
+
 from rave import command
+from rave.parsing import MAX_SEED
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -37,3 +41,13 @@ def test_a_reader_that_stops_early_is_no_error():
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("given", ["-5", str(2**32), "1.5", "x", "1" * 5000, ""])
+def test_a_seed_out_of_bounds_is_refused_in_one_sentence(given, capsys):
+    parser = argparse.ArgumentParser("some")
+    command.add_seed(parser)
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args([f"--seed={given}"])
+    assert "is no seed; 0 to 4294967295 is needed\n" in capsys.readouterr().err
+    assert parser.parse_args(["--seed", str(MAX_SEED)]).seed == 2**32 - 1

@@ -16,9 +16,9 @@ from diffwave_data import HOP, RATE_HZ, autoregression, settings, write_latent_f
 
 from diffwave import inference, preprocess, train
 from diffwave.spectrogram import LogMel, SpectrogramHeader
-from rave.experiment import list_recipes
 from rave.latent_dataset import LatentDataset
 from rave.latents import GENERATED, POSTERIOR_SAMPLE, LatentHeader
+from rave.recipes import list_recipes
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_conditional_path_from_audio_to_latents(
     assert {"zero", "white", "gaussian", "held_out_loss", "skill"} <= set(figures)
     assert sorted(p.name for p in run.iterdir()) == [
         "checkpoints", "config.gin", "data.json", "latents.json", "model.gin", "run.json",
-        "skill.json", "tensorboard",
+        "skill.json", "split.json", "tensorboard",
     ]  # fmt: skip
 
     few = ["--steps", "3", "--count", "2", "--json"]
@@ -155,7 +155,7 @@ def test_unconditional_run_generates_and_refuses_a_condition(
         (
             "--force",
             "--spectrogram",
-            "a.npy",
+            str(out / "generated_000.npy"),
         ): "trained with no conditions, so it cannot follow spectrogram",
         ("--force", "--device", "tpu"): "There is no device 'tpu' here",
     }.items():
@@ -174,8 +174,9 @@ def test_unconditional_run_generates_and_refuses_a_condition(
     write_latent_folder(
         tmp_path / "other", {f"{n}.npy": autoregression(4, 40, 0.9, 9) for n in "abc"}
     )
+    (run / "split.json").unlink()  # as runs were before 2026-12
     code = train_tiny(tmp_path / "other", run)
-    assert "was begun on latents with other statistics" in refusal(capsys, code)
+    assert "was begun on other latents (120 frames; these have 120)" in refusal(capsys, code)
 
 
 @pytest.mark.parametrize(

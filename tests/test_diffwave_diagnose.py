@@ -122,8 +122,11 @@ def test_a_run_is_told_from_the_latents_whose_header_it_holds(
     ("arguments", "message"),
     [
         (["{tmp}"], "is neither a latent folder (with latents.json) nor a run (with run.json)"),
-        (["{tmp}/nothing"], "is neither a latent folder"),
-        (["{latents}", "--codec", "x"], "is a latent folder; --codec is for a run. Leave it out."),
+        (["{tmp}/nothing"], "nothing' does not exist. Give what rave encode"),
+        (
+            ["{latents}", "--codec", "{tmp}"],
+            "is a latent folder; --codec is for a run. Leave it out.",
+        ),
         (["{run}", "--set", "LOSS='l1'"], "is a run; --set is for latents. Leave it out."),
         (["{run}"], "is a rave run; a diffwave run is needed here."),
         (["{latents}", "--seed", "-1"], "--seed is -1; a whole number from 0 is needed."),

@@ -388,7 +388,7 @@ def test_bad_edits_are_refused(
         ("--inpaint", path, "--from", "5", "--to", "7"): "no span of",
         ("--inpaint", path, "--from", "2", "--to", "1"): "no span of",
         ("--continue", path): "--continue needs --seconds",
-        ("--vary", str(tmp_path / "none.npy")): "Cannot read latents",
+        ("--vary", str(tmp_path / "none.npy")): "does not exist. Give a .npy file of latents",
         ("--vary", str(tmp_path / "wide.npy")): "float32 (4, 40) is needed",
         ("--vary", foreign): "was encoded by another codec",
         ("--seconds", "9", "--window", "0.1"): "keeps none of its own",

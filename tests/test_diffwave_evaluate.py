@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ from test_rave_musicnn import prelude
 
 from diffwave import evaluate, ladder, train
 from diffwave import preprocess as diffwave_preprocess
-from diffwave.evaluation import BAR, LadderFigures, _diversity, _position
+from diffwave.evaluation import BAR, LadderFigures, _diversity, _position, reading
 from diffwave.ladder import FOLLOWING, GAUSSIAN, GENERATED, RECONSTRUCTION, TITLES
 from rave.audio_statistics import measure
 from rave.evaluation import Piece
 from rave.main_cli import main
+
+MODELS = Path(__file__).parents[1] / "models"
 
 SAMPLE = Path(__file__).parent / "golden" / "evaluation.json"
 RUNG_KEYS = set(["name", "title", "frechet", "frechet_std", "interval", "patches", "seeds"])
@@ -128,13 +131,30 @@ def test_rungs_out_of_order_are_told_by_name():
             for name, distance in zip((RECONSTRUCTION, GENERATED, GAUSSIAN), distances, strict=True)
         ]
         position = _position({**rungs([distances[1]], distances[0], distances[2])})
-        return LadderFigures(found, position, {"ratio": 1.0}, {"ratio": 1.0}).reading()
+        return LadderFigures(found, position, {"ratio": 1.0}, {"ratio": 1.0}).record()["reading"]
 
     assert "in order" in figures(1.0, 2.0, 30.0)[0]
     assert "within the lower third" in figures(1.0, 2.0, 30.0)[1]
     assert "generated (50.0) beyond Gaussian" in figures(1.0, 50.0, 30.0)[0]
     assert "not within" in figures(1.0, 50.0, 30.0)[1]
-    assert "says nothing" in figures(9.0, 50.0, 3.0)[1]
+    assert "is not known" in figures(9.0, 50.0, 3.0)[1]
+
+
+@pytest.mark.parametrize("name", ["piano", "drums"])
+def test_what_is_said_of_a_ladder_follows_the_rows_that_are_shown(name):
+    record = json.loads((MODELS / name / "evaluation.json").read_text())
+    assert record["reading"] == reading(record)
+    rows = [(rung["title"], rung["frechet"]) for rung in record["rungs"]]
+    is_in_order = all(one[1] <= other[1] for one, other in pairwise(rows))
+    assert ("is in order" in record["reading"][0]) == is_in_order
+    rising = sorted(record["rungs"], key=lambda rung: rung["frechet"])
+    assert "is in order" in reading({**record, "rungs": rising})[0]
+    for index in range(len(rows) - 1):
+        swapped = [*rising]
+        swapped[index : index + 2] = reversed(swapped[index : index + 2])
+        told = reading({**record, "rungs": swapped})[0]
+        assert "out of order" in told
+        assert swapped[index]["title"] in told
 
 
 def test_clips_that_are_all_alike_have_no_diversity():

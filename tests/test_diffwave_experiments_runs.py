@@ -248,10 +248,13 @@ def test_help_imports_nothing_heavy_and_ends_with_an_example():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "b", "--run", "batch"], "There is no experiment 'batch'. Choose from: learning"),
+        ([".", "b", "--run", "batch"], "There is no experiment 'batch'. Choose from: learning"),
         (["--all"], "LATENTS and OUT are needed"),
-        (["a", "b", "--all", "--threads", "0"], "--threads is 0"),
-        (["nowhere", "b", "--all"], "'nowhere/latents.json' does not exist"),
+        ([".", "b", "--all", "--threads", "0"], "--threads is 0"),
+        (
+            ["nowhere", "b", "--all"],
+            "'nowhere' does not exist. Give a folder that `rave encode` wrote.",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, message, capsys):

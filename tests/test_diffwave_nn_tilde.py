@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,18 @@ import numpy as np
 import pytest
 import torch
 from diffwave_data import autoregression, settings, write_latent_folder
-from nn_host import Host
-from rave_models import SHORT, codec_of, small_model, write_run
+from nn_host import Host, check_methods_in_turn, check_switches, unknown_operators
+from rave_models import SHORT, codec_of, remember, small_model, write_run
 
 import rave.codec
+import rave.codec_source
 from diffwave import export, train
 from diffwave.controls import ControlHeader
 from diffwave.editing import Sampling, generate_long
 from diffwave.run import open_run
 from rave.codec import Codec, load_run
 from rave.codec_format import CodecFormat
-from rave.latents import LatentStatistics, write_latents
+from rave.latents import write_latents
 from rave.main_cli import main as rave_main
 from rave.upstream.torchscript import CroppedRAVE
 
@@ -76,7 +78,7 @@ def host(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Host:
 
 
 def play(host: Host, num_frames: int, blocks: int = 1, batch: int = 1) -> torch.Tensor:
-    host.module.set_reset(True)
+    host.set("reset", 1)
     return host.play("sample", torch.zeros(batch, 1, num_frames * HOP), blocks * HOP)
 
 
@@ -88,8 +90,15 @@ def test_the_host_finds_what_it_asks_for(host: Host) -> None:
         host.self_test(name, 8192)
     assert host.module.get_steps() == [5]
     assert host.module.sample_input_labels == ["unused"]
-    names = set(host.module.get_attributes())
-    assert names == {"seed", "reset", "latency", "steps", "temperature", "sample_latency"}
+    names = {"seed", "reset", "rate_hz", "latency", "steps", "temperature", "sample_latency"}
+    assert set(host.codes) == names
+
+
+@torch.inference_mode()
+def test_a_method_plays_after_another_as_in_a_new_file(runs: Runs, tmp_path: Path) -> None:
+    write(runs, tmp_path / "live.ts", "--steps", "2")
+    assert unknown_operators(tmp_path / "live.ts") == set()
+    check_methods_in_turn(tmp_path / "live.ts")
 
 
 def generated(runs: Runs, num_frames: int) -> tuple[torch.Tensor, int]:
@@ -116,27 +125,26 @@ def test_the_host_hears_the_seed_of_a_file_decoded(runs: Runs, host: Host, block
 def test_a_reset_begins_the_music_again_and_a_seed_is_heard_from_then_on(host: Host) -> None:
     first = play(host, 40)
     assert torch.equal(play(host, 40), first)
-    host.module.set_seed(8)
+    host.set("seed", 8)
     other = play(host, 40)
     assert not torch.allclose(other, first, rtol=1e-2)
     assert torch.allclose(play(host, 40, batch=2)[:1], other, atol=1e-5 * float(other.abs().max()))
-    host.module.set_temperature(0.0)
+    host.set("temperature", 0.0)
     assert not torch.allclose(play(host, 40), other, rtol=1e-2)
-    host.module.set_temperature(1.0)
-    host.module.set_seed(7)
+    host.set("temperature", 1.0)
+    host.set("seed", 7)
     assert torch.equal(play(host, 40), first)
 
 
 @torch.inference_mode()
 def test_attributes_that_make_no_sense_are_refused(host: Host) -> None:
-    module: Any = host.module
     for steps in (0, -1, 51):
-        assert module.set_steps(steps) != 0
+        assert not host.set("steps", steps)
     for temperature in (-1.0, float("nan"), float("inf")):
-        assert module.set_temperature(temperature) != 0
-    assert module.set_sample_latency(0) != 0
-    assert module.get_steps() == [5]
-    assert module.get_temperature() == [1.0]
+        assert not host.set("temperature", temperature)
+    assert not host.set("sample_latency", 0)
+    assert host.get("steps") == 5
+    assert host.get("temperature") == 1.0
 
 
 @torch.inference_mode()
@@ -146,37 +154,39 @@ def test_a_model_follows_its_controls_a_window_late(runs: Runs, tmp_path: Path) 
     assert host.params["sample"] == [2, HOP, 1, 1]
     assert module.sample_input_labels == ["label", "loudness"]
     frames = round(0.08 * 44100 / HOP)
-    assert module.get_sample_latency() == [frames * HOP + module.decode_latency_samples]
+    context = open_run(runs["follows"]).model.network.receptive_field_frames // 2
+    late = (frames + context) * HOP + module.decode_latency_samples
+    assert host.get("sample_latency") == late
     host.self_test("sample", 8192)
+    assert unknown_operators(tmp_path / "live.ts") == set()
+    check_methods_in_turn(tmp_path / "live.ts")
+    check_switches(host)
 
     def played(label: float, loudness: float) -> torch.Tensor:
-        module.set_reset(True)
+        host.set("reset", 1)
         rows = torch.tensor([label, loudness])[None, :, None].expand(1, 2, 160)
         return torch.cat([module.sample(part) for part in rows.split(8, 2)], 2)
 
-    late = module.get_sample_latency()[0]
     first = played(0.0, 10.0)
     assert float(first[..., :late].abs().max()) == 0.0
     assert not torch.allclose(first, played(1.0, 10.0), rtol=1e-2)
     assert not torch.allclose(first, played(0.0, 50.0), rtol=1e-2)
-    assert module.set_follow_chroma(True) != 0
-    assert module.set_follow_loudness(False) == 0
-    assert module.get_follow_loudness() == [False]
+    assert module.set_follow_chroma(1) != 0
+    assert host.set("follow_loudness", 0)
+    assert host.get("follow_loudness") == 0
     assert torch.equal(played(0.0, 10.0), played(0.0, 50.0))
     assert torch.equal(played(-1.0, 0.0), played(-2.0, 0.0))  # no label
     plain = played(1.0, 0.0)
-    module.set_guidance(3.0)
-    assert module.get_guidance() == [3.0]
+    host.set("guidance", 3.0)
+    assert host.get("guidance") == 3.0
     assert not torch.allclose(plain, played(1.0, 0.0), rtol=1e-2)
 
 
 @torch.inference_mode()
-def test_what_latents_do_not_say_is_filled_with_noise(
-    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    silent = np.array([True, True, True, False])
-    monkeypatch.setattr(LatentStatistics, "is_informative", property(lambda _: silent))
-    host = write(runs, tmp_path / "live.ts", "--steps", "5")
+def test_what_latents_do_not_say_is_filled_with_noise(runs: Runs, tmp_path: Path) -> None:
+    codec = Path(shutil.copytree(runs["codec"], tmp_path / "codec"))
+    remember(codec, True, True, True, False)
+    host = write({**runs, "codec": codec}, tmp_path / "live.ts", "--steps", "5")
     module: Any = host.module
     raw, num_kept = generated(runs, 128)
     noise = module.filling.normal(7, 0, 128, raw)
@@ -194,7 +204,10 @@ def test_a_file_of_acids_rave_is_a_codec_too(
     theirs, opened = tmp_path / "theirs.ts", codec_of(small_model("v2", *SHORT))
     form = replace(opened.format, latent_size=3, fingerprint="theirs")
     seen = Codec(CroppedRAVE(opened.network, 3), form, theirs, opened.device)
-    monkeypatch.setattr(rave.codec, "load_codec", lambda *_, **__: seen)
+    load = rave.codec.load_codec
+    monkeypatch.setattr(
+        rave.codec, "load_codec", lambda p, *a, **k: seen if p == theirs else load(p, *a, **k)
+    )
     arrays = {f"{n}.npy": autoregression(3, NUM_FRAMES, 0.9, seed) for seed, n in enumerate("ab")}
     write_latents_of(form, tmp_path / "latents", arrays)
     arguments = [str(tmp_path / "latents"), "--out", str(tmp_path / "run"), "--config", "tiny"]
@@ -204,6 +217,17 @@ def test_a_file_of_acids_rave_is_a_codec_too(
     first = play(host, 40)
     assert float(first.abs().max()) > 0
     assert (play(host, 40, 8) - first).abs().max() < 1e-4 * first.abs().max()
+
+
+def test_no_export_of_a_diffusion_model_appears_that_is_beyond_the_bound(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rave.codec_source, "LARGEST_DIFFERENCE", -1.0)
+    codec = ["--codec", str(runs["codec"])]
+    for name, out, *options in (["follows", "a.ts", *codec], ["plain", "lmnt"]):
+        assert export.main([str(runs[name]), str(tmp_path / out), *options]) == 2
+        assert "was not written: it would differ" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_does_not_fit_is_refused(

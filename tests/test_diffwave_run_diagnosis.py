@@ -46,6 +46,8 @@ def test_losses_and_gains_are_those_that_the_training_reported(
 ) -> None:
     told = json.loads((healthy_run / "skill.json").read_text())
     figures = diagnosis.figures
+    assert figures["verdict"] == told["verdict"]
+    assert figures["skill_uncertainty"] == told["skill_uncertainty"]
     for name in ("held_out_loss", "zero", "white", "gaussian", "skill"):
         assert figures[name] == pytest.approx(told[name], rel=1e-6)
     assert [each["log_snr"] for each in figures["by_log_snr"]] == [
@@ -73,7 +75,8 @@ def test_words_and_picture_tell_each_part(diagnosis: RunDiagnosis, tmp_path: Pat
     words = diagnosis.words()
     figures = diagnosis.figures
     assert "Nothing found: none of the ten known failures shows in this run." in words
-    assert f"Held-out loss {figures['held_out_loss']:.3f} (v, mse" in words
+    assert f"Held-out loss {figures['held_out_loss']:.3f} against white" in words
+    assert f"{figures['verdict']} Losses: v, mse" in words
     assert f"loudness {figures['conditioner']['gain'][LOUDNESS]:.2f}." in words
     assert f"Timesteps: {figures['timesteps']['share']:.1%} of them drawn in 300 steps" in words
     assert "Sampling 32 clips in 20 steps" in words

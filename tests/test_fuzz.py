@@ -24,7 +24,7 @@ from rave.audio import AudioStream
 from rave.audio_formats import AudioError
 from rave.audio_store import open_audio
 from rave.checkpoint import last_checkpoint, read_checkpoint
-from rave.codec import load_model
+from rave.codec import load_run
 from rave.files import Journal, check_inside
 from rave.gin_text import read_bindings
 from rave.latent_dataset import LatentDataset
@@ -161,7 +161,7 @@ def test_the_settings_that_a_run_was_begun_with(tmp_path, is_soak):
 @pytest.mark.parametrize("name", ["model.gin", "checkpoints/last.ckpt"])
 def test_a_run_of_an_autoencoder(name, tmp_path, is_soak):
     run = write_run(tmp_path / "run")
-    fuzz(run / name, lambda: load_model(run), ValueError, is_soak)
+    fuzz(run / name, lambda: load_run(run)[0], ValueError, is_soak)
 
 
 @pytest.mark.parametrize("name", ["model.gin", "latents.json", "checkpoints/last.ckpt"])

@@ -5,6 +5,7 @@ import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from diffwave.clips import split_clips
 from rave.latent_dataset import LatentDataset
 from rave.latents import LatentHeader
 from rave.main_cli import main
+from rave.shard_writer import key_of_path
 
 
 def contents(folder):
@@ -61,26 +63,27 @@ def test_unpacked_it_is_the_folder_again(latents, shards, tmp_path, rave):
 def test_tar_and_numpy_alone_read_it(latents, shards):
     with tarfile.open(shards / "shard-00000.tar") as tar:
         members = {member.name: tar.extractfile(member).read() for member in tar}
-    assert {name for name in members if name.endswith(".npy")} == set(NAMES)
+    keys = {name: key_of_path(name) for name in NAMES}
+    assert {name.removesuffix(".npy") for name in members if ".npy" in name} == {*keys.values()}
     files = {file.path: file for file in LatentHeader.read(latents).files}
     for name in NAMES:
-        assert members[name] == (latents / name).read_bytes()
-        told = json.loads(members[name.removesuffix(".npy") + ".json"])
+        assert members[f"{keys[name]}.npy"] == (latents / name).read_bytes()
+        told = json.loads(members[f"{keys[name]}.json"])
         assert told == {key: vars(files[name])[key] for key in told}
-        assert len(told) == 3
+        assert len(told) == 4
 
 
 # 2026-11: webdataset leaves files open.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_webdataset_reads_it(latents, tmp_path, rave):
-    names = [name for name in NAMES if "." not in name.removesuffix(".npy").rpartition("/")[2]]
+def test_webdataset_reads_each_clip_as_a_sample_whatever_its_name(latents, tmp_path, rave):
+    names = [*NAMES, "take.1.npy", "take.2.npy", "__s.1__/x\ny/100%.npy", "..a.npy"]
     shutil.rmtree(latents)
     write_folder(latents, names)
     assert rave("shard", latents, tmp_path / "shards")[0] == 0
     address = str(tmp_path / "shards" / "shard-{00000..00000}.tar")
     found = {}
     for item in webdataset.WebDataset(address, shardshuffle=False).decode():
-        found[item["__key__"] + ".npy"] = item["npy"]
+        found[unquote(item["__key__"]) + ".npy"] = item["npy"]
         assert item["json"]["source_sample_rate_hz"] == 16000
     assert set(found) == set(names)
     for name, array in found.items():

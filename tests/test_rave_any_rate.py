@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from nn_host import Host
+from nn_host import Host, unknown_operators
 from rave_models import SHORT, small_model, write_run
 
 from rave.any_rate import NNTildeAtAnyRate, StreamingRational
@@ -53,6 +53,9 @@ def test_a_host_of_any_rate_hears_the_model_resampled(tmp_path, recipe, host_rat
     assert host.params == {"forward": [2, 1, 2, 1]}
     assert (host.sample_rate_hz, host.module.get_latency()) == (host_rate_hz, [late])
     host.self_test("forward", 8192)
+    assert unknown_operators(tmp_path / "a.ts") == set()
+    assert host.get("rate_hz") == host_rate_hz
+    assert host.module.forward_input_labels == 2 * [f"audio at {host_rate_hz} Hz"]
     audio = torch.randn(1, 2, 12000, generator=torch.Generator().manual_seed(0))
     low = StreamingRational(host_rate_hz, 44100)(audio, True)
     low = low[..., : low.shape[2] // 64 * 64]
@@ -60,7 +63,7 @@ def test_a_host_of_any_rate_hears_the_model_resampled(tmp_path, recipe, host_rat
     wanted = StreamingRational(44100, host_rate_hz)(made, True)
     count = wanted.shape[2] - late - 100  # the file's end is another than the stream's
     for sizes in ((64,), (256, 1, 512, 63), (12000,)):
-        host.module.set_reset(True)
+        host.set("reset", 1)
         found = torch.cat([host.module(block) for block, _ in blocks_of(audio, sizes)], 2)
         assert found.shape == audio.shape
         assert float(found[..., : late - 200].abs().max()) < 1e-3 * float(wanted.abs().max())

@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import tracemalloc
 from itertools import pairwise
 
@@ -176,7 +177,7 @@ def test_surround_centre_goes_to_both_sides_and_bass_to_none(tmp_path):
     for channel, sides in enumerate(["L", "R", "LR", "", "L", "R", "L", "R"]):
         audio = np.zeros((8, 100), np.float32)
         audio[channel] = 0.5
-        path = write(tmp_path / "a.wav", audio, 44100, subtype="FLOAT")
+        path = write(tmp_path / "a.wav", audio, 44100, subtype="FLOAT", format="WAVEX")
         left, right = read_audio(path, 44100, 2).max(axis=1)
         assert ("L" * bool(left) + "R" * bool(right)) == sides
 
@@ -193,7 +194,7 @@ def test_many_channels_are_read(tmp_path):
     audio = noise(500, 64)
     path = write(tmp_path / "a.wav", audio, subtype="FLOAT")
     assert np.allclose(read_audio(path, 44100, 1), audio.mean(axis=0), atol=1e-6)
-    assert np.allclose(read_audio(path, 44100, 2)[1], audio[1::2].mean(axis=0), atol=1e-6)
+    assert np.allclose(read_audio(path, 44100, 2)[1], audio.mean(axis=0), atol=1e-6)
 
 
 # Files that cannot be used
@@ -209,8 +210,8 @@ def unusable_files(folder):
     (folder / "folder.wav").mkdir()
     yield folder / "empty.wav", "is empty"
     yield write(folder / "no_samples.wav", noise(0)), "holds no samples"
-    yield folder / "text.flac", "holds no samples that can be decoded"
-    yield folder / "text.mp3", "cannot be decoded|that can be decoded"
+    yield folder / "text.flac", "cannot be decoded"
+    yield folder / "text.mp3", "cannot be decoded"
     yield write(folder / "nan.wav", with_nan, subtype="FLOAT"), r"NaN or infinite .* after 1\.49 s"
     yield write(folder / "inf.wav", noise(9) * np.inf, subtype="FLOAT"), "NaN or infinite"
     yield cut(write(folder / "cut.wav", noise(50_000))), "is cut off: it holds .* bytes"
@@ -224,8 +225,10 @@ def unusable_files(folder):
 @pytest.mark.filterwarnings("ignore:invalid value")  # noise * inf
 def test_an_unusable_file_is_named_with_the_reason(tmp_path):
     for path, reason in unusable_files(tmp_path):
-        with pytest.raises(AudioError, match=f"^'{path.name}'.*({reason})"):
+        with pytest.raises(AudioError, match=f"^'{path.name}'.*({reason})") as caught:
             read_audio(path, 44100, 1)
+        # It may be the only copy of a recording.
+        assert not re.search("remove|delete", str(caught.value), re.IGNORECASE)
 
 
 def test_a_wav_whose_writer_did_not_know_its_length_is_read(tmp_path):

@@ -1,17 +1,24 @@
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from audio_files import noise, sine, write
+from rave_models import SHORT, write_run
 
 from diffwave.clips import split_clips
+from rave.audio import list_audio_files
 from rave.audio_store import PreparedAudio
-from rave.command import EXIT_ERROR, EXIT_SKIPPED, execute
+from rave.batch import result_names
+from rave.command import EXIT_SKIPPED, execute
 from rave.commands import augment, preprocess
 from rave.dataset import split_audio
-from rave.latents import LatentFile
-from rave.versions import is_version, original_name, originals, split_names
+from rave.latent_shards import LatentShards
+from rave.latents import LatentFile, LatentHeader
+from rave.parsing import EXIT_ERROR
+from rave.versions import Origin, origin, originals, recordings, split_names
 
 RATE_HZ = 22050
 
@@ -91,34 +98,26 @@ def test_what_cannot_be_used_is_skipped_or_refused_in_a_sentence(tmp_path, run, 
     assert figures["duration_s"] > 5 * figures["recorded_s"]
     assert run("--semitones", "30") == EXIT_ERROR
     assert "-12 to 12 is possible" in capsys.readouterr().err
-    write(tmp_path / "in" / "a.flac", noise(900), RATE_HZ)
+    (tmp_path / "out" / "a~1.flac").rename(tmp_path / "in" / "b.flac")
     assert run("--force") == EXIT_ERROR
-    assert "'a.flac' and 'a.wav' would share names" in capsys.readouterr().err
-    (tmp_path / "in" / "a.flac").rename(tmp_path / "in" / "a~3.flac")
-    assert run("--force") == EXIT_ERROR
-    assert "'a~3.flac' is named as a version" in capsys.readouterr().err
+    assert "'b.flac' is a version of 'a.wav' that `rave augment` wrote" in capsys.readouterr().err
 
 
-def test_names():
-    assert [is_version(name) for name in ("a~1.flac", "b/a~12.npy", "a~.wav", "a~1/b.wav")] == [
-        True,
-        True,
-        False,
-        False,
-    ]  # fmt: skip  one line says it
-    assert original_name("b/a~12.npy") == original_name("b/a.wav") == "b/a"
-    assert originals(["a~1.wav", "a.wav", "b~1.wav", "b~2.wav"]) == ["a.wav", "b~1.wav"]
+def test_headers_without_recordings_mean_names_and_others_what_they_state():
+    by_name = {name: origin(name, None) for name in ("a~1.npy", "a.npy", "b~1.npy", "b~2.npy")}
+    assert originals(by_name) == ["a.npy", "b~1.npy"]
+    stated = {name: origin(name, name.removesuffix(".npy")) for name in by_name}
+    assert originals(stated) == list(by_name)
+    assert origin("b/a~12.npy", None) == origin("b/a~12.npy", "b/a") == Origin("b/a", True)
 
 
 def test_versions_are_on_the_side_of_their_recording_and_never_held_out():
-    recordings = [f"{index}.flac" for index in range(10)]
-    versions = [f"{index}~{number}.flac" for index in range(10) for number in (1, 2)]
+    recordings = {f"{index}.flac": Origin(f"{index}") for index in range(10)}
+    versions = {f"{i}{kind}.flac": Origin(f"{i}", True) for i in range(10) for kind in "ab"}
     training, held_out = split_names(recordings, 0.3)
-    more_training, same_held_out = split_names([*recordings, *versions], 0.3)
+    more_training, same_held_out = split_names(recordings | versions, 0.3)
     assert same_held_out == held_out and len(held_out) == 3
-    assert {original_name(name) for name in more_training} == {
-        original_name(name) for name in training
-    }
+    assert {name[0] for name in more_training} == {name[0] for name in training}
     assert len(more_training) == 3 * len(training)
 
 
@@ -136,3 +135,63 @@ def test_of_one_recording_and_its_versions_the_end_is_held_out(tmp_path, run):
     clips, held_out_clips = split_clips(files, 0.2)
     assert [(clip.start, clip.stop) for clip in clips] == [(0, 80)] * 3
     assert [(c.file.path, c.start, c.stop) for c in held_out_clips] == [("a.npy", 80, 100)]
+
+
+def test_versions_are_what_augment_wrote_and_not_what_a_name_looks_like(tmp_path, run, rave):
+    names = ["RECORD~1.WAV", "RECORD~2.WAV", "a.wav", "a.flac", "b.wav", "sub/a~1.flac"]
+    for index, name in enumerate(names):
+        write(tmp_path / "in" / name, noise(6000 + 100 * index, seed=index), RATE_HZ)
+    assert run("--semitones", "-3", "3") == 0
+    place = tmp_path / "elsewhere" / "moved"  # without the hidden files
+    shutil.copytree(tmp_path / "out", place, ignore=shutil.ignore_patterns(".*"))
+    codec = write_run(tmp_path / "codec", "v2", *SHORT)
+    for command, *words in (
+        ("preprocess", place.parent, tmp_path / "prepared", "--sample-rate", RATE_HZ),
+        ("encode", codec, place.parent, tmp_path / "latents"),
+        ("shard", tmp_path / "latents", tmp_path / "shards"),
+        ("unshard", tmp_path / "shards", tmp_path / "again"),
+    ):
+        assert rave(command, *words)[0] == 0
+    latents, again = (LatentHeader.read(tmp_path / name).files for name in ("latents", "again"))
+    assert {file.source: file.origin for file in again} == {f.source: f.origin for f in latents}
+    found = [file.source for file in latents if not file.origin.is_version]
+    assert {*found} == {f"moved/{name}" for name in names}
+    assert len({file.origin.recording for file in latents}) == len(names)
+    assert len(latents) == 3 * len(names)
+    for fraction in (0.2, 0.5):
+        training, held_out = split_audio(PreparedAudio(tmp_path / "prepared"), fraction)
+        sources = [piece.name for piece in training], [piece.name for piece in held_out]
+        assert {*sources[1]} < {*found} and len(sources[0]) == 3 * (6 - len(sources[1]))
+        for files in (latents, LatentShards(tmp_path / "shards")):
+            sides = split_clips(files, fraction)
+            assert [{c.file.source for c in side} for side in sides] == [{*s} for s in sources]
+
+
+def test_a_version_whose_recording_is_gone_stays_on_one_side(tmp_path, run, rave):
+    for index in range(3):
+        write(tmp_path / "in" / f"{index}.wav", noise(6000, seed=index), RATE_HZ)
+    assert run("--semitones", "-1", "1") == 0
+    (tmp_path / "out" / "1.wav").unlink()
+    folders = (tmp_path / "out", tmp_path / "prepared", "--sample-rate", RATE_HZ)
+    assert rave("preprocess", *folders)[0] == 0
+    files = PreparedAudio(tmp_path / "prepared").files
+    assert originals({file.name: file.origin for file in files}) == ["0.wav", "1~1.flac", "2.wav"]
+    assert len({file.origin.recording for file in files}) == 3
+
+
+def test_folders_that_augment_wrote_before_it_noted_versions_keep_them_by_name(
+    tmp_path, monkeypatch, run
+):
+    monkeypatch.setattr(augment, "note_of", lambda _: "")
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / "in" / name, noise(6000), RATE_HZ)
+    assert run("--semitones", "1") == 0
+    journal = tmp_path / "out" / ".augment.jsonl"
+    settings, *lines = map(json.loads, journal.read_text().splitlines())
+    records = [{"name": line["name"], "record": {"recorded_s": 1.0}} for line in lines]
+    journal.write_text("".join(json.dumps(each) + "\n" for each in (settings, *records)))
+    for parent in ("out", "."):
+        sources = list_audio_files(tmp_path / parent)
+        found = recordings(sources, result_names(sources, ".npy"))
+        for name, recording in found.items():
+            assert Path(recording).name == Path(name).stem.partition("~")[0]

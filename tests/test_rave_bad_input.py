@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from audio_files import cut, noise, sine, write
-from rave_models import write_run
+from rave_models import remember, write_run
 from rave_runs import checkpoint
 
 from rave.checkpoint import last_checkpoint
@@ -77,7 +77,7 @@ def test_only_bad_files_are_an_error_and_leave_no_header(run, tmp_path, rave):
     [
         ("{run}", "none", "out", r"'.*none' does not exist"),
         ("{run}", ".", "out", r"holds no audio files"),
-        ("none", "audio", "out", r"The codec '.*none' does not exist"),
+        ("none", "audio", "out", r"'.*none' does not exist"),
         ("audio", "audio", "out", r"is not a run folder"),
         ("{run}", "audio", "audio/out", r"is inside the input folder"),
         ("{run}", "audio", "file", r"'.*file' is a file"),
@@ -198,6 +198,7 @@ def test_a_silent_output_is_told(run, tmp_path, rave):
 
 def test_a_codec_that_says_nothing_is_told(tmp_path, rave):
     untrained = write_run(tmp_path / "run", "v2")
+    remember(untrained, False, False, False, False)
     write(tmp_path / "audio" / "a.wav", np.zeros((1, 50_000), np.float32), 44100)
     assert rave("encode", untrained, tmp_path / "audio", tmp_path / "latents")[0] == 0
     _, _, err = rave("decode", untrained, tmp_path / "latents", tmp_path / "out")

@@ -11,8 +11,8 @@ from rave_runs import RATE_HZ, TINY, checkpoint, prepare
 from rave import experiment
 from rave.blocks.bottleneck import mean_discrepancy
 from rave.blocks.quantizer import Codebook, ResidualQuantizer, nearest
-from rave.codec import DecoderNoise, load_codec, load_model
-from rave.latents import LatentHeader, LatentStatistics
+from rave.codec import DecoderNoise, load_codec, load_run
+from rave.latents import LatentHeader
 from rave.main_cli import main
 from rave.training import RaveSystem
 
@@ -204,10 +204,9 @@ def test_the_decoder_hears_the_noise_below_the_latents(kind):
 def test_decoding_in_windows_hears_the_noise_of_decoding_at_once(kind):
     codec = codec_of(kind_of(kind))
     latents = np.random.default_rng(0).standard_normal((4, 50)).astype(np.float32)
-    statistics = LatentStatistics([0.0] * 4, [1.0] * 4, [0.1] * 4, [1.0] * 4, 100)
 
     def decoded(window_frames, seed=0):
-        noise = DecoderNoise(codec.format, statistics, seed, "a.npy")
+        noise = DecoderNoise(codec.format, seed)
         return np.concatenate(list(codec.decode_blocks(latents, noise, window_frames)), axis=1)
 
     whole = decoded(50)
@@ -267,7 +266,7 @@ def test_audio_goes_through_every_command_and_the_export_says_the_same(run, prep
 
 def test_codebooks_are_learnt_and_their_latents_are_sums_of_codes(prepared, tmp_path):
     assert train("discrete", prepared, tmp_path / "run") == 0
-    model = load_model(tmp_path / "run")
+    model = load_run(tmp_path / "run")[0]
     assert int(model.bottleneck.is_enabled) == 1
     audio = audio_of(4000)
     indices = model.bottleneck.indices(model.encoder_rows(audio))

@@ -1,18 +1,18 @@
 import pickle
 import tracemalloc
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from rave_models import SHORT, codec_of, small_model, write_run
+from rave_models import SHORT, codec_of, known_audio, small_model, write_run
 from torch import nn
 
 from rave.codec import Codec, DecoderNoise, load_codec, load_run
 from rave.codec_format import CodecFormat
 from rave.codec_source import CodecSource
 from rave.export import export_torchscript
-from rave.latents import LatentStatistics
 from rave.positional_noise import PositionalNoise
 from rave.windows import WINDOW_FRAMES, audio_windows
 
@@ -25,20 +25,9 @@ def noise(num_samples, num_channels=1, seed=0):
     return (0.1 * generator.standard_normal((num_channels, num_samples))).astype(np.float32)
 
 
-def statistics_of(informative, posterior_std=1.0):
-    """Return statistics whose dimensions are informative where told."""
-    size = len(informative)
-    return LatentStatistics(
-        mean=[0.25] * size,
-        std=[2.0 if is_informative else 0.0 for is_informative in informative],
-        posterior_std=[posterior_std] * size,
-        kl=[1.0] * size,
-        num_frames=1000,
-    )
-
-
-def decoder_noise(codec, informative=(True,) * 4, seed=0, name="a.npy"):
-    return DecoderNoise(codec.format, statistics_of(informative), seed, name)
+def decoder_noise(codec, informative=(True,) * 4, seed=0, **options):
+    known = known_audio(informative, noise_std=0.5)
+    return DecoderNoise(replace(codec.format, training_audio=known), seed, **options)
 
 
 def in_blocks(audio, block_samples):
@@ -158,8 +147,7 @@ def test_encoding_10_minutes_holds_no_more_than_a_few_windows():
 def test_noise_fills_uninformative_dimensions_only_with_the_posteriors_moments():
     codec = codec_of(small_model("v2", *SHORT))
     latents = noise(20_000, 4)
-    statistics = statistics_of((True, False, True, False), posterior_std=0.5)
-    filled = DecoderNoise(codec.format, statistics, 0, "a").fill(latents, 0)
+    filled = decoder_noise(codec, (True, False, True, False)).fill(latents, 0)
     assert np.array_equal(filled[::2], latents[::2])
     assert np.abs(filled[1::2].mean(axis=1) - 0.25).max() < 0.02
     assert np.abs(filled[1::2].std(axis=1) - 0.5).max() < 0.02
@@ -170,9 +158,19 @@ def test_latents_that_all_say_something_are_decoded_as_they_are():
     codec = codec_of(small_model("v2", *SHORT))
     latents = noise(10, 4)
     assert decoder_noise(codec).fill(latents, 0) is latents
+    assert DecoderNoise(codec.format, 0).fill(latents, 0) is latents  # nothing is known of it
+    some = (True, False, False, True)
+    assert decoder_noise(codec, some, as_encoded=True).fill(latents, 0) is latents
 
 
-def test_noise_depends_on_seed_and_name_and_nothing_else(codec):
+def test_a_codec_of_which_nothing_is_informative_replaces_nothing():
+    """All inputs would decode to the same noise."""
+    codec = codec_of(small_model("v2", *SHORT))
+    latents = noise(10, 4)
+    assert decoder_noise(codec, (False,) * 4).fill(latents, 0) is latents
+
+
+def test_noise_depends_on_the_seed_and_nothing_else(codec):
     latents, informative = noise(20, 4), (True, False, False, True)
 
     def decoded(**options):
@@ -180,7 +178,6 @@ def test_noise_depends_on_seed_and_name_and_nothing_else(codec):
 
     assert np.array_equal(decoded(), decoded())
     assert not np.allclose(decoded(), decoded(seed=1), atol=1e-7)
-    assert not np.allclose(decoded(), decoded(name="b.npy"), atol=1e-7)
 
 
 @pytest.mark.parametrize("cuts", [(0, 100), (0, 1, 2, 100), (0, 37, 90, 100)])

@@ -13,7 +13,7 @@ from rave.dataset import (
     PreparedCropsDataset,
     split_audio,
 )
-from rave.versions import split_names
+from rave.versions import Origin, split_names
 
 
 def prepare(folder, lengths, num_channels=1):
@@ -183,7 +183,7 @@ def test_fewer_crops_are_evenly_spread(tmp_path):
 def test_whole_files_are_held_out_as_for_latents(tmp_path):
     prepare(tmp_path, [10] * 10)
     training, held_out = split_audio(PreparedAudio(tmp_path), 0.2)
-    names = split_names([f"{n}.wav" for n in range(10)], 0.2)
+    names = split_names({f"{n}.wav": Origin(f"{n}") for n in range(10)}, 0.2)
     assert ([r.name for r in training], [r.name for r in held_out]) == names
     assert len(held_out) == 2
 

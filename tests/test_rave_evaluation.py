@@ -6,10 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.linalg
+import soundfile
 from audio_files import noise, sine, write
+from hypothesis import given
+from hypothesis import strategies as st
 from test_rave_musicnn import beat, flute, prelude
 
 from rave.audio_statistics import DISTANCES, distances, followed, measure, pool
+from rave.batch import result_names
+from rave.commands.evaluate import pair_names
+from rave.evaluation import Piece, compare
 from rave.frechet import estimate, frechet_distance
 from rave.main_cli import main
 from rave.musicnn import SAMPLE_RATE_HZ
@@ -154,6 +160,23 @@ def test_the_reference_is_as_near_to_itself_as_its_halves_are(folders, capsys):
     assert "are few" in text
 
 
+@pytest.mark.parametrize("num_pieces", [2, 3, 8, 115])
+@pytest.mark.parametrize("last", [1, 2, 3, 4])
+def test_halves_of_a_reference_of_any_length_have_a_distance(num_pieces, last):
+    """Pieces hold 4 patches, the last of a recording fewer."""
+    rng = np.random.default_rng(num_pieces)
+    statistics = measure(rng.standard_normal(RATE_HZ).astype(np.float32), RATE_HZ)
+    lengths = [4] * (num_pieces - 1) + [last]
+    reference = [Piece("a", rng.standard_normal((n, 3)), statistics) for n in lengths]
+    found = compare(reference, reference, 0)
+    if (num_pieces, last) == (2, 1):  # a half of one patch has no covariance
+        assert "too short to show" in found.reading()
+        return
+    assert 0 < found.halves < 10
+    assert found.frechet.size >= sum(lengths) // 2 - 4
+    assert "too short" not in found.reading()
+
+
 def test_following_a_recording_is_told(folders, capsys):
     source = folders / "music" / "0.wav"
     code, text, _ = run(
@@ -196,3 +219,45 @@ def test_options_that_cannot_be_used_are_refused(folders, capsys, options, told)
     code, _, errors = run(capsys, folders / "music", folders / "noisy", *options)
     assert code == 2
     assert told in errors.splitlines()[-1]
+
+
+def test_every_file_is_compared_with_its_own_or_said_to_be_left_out(folders, tmp_path, capsys):
+    music = [soundfile.read(folders / "music" / f"{n}.wav")[0][None] for n in range(2)]
+    for name, audio in (("a.wav", music[0]), ("a.flac", music[1]), ("b.wav", music[1])):
+        write(tmp_path / "in" / name, audio, SAMPLE_RATE_HZ)
+    for name, audio in (("a.wav.wav", music[0]), ("a.flac.wav", music[1]), ("c.wav", music[0])):
+        write(tmp_path / "out" / name, audio, SAMPLE_RATE_HZ)
+    out = tmp_path / "figures.json"
+    code, text, _ = run(capsys, tmp_path / "in", tmp_path / "out", "--patches", 5, "--out", out)
+    figures = json.loads(out.read_text())
+    assert code == 0
+    assert {*figures["pairs"]} == {"a.wav", "a.flac"}
+    for pair in figures["pairs"].values():  # each with its own, not with the other
+        assert pair["log_spectral_distance_db"] < 1.0
+    assert figures["not_compared_one_by_one"] == {
+        "reference": {"b.wav": "no file has its name"},
+        "audio": {"c.wav": "no file has its name"},
+    }
+    assert "reference 'b.wav': not compared one by one, no file has its name" in text
+    assert (
+        "holds no 'd', which --only names"
+        in run(capsys, tmp_path / "in", tmp_path / "out", "--only", "a.wav", "d")[2]
+    )
+
+
+names = st.sets(st.sampled_from(["a", "a.wav", "b"]).flatmap(
+    lambda stem: st.sampled_from([f"{stem}{suffix}" for suffix in (".wav", ".flac", ".mp3")])
+), min_size=1)  # fmt: skip
+
+
+@given(names, names)
+def test_pairs_are_one_to_one_and_every_other_file_has_a_reason(reference, audio):
+    pairs, left_out = pair_names(reference, audio)
+    firsts, seconds = ([pair[side] for pair in pairs.values()] for side in (0, 1))
+    for side, paired, given_names in (("reference", firsts, reference), ("audio", seconds, audio)):
+        assert sorted([*paired, *left_out[side]]) == sorted(given_names)
+        assert len(pairs) == len({*paired})
+    made = {name: f"{found}.wav" for name, found in result_names(reference, "").items()}
+    pairs, left_out = pair_names(reference, made.values())  # what rave generate makes of them
+    for first, second in pairs.values():
+        assert made[first] == second

@@ -178,7 +178,7 @@ def batch(tmp_path):
     def run():
         worked.clear()
         journal = Journal(tmp_path / "out" / "journal", {})
-        report = process_files(sources, copy, lambda n: tmp_path / "out" / n, journal, "Copying")
+        report = process_files(sources, copy, {n: n for n in sources}, journal, "Copying")
         return report, list(worked)
 
     return sources, run

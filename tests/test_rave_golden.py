@@ -108,7 +108,7 @@ def test_half_our_kl_is_missing_in_acids_rave(model, audio, figures):
 
 
 def test_end_of_a_file_differs_from_acids_rave_only_within_reach(model, arrays):
-    """We pad the audio with zeros to a whole hop; it pads each layer's input."""
+    """New models see zeros behind the audio; its see them behind each layer's input."""
     ours = model.encode(arrays["audio"][None]).mean[0]
     theirs = arrays["mean_of_all_samples"]
     num_equal = theirs.shape[1] - 1 - model.encoder_reach_frames()[1]

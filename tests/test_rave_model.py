@@ -10,6 +10,7 @@ from rave import experiment
 from rave.blocks.noise import NoiseGenerator
 from rave.convolution import ConvTranspose1d, fold_weight_norm
 from rave.posterior import DiagonalGaussian
+from rave.recipes import list_recipes
 
 
 def audio_of(num_samples, num_channels=1, seed=0):
@@ -263,7 +264,7 @@ def test_a_recipe_without_noise_decodes_alike_every_time():
     assert torch.equal(model.decode(latents), model.decode(latents))
 
 
-@pytest.mark.parametrize("recipe", experiment.list_recipes("rave"))
+@pytest.mark.parametrize("recipe", list_recipes("rave"))
 def test_every_shipped_recipe_builds(recipe):
     experiment.parse_recipe("rave", recipe, ["CAPACITY=2"])
     assert experiment.build_model().latent_size > 0

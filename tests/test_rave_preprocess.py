@@ -9,9 +9,10 @@ from audio_files import noise, sine, write, write_with_av
 
 import rave.audio
 from rave.audio_store import PreparedHeader
-from rave.command import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_SKIPPED, execute
+from rave.command import EXIT_INTERRUPTED, EXIT_SKIPPED, execute
 from rave.commands import preprocess
 from rave.dataset import PreparedAudioDataset
+from rave.parsing import EXIT_ERROR
 
 
 @pytest.fixture
@@ -27,7 +28,8 @@ def prepare(tmp_path):
 
 
 def samples(folder, name, num_channels=1):
-    return np.fromfile(folder / f"{name}.pcm", "<i2").reshape(-1, num_channels).T
+    entry = next(file for file in PreparedHeader.read(folder).files if file.name == name)
+    return np.fromfile(folder / entry.path, "<i2").reshape(-1, num_channels).T
 
 
 def prepared_names(folder):
@@ -83,7 +85,7 @@ def test_unusable_files_are_named_and_counted_and_do_not_stop_the_rest(tmp_path,
     header = PreparedHeader.read(tmp_path / "out")
     assert [file.name for file in header.files] == ["good.wav"]
     assert sorted(header.skipped) == ["a.mp3", "b.wav", "gone.wav", "nan.wav"]
-    assert files_in(tmp_path / "out") == [".preprocess.jsonl", "good.wav.pcm", "prepared.json"]
+    assert files_in(tmp_path / "out") == [".preprocess.jsonl", "good.pcm", "prepared.json"]
 
 
 def test_what_is_limited_or_silent_is_reported(tmp_path, prepare, capsys):
@@ -92,12 +94,13 @@ def test_what_is_limited_or_silent_is_reported(tmp_path, prepare, capsys):
     write(tmp_path / "in" / "loud.wav", loud, subtype="FLOAT")
     write(tmp_path / "in" / "silent.wav", np.zeros((1, 100), np.float32))
     assert prepare() == 0
-    out = capsys.readouterr().out
-    assert "limited loud.wav: 2 samples beyond full scale (peak 2)" in out
+    out, err = capsys.readouterr()
+    assert "warning: loud.wav: 2 samples beyond full scale were limited (peak 2)." in err
     assert "silent silent.wav: used all the same" in out
     assert prepare("--json") == 0  # remembered, not only said once
     figures = json.loads(capsys.readouterr().out)
     assert figures["num_limited_samples"] == {"loud.wav": 2}
+    assert figures["peak"] == {"loud.wav": 2.0, "silent.wav": 0.0}
     assert figures["silent"] == ["silent.wav"]
     assert (figures["num_done"], figures["num_unchanged"]) == (0, 2)
 
@@ -107,7 +110,7 @@ def test_the_same_command_does_only_what_is_new_changed_or_gone(tmp_path, prepar
     for name in ("kept.wav", "changed.wav", "removed.wav"):
         write(folder / name, noise(1000))
     assert prepare() == 0
-    kept = (tmp_path / "out" / "kept.wav.pcm").stat()
+    kept = (tmp_path / "out" / "kept.pcm").stat()
     write(folder / "changed.wav", noise(2000))
     write(folder / "new.wav", noise(500))
     (folder / "removed.wav").unlink()
@@ -115,9 +118,9 @@ def test_the_same_command_does_only_what_is_new_changed_or_gone(tmp_path, prepar
     assert prepare("--json") == 0
     figures = json.loads(capsys.readouterr().out)
     assert (figures["num_done"], figures["num_unchanged"], figures["num_removed"]) == (2, 1, 1)
-    assert (tmp_path / "out" / "kept.wav.pcm").stat() == kept
+    assert (tmp_path / "out" / "kept.pcm").stat() == kept
     assert prepared_names(tmp_path / "out") == ["changed.wav", "kept.wav", "new.wav"]
-    assert not (tmp_path / "out" / "removed.wav.pcm").exists()
+    assert not (tmp_path / "out" / "removed.pcm").exists()
     assert samples(tmp_path / "out", "changed.wav").shape == (1, 2000)
 
 
@@ -160,12 +163,12 @@ def test_a_stopped_run_leaves_whole_files_and_continues(
         patch.setattr(InterruptedStream, "error", error, raising=False)
         assert prepare() == code
     assert f"rave preprocess: {'error: ' if code == 2 else ''}{message}" in capsys.readouterr().err
-    assert files_in(tmp_path / "out") == [".preprocess.jsonl", "a.wav.pcm"]
+    assert files_in(tmp_path / "out") == [".preprocess.jsonl", "a.pcm"]
     (tmp_path / "out" / ".partial-killed.pcm").touch()
     assert prepare("--json") == 0
     figures = json.loads(capsys.readouterr().out)
     assert (figures["num_done"], figures["num_unchanged"]) == (2, 1)
-    names = [f"{name}.wav.pcm" for name in "abc"]
+    names = [f"{name}.pcm" for name in "abc"]
     assert files_in(tmp_path / "out") == [".preprocess.jsonl", *names, "prepared.json"]
 
 

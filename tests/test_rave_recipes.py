@@ -11,7 +11,7 @@ from rave import experiment
 from rave.blocks.adain import AdaIN
 from rave.blocks.noise import NoiseGenerator
 from rave.blocks.snake import Snake
-from rave.codec import load_model
+from rave.codec import load_run
 from rave.main_cli import main
 from rave.model import RAVE
 
@@ -195,7 +195,7 @@ def test_recipes_train_through_both_phases_and_open_again(tmp_path, recipe):
     sets = [part for setting in settings for part in ("--set", setting)]
     where = ["--data", str(prepare(tmp_path)), "--out", str(out), "--device", "cpu"]
     assert main(["train", recipe, *where, *sets]) == 0
-    model = load_model(out)
+    model = load_run(out)[0]
     for name, value in model.state_dict().items():
         assert torch.isfinite(value).all(), name
     if recipe == "v1":

@@ -9,7 +9,7 @@ from rave_models import build_model
 from rave_runs import TINY, checkpoint, prepare, tiny_parts, train
 from torch.utils.data import DataLoader
 
-from rave.codec import load_model
+from rave.codec import load_run
 from rave.trainer import Loaders, fit
 from rave.training import RaveSystem, num_dimensions, update_latent_axes
 
@@ -226,7 +226,7 @@ def test_a_finished_run_is_not_trained_further(prepared, finished, capsys):
 
 
 def test_axes_are_orthonormal_and_fidelity_is_cumulative_after_validation(finished):
-    model = load_model(finished)
+    model = load_run(finished)[0]
     assert torch.allclose(model.latent_pca @ model.latent_pca.T, torch.eye(4), atol=1e-5)
     assert (model.fidelity.diff() >= 0).all()
     assert model.fidelity[-1] == pytest.approx(1)
@@ -259,7 +259,7 @@ def test_latents_that_never_change_have_axes_all_the_same():
 
 
 def test_the_saved_config_rebuilds_the_model_that_was_trained(finished):
-    rebuilt = load_model(finished)
+    rebuilt = load_run(finished)[0]
     model, _ = tiny_parts(seed=1)
     assert rebuilt.state_dict().keys() == model.state_dict().keys()
     prefix = "model."

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 from upstream_runs import (
     GOLDEN,
+    assert_every_length_equals,
     assert_refused,
     checkpoint_of,
     golden_arrays,
@@ -85,6 +86,11 @@ def test_posterior_and_bands_equal_those_of_acids_rave(tmp_path, kind):
     noise = noise_of(model, bands)
     assert (noise is not None) == (kind not in ("onnx+causal", "v3"))
     assert_equals(model.decode_bands(mean, noise), bands)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_length_is_encoded_as_acids_rave_does(tmp_path, kind):
+    assert_every_length_equals(load_run(write_kind(tmp_path / "run", kind))[0], f"runs/{kind}")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,11 +3,12 @@ import pytest
 import torch
 import upstream_exports
 from torch import nn
+from upstream_runs import assert_every_length_equals
 from upstream_scripts import exports, kinds, outputs, write_export
 
 from rave.codec import DecoderNoise, load_codec
-from rave.latents import LatentStatistics
 from rave.upstream.torchscript import ResampledCodec
+from rave.windows import Part
 
 CPU = torch.device("cpu")
 V2 = "v2+causal+stereo"
@@ -25,9 +26,7 @@ def audio_of(codec, num_frames=30):
 
 
 def noise_of(codec, seed=0):
-    size = codec.format.latent_size
-    statistics = LatentStatistics([0.0] * size, [1.0] * size, [1.0] * size, [1.0] * size, 100)
-    return DecoderNoise(codec.format, statistics, seed, "a")
+    return DecoderNoise(codec.format, seed)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -37,6 +36,26 @@ def test_latents_and_audio_equal_those_that_the_file_of_acids_rave_gives(tmp_pat
     found = opened(write_export(tmp_path / "a.ts", kind)).differences(encoded, decoded)
     assert set(found) == {"encode", "decode"}
     assert max(found.values()) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["discrete", "hybrid", "v1_streaming", "v2+noise", "v3"])
+def test_every_length_is_encoded_as_acids_rave_does(tmp_path, kind):
+    model = opened(write_export(tmp_path / "a.ts", kind)).model
+    assert_every_length_equals(model, f"exports/{kind}")
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "v1_streaming", "v2+spherical"])
+def test_a_file_of_any_length_in_windows_and_parts_equals_one_pass(tmp_path, kind):
+    codec = load_codec(write_export(tmp_path / "a.ts", kind), CPU)
+    hop = codec.format.hop_samples
+    for length in range(40 * hop, 42 * hop):
+        audio = audio_of(codec, 42)[:, :length]
+        whole, _ = codec.encode(audio)
+        parts = Part(0, 3), Part(3, None)
+        pieces = [m for part in parts for m, _ in codec.encode_blocks([audio], 7, part)]
+        found = np.concatenate(pieces, axis=1)
+        assert np.abs(found - whole).max() <= 1e-6 * np.abs(whole).max(), length
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from audio_files import noise, write
-from rave_models import SHORT, codec_of, small_model
+from rave_models import SHORT, codec_of, known_audio, small_model
 
 from rave.batch import DivisibleWork
 from rave.commands.decode import Decoding
@@ -62,16 +62,20 @@ def test_work_in_parts_gives_the_bits_of_the_whole(tmp_path, recipe):
     codec = codec_of(small_model(*(word for word in recipe if word != "derivative")))
     if "derivative" in recipe:
         codec.format = codec.format.of_derivative()
-    f = codec.format
+    known = known_audio([True, False, True, True])
+    f = codec.format = dataclasses.replace(codec.format, training_audio=known)
     length = round(4.3 * WINDOW_FRAMES * f.hop_samples)
-    source = write(tmp_path / "a.wav", noise(length, f.num_channels), f.sample_rate_hz // 2)
+    source = write(tmp_path / "a.wav", 3 * noise(length, f.num_channels), f.sample_rate_hz // 2)
     opener = SimpleNamespace(codec=codec)
-    encoding = Encoding(opener, tmp_path / "whole", {"a.wav": "a.wav"}, seed=3)
+    names = {"a.wav": "a.wav"}
+    encoding = Encoding(opener, tmp_path / "whole", names, seed=3, is_level_matched=True)
     assert isinstance(encoding, DivisibleWork)
     assert not isinstance(Preparing(tmp_path, 44100, 1), DivisibleWork)
     assert encoding.num_windows("a.wav", source) == 8
     record = encoding("a.wav", source)
-    file = LatentFile("a.wav", record["num_frames"], None, f.sample_rate_hz // 2, length)
+    assert record["gain_db"]
+    place = ("a.wav", record["num_frames"], None, f.sample_rate_hz // 2, length)
+    file = LatentFile(*place, record["gain_db"])
     statistics = LatentStatistics([0.0] * 4, [1.0] * 4, [1.0] * 4, [1.0] * 4, 10)
     size = (f.sample_rate_hz, f.hop_samples, f.latent_size)
     header = LatentHeader(f.fingerprint, "", *size, "posterior sample", statistics, [file])

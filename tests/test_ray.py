@@ -5,6 +5,7 @@ The cluster is Ray's own for tests: each machine is a few processes here.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from audio_files import noise, sine, write
+from rave_models import remember
 
 from rave import batch, ray_engine
 from rave.commands import encode
@@ -116,10 +118,12 @@ def test_every_command_writes_the_same_bytes_on_ray_also_where_files_are_cut(
 ):
     on_ray = ["--engine", "ray", "--address", cluster.address]
     latents = tmp_path / "local" / "encode"
+    codec = Path(shutil.copytree(run, tmp_path / "codec"))
+    remember(codec, True, False, True, True)
     commands = {
         "preprocess": ["preprocess", str(audio), "{}", "--sample-rate", "16000"],
-        "encode": ["encode", str(run), str(audio), "{}", "--sample"],
-        "decode": ["decode", str(run), str(latents), "{}"],
+        "encode": ["encode", str(codec), str(audio), "{}", "--sample", "--match-level"],
+        "decode": ["decode", str(codec), str(latents), "{}"],
     }
     expected_cuts = {"preprocess": [], "encode": ["late nan.wav", "sub/long.flac"]}
     expected_cuts["decode"] = ["sub/long.npy"]
@@ -176,7 +180,7 @@ def copy(cluster, tmp_path, marks):
         return batch.process_files(
             {name: tmp_path / "in" / name for name in words},
             Copying(out),
-            lambda name: out / name,
+            {name: name for name in words},
             Journal(out / "journal", {}),
             "Copying",
             ray_engine.RayEngine(cluster.address, cpus),
@@ -318,8 +322,8 @@ def test_ray_starts_here_tells_nobody_and_leaves_nothing(audio, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--address", "auto"], "--address is of Ray. Add --engine ray, or leave it out."),
-        (["--cpus-per-worker", "2"], "--cpus-per-worker is of Ray."),
+        (["--address", "auto"], "--address works only with --engine ray. Add it"),
+        (["--cpus-per-worker", "2"], "--cpus-per-worker works only with --engine ray."),
         (["--engine", "ray", "--cpus-per-worker", "0"], "a worker needs 1 or more."),
         (["--engine", "ray", "--address", "nonsense"], "auto or HOST:PORT is needed, on a machine"),
         (

@@ -74,6 +74,35 @@ def write_whole_run(
     return folder
 
 
+def assert_every_length_equals(model, name):
+    """Assert that a model encodes audio of 1 to 3 hops as acids-rave does, every frame of it.
+
+    Args:
+        model: Of ours.
+        name: Of its arrays in golden/acids_rave_ends.npz.
+
+    Where acids-rave gives a frame less, ours is that of zeros behind the audio.
+    """
+    with np.load(GOLDEN / "acids_rave_ends.npz") as file:
+        lengths, counts, rows = (file[f"{name}/{part}"] for part in ("lengths", "frames", "rows"))
+    hop, starts = model.hop_samples, np.cumsum(counts)
+    assert len({length % model.pqmf.num_bands for length in lengths}) == model.pqmf.num_bands
+    shape = (1, model.num_channels, 3 * hop)
+    audio = (0.1 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
+    audio = torch.from_numpy(audio)
+    for length, needed in zip(lengths, np.split(rows, starts[:-1], axis=1), strict=True):
+        cut = audio[..., :length]
+        with torch.inference_mode():
+            found = model.encoder_rows(cut)[0]
+            assert found.shape[1] == -(-length // hop)
+            count = needed.shape[1]
+            if count < found.shape[1]:
+                whole = torch.nn.functional.pad(cut, (0, -length % hop))
+                assert torch.equal(found[:, count:], model.encoder_rows(whole)[0, :, count:])
+        error = np.abs(found[:, :count].numpy() - needed).max()
+        assert error <= 1e-6 * np.abs(rows).max(), length
+
+
 def assert_refused(folder, config, weights, old, new, what):
     """Assert that a run whose config says `new` for `old` is refused, and that the reason is told.
 

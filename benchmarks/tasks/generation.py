@@ -79,7 +79,7 @@ def generate(
 
         sampling = Sampling(trained.model, range(1), 0)
         made = [block[0].cpu().numpy() for block in generate_long(sampling, num_frames)]
-        noise = DecoderNoise(codec.format, trained.header.statistics, 0, "generated")
+        noise = DecoderNoise(codec.format, 0)
         blocks = codec.decode_blocks(np.concatenate(made, axis=1), noise)
         form = codec.format
         num_samples = num_frames * form.hop_samples

@@ -54,14 +54,13 @@ def decode(minutes: float, codec: str, device: str) -> Callable[[], None]:
     import numpy as np
     import torch
 
-    from benchmarks.tasks.codec import statistics
     from rave.codec import DecoderNoise, load_codec
 
     opened = load_codec(Path(codec), torch.device(device), backend="auto")
     frames_per_minute = 60 * inputs.RATE_HZ / opened.format.hop_samples
     shape = (opened.format.latent_size, PATTERN_FRAMES)
     pattern = np.random.default_rng(inputs.SEED).standard_normal(shape).astype(np.float32)
-    noise = DecoderNoise(opened.format, statistics(pattern), 0, "benchmark", as_encoded=True)
+    noise = DecoderNoise(opened.format, 0, as_encoded=True)
 
     def blocks(length: float) -> Iterable[Any]:
         values: Any = Repeated(pattern, round(length * frames_per_minute))

@@ -5,19 +5,28 @@ What the page makes is what the command makes, since it is the command that make
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import importlib
+import io
+import re
 import shlex
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rave.command import Result
 
 INFERENCE = ("python", "-m", "diffwave.inference")
+# As every command writes one: who warns, and perhaps the file that it is about, stand before it.
+WARNING = re.compile(r"(?:^|[\s:])\w*[Ww]arning: (?:[^:]+\.\w{2,5}: )?(.+)")
 Command = tuple[str, ...]
-# Called with the share that is done and the seconds that are left.
-Report = Callable[[float, float], None]
+# Called with the share that is done and the seconds that are left, None while other work is done.
+Report = Callable[[float, float | None], None]
+TURN_S = 0.1  # between two looks at whether a job that waits is stopped
 
 
 class Stopped(Exception):
@@ -28,12 +37,38 @@ class Job:
     """Work under way: what is left of it, and whether it shall stop.
 
     Args:
-        report: Called after each step of the sampler.
+        report: Called after each step of the sampler, and when the work must wait.
+
+    Attributes:
+        warnings: What its commands warned of, each once.
     """
 
     def __init__(self, report: Report | None = None) -> None:
         self._report, self._stop = report, threading.Event()
         self._started = time.monotonic()
+        self.warnings: list[str] = []
+
+    def warn(self, texts: Iterable[str]) -> None:
+        """Keep what a command warns of."""
+        self.warnings += [text for text in dict.fromkeys(texts) if text not in self.warnings]
+
+    @contextlib.contextmanager
+    def turn(self, working: threading.Lock) -> Iterator[None]:
+        """Wait until no other job works, then work.
+
+        Raises:
+            Stopped: If it was stopped while it waited.
+        """
+        if not working.acquire(blocking=False):
+            if self._report is not None:
+                self._report(0.0, None)
+            while not working.acquire(timeout=TURN_S):
+                self.check()
+        self._started = time.monotonic()
+        try:
+            yield
+        finally:
+            working.release()
 
     def stop(self) -> None:
         """Stop the work before its next step."""
@@ -60,12 +95,43 @@ class Job:
             self._report(done / total, elapsed / done * (total - done))
 
 
-def run_command(command: Command, job: Job) -> Result:
-    """Run a command in this process.
+class _Copied(io.TextIOBase):
+    """Standard error, which keeps what one thread writes."""
+
+    def __init__(self, to: Any) -> None:
+        self.text = io.StringIO()
+        self._to, self._thread = to, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if threading.get_ident() == self._thread:
+            self.text.write(text)
+        self._to.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._to.flush()
+
+    def isatty(self) -> bool:
+        return bool(self._to.isatty())
+
+
+@contextlib.contextmanager
+def _warnings_to(job: Job) -> Iterator[None]:
+    """Hand to a job the warnings that commands write to standard error."""
+    copied = _Copied(sys.stderr)
+    with contextlib.redirect_stderr(copied):
+        yield
+    found = (WARNING.search(line) for line in re.split("[\r\n]", copied.text.getvalue()))
+    job.warn(each[1] for each in found if each)
+
+
+def run_command(command: Command, job: Job, stem: str = "*") -> Result:
+    """Run a command in this process; one at a time, since standard error is read meanwhile.
 
     Args:
         command: Of `rave` or of `python -m diffwave.inference`.
-        job: May stop it.
+        job: May stop it, and is handed its warnings.
+        stem: Name without suffix of the file that is wanted of what it writes.
 
     Raises:
         ValueError: If it refuses, or could not use a file.
@@ -73,13 +139,16 @@ def run_command(command: Command, job: Job) -> Result:
         Stopped: If it was stopped.
     """
     job.check()
-    if command[0] == "rave":  # by name: only the commands of rave know its models
-        module = importlib.import_module(f"rave.commands.{command[1]}")
-        result: Result = module.run(module.parser().parse_args(command[2:]))
-    else:
-        module = importlib.import_module(INFERENCE[-1])
-        options = module.parser().parse_args(command[len(INFERENCE) :])
-        result = module.run(options, job.watch)
+    with _warnings_to(job):
+        if command[0] == "rave":  # by name: only the commands of rave know its models
+            module = importlib.import_module(f"rave.commands.{command[1]}")
+            result: Result = module.run(module.parser().parse_args(command[2:]))
+        else:
+            module = importlib.import_module(INFERENCE[-1])
+            options = module.parser().parse_args(command[len(INFERENCE) :])
+            result = module.run(options, job.watch)
+    for name, texts in result.figures.get("warnings", {}).items():
+        job.warn(texts if fnmatch.fnmatch(Path(name).stem, stem) else ())
     if result.num_skipped:
         raise ValueError("; ".join(map(str, result.figures["skipped"].values())))
     return result

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from diffwave.app.workshop import Made
+from diffwave.app.kept import Made
 
 
 def words(text: str) -> str:
@@ -20,6 +20,11 @@ def status(text: str, *, is_error: bool = False) -> str:
     return f'<p class="told {kind}" role="status" aria-live="polite">{text}</p>'
 
 
+def warnings(texts: Sequence[str]) -> str:
+    """Return what commands warned of, one below the other."""
+    return "".join(f'<p class="warning" role="note">{html.escape(text)}</p>' for text in texts)
+
+
 def article(made: Made, seen: str) -> str:
     """Return a result: to hear, to see, to keep, to make again.
 
@@ -29,10 +34,10 @@ def article(made: Made, seen: str) -> str:
     """
     title = html.escape(made.title)
     source = f"gradio_api/file={quote(made.audio.as_posix())}"
-    name = f"{made.audio.parents[1].name}.wav"
+    name = html.escape(made.audio.name)
     return (
-        f'<article class="clip"><h2>{title}</h2>'
-        f'<audio controls preload="auto" src="{source}" aria-label="{title}"></audio>{seen}'
+        f'<article class="clip"><h2>{title}</h2>{warnings(made.warnings)}'
+        f'<audio controls preload="metadata" src="{source}" aria-label="{title}"></audio>{seen}'
         f'<p class="facts">{made.seconds:.1f} s · seed {made.seed} · '
         f'<a download="{name}" href="{source}">Download {name}</a></p>'
         "<details open><summary>The command that makes it again</summary>"
@@ -40,9 +45,14 @@ def article(made: Made, seen: str) -> str:
     )
 
 
-def joined(articles: Sequence[str]) -> str:
-    """Return results, the newest open and the earlier ones behind a word."""
+def joined(articles: Sequence[str], folder: str) -> str:
+    """Return results, the newest open and the earlier ones behind a word.
+
+    Args:
+        articles: The newest first, at least one.
+        folder: That keeps them, and those before them.
+    """
     newest, *older = articles
-    if not older:
-        return newest
-    return f'{newest}<details class="older"><summary>Earlier</summary>{"".join(older)}</details>'
+    if older:
+        older = ['<details class="older"><summary>Earlier</summary>', *older, "</details>"]
+    return "".join([newest, *older, words(f"All that was made is kept in {folder}.")])

@@ -1,5 +1,5 @@
-// A click on a picture of a result plays from there; drawing over the picture of "Inpaint" chooses
-// a span. Numbers and pictures say the same at all times.
+// A click on a picture of a result plays from there, and one player plays at a time; drawing over
+// the picture of "Inpaint" chooses a span. Numbers and pictures say the same at all times.
 (() => {
   const seconds = (line) => Number(line.dataset.seconds);
   const field = (name) => document.querySelector(`#${name} input`);
@@ -25,9 +25,24 @@
     const line = event.target.closest?.(".timeline");
     if (!line) return;
     if (line.closest(".choose")) drawn = { line, start: timeAt(line, event) };
-    const audio = line.closest(".clip")?.querySelector("audio");
-    if (audio) audio.currentTime = timeAt(line, event);
   });
+  let wanted = false;
+  addEventListener("click", (event) => {
+    if (event.target.closest?.("[id^=do-]")) wanted = true;
+    const line = event.target.closest?.(".clip .timeline");
+    if (!line) return;
+    const audio = line.closest(".clip").querySelector("audio");
+    audio.currentTime = timeAt(line, event);
+    audio.play();
+  });
+  let player = null;
+  const alone = (audio) => {
+    if (player !== audio) player?.pause();
+    player = audio;
+  };
+  addEventListener("play", (event) => alone(event.target), true);
+  const play = HTMLMediaElement.prototype.play;  // of a sound's player, which is not in the page
+  HTMLMediaElement.prototype.play = function () { alone(this); return play.call(this); };
   addEventListener("pointermove", (event) => {
     if (!drawn) return;
     const now = timeAt(drawn.line, event);
@@ -37,11 +52,14 @@
   for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => { drawn = null; });
   let newest = null;
   setInterval(() => {
-    const result = document.querySelector(".clip");
-    if (result && newest !== result.innerHTML.length && innerWidth < 768) {
-      result.scrollIntoView({ behavior: "smooth" });  // on a phone results lie below the controls
+    const result = document.querySelector(".clip audio")?.getAttribute("src");
+    if (wanted && result !== newest) {
+      wanted = false;
+      if (innerWidth < 768) {  // on a phone results lie below the controls
+        document.querySelector(".clip").scrollIntoView({ behavior: "smooth" });
+      }
     }
-    newest = result ? result.innerHTML.length : null;
+    newest = result;
     const line = document.querySelector(".choose .timeline");
     if (line && field("from")) {
       place(line.querySelector(".region"), line, Number(field("from").value), Number(field("to").value));
@@ -49,6 +67,7 @@
     for (const audio of document.querySelectorAll(".clip audio")) {
       const clip = audio.closest(".clip");
       const cursor = clip.querySelector(".cursor");
+      if (!cursor) continue;
       cursor.hidden = !audio.currentTime;
       cursor.style.left = `${(100 * audio.currentTime) / seconds(clip.querySelector(".timeline"))}%`;
     }

@@ -11,27 +11,29 @@ from typing import Any
 
 import gradio as gr
 
-from diffwave.app import markup, pictures
-from diffwave.app.asked import NO_SOUND, WAYS, Asked, whole_number
+from diffwave.app import asked, markup, pictures
+from diffwave.app.asked import NO_SOUND, WAYS, Asked, Bounds
 from diffwave.app.commands import Job, Stopped, short
-from diffwave.app.workshop import MAX_SEED, MAX_SOUND_S, Made, Sound, Workshop
+from diffwave.app.kept import Made, Sound
+from diffwave.app.workshop import MAX_FILE_GB, MAX_SOUND_S, Workshop
 from rave.command import sentence
+from rave.parsing import MAX_SEED
 
 NUM_BENT = 6
-NUM_KEPT = 6
-LONGEST_S = 60.0
-DEFAULT_STEPS, MOST_STEPS = 30, 200
-FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-FIXED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+NUM_SHOWN = 6
 PRIVATE = {"api_visibility": "private"}
-ONE_AT_A_TIME = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "work"}
+# Work waits for its turn in the workshop, not in a queue: there whoever began it can stop it.
+AT_ONCE = {**PRIVATE, "concurrency_limit": None}
 QUIET = {**PRIVATE, "queue": False, "show_progress": "hidden"}
-HINT = "Its wave, spectrogram and latents will be seen here."
+HINT = (
+    f"Of a longer sound the first {MAX_SOUND_S / 60:g} minutes are taken; a file has up to "
+    f"{MAX_FILE_GB} GB. Its wave, spectrogram and latents will be seen here."
+)
 NOTHING = "What you make is heard and seen here, newest first."
 
 
 class Page:
-    """The page of one workshop, which does one thing at a time.
+    """The page of one workshop.
 
     Args:
         shop: Does the work.
@@ -39,35 +41,14 @@ class Page:
 
     def __init__(self, shop: Workshop) -> None:
         self.shop = shop
-        self._job: Job | None = None
-
-    def looks(self) -> dict[str, Any]:
-        """Return theme, style and script, as `launch` takes them."""
-        folder = Path(__file__).parent
-        theme = gr.themes.Base(
-            primary_hue="teal",
-            neutral_hue="slate",
-            font=FONTS,
-            font_mono=FIXED_FONTS,
-            radius_size="lg",
-        ).set(
-            button_primary_background_fill="*primary_700",
-            button_primary_background_fill_hover="*primary_800",
-            button_primary_background_fill_dark="*primary_700",
-            button_primary_text_color="white",
-        )
-        script = (folder / "page.js").read_text()
-        return {
-            "theme": theme,
-            "css": (folder / "page.css").read_text(),
-            "head": f"<script>{script}</script>",
-        }
+        self._jobs: dict[Job, str | None] = {}  # and who began it; None: the tab was closed
+        self._articles: dict[Path, str] = {}
 
     def build(self) -> gr.Blocks:
         """Return the page."""
         with gr.Blocks(title="rave app", analytics_enabled=False, fill_width=True) as page:
             sound, second = gr.State(None), gr.State(None)
-            history, latest = gr.State([]), gr.State(None)
+            latest = gr.State(None)
             gr.HTML(self._headline())
             with gr.Row(elem_classes="desk"):
                 with gr.Column(min_width=320):
@@ -76,24 +57,13 @@ class Page:
                     with gr.Tabs(elem_id="ways"):
                         work = self._tabs(sound, second)
                     with gr.Row(elem_classes="settings"):
-                        seed = gr.Number(
-                            0,
-                            label="Seed",
-                            precision=0,
-                            minimum=0,
-                            maximum=MAX_SEED,
-                            min_width=110,
-                            elem_id="seed",
-                        )
+                        seed = _number("Seed", asked.SEED, "seed", 110)
                         anew = gr.Button(
                             "New seed", size="sm", min_width=80, scale=0, elem_id="anew"
                         )
-                        steps = gr.Slider(
-                            1,
-                            MOST_STEPS,
-                            DEFAULT_STEPS,
-                            step=1,
-                            label="Steps of the sampler",
+                        steps = _slider(
+                            "Steps of the sampler",
+                            asked.STEPS,
                             min_width=240,
                             scale=2,
                             elem_id="steps",
@@ -112,68 +82,69 @@ class Page:
                         elem_id="reuse",
                         visible=False,
                     )
-            from_s, to_s, region, second_seen = work.pop("parts")
-            shown = [sound, seen, region, from_s, to_s, status]
-            busy = {**ONE_AT_A_TIME, "show_progress": "full", "show_progress_on": [status]}
+            shown, second_shown = [sound, seen, status, *work["span"]], [second, work["seen"]]
+            busy = {**AT_ONCE, "show_progress": "full", "show_progress_on": [status]}
             given.input(self._take, given, shown, **busy)
             given.clear(self._forget, None, shown, **QUIET)
-            work["second"].input(self._take_second, work["second"], [second, second_seen], **busy)
-            work["second"].clear(lambda: (None, ""), None, [second, second_seen], **QUIET)
-            made = [status, results, history, latest, reuse]
+            work["second"].input(self._take_second, work["second"], second_shown, **busy)
+            work["second"].clear(lambda: (None, ""), None, second_shown, **QUIET)
+            made = [results, latest, reuse]
             for button, function, inputs in work["buttons"]:
-                button.click(self._doing(function), [history, seed, steps, *inputs], made, **busy)
+                button.click(self._doing(function), [seed, steps, *inputs], [status, *made], **busy)
             anew.click(lambda: random.randint(0, MAX_SEED), None, seed, **QUIET)
             stop.click(self._stop, None, None, **QUIET)
             reuse.click(self._reuse, latest, [given, *shown], **busy)
+            page.load(self._results, None, made, **QUIET)
+            page.unload(self._leave)
         return page
 
     def _tabs(self, sound: gr.State, second: gr.State) -> dict[str, Any]:
         """Build the tabs; return their buttons with what each does and with what."""
         buttons: list[tuple[Any, Callable[..., Any], list[Any]]] = []
-        shop, asked = self.shop, Asked(self.shop)
+        span: list[Any] = []
+        shop, ask = self.shop, Asked(self.shop)
         if shop.run_path is not None:
             with gr.Tab("Generate"):
                 gr.HTML(markup.words("New music out of noise, free or following the sound."))
-                seconds = gr.Slider(1, LONGEST_S, 10, step=1, label="Length in seconds")
+                seconds = _slider("Length in seconds", asked.LENGTH)
                 follow = gr.CheckboxGroup(
                     shop.follows, label="Follow the sound's", visible=bool(shop.follows)
                 )
                 label = gr.Dropdown(
                     ["", *shop.labels], value="", label="Label", visible=bool(shop.labels)
                 )
-                guidance = gr.Slider(
-                    0,
-                    6,
-                    1,
-                    step=0.1,
-                    label="Guidance: 1 follows as trained, more exaggerates",
+                guidance = _slider(
+                    "Guidance: 1 follows as trained, more exaggerates",
+                    asked.GUIDANCE,
                     visible=bool(shop.follows or shop.labels),
                 )
                 make = _button("Generate")
-            buttons.append((make, asked.generate, [sound, seconds, follow, label, guidance]))
+            buttons.append((make, ask.generate, [sound, seconds, follow, label, guidance]))
             with gr.Tab("Vary"):
                 gr.HTML(
                     markup.words("The sound again, otherwise. 0 changes nothing, 1 leaves nothing.")
                 )
-                strength = gr.Slider(0, 1, 0.5, step=0.05, label="Strength")
+                strength = _slider("Strength", asked.STRENGTH)
                 make = _button("Vary")
-            buttons.append((make, asked.vary, [sound, strength]))
-        with gr.Tab("Inpaint", visible=shop.run_path is not None):
-            gr.HTML(
-                markup.words("Draw over the part to make anew, or type where it begins and ends.")
-            )
-            region = gr.HTML(markup.words(NO_SOUND), elem_id="region")
-            with gr.Row():
-                from_s = _seconds("From, seconds", "from", 1.0)
-                to_s = _seconds("To, seconds", "to", 2.0)
-            make = _button("Inpaint")
-        buttons.append((make, asked.inpaint, [sound, from_s, to_s]))
-        if shop.run_path is not None:
+            buttons.append((make, ask.vary, [sound, strength]))
+            with gr.Tab("Inpaint"):
+                gr.HTML(
+                    markup.words(
+                        "Draw over the part to make anew, or type where it begins and ends."
+                    )
+                )
+                region = gr.HTML(markup.words(NO_SOUND), elem_id="region")
+                with gr.Row():
+                    from_s = _number("From, seconds", asked.START, "from", 120)
+                    to_s = _number("To, seconds", asked.END, "to", 120)
+                make = _button("Inpaint")
+            buttons.append((make, ask.inpaint, [sound, from_s, to_s]))
+            span = [region, from_s, to_s]
             with gr.Tab("Continue"):
                 gr.HTML(markup.words("What comes after the sound."))
-                more = gr.Slider(1, LONGEST_S, 5, step=1, label="Seconds to add")
+                more = _slider("Seconds to add", asked.MORE)
                 make = _button("Continue")
-            buttons.append((make, asked.extend, [sound, more]))
+            buttons.append((make, ask.extend, [sound, more]))
         with gr.Tab("Bend"):
             gr.HTML(
                 markup.words(
@@ -187,17 +158,16 @@ class Page:
                 reset = gr.Button("Straight again", min_width=120)
             straight = [0.0, 1.0] * (len(sliders) // 2)
             reset.click(lambda: straight, None, sliders, **QUIET)
-        buttons.append((make, asked.bend, [sound, *sliders]))
+        buttons.append((make, ask.bend, [sound, *sliders]))
         with gr.Tab("Mix"):
             gr.HTML(markup.words("Between two sounds, cut to the shorter."))
             other = _audio_input("Second sound", "second")
             second_seen = gr.HTML("")
-            weight = gr.Slider(0, 1, 0.5, step=0.01, label="From the first to the second")
+            weight = _slider("From the first to the second", asked.WEIGHT)
             way = gr.Radio(list(WAYS), value=next(iter(WAYS)), label="Way")
             make = _button("Mix")
-        buttons.append((make, asked.mix, [sound, second, weight, way]))
-        parts = (from_s, to_s, region, second_seen)
-        return {"buttons": buttons, "second": other, "parts": parts}
+        buttons.append((make, ask.mix, [sound, second, weight, way]))
+        return {"buttons": buttons, "second": other, "seen": second_seen, "span": span}
 
     def _headline(self) -> str:
         audio = self.shop.codec.format
@@ -217,32 +187,31 @@ class Page:
         """Return what gradio calls for a button: it does the work and shows what it made."""
 
         def do(
-            history: list[str],
+            request: gr.Request,
             seed: Any,
             steps: Any,
             *inputs: Any,
             progress: gr.Progress = gr.Progress(),  # noqa: B008  how gradio hands one in
         ) -> tuple[Any, ...]:
-            def call(job: Job) -> tuple[Made, str]:
-                numbers = whole_number(seed, "seed"), whole_number(steps, "number of steps")
-                made = work(job, *numbers, *inputs)
-                return made, self._article(made)
+            def call(job: Job) -> Made:
+                return work(job, asked.SEED.whole(seed), asked.STEPS.whole(steps), *inputs)
 
-            found, told = self._do(progress, call)
-            if found is None:
-                return told, gr.skip(), gr.skip(), gr.skip(), gr.skip()
-            shown = [found[1], *history][:NUM_KEPT]
-            return told, markup.joined(shown), shown, found[0], gr.update(visible=True)
+            found, told = self._do(request, progress, call)
+            return told, *([gr.skip()] * 3 if found is None else self._results())
 
         return do
 
-    def _do(self, progress: gr.Progress, call: Callable[[Job], Any]) -> tuple[Any, str]:
+    def _do(
+        self, request: gr.Request, progress: gr.Progress, call: Callable[[Job], Any]
+    ) -> tuple[Any, str]:
         """Return what a piece of work gives, or None, and what is told of it."""
 
-        def report(share: float, left_s: float) -> None:
-            progress(share, desc=f"about {left_s:.0f} s left")
+        def report(share: float, left_s: float | None) -> None:
+            waits = left_s is None
+            progress(share, desc="waits for other work" if waits else f"about {left_s:.0f} s left")
 
-        self._job = job = Job(report)
+        job = Job(report)
+        self._jobs[job] = request.session_hash
         progress(0.0, desc="beginning")
         try:
             return call(job), markup.status("Done.")
@@ -253,69 +222,103 @@ class Page:
         except Exception as error:  # nothing may reach the page but a sentence
             traceback.print_exc(file=sys.stderr)
             text = f"That failed ({type(error).__name__}), which is a fault of this program; "
-            return None, markup.status(text + "the terminal tells more.", is_error=True)
+            return None, markup.status(text + "the terminal shows more.", is_error=True)
         finally:
-            self._job = None
+            del self._jobs[job]
 
-    def _stop(self) -> None:
-        if self._job is not None:
-            self._job.stop()
+    def _stop(self, request: gr.Request) -> None:
+        """Stop what this tab began; if that is nothing, what closed tabs left behind."""
+        jobs = [*self._jobs.items()]
+        own = [job for job, owner in jobs if owner == request.session_hash]
+        for job in own or [job for job, owner in jobs if owner is None]:
+            job.stop()
+
+    def _leave(self, request: gr.Request) -> None:
+        """Let the work of a tab that is closed go on, as no one's: it is kept."""
+        for job, owner in [*self._jobs.items()]:
+            if owner == request.session_hash:
+                self._jobs[job] = None
+
+    def _results(self) -> tuple[Any, ...]:
+        """Return what the folder keeps, as HTML, the newest result, and whether there is one."""
+        made = self.shop.made(NUM_SHOWN)
+        if not made:
+            return markup.words(NOTHING), None, gr.update(visible=False)
+        former = self._articles
+        self._articles = {
+            each.audio: former.get(each.audio) or self._article(each) for each in made
+        }
+        shown = markup.joined([*self._articles.values()], short(self.shop.folder))
+        return shown, made[0], gr.update(visible=True)
 
     def _take(
         self,
+        request: gr.Request,
         path: str | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  as above
     ) -> tuple[Any, ...]:
         """Take a sound in, and show it."""
         if path is None:
             return self._forget()
-        found, told = self._do(progress, lambda job: self._taken(Path(path), job))
+        found, told = self._do(request, progress, lambda job: self._taken(Path(path), job))
         if found is None:
-            return None, markup.words(HINT), markup.words(NO_SOUND), gr.skip(), gr.skip(), told
+            return self._forget(told)
         sound, seen, region = found
         span = (round(sound.seconds / 3, 2), round(2 * sound.seconds / 3, 2))
-        return sound, seen, region, *span, markup.status(f"Ready. {sound.note}")
+        return self._shown(sound, seen, markup.status("Ready."), region, *span)
 
     def _taken(self, path: Path, job: Job) -> tuple[Sound, str, str]:
         sound = self.shop.add_sound(path, job)
         rate_hz = self.shop.codec.format.sample_rate_hz
         seen = pictures.timeline(sound.audio, rate_hz, self.shop.axes_of(sound.latents))
         region = pictures.timeline(sound.audio, rate_hz)
-        return sound, f'<div class="given">{seen}</div>', f'<div class="choose">{region}</div>'
+        warned = markup.warnings(sound.warnings)
+        return (
+            sound,
+            f'<div class="given">{seen}{warned}</div>',
+            f'<div class="choose">{region}</div>',
+        )
 
     def _take_second(
         self,
+        request: gr.Request,
         path: str | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  as above
     ) -> tuple[Any, ...]:
         if path is None:
             return None, ""
-        found, told = self._do(progress, lambda job: self._taken(Path(path), job))
+        found, told = self._do(request, progress, lambda job: self._taken(Path(path), job))
         return (None, told) if found is None else (found[0], found[1])
 
-    def _forget(self) -> tuple[Any, ...]:
-        return (
-            None,
-            markup.words(HINT),
-            markup.words(NO_SOUND),
-            gr.skip(),
-            gr.skip(),
-            markup.status("Ready."),
-        )
+    def _forget(self, told: str | None = None) -> tuple[Any, ...]:
+        region = markup.words(NO_SOUND)
+        return self._shown(None, markup.words(HINT), told or markup.status("Ready."), region)
+
+    def _shown(
+        self, sound: Sound | None, seen: str, told: str, region: str, *span: float
+    ) -> tuple[Any, ...]:
+        """Return what a sound changes on the page; without a diffusion model there is no span."""
+        if self.shop.run_path is None:
+            return sound, seen, told
+        return sound, seen, told, region, *(span or (gr.skip(), gr.skip()))
 
     def _reuse(
         self,
+        request: gr.Request,
         made: Made | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  as above
     ) -> tuple[Any, ...]:
         if made is None:
             return None, *self._forget()
-        return str(made.audio), *self._take(str(made.audio), progress)
+        return str(made.audio), *self._take(request, str(made.audio), progress)
 
     def _article(self, made: Made) -> str:
-        axes = None if made.latents is None else self.shop.axes_of(made.latents)
         rate_hz = self.shop.codec.format.sample_rate_hz
-        return markup.article(made, pictures.timeline(made.audio, rate_hz, axes))
+        try:
+            seen = pictures.timeline(made.audio, rate_hz, self.shop.axes_of_made(made))
+        except (ValueError, OSError) as error:  # someone changed the file
+            seen = markup.words(sentence(error))
+        return markup.article(made, seen)
 
 
 def _audio_input(label: str, name: str) -> gr.Audio:
@@ -334,10 +337,8 @@ def _bend_sliders(count: int) -> list[gr.Slider]:
     sliders = []
     for axis in range(count):
         with gr.Row(elem_classes="axis"):
-            sliders += [
-                gr.Slider(-3, 3, 0, step=0.1, label=f"Axis {axis}: offset", min_width=140),
-                gr.Slider(0, 3, 1, step=0.1, label=f"Axis {axis}: stretch", min_width=140),
-            ]
+            for name, bounds in (("offset", asked.OFFSET), ("stretch", asked.STRETCH)):
+                sliders.append(_slider(f"Axis {axis}: {name}", bounds, min_width=140))
     return sliders
 
 
@@ -345,5 +346,25 @@ def _button(name: str) -> gr.Button:
     return gr.Button(name, variant="primary", elem_id=f"do-{name.lower()}", min_width=120)
 
 
-def _seconds(label: str, name: str, value: float) -> gr.Number:
-    return gr.Number(value, label=label, minimum=0, step=0.01, elem_id=name, min_width=120)
+def _slider(label: str, bounds: Bounds, **looks: Any) -> gr.Slider:
+    least, most = bounds.low, bounds.high
+    return _as_typed(gr.Slider(least, most, bounds.value, step=bounds.step, label=label, **looks))
+
+
+def _number(label: str, bounds: Bounds, name: str, min_width: int) -> gr.Number:
+    number = gr.Number(
+        bounds.value,
+        label=label,
+        minimum=bounds.low,
+        maximum=bounds.high,
+        step=bounds.step,
+        elem_id=name,
+        min_width=min_width,
+    )
+    return _as_typed(number)
+
+
+def _as_typed(component: Any) -> Any:
+    """Let a number come as it was typed: `asked` refuses in a sentence, gradio does not."""
+    component.preprocess = lambda given: given
+    return component

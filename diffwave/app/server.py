@@ -9,14 +9,15 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffwave.app.workshop import Workshop
+from diffwave.app.workshop import MAX_FILE_GB, Workshop
 
 if TYPE_CHECKING:
     import gradio
 
 HOST = "127.0.0.1"
-# Five minutes of stereo at 96 kHz and 24 bit, and some.
-MAX_UPLOAD = "200mb"
+MAX_UPLOAD = f"{MAX_FILE_GB}gb"
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+FIXED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 UPLOADS = ".uploads"
 # A browser asks no other host, whatever a page or a library says.
 CONTENT_POLICY = (
@@ -77,8 +78,7 @@ def start(shop: Workshop, port: int | None = None) -> tuple[gradio.Blocks, str]:
 
     from diffwave.app.page import Page
 
-    page = Page(shop)
-    blocks = page.build()
+    blocks = Page(shop).build()
     try:
         _, address, _ = blocks.queue(max_size=8).launch(
             server_name=HOST,
@@ -93,7 +93,7 @@ def start(shop: Workshop, port: int | None = None) -> tuple[gradio.Blocks, str]:
             allowed_paths=[str(shop.folder)],
             max_file_size=MAX_UPLOAD,
             app_kwargs={"middleware": [Middleware(LocalOnly)], "docs_url": None, "redoc_url": None},
-            **page.looks(),
+            **_looks(),
         )
     except OSError as error:
         where = "7860 to 7959" if port is None else str(port)
@@ -101,6 +101,30 @@ def start(shop: Workshop, port: int | None = None) -> tuple[gradio.Blocks, str]:
             f"Port {where} is taken. Choose another with --port, or end what uses it."
         ) from error
     return blocks, address
+
+
+def _looks() -> dict[str, Any]:
+    """Return theme, style and script, as `launch` takes them."""
+    import gradio
+
+    folder = Path(__file__).parent
+    theme = gradio.themes.Base(
+        primary_hue="teal",
+        neutral_hue="slate",
+        font=FONTS,
+        font_mono=FIXED_FONTS,
+        radius_size="lg",
+    ).set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_text_color="white",
+    )
+    return {
+        "theme": theme,
+        "css": (folder / "page.css").read_text(),
+        "head": f"<script>{(folder / 'page.js').read_text()}</script>",
+    }
 
 
 def serve(

@@ -1,21 +1,17 @@
-"""What the page can do, without the page: sounds come in, commands make others of them.
-
-FOLDER/001-sound/audio/a.wav, latents/      a sound that was given, and its latents
-FOLDER/002-vary/latents/, audio/            what was made; command.txt makes it again
-"""
+"""What the page can do, without the page: sounds come in, commands make others of them."""
 
 from __future__ import annotations
 
-import re
 import shutil
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffwave.app.commands import INFERENCE, Command, Job, as_typed, run_command, short
+from diffwave.app.kept import Made, Record, Sound, file_name, keep, kept, new_folder
 from diffwave.conditioner import LABEL, LabelConditioner
 from diffwave.run import open_run
 from rave.audio import AudioStream, write_audio
@@ -23,56 +19,19 @@ from rave.audio_formats import AUDIO_SUFFIXES
 from rave.bending import principal_axes
 from rave.codec import load_codec
 from rave.device import choose_device
-from rave.latents import read_latents
+from rave.latents import LatentHeader, read_latents
 
 Array = NDArray[np.float32]
-# A sound is cut to this, and nothing longer is made: what one waits for in front of a page.
-MAX_SOUND_S, MAX_MADE_S = 300.0, 300.0
-MAX_SEED = 2**31 - 1
+# A sound is cut to this: what one waits for in front of a page. Of a larger file nothing is taken.
+MAX_SOUND_S, MAX_FILE_GB = 300.0, 1
 LERP, SLERP = "lerp", "slerp"
 AGAIN = Path("again")
 
 
-@dataclass(frozen=True)
-class Sound:
-    """A sound that was given.
-
-    Attributes:
-        audio: Its file.
-        latents: The file of its latents.
-        seconds: Its length.
-        note: What was done to it on the way in; empty if nothing.
-    """
-
-    audio: Path
-    latents: Path
-    seconds: float
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Made:
-    """A sound that was made.
-
-    Attributes:
-        title: What it is, in a few words.
-        audio: Its file, a WAV.
-        latents: The file of its latents, if it has one.
-        seconds: Its length.
-        seed: Of the noise in it.
-        command: Shell lines that make it again, in the folder `again`.
-    """
-
-    title: str
-    audio: Path
-    latents: Path | None
-    seconds: float
-    seed: int
-    command: str
-
-
 class Workshop:
     """A codec, perhaps a diffusion model of its latents, and a folder for sounds.
+
+    It does one thing at a time; who asks for another waits.
 
     Args:
         folder: For all that is given and made; kept.
@@ -90,11 +49,20 @@ class Workshop:
         self.folder, self.codec_path, self.run_path = folder.resolve(), codec, diffusion
         self._device: tuple[str, ...] = () if device == "auto" else ("--device", device)
         self.codec = load_codec(codec, choose_device(device))
+        self._working = threading.Lock()
         self.follows: list[str] = []
         self.labels: list[str] = []
         if diffusion is not None:
             run = open_run(diffusion)
-            self.codec.check_latents(run.header, diffusion)
+            try:
+                self.codec.check_latents(run.header, diffusion)
+            except ValueError as error:
+                raise ValueError(
+                    f"The diffusion model '{diffusion}' is not of the codec '{codec}': it was "
+                    f"trained on latents of the codec '{run.header.codec_path}' (fingerprint "
+                    f"{run.header.codec}; '{codec}' has {self.codec.format.fingerprint}). Give "
+                    "its own codec with --codec, or leave --diffusion out."
+                ) from error
             self.follows = [name for name in run.model.conditioners if name != LABEL]
             if isinstance(labels := run.model.named_conditioners().get(LABEL), LabelConditioner):
                 self.labels = labels.names
@@ -119,23 +87,28 @@ class Workshop:
                 f"'{given.name}' is no audio file that is known. Files ending in "
                 f"{' '.join(sorted(AUDIO_SUFFIXES))} are read."
             )
-        name = re.sub(r"[^\w.-]+", "_", given.stem).strip("._-")[:60] or "sound"
-        with self._new_folder("sound") as folder:
-            audio, note = folder / "audio" / f"{name}{suffix}", ""
+        name = file_name(given.stem, 60) or "sound"
+        with job.turn(self._working), new_folder(self.folder, "sound") as folder:
+            audio = folder / "audio" / f"{name}{suffix}"
             audio.parent.mkdir()
             seconds = self._seconds(given)
             if seconds > MAX_SOUND_S:
-                note = f"Only the first {MAX_SOUND_S / 60:.0f} minutes are taken."
+                minutes = f"{MAX_SOUND_S / 60:g} minutes"
+                job.warn([f"Only the first {minutes} are taken. Cut the file to hear the others."])
                 audio, seconds = audio.with_suffix(".wav"), MAX_SOUND_S
                 self._cut(given, audio)
             else:
                 shutil.copyfile(given, audio)
             latents = folder / "latents"
-            run_command(
-                ("rave", "encode", self._codec, short(audio.parent), short(latents), *self._device),
-                job,
-            )
-        return Sound(audio, latents / f"{name}.npy", seconds, note)
+            places = (self._codec, short(audio.parent), short(latents))
+            encoded = run_command(("rave", "encode", *places, *self._level, *self._device), job)
+            levels = encoded.figures["levels"].values()
+            job.warn(each["remark"] for each in levels if each["remark"])
+            return Sound(audio, next(latents.glob("*.npy")), seconds, job.warnings)
+
+    def made(self, count: int) -> list[Made]:
+        """Return the newest results in the folder, at most `count`, the newest first."""
+        return kept(self.folder, count)
 
     def axes_of(self, latents: Path) -> tuple[Array, Array]:
         """Return latents along their principal axes (D, N), widest first, and the share of each.
@@ -150,6 +123,17 @@ class Workshop:
             along = raw[np.argsort(-raw.var(axis=1))]
         variance = along.var(axis=1)
         return along, variance / max(float(variance.sum()), 1e-12)
+
+    def axes_of_made(self, made: Made) -> tuple[Array, Array] | None:
+        """Return the axes of what was made, if it has latents and they are of this codec."""
+        if made.latents is None:
+            return None
+        try:
+            folder = made.latents.parent
+            self.codec.check_latents(LatentHeader.read(folder), folder)
+            return self.axes_of(made.latents)
+        except ValueError:
+            return None
 
     def spreads(self, sound: Sound) -> Array:
         """Return the standard deviation of a sound along each principal axis, (D,)."""
@@ -190,7 +174,7 @@ class Workshop:
             source = short(sound.latents.parent)
             return [self._decode(source, out, seed, *bends)]
 
-        return self._make("bend", title, commands, f"{sound.latents.stem}.wav", seed, job)
+        return self._make("bend", title, commands, "*", seed, job)
 
     def mix(
         self,
@@ -208,10 +192,11 @@ class Workshop:
 
         def commands(out: Path) -> list[Command]:
             places = ("rave", "interpolate", self._codec, *sources, short(out / "audio"))
-            return [(*places, "--weight", f"{weight:g}", "--seed", str(seed), *self._device)]
+            options = ("--weight", f"{weight:g}", "--seed", str(seed), *self._level)
+            return [(*places, *options, *self._device)]
 
         title = f"{first.audio.stem} {1 - weight:.0%}, {second.audio.stem} {weight:.0%}"
-        return self._make("mix", title, commands, f"{way}.wav", seed, job)
+        return self._make("mix", title, commands, way, seed, job)
 
     def generate(
         self,
@@ -225,7 +210,6 @@ class Workshop:
         job: Job | None = None,
     ) -> Made:
         """Return new music, free or following parts of a sound or a label."""
-        _check_seconds(seconds)
         for name in [*follow, *([label] if label else [])]:
             if name not in [*self.follows, *self.labels]:
                 known = ", ".join([*self.follows, *self.labels]) or "nothing"
@@ -243,7 +227,9 @@ class Workshop:
             words += ["--guidance", f"{guidance:g}"]
         if not follow or sound is None or seconds < sound.seconds:
             words += ["--seconds", f"{seconds:g}"]
-        title = f"New, following {' and '.join(follow)}" if follow else "New"
+        title = "New music"
+        if heard := [*follow, *([f"label {label}"] if label else [])]:
+            title += f", following {' and '.join(heard)}"
         return self._sample("generate", title, words, seed, steps, job)
 
     def vary(
@@ -277,7 +263,6 @@ class Workshop:
         self, sound: Sound, seconds: float, seed: int = 0, steps: int = 25, job: Job | None = None
     ) -> Made:
         """Return a sound with a continuation."""
-        _check_seconds(seconds)
         words = ["--continue", short(sound.latents), "--seconds", f"{seconds:g}"]
         title = f"{sound.audio.stem}, and {seconds:g} s more"
         return self._sample("continue", title, words, seed, steps, job)
@@ -295,11 +280,15 @@ class Workshop:
             sample = (*INFERENCE, run, latents, *options, *self._device)
             return [sample, self._decode(latents, out, seed)]
 
-        return self._make(kind, title, commands, "generated_000.wav", seed, job)
+        return self._make(kind, title, commands, "*", seed, job)
 
     @property
     def _codec(self) -> str:
         return short(self.codec_path)
+
+    @property
+    def _level(self) -> tuple[str, ...]:
+        return ("--match-level",) if self.codec.format.is_level_known else ()
 
     def _decode(self, latents: str, out: Path, seed: int, *more: str) -> Command:
         places = ("rave", "decode", self._codec, latents, short(out / "audio"))
@@ -310,23 +299,18 @@ class Workshop:
         kind: str,
         title: str,
         commands: Callable[[Path], list[Command]],
-        name: str,
+        stem: str,
         seed: int,
         job: Job | None,
     ) -> Made:
-        if not 0 <= seed <= MAX_SEED:
-            raise ValueError(f"The seed is {seed}; 0 to {MAX_SEED} is needed.")
-        with self._new_folder(kind) as folder:
+        job = job or Job()
+        with job.turn(self._working), new_folder(self.folder, kind) as folder:
             for command in commands(folder):
-                run_command(command, job or Job())
+                run_command(command, job, stem)
+            audio = next((folder / "audio").glob(f"{stem}.wav"))
             typed = as_typed(commands(AGAIN / folder.name))
-            (folder / "command.txt").write_text(typed + "\n")
-        audio, latents = folder / "audio" / name, folder / "latents" / "generated_000.npy"
-        seconds = self._seconds(audio)
-        return Made(title, audio, latents if latents.exists() else None, seconds, seed, typed)
-
-    def _new_folder(self, kind: str) -> _NewFolder:
-        return _NewFolder(self.folder, kind)
+            record = Record(title, self._seconds(audio), seed, typed, job.warnings)
+            return keep(folder, audio, record)
 
     def _seconds(self, path: Path) -> float:
         """Return how long a file is, or something longer than a sound may be."""
@@ -341,24 +325,3 @@ class Workshop:
         rate_hz, num_channels = self.codec.format.sample_rate_hz, self.codec.format.num_channels
         stream = AudioStream(given, rate_hz, num_channels)
         write_audio(path, stream, rate_hz, num_channels, round(MAX_SOUND_S * rate_hz))
-
-
-class _NewFolder:
-    """The next numbered folder; removed if what fills it fails."""
-
-    def __init__(self, parent: Path, kind: str) -> None:
-        numbers = [int(path.name[:3]) for path in parent.glob("[0-9][0-9][0-9]-*")]
-        self.path = parent / f"{max(numbers, default=0) + 1:03d}-{kind}"
-
-    def __enter__(self) -> Path:
-        self.path.mkdir()
-        return self.path
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is not None:
-            shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _check_seconds(seconds: float) -> None:
-    if not 0 < seconds <= MAX_MADE_S:
-        raise ValueError(f"The length is {seconds:g} s; above 0 to {MAX_MADE_S:g} s is needed.")

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m diffwave.experiments`: the diary's experiments, on any latents."""
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_seed, command_parser, execute
+from rave.command import LATENTS, Result, add_seed, command_parser, execute
+from rave.parsing import existing
 
 if TYPE_CHECKING:
     from diffwave.experiments.recipe import Experiment, Scale
@@ -24,12 +26,16 @@ def parser() -> argparse.ArgumentParser:
         "python -m diffwave.experiments latents results --spectrograms spectrograms --all",
     )
     options.add_argument(
-        "latents", type=Path, nargs="?", metavar="LATENTS", help="what rave encode wrote"
+        "latents",
+        type=existing(LATENTS),
+        nargs="?",
+        metavar="LATENTS",
+        help="what rave encode wrote",
     )
     options.add_argument("out", type=Path, nargs="?", metavar="OUT", help="folder of the results")
     options.add_argument(
         "--spectrograms",
-        type=Path,
+        type=existing("what diffwave.preprocess wrote"),
         metavar="DIR",
         help="what diffwave.preprocess made; without it experiments on conditions are left out",
     )
@@ -49,6 +55,10 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Do what was asked for and write the page."""
+    if not options.list and (options.latents is None or options.out is None):
+        raise ValueError("LATENTS and OUT are needed: the latents' folder and one to write to.")
+    if options.threads < 1:
+        raise ValueError(f"--threads is {options.threads}; at least 1 is needed.")
     from diffwave.experiments.catalogue import QUICK_NAMES, catalogue
     from diffwave.experiments.recipe import FULL, QUICK
 
@@ -67,10 +77,6 @@ def run(options: argparse.Namespace) -> Result:
         names = options.run
     elif options.quick:
         names = list(QUICK_NAMES)
-    if options.latents is None or options.out is None:
-        raise ValueError("LATENTS and OUT are needed: the latents' folder and one to write to.")
-    if options.threads < 1:
-        raise ValueError(f"--threads is {options.threads}; at least 1 is needed.")
     import torch
 
     torch.set_num_threads(options.threads)

@@ -7,10 +7,12 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-from rave.command import Result, add_device, command_parser
+from rave.command import CODEC, DIFFUSION_RUN, Result, add_device, command_parser
+from rave.parsing import existing
 
 SHIPPED = Path("models", "piano")
 DEFAULT_FOLDER = Path("rave-app")
+MAX_PORT = 65535
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,13 +26,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--codec",
-        type=Path,
+        type=existing(CODEC),
         metavar="RUN",
         help=f"run of `rave train`, or a .ts file (default {SHIPPED}/codec)",
     )
     parser.add_argument(
         "--diffusion",
-        type=Path,
+        type=existing(DIFFUSION_RUN),
         metavar="RUN",
         help=f"run of diffwave.train on latents of that codec (default {SHIPPED}/diffusion, if "
         "the codec is the default too)",
@@ -41,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULT_FOLDER,
         help=f"where sounds and results are kept (default {DEFAULT_FOLDER})",
     )
-    parser.add_argument("--port", type=int, help="default the first free one from 7860")
+    parser.add_argument(
+        "--port", type=int, help="port to serve at (default: the first free one from 7860)"
+    )
     parser.add_argument(
         "--no-browser", action="store_true", help="only print the address; open no browser"
     )
@@ -53,10 +57,15 @@ def run(options: argparse.Namespace) -> Result:
     """Serve the page until Ctrl-C.
 
     Raises:
-        ValueError: If the extra is missing, or the models cannot be used.
+        ValueError: If an option is out of bounds, the extra is missing, or the models cannot be
+            used.
         OSError: If the port is taken.
     """
     codec, diffusion = options.codec, options.diffusion
+    if options.port is not None and not 1 <= options.port <= MAX_PORT:
+        raise ValueError(f"--port is {options.port}; 1 to {MAX_PORT} is needed.")
+    if options.folder.exists() and not options.folder.is_dir():
+        raise ValueError(f"'{options.folder}' is a file; --folder needs a folder.")
     if codec is None:
         shipped = Path(__file__).parents[2] / SHIPPED
         here = [folder for folder in (SHIPPED, shipped) if (folder / "codec").is_dir()]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rave.command import Result, add_seed, command_parser
+from rave.command import AUDIO_FOLDER, Result, add_seed, command_parser
+from rave.parsing import existing
+from rave.versions import JOURNAL_NAME, VERSION_SUFFIX, note_of, noted
 
-JOURNAL_NAME = ".augment.jsonl"
 SEMITONES = (-2.0, -1.0, 0.0, 0.0, 1.0, 2.0)
 MAX_SEMITONES = 12.0
 # A version begins up to this later: more than a latent frame, which so falls elsewhere.
@@ -23,11 +24,17 @@ def parser() -> argparse.ArgumentParser:
         "rave augment",
         "Write every recording and versions of it, named a~1.flac, a~2.flac, …, to train on more "
         "than there is:\nplayed faster or slower, begun a moment later, some upside down in "
-        "polarity. Versions are never held\nout, and never trained on where their recording is "
-        "held out. The same command again continues.",
+        "polarity. Each version holds a note of which recording beside it it is one: versions are\n"
+        "never held out, and never trained on where their recording is held out. The same command\n"
+        "again continues.",
         "rave augment recordings augmented --semitones -1 0 1",
     )
-    parser.add_argument("audio_dir", type=Path, metavar="AUDIO_DIR", help="audio of any format")
+    parser.add_argument(
+        "audio_dir",
+        type=existing(AUDIO_FOLDER),
+        metavar="AUDIO_DIR",
+        help="folder of audio of any format",
+    )
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="folder to write")
     parser.add_argument(
         "--semitones",
@@ -62,18 +69,26 @@ def run(options: argparse.Namespace) -> Result:
                 "possible."
             )
     sources = list_audio_files(options.audio_dir)
-    _check_names(sources)
+    for name, source in sources.items():
+        if (original := noted(source)) is not None:
+            raise ValueError(
+                f"'{name}' is a version of '{original}' that `rave augment` wrote. Give the folder "
+                "of the recordings themselves."
+            )
     check_output_folder(folder, options.audio_dir)
     settings = {"semitones": options.semitones, "seed": options.seed}
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
     remove_partials(folder)
-    report = process_files(
-        sources,
-        lambda name, source: write_versions(source, folder, name, options.semitones, options.seed),
-        lambda name: folder / name,
-        journal,
-        "Augmenting",
-    )
+    copies, versions = names_of(sources, len(options.semitones))
+
+    def work(name: str, source: Path) -> dict[str, Any]:
+        copy = folder / copies[name]
+        paths = [folder / path for path in versions[name]]
+        return write_versions(name, source, copy, paths, options.semitones, options.seed)
+
+    others = {name: {"others": paths} for name, paths in versions.items()}
+    report = process_files(sources, work, copies, journal, "Augmenting", known=others)
+    report.remove_stale()
     if not report.records:
         raise ValueError(f"No file of {len(sources)} can be used. {report.summary('Augmented')}")
     duration_s = sum(record["duration_s"] for record in report.records.values())
@@ -83,39 +98,66 @@ def run(options: argparse.Namespace) -> Result:
         f"{recorded_s / 60:.1f} recorded."
     )
     figures = {**report.figures, "duration_s": duration_s, "recorded_s": recorded_s}
-    return Result(text, figures, num_skipped=len(report.skipped))
+    written = {
+        path: levels
+        for record in report.records.values()
+        for path, levels in zip(record["others"], record["levels"], strict=True)
+    }
+    return Result(text, figures, num_skipped=len(report.skipped), written=written)
 
 
-def _check_names(names: Iterable[str]) -> None:
-    """Check that no recording is named as a version, and that no two would share versions."""
-    from rave.versions import is_version, original_name
+def names_of(
+    sources: Iterable[str], num_versions: int
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Return the names of the copy and of the versions of each recording, no two of them one file.
 
-    known: dict[str, str] = {}
-    for name in names:
-        if is_version(name):
-            raise ValueError(
-                f"'{name}' is named as a version. Give the folder of the recordings themselves, or "
-                "rename it."
-            )
-        other = known.setdefault(original_name(name), name)
-        if other != name:
-            raise ValueError(f"Versions of '{other}' and '{name}' would share names. Rename one.")
+    a.wav and a~1.flac, a~2.flac …; a.wav~1.flac where others have these names.
+    """
+    from rave.batch import distinct_names, fitted
+
+    def copy_name(name: str, level: int) -> str:
+        suffix = PurePosixPath(name).suffix
+        return fitted(f"{name}.{level + 1}", suffix) if level else name
+
+    def version_name(item: str, level: int) -> str:
+        name, _, number = item.rpartition("~")
+        stem = name if level else str(PurePosixPath(name).with_suffix(""))
+        further = f".{level}" if level > 1 else ""
+        return fitted(stem, f"{further}~{number}{VERSION_SUFFIX}")
+
+    sources = sorted(sources)
+    folders = {str(folder) for name in sources for folder in PurePosixPath(name).parents}
+    copies = distinct_names(sources, copy_name, folders)
+    items = [f"{name}~{number}" for name in sources for number in range(1, num_versions + 1)]
+    names = distinct_names(items, version_name, {*folders, *copies.values()})
+    versions = {
+        name: [names[f"{name}~{number}"] for number in range(1, num_versions + 1)]
+        for name in sources
+    }
+    return copies, versions
 
 
 def write_versions(
-    source: Path, folder: Path, name: str, semitones: Iterable[float], seed: int
+    name: str,
+    source: Path,
+    copy: Path,
+    versions: Sequence[Path],
+    semitones: Sequence[float],
+    seed: int,
 ) -> dict[str, Any]:
     """Write a recording, as it is, and its versions, each whole or not at all.
 
     Args:
+        name: Of the recording; the randomness follows from it.
         source: Audio file.
-        folder: To write into.
-        name: Of the recording in the folder.
-        semitones: One version for each.
+        copy: Where the recording goes.
+        versions: Where each version goes, in the same folder.
+        semitones: Of each version.
         seed: Of shifts and polarities.
 
     Returns:
-        `recorded_s` and `duration_s`, the seconds of the recording, and with its versions.
+        `recorded_s` and `duration_s`, the seconds of the recording, and with its versions; `levels`
+        of each version, see `rave.audio_blocks.Quantizer.figures`.
 
     Raises:
         AudioError: If the file cannot be used.
@@ -124,32 +166,35 @@ def write_versions(
     import numpy as np
 
     from rave.audio import AudioStream, write_audio
-    from rave.audio_blocks import from_sample
+    from rave.audio_blocks import Quantizer, from_sample
     from rave.audio_formats import AudioError, decode_blocks
     from rave.files import atomic_write
-    from rave.versions import version_name
 
     rate_hz, first = next(decode_blocks(source), (0, None))
     if first is None:
-        raise AudioError(f"'{source.name}' holds no samples. Replace or remove it.")
+        raise AudioError(f"'{source.name}' holds no samples. Put a whole copy in its place.")
     stream = AudioStream(source, rate_hz, len(first))
     length = sum(block.shape[1] for block in stream)
     recorded_s = duration_s = length / rate_hz
-    for number, transposition in enumerate(semitones, 1):
-        rng = np.random.default_rng([seed, number, *name.encode()])
+    levels: list[dict[str, Any]] = []
+    for number, (path, transposition) in enumerate(zip(versions, semitones, strict=True), 1):
+        rng = np.random.default_rng([seed, number, *name.encode(errors="surrogateescape")])
         begin, sign = int(rng.uniform(0, MAX_SHIFT_S) * rate_hz), rng.choice([-1.0, 1.0])
         speed = 2 ** (transposition / 12)
         num_samples = int(length / speed) - begin
         if num_samples < 1:
+            levels.append(Quantizer().figures)
+            path.unlink(missing_ok=True)
             continue
         faster = AudioStream(source, round(rate_hz / speed), len(first))
         blocks = (np.float32(sign) * block for block in from_sample(faster, begin))
-        path = folder / version_name(name, number, ".flac")
+        note = note_of(copy.name)
         try:
-            write_audio(path, blocks, rate_hz, len(first), num_samples)
+            quantizer = write_audio(path, blocks, rate_hz, len(first), num_samples, note)
         except ValueError as error:
             raise AudioError(f"'{source.name}' has no FLAC: {error}") from error
+        levels.append(quantizer.figures)
         duration_s += num_samples / rate_hz
-    with atomic_write(folder / name) as temporary:  # last: where it is, all versions are
+    with atomic_write(copy) as temporary:  # last: where it is, all versions are
         shutil.copyfile(source, temporary)
-    return {"recorded_s": recorded_s, "duration_s": duration_s}
+    return {"recorded_s": recorded_s, "duration_s": duration_s, "levels": levels}

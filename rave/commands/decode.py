@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import (
+    CODEC,
+    LATENTS,
     Result,
     add_backend,
     add_decoding,
@@ -23,10 +24,11 @@ from rave.command import (
     command_parser,
     open_engine,
 )
+from rave.parsing import existing
 
 if TYPE_CHECKING:
     from rave.bending import Bend
-    from rave.codec import Array, DecoderNoise
+    from rave.codec import Array, Codec, DecoderNoise
     from rave.codec_source import CodecSource
     from rave.latents import LatentFile, LatentHeader
     from rave.windows import Part
@@ -47,10 +49,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "codec",
-        type=Path,
-        help="run folder of `rave train` or of acids-rave, or a .ts file, a program",
+        type=existing(CODEC),
+        help="run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only "
+        "files you trust)",
     )
-    parser.add_argument("latents_dir", type=Path, help="folder of latents")
+    parser.add_argument("latents_dir", type=existing(LATENTS), help="folder of latents")
     parser.add_argument("out_audio_dir", type=Path, help="folder to write")
     add_decoding(parser)
     parser.add_argument("--force", action="store_true", help="replace audio of other settings")
@@ -69,7 +72,7 @@ def run(options: argparse.Namespace) -> Result:
         ValueError: If codec or folders cannot be used, or no file is usable.
         OSError: If the output folder cannot be written; what was finished is kept.
     """
-    from rave.batch import process_files
+    from rave.batch import process_files, result_names
     from rave.bending import parse_bend
     from rave.files import Journal, check_output_folder, remove_partials
     from rave.latents import LatentHeader
@@ -93,22 +96,26 @@ def run(options: argparse.Namespace) -> Result:
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
     remove_partials(folder)
     entries = {entry.path: entry for entry in header.files}
-    # More audio in the folder may show a dimension to be informative that was noise before.
-    informative = informative_dimensions(header)
-    former = journal.records
-    journal.forget(path for path, record in former.items() if record["informative"] != informative)
+    noise = noise_digest(codec)
+    journal.forget(
+        path
+        for path, record in journal.records.items()
+        if path in entries and record.get("noise") != noise
+    )
+    paths = result_names(entries, ".wav")
     report = process_files(
         {path: options.latents_dir / path for path in entries},
         Decoding(
             opener,
             folder,
+            paths,
             header,
             options.seed,
             as_encoded=options.as_encoded,
             is_codec_rate=options.codec_rate,
             bend=bend,
         ),
-        lambda path: folder / audio_path(path),
+        paths,
         journal,
         "Decoding",
         engine,
@@ -117,29 +124,25 @@ def run(options: argparse.Namespace) -> Result:
         raise ValueError(
             f"No file of '{options.latents_dir}' can be used. {report.summary('Decoded')}"
         )
-    for path in set(former) - set(entries):
-        (folder / audio_path(path)).unlink(missing_ok=True)
+    report.remove_stale()
     warnings = {path: r["warnings"] for path, r in report.records.items() if r["warnings"]}
-    for path, texts in warnings.items():
-        for text in texts:
-            print(f"rave decode: warning: {path}: {text}", file=sys.stderr)
     levels = {path: record["level_dbfs"] for path, record in report.records.items()}
-    figures = {**report.figures, "level_dbfs": levels, "warnings": warnings}
+    figures = {**report.figures, "level_dbfs": levels}
     return Result(
         f"{report.summary('Decoded')}\n'{folder}' holds {len(levels)} audio files.",
         figures,
         num_skipped=len(report.skipped),
+        written=report.records,
+        warnings=warnings,
     )
 
 
-def audio_path(latent_path: str) -> str:
-    """Return where the audio of a latent file goes, relative to the output folder."""
-    return latent_path.removesuffix(".npy") + ".wav"
+def noise_digest(codec: Codec) -> str:
+    """Return what tells whether files were decoded with the same noise as now."""
+    from hashlib import sha256
 
-
-def informative_dimensions(header: LatentHeader) -> list[int]:
-    """Return the dimensions of latents that carry information."""
-    return [int(dimension) for dimension in header.statistics.is_informative.nonzero()[0]]
+    arrays = b"".join(each.tobytes() for each in codec.format.uninformative)
+    return sha256(arrays).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -149,15 +152,17 @@ class Decoding:
     Args:
         opener: Opens the codec.
         folder: To write into.
+        paths: Of the audio of each latent file, relative to it.
         header: Of the latent folder.
-        seed: Of the noise that stands for what latents do not say.
-        as_encoded: Let no noise stand for dimensions that say nothing.
+        seed: Of the decoder's noise.
+        as_encoded: Let no noise stand for the codec's uninformative dimensions.
         is_codec_rate: Keep the codec's rate instead of returning to the source's.
         bend: What is done to the latents before.
     """
 
     opener: CodecSource
     folder: Path
+    paths: Mapping[str, str]
     header: LatentHeader
     seed: int
     as_encoded: bool
@@ -168,14 +173,14 @@ class Decoding:
         """Write the audio of one latent file, whole or not at all.
 
         Returns:
-            Informative dimensions, level, and warnings.
+            What tells its noise, level, peak, and warnings.
 
         Raises:
             SkipFile: If the latents cannot be read, are not finite, or are fewer than their audio.
             OSError: If the audio cannot be written.
         """
         latents = self._latents(name, source)
-        blocks = self.opener.codec.network_blocks(latents, self._noise(name))
+        blocks = self.opener.codec.network_blocks(latents, self._noise)
         return self._write(name, latents, blocks)
 
     def num_windows(self, name: str, source: Path) -> int:
@@ -193,8 +198,8 @@ class Decoding:
         """
         from rave.windows import write_blocks
 
-        latents, noise = self._latents(name, source), self._noise(name)
-        write_blocks(path, self.opener.codec.network_blocks(latents, noise, part=part))
+        latents = self._latents(name, source)
+        write_blocks(path, self.opener.codec.network_blocks(latents, self._noise, part=part))
 
     def join(
         self, name: str, source: Path, paths: Sequence[Path], results: Sequence[Any]
@@ -211,11 +216,11 @@ class Decoding:
     def _entries(self) -> dict[str, LatentFile]:
         return {entry.path: entry for entry in self.header.files}
 
-    def _noise(self, name: str) -> DecoderNoise:
+    @property
+    def _noise(self) -> DecoderNoise:
         from rave.codec import DecoderNoise
 
-        codec_format, statistics = self.opener.codec.format, self.header.statistics
-        return DecoderNoise(codec_format, statistics, self.seed, name, as_encoded=self.as_encoded)
+        return DecoderNoise(self.opener.codec.format, self.seed, as_encoded=self.as_encoded)
 
     def _seconds(self, name: str) -> float:
         entry = self._entries[name]
@@ -243,7 +248,7 @@ class Decoding:
 
     def _write(self, name: str, latents: Array, blocks: Iterator[Array]) -> dict[str, Any]:
         from rave.audio import write_audio
-        from rave.audio_blocks import LevelMeter, resample
+        from rave.audio_blocks import LevelMeter, amplified, resample
 
         codec, entry = self.opener.codec, self._entries[name]
         meter = LevelMeter()
@@ -252,40 +257,38 @@ class Decoding:
         num_samples = entry.source_num_samples
         if self.is_codec_rate:
             num_samples = round(self._seconds(name) * rate_hz)
-        audio = resample(meter(codec.audio_of(blocks)), rate_hz, out_rate_hz)
-        path = self.folder / audio_path(name)
+        audio = amplified(codec.audio_of(blocks), -entry.gain_db)
+        audio = resample(meter(audio), rate_hz, out_rate_hz)
+        path = self.folder / self.paths[name]
         quantizer = write_audio(path, audio, out_rate_hz, codec.format.num_channels, num_samples)
-        warnings = list(latent_warnings(self.header, latents))
+        warnings = list(latent_warnings(codec, self.header, latents))
         if meter.level_dbfs < SILENT_DBFS:
             warnings.append(
                 f"the output is silent ({meter.level_dbfs:.0f} dBFS). If its source is not, the "
                 "codec is not trained, or the latents are not its own."
             )
-        if quantizer.num_limited_samples:
-            warnings.append(
-                f"{quantizer.num_limited_samples} samples beyond full scale were limited "
-                f"(peak {quantizer.peak:.2f})."
-            )
         return {
-            "informative": informative_dimensions(self.header),
+            "noise": noise_digest(codec),
             "level_dbfs": round(meter.level_dbfs, 2),
+            **quantizer.figures,
             "warnings": warnings,
         }
 
 
-def latent_warnings(header: LatentHeader, latents: Array) -> Iterator[str]:
+def latent_warnings(codec: Codec, header: LatentHeader, latents: Array) -> Iterator[str]:
     """Yield what is wrong with latents (D, N) beside the statistics of the real music."""
     import numpy as np
 
-    statistics = header.statistics
-    kept = statistics.is_informative
-    if not kept.any():
+    known = codec.format.training_audio
+    if known is not None and not known.statistics.is_informative.any():
         yield "no dimension of this codec is informative, so its output says nothing. Train longer."
         return
+    kept = ~codec.format.uninformative[0][:, 0]
     mean, std = (
-        np.asarray(v, dtype=np.float32)[kept, None] for v in (statistics.mean, statistics.std)
+        np.asarray(each, dtype=np.float32)[kept, None]
+        for each in (header.statistics.mean, header.statistics.std)
     )
-    power = float(np.square((latents[kept] - mean) / np.maximum(std, 1e-6)).mean())
+    power = float(np.square(latents[kept] - mean).mean() / max(np.square(std).mean(), 1e-12))
     if not MIN_LATENT_POWER < power < MAX_LATENT_POWER:
         yield (
             f"its latents have {power:.2g} times the power of the music the codec knows "

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rave.command import (
+    AUDIO_FOLDER,
+    CODEC,
     Result,
     add_backend,
     add_device,
     add_engine,
+    add_level,
     add_seed,
     add_weights,
     backend_settings,
@@ -20,15 +23,16 @@ from rave.command import (
     command_parser,
     open_engine,
 )
+from rave.parsing import existing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rave.audio import AudioSource, AudioStream
     from rave.codec import Array, Codec
     from rave.codec_source import CodecSource
     from rave.latents import LatentHeader
+    from rave.training_audio import HeardAudio
     from rave.windows import Part
 
     Sums: TypeAlias = list[tuple[NDArray[np.float64], int]]  # and frames, of each window
@@ -46,10 +50,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "codec",
-        type=Path,
-        help="run folder of `rave train` or of acids-rave, or a .ts file, a program",
+        type=existing(CODEC),
+        help="run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only "
+        "files you trust)",
     )
-    parser.add_argument("audio_dir", type=Path, help="folder of audio files")
+    parser.add_argument("audio_dir", type=existing(AUDIO_FOLDER), help="folder of audio files")
     parser.add_argument("latents_dir", type=Path, help="folder to write")
     parser.add_argument(
         "--sample",
@@ -57,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
         help="draw from the posterior instead of writing its mean (not for training a diffusion "
         "model: collapsed dimensions turn to white noise)",
     )
+    add_level(parser)
     parser.add_argument("--force", action="store_true", help="replace latents of other settings")
     add_weights(parser)
     add_device(parser)
@@ -92,9 +98,11 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
         ValueError: If codec or folders cannot be used, or no file is usable.
         OSError: If the latent folder cannot be written; what was finished is kept.
     """
-    from rave.batch import process_files
+    from rave.batch import process_files, result_names
     from rave.files import Journal, remove_partials
-    from rave.latents import POSTERIOR_MEAN, POSTERIOR_SAMPLE, latent_paths
+    from rave.latents import POSTERIOR_MEAN, POSTERIOR_SAMPLE
+    from rave.training_audio import levels_of, levels_to_match
+    from rave.versions import recordings
 
     folder: Path = options.latents_dir
     engine = open_engine(options)
@@ -102,33 +110,33 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
     codec = opener.codec
     contents = POSTERIOR_SAMPLE if options.sample else POSTERIOR_MEAN
     seed = options.seed if options.sample else None
+    matched = {"match_level": levels_to_match(codec)} if options.match_level else {}
     settings = {
         "codec": codec.format.fingerprint,
         "contents": contents,
         "seed": seed,
+        **matched,
         **backend_settings(options),
     }
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
     remove_partials(folder)
-    paths = latent_paths(sources)
-    # The path of an array depends on the files beside its source, so it moves as they come and go.
-    former = {name: record["path"] for name, record in journal.records.items()}
-    journal.forget(name for name, path in former.items() if path != paths.get(name))
+    paths = result_names(sources, ".npy")
     report = process_files(
         sources,
-        Encoding(opener, folder, paths, seed),
-        lambda name: folder / paths[name],
+        Encoding(opener, folder, paths, seed, is_level_matched=options.match_level),
+        paths,
         journal,
         "Encoding",
         engine,
     )
     if not report.records:
         raise ValueError(f"No file of {len(sources)} can be used. {report.summary('Encoded')}")
-    header = _header(codec, contents, seed, report.records, report.skipped)
+    origins = recordings({name: sources[name] for name in report.records}, paths)
+    header = _header(codec, contents, seed, report.records, origins, report.skipped)
     header.write(folder)
-    for path in set(former.values()) - {record["path"] for record in report.records.values()}:
-        (folder / path).unlink(missing_ok=True)
-    return _result(folder, header, report.summary("Encoded"), report.figures)
+    report.remove_stale()
+    levels = levels_of(codec.format, report.records)
+    return _result(folder, header, report.summary("Encoded"), report.figures, levels)
 
 
 @dataclass(frozen=True)
@@ -139,20 +147,21 @@ class Encoding:
         opener: Opens the codec.
         folder: To write into.
         paths: Of the .npy of each name, relative to it.
-        seed: Draw from the posterior with this seed; None: write its mean. Files draw different
-            noise.
+        seed: Draw from the posterior with this seed; None: write its mean.
+        is_level_matched: Bring each file to the level of the codec's training audio before.
     """
 
     opener: CodecSource
     folder: Path
     paths: Mapping[str, str]
     seed: int | None
+    is_level_matched: bool = False
 
     def __call__(self, name: str, source: Path) -> dict[str, Any]:
         """Write the latents of one audio file, whole or not at all.
 
         Returns:
-            Path, frames, source rate and length, and sums for the statistics.
+            Frames, source rate and length, sound, gain, and sums for the statistics.
 
         Raises:
             AudioError: If the file cannot be used.
@@ -160,10 +169,10 @@ class Encoding:
         """
         from rave.windows import WHOLE
 
-        stream = self._stream(source)
+        audio = self._audio(source)
         sums: Sums = []
-        blocks = self._windows(stream, name, WHOLE, sums)
-        return self._write(name, blocks, sums, lambda: stream.source)
+        blocks = self._windows(audio, WHOLE, sums)
+        return self._write(name, blocks, sums, lambda: audio.record)
 
     def num_windows(self, name: str, source: Path) -> int:
         """Return how many windows a file has; a guess."""
@@ -176,8 +185,8 @@ class Encoding:
 
     def do_part(
         self, name: str, source: Path, part: Part, path: Path
-    ) -> tuple[Sums, AudioSource | None]:
-        """Write the latents of some windows; return their sums, and at the end the file's length.
+    ) -> tuple[Sums, dict[str, Any] | None]:
+        """Write the latents of some windows; return their sums, and at the end what the file is.
 
         The file is read from its beginning, which takes a hundredth of the time of encoding it.
 
@@ -187,10 +196,10 @@ class Encoding:
         """
         from rave.windows import write_blocks
 
-        stream = self._stream(source)
+        audio = self._audio(source)
         sums: Sums = []
-        write_blocks(path, self._windows(stream, name, part, sums))
-        return sums, stream.source if part.stop is None else None
+        write_blocks(path, self._windows(audio, part, sums))
+        return sums, audio.record if part.stop is None else None
 
     def join(
         self, name: str, source: Path, paths: Sequence[Path], results: Sequence[Any]
@@ -202,13 +211,12 @@ class Encoding:
         blocks = read_blocks(paths, self.opener.codec.format.latent_size, WINDOW_FRAMES)
         return self._write(name, blocks, sums, lambda: results[-1][1])
 
-    def _stream(self, source: Path) -> AudioStream:
-        from rave.audio import AudioStream
+    def _audio(self, source: Path) -> HeardAudio:
+        from rave.training_audio import HeardAudio
 
-        codec_format = self.opener.codec.format
-        return AudioStream(source, codec_format.sample_rate_hz, codec_format.num_channels)
+        return HeardAudio(source, self.opener.codec.format, is_level_matched=self.is_level_matched)
 
-    def _windows(self, stream: AudioStream, name: str, part: Part, sums: Sums) -> Iterator[Array]:
+    def _windows(self, audio: Iterable[Array], part: Part, sums: Sums) -> Iterator[Array]:
         """Yield the latents (D, n) of each window, and append its sums and number of frames."""
         from rave.latents import StatisticsAccumulator
         from rave.positional_noise import PositionalNoise
@@ -216,12 +224,12 @@ class Encoding:
 
         codec = self.opener.codec
         size, position = codec.format.latent_size, part.first * WINDOW_FRAMES
-        for mean, std in codec.encode_blocks(stream, part=part):
+        for mean, std in codec.encode_blocks(audio, part=part):
             sums.append((StatisticsAccumulator.sums_of(mean, std), mean.shape[1]))
             if self.seed is None:
                 yield mean
             else:
-                noise = PositionalNoise(self.seed, name, size)
+                noise = PositionalNoise(self.seed, "posterior", size)
                 yield mean + std * noise.normal(position, position + mean.shape[1]).T
             position += mean.shape[1]
 
@@ -230,7 +238,7 @@ class Encoding:
         name: str,
         blocks: Iterable[Array],
         sums: Sums,
-        source: Callable[[], AudioSource],
+        source: Callable[[], dict[str, Any]],
     ) -> dict[str, Any]:
         from rave.latents import StatisticsAccumulator, write_latents
 
@@ -240,10 +248,8 @@ class Encoding:
         for values, count in sums:
             accumulator.add_sums(values, count)
         return {
-            "path": self.paths[name],
             "num_frames": num_frames,
-            "source_sample_rate_hz": source().sample_rate_hz,
-            "source_num_samples": source().num_samples,
+            **source(),
             "sums": accumulator.record(),
         }
 
@@ -253,6 +259,7 @@ def _header(
     contents: str,
     seed: int | None,
     records: dict[str, dict[str, Any]],
+    origins: dict[str, str],
     skipped: dict[str, str],
 ) -> LatentHeader:
     from rave.latents import LatentFile, LatentHeader, StatisticsAccumulator
@@ -262,7 +269,10 @@ def _header(
     for name, record in records.items():
         sums.merge(record["sums"])
         fields = ("path", "num_frames", "source_sample_rate_hz", "source_num_samples")
-        files.append(LatentFile(source=name, **{field: record[field] for field in fields}))
+        known = {field: record[field] for field in fields}
+        # Before 2026-12 no audio was brought to another level.
+        known["gain_db"] = record.get("gain_db", 0.0)
+        files.append(LatentFile(source=name, recording=origins[name], **known))
     return LatentHeader(
         codec=codec.format.fingerprint,
         codec_path=str(codec.path),
@@ -277,11 +287,20 @@ def _header(
     )
 
 
-def _result(folder: Path, header: LatentHeader, summary: str, counts: dict[str, Any]) -> Result:
+def _result(
+    folder: Path,
+    header: LatentHeader,
+    summary: str,
+    counts: dict[str, Any],
+    levels: dict[str, dict[str, Any]],
+) -> Result:
+    from rave.training_audio import level_lines
+
     statistics = header.statistics
     num_informative = int(statistics.is_informative.sum())
     figures = {
         **counts,
+        "levels": levels,
         "num_frames": statistics.num_frames,
         "frame_rate_hz": header.frame_rate_hz,
         "latent_size": header.latent_size,
@@ -294,4 +313,4 @@ def _result(folder: Path, header: LatentHeader, summary: str, counts: dict[str, 
         f"dimensions at {header.frame_rate_hz:.2f} Hz; {num_informative} dimensions are "
         f"informative, {statistics.information.sum():.1f} nats a frame."
     )
-    return Result(text, figures, num_skipped=len(header.skipped))
+    return Result("\n".join([text, *level_lines(levels)]), figures, num_skipped=len(header.skipped))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_seed, command_parser
+from rave.command import AUDIO_FOLDER, Result, add_seed, command_parser
+from rave.parsing import existing
+from rave.versions import without_suffix
 
 if TYPE_CHECKING:
     from rave.evaluation import Piece
@@ -20,27 +23,30 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave evaluate`."""
     parser = command_parser(
         "rave evaluate",
-        "Tell how far audio is from reference recordings: Fréchet distance of the embeddings of a "
-        "network that\ntags music (musicnn, works offline), and distances of spectra, onsets, "
-        "harmony and loudness.\nFiles of the same name are also compared one by one: "
+        "Report how far audio is from reference recordings: Fréchet distance of the embeddings of "
+        "a network that\ntags music (musicnn, works offline), and distances of spectra, onsets, "
+        "harmony and loudness.\nFiles of one name, but for suffixes, are also compared one by one: "
         "log-spectral distance (mean over STFTs of 2048, 1024,\n512 and 256, floor 60 dB under the "
         "loudest bin) and level, of the first 10 minutes.",
         "rave evaluate recordings reconstructions --out evaluation.json",
     )
-    parser.add_argument("reference_dir", type=Path, help="folder of real audio, any format")
-    parser.add_argument("audio_dir", type=Path, help="folder to compare with it")
+    parser.add_argument(
+        "reference_dir", type=existing(AUDIO_FOLDER), help="folder of real audio, any format"
+    )
+    parser.add_argument("audio_dir", type=existing(AUDIO_FOLDER), help="folder to compare with it")
     parser.add_argument(
         "--sample-rate",
         type=int,
         default=SAMPLE_RATE_HZ,
-        help=f"in Hz, of all but the network, which hears 16000 (default {SAMPLE_RATE_HZ})",
+        help="sample rate in Hz for spectra, onsets, harmony and loudness; the network always gets "
+        f"16000 Hz (default {SAMPLE_RATE_HZ})",
     )
     parser.add_argument(
         "--patches",
         type=int,
         metavar="N",
-        help="patches of 3 s in each set; figures can be compared at one number only (default: as "
-        "many as half the reference and all of the audio hold)",
+        help="patches of 3 s in each set; only figures computed with the same number are "
+        "comparable (default: as many as half the reference and all of the audio hold)",
     )
     parser.add_argument(
         "--only", nargs="*", metavar="NAME", help="names without suffix; others are left out"
@@ -63,11 +69,11 @@ def run(options: argparse.Namespace) -> Result:
         ValueError: If an option or a folder cannot be used, or no file of one is usable.
         OSError: If the figures cannot be written.
     """
+    _check(options)
     from rave.evaluation import compare, pooled
     from rave.files import write_json
     from rave.musicnn import load_musicnn
 
-    _check(options)
     sources = {
         side: _sources(folder, options.only)
         for side, folder in (("reference", options.reference_dir), ("audio", options.audio_dir))
@@ -113,12 +119,18 @@ def _check(options: argparse.Namespace) -> None:
 def _sources(folder: Path, only: list[str] | None) -> dict[str, Path]:
     """Return the files of a folder by their names with suffix, in sorted order."""
     from rave.audio import list_audio_files
+    from rave.batch import result_names
 
     files = list_audio_files(folder)
     if only:
-        files = {name: p for name, p in files.items() if str(Path(name).with_suffix("")) in only}
-        if not files:
-            raise ValueError(f"'{folder}' holds none of the names given with --only.")
+        stems = result_names(files, "")
+        named = {*only} & {*stems.values(), *(without_suffix(name) for name in files)}
+        if missing := {*only} - named:
+            raise ValueError(
+                f"'{folder}' holds no '{min(missing)}', which --only names. Give names as they "
+                "stand there, without suffix."
+            )
+        files = {n: p for n, p in files.items() if {stems[n], without_suffix(n)} & named}
     return files
 
 
@@ -160,32 +172,77 @@ def _pairs(
     """Compare files of the same name, add the figures, and return lines about them."""
     from rave.evaluation import compare_pair
 
-    stems = {
-        side: {
-            str(Path(name).with_suffix("")): path
-            for name, path in files.items()
-            if f"{side} '{name}'" not in skipped
-        }
+    usable = {
+        side: {name: path for name, path in files.items() if f"{side} '{name}'" not in skipped}
         for side, files in sources.items()
     }
+    found, left_out = pair_names(*usable.values())
     pairs: dict[str, Any] = {}
     lines: list[str] = []
-    for name in sorted(stems["reference"].keys() & stems["audio"].keys()):
-        pair = compare_pair(stems["reference"][name], stems["audio"][name], sample_rate_hz)
+    for name, (first, second) in found.items():
+        paths = usable["reference"][first], usable["audio"][second]
+        pair = compare_pair(*paths, sample_rate_hz)
         if pair is None:
-            lines.append(f"{name}: not compared one by one, their lengths differ")
+            left_out["reference"][first] = left_out["audio"][second] = "their lengths differ"
             continue
         pairs[name] = pair
         lines.append(
             f"{name}: {pair['log_spectral_distance_db']:.2f} dB apart (silence "
             f"{pair['silence_would_score_db']:.2f}), level {pair['level_difference_db']:+.1f} dB"
         )
+    figures["not_compared_one_by_one"] = left_out
+    for side, reasons in left_out.items():
+        if reasons and len(reasons) == len(usable[side]):
+            lines.append(f"{side}: no file is compared one by one: {next(iter(reasons.values()))}")
+            continue
+        lines += [
+            f"{side} '{name}': not compared one by one, {reason}"
+            for name, reason in reasons.items()
+        ]
     figures["pairs"] = pairs
     if pairs:
         mean = sum(pair["log_spectral_distance_db"] for pair in pairs.values()) / len(pairs)
         figures["log_spectral_distance_db"] = mean
         lines.append(f"mean log-spectral distance {mean:.2f} dB over {len(pairs)} files")
     return lines
+
+
+def pair_names(
+    reference: Iterable[str], audio: Iterable[str]
+) -> tuple[dict[str, tuple[str, str]], dict[str, dict[str, str]]]:
+    """Pair files of one name, or of the same but for the suffix where only one pair is possible.
+
+    Returns:
+        Name, without suffix where that is unique, of each pair, and its files; and of the reference
+        and the audio why each other file is in none.
+    """
+    from rave.batch import result_names
+
+    stems = {"reference": result_names(reference, ""), "audio": result_names(audio, "")}
+    possible: dict[str, dict[str, set[str]]] = {}
+    alike: dict[str, dict[str, list[str]]] = {}
+    for side, other in zip(stems, reversed(stems), strict=True):
+        by_stem = {stem: name for name, stem in stems[other].items()}
+        alike[side] = {}
+        for name in stems[other]:
+            alike[side].setdefault(without_suffix(name), []).append(name)
+        possible[side] = {
+            name: {found for found in (by_stem.get(stem), name) if found in stems[other]}
+            for name, stem in stems[side].items()
+        }
+    pairs: dict[str, tuple[str, str]] = {}
+    left_out: dict[str, dict[str, str]] = {"reference": {}, "audio": {}}
+    for name, others in possible["reference"].items():
+        if len(others) == 1 and possible["audio"][other := min(others)] == {name}:
+            pairs[stems["reference"][name]] = (name, other)
+    paired = {"reference": {r for r, _ in pairs.values()}, "audio": {a for _, a in pairs.values()}}
+    for side, other in zip(stems, reversed(stems), strict=True):
+        for name in sorted(possible[side].keys() - paired[side]):
+            others = possible[side][name] or {*alike[side].get(without_suffix(name), [])}
+            free = " or ".join(f"'{each}'" for each in sorted(others - paired[other]))
+            reason = f"its pair may be {free}: name them alike" if free else "no file has its name"
+            left_out[side][name] = "its pair has another" if others and not free else reason
+    return pairs, left_out
 
 
 def _followed(

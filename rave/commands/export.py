@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import Result, add_weights, command_parser
+from rave.command import RAVE_RUN, Result, add_weights, command_parser
+from rave.parsing import existing
 
 if TYPE_CHECKING:
-    from rave.codec import Codec
+    from rave.codec import OpenedRun
     from rave.codec_format import CodecFormat
     from rave.model import RAVE
     from rave.prior import LatentPrior
@@ -26,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
         "or as a run folder that acids-rave opens, and check it against the run.",
         "rave export runs/piano piano.ts",
     )
-    parser.add_argument("run", type=Path, help="run folder of `rave train` or of acids-rave")
+    parser.add_argument(
+        "run", type=existing(RAVE_RUN), help="run folder of `rave train` or of acids-rave"
+    )
     parser.add_argument("out", type=Path, help="file to write, ending in .ts, or folder to make")
     parser.add_argument(
         "--format",
@@ -69,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     )
     streaming.add_argument(
         "--prior",
-        type=Path,
+        type=existing("a run of `rave train_prior`"),
         metavar="RUN",
         help="run of `rave train_prior`, here or in acids-rave: adds a method prior that makes "
         "latents",
@@ -86,32 +89,42 @@ def run(options: argparse.Namespace) -> Result:
             output does not fit its format.
         OSError: If the output cannot be written.
     """
+    _check_options(options)
     import torch
 
-    from rave.codec import load_codec, load_run
+    from rave.codec import Codec, load_codec, open_run
+    from rave.codec_source import answers, check_difference, largest_difference
+    from rave.files import atomic_folder, atomic_write
 
-    _check_options(options)
-    model, codec_format = load_run(options.run, ema=options.ema, derivative=options.derivative)
+    cpu = torch.device("cpu")
+    opened = open_run(options.run, ema=options.ema, derivative=options.derivative)
+    codec_format = opened.format
     if codec_format.is_derivative and (options.streaming or options.format == ONNX):
         raise ValueError(
             f"'{options.run}' knows audio's derivative, and neither a stream nor ONNX can "
             "integrate. Export it as TorchScript without --streaming."
         )
-    difference, notes = _write(options, model, codec_format)
-    fingerprint = codec_format.fingerprint
-    if difference is None:
-        device = torch.device("cpu")
-        # Opened again: an export may fold what it is given.
-        run = load_codec(options.run, device, ema=options.ema, derivative=options.derivative)
-        export = load_codec(options.out, device)
-        difference, fingerprint = _largest_difference(run, export), export.format.fingerprint
+    if options.format == ONNX:
+        from rave.onnx_export import export_onnx
+
+        found, notes = export_onnx(opened.model, codec_format, options.out), list[str]()
+        fingerprint = codec_format.fingerprint
+    else:
+        new = atomic_write if options.format == TORCHSCRIPT else atomic_folder
+        with new(options.out) as path:
+            wanted = answers(Codec(opened.model, codec_format, options.run, cpu))
+            notes = _write(options, opened, path)
+            export = load_codec(path, cpu, derivative=codec_format.is_derivative)
+            found = largest_difference(wanted, answers(export, wanted))
+            fingerprint = export.format.fingerprint
+            check_difference(found, options.out)
     files = [p for p in (options.out, *options.out.rglob("*")) if p.is_file()]
     figures = {
         "file": str(options.out),
         "format": options.format,
         "fingerprint": fingerprint,
         "size_mib": sum(path.stat().st_size for path in files) / 2**20,
-        "largest_difference": difference,
+        "largest_difference": found,
     }
     told = "'{file}' ({size_mib:.1f} MiB) equals the run to {largest_difference:.1e}."
     return Result("\n".join([told.format(**figures), *notes]), figures)
@@ -119,6 +132,8 @@ def run(options: argparse.Namespace) -> Result:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Refuse a name that does not fit the format, and options that would have no effect."""
+    from rave.files import check_new_folder
+
     is_script = options.format == TORCHSCRIPT
     if is_script and options.out.suffix != ".ts":
         raise ValueError(
@@ -134,6 +149,8 @@ def _check_options(options: argparse.Namespace) -> None:
     for name in ("fidelity", "power_of_two", "noise_seed", "host_rate", "prior"):
         if not options.streaming and getattr(options, name) not in (None, False):
             raise ValueError(f"--{name.replace('_', '-')} is for --streaming; add it.")
+    if options.format == ACIDS_RAVE:
+        check_new_folder(options.out)
     if options.format == ACIDS_RAVE and (options.ema or options.derivative):
         raise ValueError(
             "A run folder of acids-rave cannot say --ema or --derivative. Leave them out, and give "
@@ -141,58 +158,56 @@ def _check_options(options: argparse.Namespace) -> None:
         )
 
 
-def _write(
-    options: argparse.Namespace, model: RAVE, codec_format: CodecFormat
-) -> tuple[float | None, list[str]]:
-    """Write the output; return its difference from the run, if compared, and what to know of it."""
+def _write(options: argparse.Namespace, opened: OpenedRun, path: Path) -> list[str]:
+    """Write TorchScript or a run of acids-rave, and return what to know of it."""
     from rave.export import export_torchscript
     from rave.upstream.export import export_run
 
     if options.streaming:
-        return None, _write_streaming(options, model, codec_format)
+        return _write_streaming(options, opened.model, opened.format, path)
     if options.format == TORCHSCRIPT:
-        export_torchscript(model, codec_format, options.out)
-        return None, []
-    if options.format == ONNX:
-        from rave.onnx_export import export_onnx
-
-        return export_onnx(model, codec_format, options.out), []
+        export_torchscript(opened.model, opened.format, path)
+        return []
     notes = ["It is a codec of its own: what it is to decode, encode with it."]
-    if codec_format.is_derivative:
+    if opened.format.is_derivative:
         notes.append("It cannot say that it knows audio's derivative: open it with --derivative.")
-    if not export_run(options.run, options.out):
+    if not export_run(options.run, path, opened):
         notes.append("The discriminators did not go along.")
-    return None, notes
+    return notes
 
 
 def _write_streaming(
-    options: argparse.Namespace, model: RAVE, codec_format: CodecFormat
+    options: argparse.Namespace, model: RAVE, codec_format: CodecFormat, path: Path
 ) -> list[str]:
     """Write a module for nn~ and return what the user should know of it."""
     from rave.export import export_nn_tilde
-    from rave.nn_tilde import latent_count
+    from rave.host_module import rate_note
+    from rave.nn_tilde import NNTildePrior, latent_count
     from rave.scripted_noise import FRESH_NOISE
 
     is_normal = model.bottleneck.rows_per_latent == 2
     wanted = (FIDELITY if is_normal else 1.0) if options.fidelity is None else options.fidelity
     count = latent_count(model.fidelity, wanted, options.power_of_two)
     seed = FRESH_NOISE if options.noise_seed is None else options.noise_seed
-    prior = None if options.prior is None else _prior(options, codec_format.fingerprint)
-    module = export_nn_tilde(
-        model, codec_format, options.out, count, seed, options.host_rate, prior
-    )
+    prior = None if options.prior is None else _prior(options, codec_format)
+    module = export_nn_tilde(model, codec_format, path, count, seed, options.host_rate, prior)
     rate_hz = module.sample_rate_hz
     late, late_ms = module.latency_samples, 1000 * module.latency_samples / rate_hz
+    note = rate_note(options.out, rate_hz)
     if "decode" not in module.methods:
-        return [f"In nn~ at {rate_hz} Hz, forward alone. Late: {late} samples, {late_ms:.1f} ms."]
+        told = f"In nn~ at {rate_hz} Hz, forward alone. Late: {late} samples, {late_ms:.1f} ms."
+        return [told, note]
     encode, decode = module.encode_latency_samples, module.decode_latency_samples
-    return [
+    told = (
         f"In nn~ at {rate_hz} Hz, {count} of {model.latent_size} latents. Late: encode {encode} "
-        f"samples, decode {decode}, both {late_ms:.1f} ms."
-    ]
+        f"samples, decode {decode}, both {late_ms:.1f} ms"
+    )
+    if isinstance(module, NNTildePrior):
+        told += f", prior {module.prior_delay_frames * module.hop_samples} samples"
+    return [f"{told}.", note]
 
 
-def _prior(options: argparse.Namespace, fingerprint: str) -> LatentPrior:
+def _prior(options: argparse.Namespace, form: CodecFormat) -> LatentPrior:
     """Return the prior that is to go along.
 
     Raises:
@@ -200,29 +215,10 @@ def _prior(options: argparse.Namespace, fingerprint: str) -> LatentPrior:
     """
     from rave.commands.sample_prior import open_prior
 
-    prior, header = open_prior(options.prior, options.run)
-    if header.codec != fingerprint:
+    prior, header = open_prior(options.prior, options.run, form)
+    if header.codec != form.fingerprint:
         raise ValueError(
             f"The prior '{options.prior}' was trained on latents of codec {header.codec}; "
-            f"'{options.run}' is {fingerprint}. Give the run that it was trained for."
+            f"'{options.run}' is {form.fingerprint}. Give the run that it was trained for."
         )
     return prior
-
-
-def _largest_difference(run: Codec, export: Codec) -> float:
-    """Return the largest difference of latents and audio of noise."""
-    import numpy as np
-
-    from rave.codec import DecoderNoise
-    from rave.latents import StatisticsAccumulator
-
-    rng = np.random.default_rng(0)
-    shape = (run.format.num_channels, 4 * run.format.hop_samples)
-    audio = (0.1 * rng.standard_normal(shape)).astype(np.float32)
-    (mean, std), (mean_again, _) = (codec.encode(audio) for codec in (run, export))
-    sums = StatisticsAccumulator(run.format.latent_size)
-    sums.add(mean, std)
-    noise = DecoderNoise(run.format, sums.statistics(), 0, "export")
-    decoded, decoded_again = (codec.decode(mean, noise) for codec in (run, export))
-    pairs = ((mean, mean_again), (decoded, decoded_again))
-    return max(float(np.abs(a - b).max()) for a, b in pairs)

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rave.command import (
+    CODEC,
     Result,
     add_backend,
     add_decoding,
     add_device,
+    add_level,
     add_seed,
     add_weights,
     command_parser,
 )
+from rave.parsing import existing
 
 LATENTS_NAME = ".latents"
 
@@ -31,10 +34,16 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "codec",
-        type=Path,
-        help="run folder of `rave train` or of acids-rave, or a .ts file, a program",
+        type=existing(CODEC),
+        help="run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only "
+        "files you trust)",
     )
-    parser.add_argument("inputs", type=Path, nargs="+", help="audio files and folders of them")
+    parser.add_argument(
+        "inputs",
+        type=existing("audio files, or folders of them"),
+        nargs="+",
+        help="audio files and folders of them",
+    )
     parser.add_argument("out_audio_dir", type=Path, help="folder to write")
     parser.add_argument(
         "--sample",
@@ -42,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         help="draw from the posterior, as acids-rave does, instead of decoding its mean",
     )
     add_decoding(parser)
+    add_level(parser)
     parser.add_argument("--force", action="store_true", help="replace what is in the way")
     add_device(parser)
     add_backend(parser)
@@ -64,20 +74,23 @@ def run(options: argparse.Namespace) -> Result:
     _check_outputs(sources, options.inputs, folder, is_forced=options.force)
     latents = folder / LATENTS_NAME
     # The options that this command does not have are at their defaults.
-    nowhere = str(folder)  # the sources are listed above
-    places = [str(options.codec), nowhere, str(latents)]
+    anywhere = str(options.codec)  # the sources are listed above
+    places = [str(options.codec), anywhere, str(latents)]
     encode_options = vars(encode.parser().parse_args(places)) | vars(options)
     encode_options["latents_dir"] = latents
     encoded = encode.encode_files(sources, argparse.Namespace(**encode_options))
     places = [str(options.codec), str(latents), str(folder)]
     decode_options = vars(decode.parser().parse_args(places)) | vars(options)
     decoded = decode.run(argparse.Namespace(**decode_options))
-    summary, figures = decoded.summary, dict(decoded.figures)
-    if encoded.num_skipped:
+    levels = encoded.figures["levels"]
+    summary, figures = decoded.summary, {**decoded.figures, "levels": levels}
+    if encoded.num_skipped or any(each["remark"] for each in levels.values()):
         summary = f"{encoded.summary}\n{summary}"
+    if encoded.num_skipped:
         figures["skipped"] = encoded.figures["skipped"] | decoded.figures["skipped"]
         figures["num_skipped"] = len(figures["skipped"])
-    return Result(summary, figures, num_skipped=encoded.num_skipped + decoded.num_skipped)
+    num_skipped = encoded.num_skipped + decoded.num_skipped
+    return Result(summary, figures, num_skipped, warnings=decoded.warnings)
 
 
 def _sources(inputs: Sequence[Path]) -> dict[str, Path]:
@@ -101,9 +114,9 @@ def _check_outputs(
     sources: Mapping[str, Path], inputs: Sequence[Path], folder: Path, *, is_forced: bool
 ) -> None:
     """Check that nothing but what this command wrote before would be written over."""
-    from rave.commands.decode import JOURNAL_NAME, audio_path
+    from rave.batch import result_names
+    from rave.commands.decode import JOURNAL_NAME
     from rave.files import check_output_folder
-    from rave.latents import latent_paths
 
     for path in inputs:
         if path.is_dir():
@@ -111,7 +124,8 @@ def _check_outputs(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"'{folder}' is a file; the output is a folder. Choose another name.")
     originals = {path.resolve() for path in sources.values()}
-    outputs = [folder / audio_path(path) for path in latent_paths(sources).values()]
+    latents = result_names(sources, ".npy").values()
+    outputs = [folder / path for path in result_names(latents, ".wav").values()]
     for output in outputs:
         if output.resolve() in originals:
             raise ValueError(

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import (
+    CODEC,
     Result,
     add_backend,
     add_device,
+    add_level,
     add_seed,
     add_weights,
     command_parser,
     open_codec,
 )
+from rave.parsing import existing
 
 if TYPE_CHECKING:
     from rave.codec import Array, Codec
-    from rave.latents import LatentStatistics
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,10 +34,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "codec",
-        type=Path,
-        help="run folder of `rave train` or of acids-rave, or a .ts file, a program",
+        type=existing(CODEC),
+        help="run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only "
+        "files you trust)",
     )
-    parser.add_argument("audio", type=Path, nargs="+", help="two or more audio files")
+    parser.add_argument(
+        "audio", type=existing("audio files"), nargs="+", help="two or more audio files"
+    )
     parser.add_argument("out_dir", type=Path, help="folder to write; must be empty or new")
     parser.add_argument("--steps", type=int, default=5, help="blends from A to B (default 5)")
     parser.add_argument(
@@ -44,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="W",
         help="of two: only the blends at W, 0 all A, 1 all B, instead of steps and means",
     )
+    add_level(parser)
     parser.add_argument("--force", action="store_true", help="replace what the folder holds")
     add_weights(parser)
     add_device(parser)
@@ -60,6 +66,7 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the folder cannot be written.
     """
     from rave import blending
+    from rave.training_audio import level_lines, levels_of, levels_to_match
 
     if len(options.audio) < 2:
         raise ValueError("One recording was given; two or more are needed, then the output folder.")
@@ -77,77 +84,88 @@ def run(options: argparse.Namespace) -> Result:
             f"'{options.out_dir}' is not empty. Choose another folder, or add --force."
         )
     codec = open_codec(options)
-    clips, statistics, cut = _encoded(codec, options.audio)
-    blends: dict[str, Array] = {}
+    if options.match_level:
+        levels_to_match(codec)
+    clips, records, cut = _encoded(codec, options.audio, is_level_matched=options.match_level)
+    gains_db = [records[str(path)]["gain_db"] for path in options.audio]
+    mean_gain_db = sum(gains_db) / len(gains_db)
+    blends: dict[str, tuple[Array, float]] = {}  # latents, and the gain that they were given
     if len(clips) == 2:
         for name, blend in (("lerp", blending.lerp), ("slerp", blending.slerp)):
-            if options.weight is not None:
-                blends[name] = blend(clips[0], clips[1], options.weight)
-                continue
-            for step in range(options.steps):
-                weight = step / (options.steps - 1)
-                blends[f"{name}_{step:02d}_{weight:.2f}"] = blend(clips[0], clips[1], weight)
+            weights = {name: options.weight}
+            if options.weight is None:
+                steps = [step / (options.steps - 1) for step in range(options.steps)]
+                weights = {f"{name}_{i:02d}_{weight:.2f}": weight for i, weight in enumerate(steps)}
+            for title, weight in weights.items():
+                gain_db = (1 - weight) * gains_db[0] + weight * gains_db[1]
+                blends[title] = blend(clips[0], clips[1], weight), gain_db
     if options.weight is None:
-        blends["mean"] = blending.mean(clips)
-        blends["mean_of_length"] = blending.mean_of_length(clips)
-    figures: dict[str, Any] = {"cut_s": cut, "blends": {}}
-    for name, latents in blends.items():
+        blends["mean"] = blending.mean(clips), mean_gain_db
+        blends["mean_of_length"] = blending.mean_of_length(clips), mean_gain_db
+    levels = levels_of(codec.format, records)
+    figures: dict[str, Any] = {"cut_s": cut, "levels": levels, "blends": {}}
+    written: dict[str, dict[str, Any]] = {}
+    for name, (latents, gain_db) in blends.items():
         path = options.out_dir / f"{name}.wav"
-        figures["blends"][name] = _write(codec, latents, statistics, path, options.seed)
+        figures["blends"][name], written[path.name] = _write(
+            codec, latents, gain_db, path, options.seed
+        )
     lines = [
         f"  {name}: mean length of the latents {f['latent_length']:.2f}, {f['level_dbfs']:.1f} dBFS"
         for name, f in figures["blends"].items()
     ]
+    lines += level_lines(levels)
     lines += [f"  cut the last {s:.2f} s of {name}" for name, s in cut.items() if s]
-    return Result("\n".join([f"'{options.out_dir}' holds {len(blends)} blends:", *lines]), figures)
+    text = "\n".join([f"'{options.out_dir}' holds {len(blends)} blends:", *lines])
+    return Result(text, figures, written=written)
 
 
 def _encoded(
-    codec: Codec, paths: list[Path]
-) -> tuple[list[Array], LatentStatistics, dict[str, float]]:
-    """Return the clips cut to the shortest, their statistics, and the seconds cut of each."""
-    from rave.audio import read_audio
-    from rave.latents import StatisticsAccumulator
+    codec: Codec, paths: list[Path], *, is_level_matched: bool
+) -> tuple[list[Array], dict[str, dict[str, Any]], dict[str, float]]:
+    """Return the clips cut to the shortest, what they were heard to be, and the seconds cut."""
+    import numpy as np
 
-    sums = StatisticsAccumulator(codec.format.latent_size)
-    means = []
+    from rave.training_audio import HeardAudio
+
+    means, records = [], {}
     for path in paths:
         if not path.is_file():
             raise ValueError(f"'{path}' does not exist. Give audio files, then the output folder.")
-        audio = read_audio(path, codec.format.sample_rate_hz, codec.format.num_channels)
-        mean, std = codec.encode(audio)
-        sums.add(mean, std)
-        means.append(mean)
+        audio = HeardAudio(path, codec.format, is_level_matched=is_level_matched)
+        means.append(np.concatenate([mean for mean, _ in codec.encode_blocks(audio)], axis=1))
+        records[str(path)] = audio.record
     num_frames = min(mean.shape[1] for mean in means)
     seconds_per_frame = codec.format.hop_samples / codec.format.sample_rate_hz
     cut = {
         str(path): (mean.shape[1] - num_frames) * seconds_per_frame
         for path, mean in zip(paths, means, strict=True)
     }
-    return [mean[:, :num_frames] for mean in means], sums.statistics(), cut
+    return [mean[:, :num_frames] for mean in means], records, cut
 
 
 def _write(
-    codec: Codec, latents: Array, statistics: LatentStatistics, path: Path, seed: int
-) -> dict[str, float]:
+    codec: Codec, latents: Array, gain_db: float, path: Path, seed: int
+) -> tuple[dict[str, float], dict[str, Any]]:
     import numpy as np
 
     from rave.audio import write_audio
-    from rave.audio_blocks import LevelMeter
+    from rave.audio_blocks import LevelMeter, amplified
     from rave.codec import DecoderNoise
 
     # One noise for all blends: they differ in what is blended, and in nothing else.
-    noise = DecoderNoise(codec.format, statistics, seed, "blend")
+    blocks = codec.decode_blocks(latents, DecoderNoise(codec.format, seed))
     meter = LevelMeter()
     num_samples = latents.shape[1] * codec.format.hop_samples
-    write_audio(
+    quantizer = write_audio(
         path,
-        meter(codec.decode_blocks(latents, noise)),
+        meter(amplified(blocks, -gain_db)),
         codec.format.sample_rate_hz,
         codec.format.num_channels,
         num_samples,
     )
-    return {
+    figures = {
         "latent_length": float(np.linalg.norm(latents, axis=0).mean()),
         "level_dbfs": round(meter.level_dbfs, 2),
     }
+    return figures, quantizer.figures

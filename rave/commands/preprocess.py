@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_engine, command_parser, open_engine
+from rave.command import AUDIO_FOLDER, Result, add_engine, command_parser, open_engine
+from rave.parsing import existing
 
 if TYPE_CHECKING:
     from rave.audio_store import PreparedHeader
@@ -24,10 +26,19 @@ def parser() -> argparse.ArgumentParser:
         "The same command again continues, and takes in what was added or changed.",
         "rave preprocess recordings prepared --sample-rate 48000 --channels 2",
     )
-    parser.add_argument("audio_dir", type=Path, metavar="AUDIO_DIR", help="audio of any format")
+    parser.add_argument(
+        "audio_dir",
+        type=existing(AUDIO_FOLDER),
+        metavar="AUDIO_DIR",
+        help="folder of audio of any format",
+    )
     parser.add_argument("prepared_dir", type=Path, metavar="PREPARED_DIR", help="folder to make")
     parser.add_argument(
-        "--sample-rate", type=int, default=44100, metavar="HZ", help="in Hz (default 44100)"
+        "--sample-rate",
+        type=int,
+        default=44100,
+        metavar="HZ",
+        help="in Hz (default 44100; the recipes small and tiny are made for 22050)",
     )
     parser.add_argument(
         "--channels", type=int, default=1, metavar="N", help="1 mono, 2 stereo (default 1)"
@@ -48,8 +59,9 @@ def run(options: argparse.Namespace) -> Result:
     """
     from rave.audio import check_rate_and_channels, list_audio_files
     from rave.audio_store import HEADER_NAME, PreparedFile, PreparedHeader
-    from rave.batch import process_files
+    from rave.batch import process_files, result_names
     from rave.files import Journal, check_output_folder, remove_partials
+    from rave.versions import recordings
 
     folder: Path = options.prepared_dir
     settings = {"sample_rate_hz": options.sample_rate, "num_channels": options.channels}
@@ -62,10 +74,13 @@ def run(options: argparse.Namespace) -> Result:
         (folder / HEADER_NAME).unlink(missing_ok=True)
     remove_partials(folder)
 
+    paths = result_names(sources, ".pcm")
+    # Before 2026-12 these were a.wav.pcm.
+    old = [name for name, record in journal.records.items() if "path" not in record]
     report = process_files(
         sources,
-        Preparing(folder, options.sample_rate, options.channels),
-        lambda name: folder / samples_path(name),
+        Preparing(folder, paths, options.sample_rate, options.channels),
+        paths,
         journal,
         "Preparing",
         engine,
@@ -73,20 +88,16 @@ def run(options: argparse.Namespace) -> Result:
     if not report.records:
         reasons = report.summary("Prepared")
         raise ValueError(f"No file of '{options.audio_dir}' can be used. {reasons}")
+    origins = recordings({name: sources[name] for name in report.records}, paths)
     files = []
     for name, record in report.records.items():
-        figures = {key: value for key, value in record.items() if key != "source_stamp"}
-        files.append(PreparedFile(name=name, path=samples_path(name), **figures))
+        figures = {k: v for k, v in record.items() if k not in ("source_stamp", "notes")}
+        files.append(PreparedFile(name=name, recording=origins[name], **figures))
     header = PreparedHeader(**settings, files=files, skipped=report.skipped)
     header.write(folder)
-    orphans = [folder / samples_path(name) for name in journal.names if name not in sources]
-    num_removed = sum(_remove(path) for path in orphans)
+    report.stale += [folder / name for name in {f"{name}.pcm" for name in old} - {*paths.values()}]
+    num_removed = report.remove_stale()
     return _result(folder, header, report, num_removed)
-
-
-def samples_path(name: str) -> str:
-    """Return where the samples of an audio file go, relative to the prepared folder."""
-    return f"{name}.pcm"
 
 
 @dataclass(frozen=True)
@@ -97,11 +108,13 @@ class Preparing:
 
     Args:
         folder: To write into.
+        paths: Of the samples of each file, relative to it.
         sample_rate_hz: Wanted.
         num_channels: Wanted.
     """
 
     folder: Path
+    paths: Mapping[str, str]
     sample_rate_hz: int
     num_channels: int
 
@@ -109,7 +122,8 @@ class Preparing:
         """Write the samples of one audio file, whole or not at all.
 
         Returns:
-            `num_samples`, `peak` and `num_limited_samples`, as in `rave.dataset.PreparedFile`.
+            `num_samples`, `peak` and `num_limited_samples`, as in `rave.dataset.PreparedFile`, and
+            `notes`.
 
         Raises:
             AudioError: If the file cannot be used.
@@ -121,38 +135,28 @@ class Preparing:
 
         quantize = Quantizer()
         num_samples = 0
-        path = self.folder / samples_path(name)
+        path = self.folder / self.paths[name]
         with atomic_write(path) as temporary, temporary.open("wb") as file:
-            for block in AudioStream(source, self.sample_rate_hz, self.num_channels):
+            stream = AudioStream(source, self.sample_rate_hz, self.num_channels)
+            for block in stream:
                 file.write(quantize(block).tobytes())
                 num_samples += block.shape[1]
         return {
             "num_samples": num_samples,
-            "peak": quantize.peak,
-            "num_limited_samples": quantize.num_limited_samples,
+            **quantize.figures,
+            "notes": list(stream.source.notes),
         }
-
-
-def _remove(path: Path) -> bool:
-    is_there = path.exists()
-    path.unlink(missing_ok=True)
-    return is_there
 
 
 def _result(folder: Path, header: PreparedHeader, report: BatchReport, num_removed: int) -> Result:
     duration_s = sum(file.num_samples for file in header.files) / header.sample_rate_hz
-    limited = {f.name: f.num_limited_samples for f in header.files if f.num_limited_samples}
     silent = [file.name for file in header.files if file.peak == 0]
     lines = [report.summary("Prepared")]
-    lines += [
-        f"  limited {file.name}: {file.num_limited_samples} samples beyond full scale "
-        f"(peak {file.peak:.3g})"
-        for file in header.files
-        if file.num_limited_samples
-    ]
     lines += [f"  silent {name}: used all the same" for name in silent]
     if num_removed:
-        lines.append(f"  removed {num_removed} whose audio file is gone")
+        lines.append(
+            f"  removed {num_removed} results of audio files that are gone or have other neighbours"
+        )
     lines.append(
         f"'{folder}' holds {len(header.files)} files, {duration_s / 60:.1f} minutes, "
         f"{header.sample_rate_hz} Hz, {header.num_channels} channel(s)."
@@ -161,8 +165,7 @@ def _result(folder: Path, header: PreparedHeader, report: BatchReport, num_remov
         **report.figures,
         "num_files": len(header.files),
         "duration_s": duration_s,
-        "num_limited_samples": limited,
         "silent": silent,
         "num_removed": num_removed,
     }
-    return Result("\n".join(lines), figures, num_skipped=len(report.skipped))
+    return Result("\n".join(lines), figures, len(report.skipped), written=report.records)

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import Result, add_device, add_seed, command_parser
+from rave.command import CODEC, Result, add_device, add_seed, command_parser
+from rave.parsing import existing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rave.codec_format import CodecFormat
     from rave.latents import LatentHeader, LatentStatistics
     from rave.prior import LatentPrior
 
@@ -25,16 +27,19 @@ def parser() -> argparse.ArgumentParser:
         "rave sample_prior runs/prior generated --count 4 --seconds 20 --temperature 0.9",
     )
     options.add_argument(
-        "run", type=Path, metavar="RUN", help="what rave train_prior wrote, here or in acids-rave"
+        "run",
+        type=existing("what rave train_prior wrote, here or in acids-rave"),
+        metavar="RUN",
+        help="what rave train_prior wrote, here or in acids-rave",
     )
     options.add_argument(
         "--codec",
-        type=Path,
-        help="of a run of acids-rave: the run whose latents it was trained on",
+        type=existing(CODEC),
+        help="for a prior of acids-rave: the run whose latents it was trained on",
     )
     options.add_argument("out", type=Path, metavar="OUT_LATENTS_DIR", help="folder to write")
     options.add_argument("--count", type=int, default=4, help="clips to generate (default 4)")
-    options.add_argument("--seconds", type=float, default=10.0, help="of each (default 10)")
+    options.add_argument("--seconds", type=float, default=10.0, help="length of each (default 10)")
     options.add_argument(
         "--temperature",
         type=float,
@@ -49,6 +54,12 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Sample and write a latent folder."""
+    if options.count < 1:
+        raise ValueError(f"--count is {options.count}; at least 1 is needed.")
+    if not 0 < options.seconds < float("inf"):
+        raise ValueError(f"--seconds is {options.seconds}; a number above 0 is needed.")
+    if not 0 <= options.temperature < float("inf"):
+        raise ValueError(f"--temperature is {options.temperature}; a number from 0 is needed.")
     from dataclasses import replace
 
     from tqdm import tqdm
@@ -60,12 +71,6 @@ def run(options: argparse.Namespace) -> Result:
     from rave.upstream.run import is_run
 
     device = choose_device(options.device)
-    if options.count < 1:
-        raise ValueError(f"--count is {options.count}; at least 1 is needed.")
-    if not 0 < options.seconds < float("inf"):
-        raise ValueError(f"--seconds is {options.seconds}; a number above 0 is needed.")
-    if not 0 <= options.temperature < float("inf"):
-        raise ValueError(f"--temperature is {options.temperature}; a number from 0 is needed.")
     if options.codec is not None and not is_run(options.run):
         raise ValueError(f"'{options.run}' names its codec itself; leave --codec out.")
     model, header = open_prior(options.run, options.codec)
@@ -96,19 +101,22 @@ def run(options: argparse.Namespace) -> Result:
     return Result(text, figures)
 
 
-def open_prior(run: Path, codec: Path | None) -> tuple[LatentPrior, LatentHeader]:
+def open_prior(
+    run: Path, codec: Path | None, form: CodecFormat | None = None
+) -> tuple[LatentPrior, LatentHeader]:
     """Return the prior of a run, and the header of latents it was trained on.
 
     Args:
         run: What `rave train_prior` wrote, here or in acids-rave.
         codec: Of a run of acids-rave: the run whose latents it was trained on.
+        form: Of that codec, if it is open already.
 
     Raises:
         ValueError: If it is no such run, or `codec` is missing or another.
     """
     from rave.upstream.run import is_run
 
-    return _open_upstream(run, codec) if is_run(run) else _open(run)
+    return _open_upstream(run, codec, form) if is_run(run) else _open(run)
 
 
 def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
@@ -124,7 +132,9 @@ def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
     return model, header
 
 
-def _open_upstream(run: Path, codec: Path | None) -> tuple[LatentPrior, LatentHeader]:
+def _open_upstream(
+    run: Path, codec: Path | None, form: CodecFormat | None
+) -> tuple[LatentPrior, LatentHeader]:
     from rave.codec import load_run
     from rave.latents import GENERATED, LatentHeader, LatentStatistics
     from rave.upstream.prior import open_prior
@@ -134,7 +144,7 @@ def _open_upstream(run: Path, codec: Path | None) -> tuple[LatentPrior, LatentHe
         raise ValueError(
             f"'{run}' is a prior of acids-rave. Add --codec RUN, the run that it was trained for."
         )
-    form = load_run(codec)[1]
+    form = form or load_run(codec)[1]
     if form.fingerprint != fingerprint:
         raise ValueError(
             f"The prior '{run}' was trained for a codec of fingerprint {fingerprint}; '{codec}' "

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_seed, command_parser
+from rave.command import LATENTS, Result, add_seed, command_parser
+from rave.parsing import existing
 
 if TYPE_CHECKING:
     from rave.files import Journal
@@ -30,7 +31,11 @@ def parser() -> argparse.ArgumentParser:
         "rave shard latents latents-of-another-machine shards",
     )
     parser.add_argument(
-        "latents_dirs", type=Path, nargs="+", metavar="LATENTS_DIR", help="what rave encode wrote"
+        "latents_dirs",
+        type=existing(LATENTS),
+        nargs="+",
+        metavar="LATENTS_DIR",
+        help="what rave encode wrote",
     )
     parser.add_argument("shards_dir", type=Path, metavar="SHARDS_DIR", help="folder to write")
     parser.add_argument(

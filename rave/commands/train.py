@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_device, add_processes, add_seed, add_settings, command_parser
+from rave.command import (
+    RAVE_RUN,
+    Result,
+    add_device,
+    add_processes,
+    add_seed,
+    add_settings,
+    command_parser,
+)
 from rave.files import write_json
 from rave.launch import is_first
+from rave.parsing import existing
+from rave.recipes import check_settings, list_options, list_recipes, recipe_type, stated
 
 if TYPE_CHECKING:
     from rave.audio_store import AudioStore
+    from rave.dataset import PreparedCropsDataset
     from rave.trainer import Loaders
     from rave.training import RaveSystem, RaveTraining
+    from rave.versions import Split
 
 ORIGIN = "initial.json"  # in a run folder: whose weights it started from
 SAME_MODEL = 1e-3  # of the largest value: what two ways to compute the same may differ by
@@ -27,18 +40,24 @@ def parser() -> argparse.ArgumentParser:
         "Train an autoencoder. The same command again resumes where the last checkpoint stopped.",
         "rave train tiny --data prepared --out runs/piano --set MAX_STEPS=7000",
     )
-    parser.add_argument(
+    recipe = parser.add_argument(
         "recipe",
-        help="v2, v1, v2_small, v3, tiny, discrete, …, with options behind it, e.g. "
-        "v2+causal+noise; or a .gin file",
+        type=recipe_type("rave"),
+        metavar="RECIPE",
+        help=f"one of {', '.join(list_recipes('rave'))}; with options behind it, e.g. "
+        f"v2+causal+noise, of {', '.join(list_options('rave'))}; or a .gin file",
     )
+    recipe.completer = lambda **_: list_recipes("rave")  # type: ignore[attr-defined]
     parser.add_argument(
-        "--data", type=Path, required=True, help="prepared audio, or an LMDB folder of acids-rave"
+        "--data",
+        type=existing("what `rave preprocess` wrote, or an LMDB folder of acids-rave"),
+        required=True,
+        help="prepared audio, or an LMDB folder of acids-rave",
     )
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument(
         "--initialise-from",
-        type=Path,
+        type=existing(RAVE_RUN),
         metavar="RUN",
         help="start a new run from the weights of this one, of `rave train` or of acids-rave; the "
         "recipe must have its sizes (default: random weights)",
@@ -52,18 +71,22 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Build, save the resolved recipe, train, and report the last validation."""
-    import torch
-
-    from rave import experiment
+    check_settings("rave", options.recipe, options.settings)
     from rave.audio_store import open_audio
-    from rave.checkpoint import finished_steps
-    from rave.device import choose_device, choose_precision
-    from rave.trainer import fit
-    from rave.training import RaveSystem
 
     store = open_audio(options.data)
     for file in store.files:
         store.check(file)
+    import torch
+
+    from rave import experiment
+    from rave.checkpoint import finished_steps
+    from rave.device import choose_device, choose_precision
+    from rave.trainer import fit
+    from rave.training import RaveSystem
+    from rave.training_audio import remember
+    from rave.versions import Split, recording_keys
+
     device = choose_device(options.device)
     settings = _with_data_format(options.settings, store.sample_rate_hz, store.num_channels)
     settings.append(f"SEED={options.seed}")
@@ -75,19 +98,25 @@ def run(options: argparse.Namespace) -> Result:
     config = experiment.resolved_config()
     if options.dry_run:
         return Result(config.rstrip(), {"config": config})
+    _warn_of_rate(options.recipe, store.sample_rate_hz)
     precision = choose_precision(training.precision, device)
     system = RaveSystem(model, training)
     resumed_from = finished_steps(options.out)
+    split = Split.read(options.out) or Split.of(
+        recording_keys(file.origin for file in store.files), training.held_out_fraction
+    )
     origin = None
     if options.initialise_from is not None and not resumed_from:
         origin = _initialise(system, options.initialise_from)
     if is_first():
         experiment.save_run(options.out, "rave", model_config, config)
+        split.write(options.out)
         if origin is not None:
             write_json(options.out / ORIGIN, origin)
+    warnings: list[str] = []  # repeated at the end, which may be days later
     fit(
         system,
-        lambda start_step: _loaders(store, training, start_step),
+        lambda start_step: _loaders(store, split, training, start_step, warnings),
         options.out,
         training.max_steps,
         training.validate_every_steps,
@@ -97,7 +126,61 @@ def run(options: argparse.Namespace) -> Result:
         precision=precision,
         log_every_steps=training.log_every_steps,
     )
-    return _result(system, options.out, resumed_from)
+    if is_first():
+        remember(options.out, store, split, device)
+    result = _result(system, options.out, resumed_from)
+    told = "".join(f"\nWarning: {sentence}" for sentence in warnings)
+    return replace(
+        result, summary=result.summary + told, figures={**result.figures, "warnings": warnings}
+    )
+
+
+def _warn(sentence: str) -> None:
+    print(f"rave train: warning: {sentence}", file=sys.stderr)
+
+
+def _warn_of_rate(recipe: str, sample_rate_hz: int) -> None:
+    """Say if a recipe is made for another sample rate than that of the data."""
+    made_for = stated("rave", recipe, "SAMPLE_RATE_HZ")
+    if made_for is None or float(made_for) == sample_rate_hz:
+        return
+    _warn(
+        f"recipe '{recipe}' is made for {made_for} Hz, and the data has {sample_rate_hz} Hz: all "
+        f"that it counts in samples lasts {float(made_for) / sample_rate_hz:.2f} times as long. If "
+        "that is not meant, prepare the audio again: rave preprocess AUDIO_DIR PREPARED_DIR "
+        f"--sample-rate {made_for}"
+    )
+
+
+def _emptiness(store: AudioStore, crops: dict[str, PreparedCropsDataset]) -> list[str]:
+    """Return sentences if the data can teach nothing: is silent, constant, or one file many times.
+
+    Args:
+        store: The audio.
+        crops: Some of what is trained on, and of what is held out.
+    """
+    from rave.dataset import are_copies
+
+    means = {
+        "trained on": "Nothing can be learned from it",
+        "held out": "The held-out figures will mean nothing",
+    }
+    found = []
+    for name, some in crops.items():
+        heard = [  # without the zeros behind the end
+            some[index][:, : piece.num_samples - start]
+            for index, (piece, start) in enumerate(some.crops)
+        ]
+        if not any(float(crop.max() - crop.min()) for crop in heard):
+            level = max(float(crop.abs().max()) for crop in heard)
+            what = "one constant value (DC)" if level else "digital silence"
+            found.append(f"all {len(some)} crops of what is {name} are {what}. {means[name]}.")
+    if len(store.files) > 1 and are_copies(store):
+        found.append(
+            f"all {len(store.files)} files hold the same audio, so what is held out is trained on. "
+            f"{means['held out']}."
+        )
+    return found
 
 
 def _initialise(system: RaveSystem, run: Path) -> dict[str, str]:
@@ -112,11 +195,10 @@ def _initialise(system: RaveSystem, run: Path) -> dict[str, str]:
     )
     print(f"weights of '{run}': {what}", file=sys.stderr)
     if taken.largest_difference > SAME_MODEL:
-        print(
-            f"rave train: warning: with them this recipe computes something else than '{run}' "
-            f"does (by {taken.largest_difference:.1e}); is it causal, are its dilations, "
-            "activations and noise the same?",
-            file=sys.stderr,
+        _warn(
+            f"with them this recipe computes something else than '{run}' does (by "
+            f"{taken.largest_difference:.1e}); is it causal, are its dilations, activations and "
+            "noise the same?"
         )
     return {"run": str(run.absolute()), "fingerprint": taken.fingerprint}
 
@@ -134,13 +216,20 @@ def _with_data_format(settings: list[str], sample_rate_hz: int, num_channels: in
     return [*settings, *(f"{name}={value}" for name, value in known.items())]
 
 
-def _loaders(store: AudioStore, training: RaveTraining, start_step: int) -> Loaders:
+def _loaders(
+    store: AudioStore,
+    split: Split,
+    training: RaveTraining,
+    start_step: int,
+    warnings: list[str],
+) -> Loaders:
     from torch.utils.data import DataLoader
 
     from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_audio
     from rave.trainer import Loaders, StepBatches
+    from rave.versions import data_state, recording_keys
 
-    train_ranges, held_out_ranges = split_audio(store, training.held_out_fraction)
+    train_ranges, held_out_ranges = split_audio(store, split)
     print("held out:", ", ".join(piece.name for piece in held_out_ranges[:8]), file=sys.stderr)
     num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
     crops = PreparedAudioDataset(
@@ -151,12 +240,19 @@ def _loaders(store: AudioStore, training: RaveTraining, start_step: int) -> Load
         train_ranges,
         training.augmentations,
     )
-    held_out = PreparedCropsDataset(
-        store, training.crop_samples, held_out_ranges, training.max_held_out_crops
-    )
+    size, most = training.crop_samples, training.max_held_out_crops
+    held_out = PreparedCropsDataset(store, size, held_out_ranges, most)
+    known = PreparedCropsDataset(store, size, train_ranges, most)
+    for sentence in _emptiness(store, {"trained on": known, "held out": held_out}):
+        _warn(sentence)
+        warnings.append(sentence)
     return Loaders(
         train=DataLoader(crops, batch_sampler=StepBatches(training.batch_size, start_step)),
         held_out=DataLoader(held_out, batch_size=training.batch_size),
+        data=data_state(
+            recording_keys(file.origin for file in store.files),
+            [file.num_samples for file in store.files],
+        ),
     )
 
 
@@ -171,7 +267,7 @@ def _result(system: RaveSystem, out: Path, resumed_from: int) -> Result:
     text = f"{steps} steps done in '{out}'."
     if "held_out/log_spectral_distance_db" in figures:
         text += (
-            f" Held-out reconstruction: log-spectral distance "
+            f" Held-out crops: log-spectral distance "
             f"{figures['held_out/log_spectral_distance_db']:.2f} dB, level "
             f"{figures['held_out/level_db']:+.1f} dB; "
             f"{figures['latents/dimensions_95']:.0f} of {system.model.latent_size} latent "

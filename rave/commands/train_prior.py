@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import Result, add_device, add_processes, add_seed, add_settings, command_parser
+from rave.recipes import check_settings, recipe_type
 from rave.shard_storage import latents_place
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", type=Path, required=True, help="run folder")
     options.add_argument(
         "--config",
+        type=recipe_type("rave"),
         default="prior/default",
         help="prior/default, of acids-rave's size, for a GPU (default); prior/tiny, minutes on a "
         "CPU; or a .gin file",
@@ -49,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Fit the axes, train, and report the held-out loss."""
+    check_settings("rave", options.config, options.settings)
+    import numpy as np
     import torch
     from torch.utils.data import DataLoader
 
@@ -57,12 +61,13 @@ def run(options: argparse.Namespace) -> Result:
     from rave.device import choose_device
     from rave.files import check_output_folder
     from rave.latent_dataset import LatentDataset
-    from rave.latent_models import save_header
+    from rave.latent_models import check_header, save_header
+    from rave.latents import HEADER_NAME
     from rave.launch import is_first
-    from rave.prior import principal_axes
+    from rave.prior import LatentPrior, principal_axes
     from rave.prior_training import HELD_OUT_SEGMENTS, PriorSegments, PriorSystem
     from rave.trainer import Loaders, StepBatches, fit
-    from rave.versions import split_names
+    from rave.versions import Split, data_state, recording_keys, split_names
 
     choose_device(options.device)
     if isinstance(options.latents, Path):
@@ -74,14 +79,29 @@ def run(options: argparse.Namespace) -> Result:
             f"{MAX_CLIPS}. Give it some of the folders."
         )
     header = dataset.header
+    check_header(options.out, header)
+    is_begun = (options.out / HEADER_NAME).exists()
+    earlier = experiment.rebuild_model(options.out, KIND, LatentPrior) if is_begun else None
     settings = [*options.settings, f"SEED={options.seed}", f"RAW_SIZE={header.latent_size}"]
     experiment.parse_recipe("rave", options.config, [*settings, "LATENT_SIZE=1"])
     training: PriorTraining = experiment.build_training()
     clips = {file.path: dataset.array(index) for index, file in enumerate(dataset.files)}
-    names = _long_enough(clips, training.segment_frames)
-    train_names, held_out_names = split_names(names, training.held_out_fraction)
+    _check_long_enough(clips, training.segment_frames)
+    origins = {
+        name: file.origin
+        for name, file in zip(clips, dataset.files, strict=True)
+        if clips[name].shape[1] >= training.segment_frames
+    }
+    keys = recording_keys(origins.values())
+    split = Split.read(options.out) or Split.of(keys, training.held_out_fraction)
+    train_names, held_out_names = split_names(origins, split)
     mean, axes, std = principal_axes(clips[name] for name in train_names)
-    latent_size = training.latent_size(std)
+    if std.max() <= 1e-6 * (1.0 + np.abs(mean).max()):
+        raise ValueError(
+            "The training latents do not vary at all, so there is nothing to learn from. "
+            "Is the audio silent, or the codec untrained?"
+        )
+    latent_size = training.latent_size(std) if earlier is None else earlier.latent_size
     if training.segment_frames <= latent_size:
         raise ValueError(
             f"SEGMENT_FRAMES is {training.segment_frames}, but {latent_size} dimensions are "
@@ -95,9 +115,10 @@ def run(options: argparse.Namespace) -> Result:
     config = experiment.resolved_config()
     if options.dry_run:
         return Result(config.rstrip(), {"config": config})
-    model.fit(mean, axes, std)
+    model.fit(mean, axes, std)  # of a run that continues its checkpoint brings them
     if is_first():
         experiment.save_run(options.out, KIND, model_config, config)
+        split.write(options.out)
         save_header(options.out, header)
     resumed_from = finished_steps(options.out)
     frames, seed = training.segment_frames, training.seed
@@ -112,6 +133,7 @@ def run(options: argparse.Namespace) -> Result:
         lambda start_step: Loaders(
             DataLoader(segments, batch_sampler=StepBatches(training.batch_size, start_step)),
             DataLoader(held_out, batch_size=training.batch_size),
+            data_state(keys, [clips[name].shape[1] for name in origins], header.statistics),
         ),
         options.out,
         training.max_steps,
@@ -138,11 +160,10 @@ def run(options: argparse.Namespace) -> Result:
     return Result(text, figures)
 
 
-def _long_enough(clips: dict[str, Any], num_frames: int) -> list[str]:
-    """Return the names of the clips that hold a segment; tell the others."""
-    names = [name for name, clip in clips.items() if clip.shape[1] >= num_frames]
-    short = [name for name in clips if name not in names]
-    if not names:
+def _check_long_enough(clips: dict[str, Any], num_frames: int) -> None:
+    """Check that a clip holds a segment; report those that do not."""
+    short = [name for name, clip in clips.items() if clip.shape[1] < num_frames]
+    if len(short) == len(clips):
         longest = max(clip.shape[1] for clip in clips.values())
         raise ValueError(
             f"No clip holds a segment of {num_frames} frames (the longest has {longest}). Lower "
@@ -154,4 +175,3 @@ def _long_enough(clips: dict[str, Any], num_frames: int) -> list[str]:
             f" ({len(short)} in all)",
             file=sys.stderr,
         )
-    return names

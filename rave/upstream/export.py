@@ -13,9 +13,9 @@ from rave.blocks.noise import NoiseGenerator
 from rave.blocks.signals import Recurrent
 from rave.blocks.v1 import UNIT_KERNEL, DecoderV1, EncoderV1
 from rave.blocks.v2 import DecoderV2, EncoderV2
-from rave.checkpoint import codec_checkpoint, model_weights, packed, read_checkpoint
-from rave.codec import load_model
-from rave.files import atomic_folder
+from rave.checkpoint import model_weights, packed
+from rave.codec import OpenedRun, open_run
+from rave.files import atomic_folder, check_new_folder
 from rave.model import RAVE
 from rave.pqmf import prototype_filter
 from rave.upstream.config import Config
@@ -37,7 +37,7 @@ CHECKPOINT = Path("version_0") / "checkpoints" / "last.ckpt"
 RATES, MOMENTUM, LAST_RATE_FACTOR = (1e-3, 1e-4), (0.5, 0.9), 0.1
 
 
-def export_run(run: Path, out: Path) -> bool:
+def export_run(run: Path, out: Path, opened: OpenedRun | None = None) -> bool:
     """Write a run of `rave train` as a run folder of acids-rave, whole or not at all.
 
     Discriminators go along if the checkpoint has them and they are of the kinds that acids-rave
@@ -47,6 +47,7 @@ def export_run(run: Path, out: Path) -> bool:
     Args:
         run: Folder of `rave train`.
         out: Folder to make; may exist if it is empty.
+        opened: The run, if it is open already.
 
     Returns:
         Whether the discriminators went along.
@@ -57,11 +58,10 @@ def export_run(run: Path, out: Path) -> bool:
     """
     if is_run(run):
         raise ValueError(f"'{run}' is a run of acids-rave already. Copy it.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"'{out}' exists and is not an empty folder. Choose another name.")
-    model, ours = load_model(run), Config(run / "config.gin")
+    check_new_folder(out)
+    model, _, checkpoint = opened or open_run(run)
+    ours = Config(run / "config.gin")
     _check_expressible(model, ours, run)
-    checkpoint = read_checkpoint(codec_checkpoint(run))
     judged_by = discriminators(ours, capacity(model, ours))
     judges = _discriminator_weights(checkpoint, judged_by)
     content = {

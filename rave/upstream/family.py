@@ -97,7 +97,7 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
     if isinstance(bottleneck, Discrete) and bottleneck.quantizer.latent_size != latent_size:
         raise posterior.refused("dim", bottleneck.quantizer.latent_size)
     rate_hz = rave.count("sampling_rate")
-    return RAVE(
+    model = RAVE(
         pqmf,
         encoder,
         decoder,
@@ -109,3 +109,5 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
         spectrogram,
         is_raw_output,
     ).eval()
+    model.pads_layers = True
+    return model

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from rave.audio import check_rate_and_channels, read_audio_part
 from rave.audio_blocks import FULL_SCALE
+from rave.versions import Origin, origin, recordings, without_suffix
 
 DATA, METADATA = "data.mdb", "metadata.yaml"
 WAVEFORM = b"waveform"
@@ -55,6 +56,13 @@ class Record:
     key: bytes
     num_samples: int
     data_start: int | None
+
+    @property
+    def origin(self) -> Origin:
+        """Return which recording it is, or is a version of."""
+        is_file = self.data_start is None
+        known = recordings({self.name: Path(self.name)}, {}) if is_file else {}
+        return origin(self.name, known.get(self.name, without_suffix(self.name)))
 
 
 def is_database(folder: Path) -> bool:

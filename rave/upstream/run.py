@@ -140,7 +140,7 @@ def _is_weights(content: Any) -> TypeGuard[dict[str, Tensor]]:
     )
 
 
-def open_run(path: Path, ema: bool = False) -> tuple[RAVE, str]:
+def open_run(path: Path, ema: bool = False) -> tuple[RAVE, str, dict[str, Tensor]]:
     """Open a run of acids-rave: its folder, a version of it, or a checkpoint.
 
     Args:
@@ -148,7 +148,7 @@ def open_run(path: Path, ema: bool = False) -> tuple[RAVE, str]:
         ema: Take the averaged weights.
 
     Returns:
-        The model, and the fingerprint of its weights.
+        The model, the fingerprint of its weights, and the weights as they were read.
 
     Raises:
         ValueError: If files are missing or damaged, or the run uses what this version cannot open.
@@ -178,4 +178,4 @@ def open_run(path: Path, ema: bool = False) -> tuple[RAVE, str]:
     if not weights.get(NOISE_IS_ON, 1):  # v1 in its first phase: a generator that nothing trained
         setattr(model.decoder, "noise", None)  # noqa: B010 - typed as a Module
     check_codebooks(model.bottleneck, weights, f"'{checkpoint}'")
-    return model, fingerprint(weights, isinstance(model.bottleneck, Gaussian))
+    return model, fingerprint(weights, isinstance(model.bottleneck, Gaussian)), weights

@@ -196,6 +196,7 @@ def _model(layers: Layers, rate_hz: int) -> tuple[RAVE, dict[str, Tensor]]:
         bottleneck,
         spectrogram,
     ).eval()
+    model.pads_layers = True
     fold_weight_norm(model)
     weights = _fill(model, layers)
     if isinstance(bottleneck, Discrete):
