@@ -109,9 +109,9 @@ def _read_zip(file: BinaryIO, storages: _Storages) -> Any:
         if len(names) != 1:
             raise ValueError(REFUSED)
         root = names[0].removesuffix("data.pkl")
-        if f"{root}byteorder" in archive.namelist():
-            if archive.read(f"{root}byteorder") != b"little":
-                raise ValueError("its values are big-endian")
+        order = f"{root}byteorder"
+        if order in archive.namelist() and archive.read(order) != b"little":
+            raise ValueError("its values are big-endian")
         content = _unpickled(io.BytesIO(archive.read(names[0])), storages)
         for key in storages.found:
             with archive.open(f"{root}data/{key}") as record:
