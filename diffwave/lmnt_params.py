@@ -10,7 +10,6 @@ from torch import Tensor
 
 from diffwave.schedule import NoiseSchedule, alpha_bar_from_betas
 
-
 LARGEST_SIZE = 2**24  # of a layer, a hop or a clip
 MAX_DILATION_CYCLE = 32
 

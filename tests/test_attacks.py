@@ -22,9 +22,13 @@ from pathlib import Path
 from diffwave.lmnt import model_from_checkpoint
 from diffwave.lmnt_waveform import vocoder_from_checkpoint
 from rave.checkpoint import model_weights, read_checkpoint
+from rave.experiment import build_training, parse_recipe
+from rave.gin_text import read_bindings
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 
 def opened(path):
+    if path.suffix == ".gin":
+        return read_bindings(path) if "data" in path.name else parse_recipe("rave", str(path))
     content = read_checkpoint(path)
     if "model" in content:
         is_of_latents = "latent_size" in content["params"]
@@ -189,3 +193,57 @@ def test_what_torch_saves_is_what_is_read(tmp_path):
         path = tmp_path / f"{is_zip}.ckpt"
         torch.save(content, path, _use_new_zipfile_serialization=is_zip)
         assert differences(read_checkpoint(path), content) == []
+
+
+# Gin
+
+
+def laughs(line, count=40):
+    """Return lines that each name the one before twice."""
+    return "A0 = 1\n" + "".join(line.format(new=n + 1, old=n) for n in range(count))
+
+
+BEGIN = (
+    "from __gin__ import dynamic_registration\nfrom rave import experiment\n"
+    "from rave import training\nexperiment.build_training.training = {}\n"
+)
+PART = (
+    "s{new}/training.RaveTraining.seed = "
+    "[@s{old}/training.RaveTraining(), @s{old}/training.RaveTraining()]\n"
+)
+GIN = {  # what is in a file, and the words of its refusal; data: as that of acids-rave is read
+    "macros": (BEGIN.format("%A40") + laughs("A{new} = [%A{old}, %A{old}]\n"), "more than 131072"),
+    "macros in data": (laughs("A{new} = [%A{old}, %A{old}]\n"), "more than 131072"),
+    "values": (
+        BEGIN.format("%A40") + laughs("A{new} = {{1: %A{old}, 2: %A{old}}}\n"),
+        "more than 131072",
+    ),
+    "parts": (BEGIN.format("@s40/training.RaveTraining()") + laughs(PART), "more than 131072"),
+    "parts of themselves": (
+        BEGIN.format("@training.RaveTraining()")
+        + "training.RaveTraining.seed = @training.RaveTraining()\n",
+        "in terms of itself",
+    ),
+    "macros of themselves": (BEGIN.format("%A") + "A = [%B]\nB = %A\n", "in terms of itself"),
+    "a long chain": (BEGIN.format("%A40") + laughs("A{new} = %A{old}\n", 5000), "50 levels deep"),
+    "length": ("# as long as this\n" * 2**15, "more than 262144"),
+    "length of data": ("# as long as this\n" * 2**15, "more than 262144"),
+    "itself": ("include '{folder}/itself.gin'\n", "includes it"),
+    "one": ("include '{folder}/another.gin'\n", "includes it"),
+    "another": ("include '{folder}/one.gin'\n", "includes it"),
+    **{
+        f"inclusion {number}": (f"include '{{folder}}/inclusion {number + 1}.gin'\n" * 9, words)
+        for number, words in enumerate(["more than 32"] * 6 + [""])
+    },
+    "inclusion 7": ("", ""),
+    "a good one": (BEGIN.format("@training.RaveTraining()"), ""),
+}
+
+
+def test_a_recipe_comes_to_no_more_than_its_length_allows(tmp_path):
+    for name, (content, _) in GIN.items():
+        (tmp_path / f"{name}.gin").write_text(content.replace("{folder}", str(tmp_path)))
+    told = outcomes(sorted(tmp_path.glob("*.gin")))
+    for name, (_, words) in GIN.items():
+        message = told[str(tmp_path / f"{name}.gin")]
+        assert words in message if words else not message, name
