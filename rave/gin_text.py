@@ -104,8 +104,7 @@ def _check_extent(
     Raises:
         ValueError: If they do, or are defined in terms of themselves.
     """
-    left = [(value, scope, ()) for value, scope in values]
-    path: tuple[str, ...]
+    left: list[tuple[Any, str, tuple[str, ...]]] = [(value, scope, ()) for value, scope in values]
     count = len(left)
     while left:
         value, scope, path = left.pop()
