@@ -137,6 +137,7 @@ def _unpickled(file: Any, storages: _Storages) -> Any:
     stack: list[Any] = []
     marked: list[list[Any]] = []
     memo: dict[int, Any] = {}
+    argument: Any
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if number == MAX_VALUES:
             raise ValueError(f"it has more than {MAX_VALUES} values")
