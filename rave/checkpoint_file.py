@@ -94,7 +94,7 @@ class _Storages:
 
     def fill(self, key: str, file: Any) -> None:
         """Read the values of a storage."""
-        content = memoryview(self.found[key].view(torch.uint8).numpy())
+        content: Any = self.found[key].view(torch.uint8).numpy()
         if file.readinto(content) != len(content):
             raise ValueError("it is cut off")
 
