@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from diffwave.conditioner import SPECTROGRAM, SpectrogramConditioner
-from diffwave.lmnt_params import Params, checked_weight
+from diffwave.lmnt_params import MAX_DILATION_CYCLE, Params, checked_weight
 from diffwave.model import LatentDiffusion
 from diffwave.network import CONCATENATION, DiffWave
 from diffwave.standardizer import Standardizer
 from rave.checkpoint import packed, read_checkpoint
 from rave.files import atomic_write
 from rave.latents import HEADER_NAME, LatentHeader
+from rave.model_size import limited_size
 
 WEIGHTS = "weights.pt"
 CONDITIONER, NULL_CONDITION = "spectrogram_upsampler", "spectrogram_upsampler.null_condition"
@@ -79,7 +80,7 @@ def weights_file(path: Path) -> Path:
         saved = {int(match[1]): folder / match[0] for match in matches if match}
         if not path.exists() and saved:
             return saved[max(saved)]
-    if path.exists() and path.stat().st_size <= LINK_BYTES:
+    if path.is_file() and path.stat().st_size <= LINK_BYTES:
         text = path.read_bytes().decode(errors="replace").strip()
         if NUMBERED.fullmatch(text):
             return path.with_name(text)
@@ -174,14 +175,17 @@ def model_from_checkpoint(checkpoint: dict[str, Any], what: str) -> LatentDiffus
     if not is_conditional:
         weights = _without_condition(weights, values)
     schedule = values.schedule()
-    with torch.device("meta"):  # sizes only, until they are known to be those of the weights
+    with (
+        limited_size(what),
+        torch.device("meta"),
+    ):  # sizes only, until they are known to be those of the weights
         conditioner = _conditioner(values) if is_conditional else None
         network = DiffWave(
             latent_size=values.size("latent_size"),
             num_blocks=values.size("residual_layers"),
             hidden_channels=values.size("residual_channels"),
             segment_frames=1,  # the cycle is given, so nothing is fitted to it
-            dilation_cycle=values.size("dilation_cycle_length"),
+            dilation_cycle=values.size("dilation_cycle_length", MAX_DILATION_CYCLE),
             condition_channels=values.size("n_mels") if is_conditional else 0,
         )
         standardizer = Standardizer(values.size("raw_size"), network.latent_size)

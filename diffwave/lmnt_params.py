@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffwave.schedule import NoiseSchedule, alpha_bar_from_betas
+
+LARGEST_SIZE = 2**24  # of a layer, a hop or a clip
+MAX_DILATION_CYCLE = 32
 
 
 class Params:
@@ -39,15 +43,14 @@ class Params:
 
     def refusal(self, name: str, needed: str) -> ValueError:
         """Return the error that says what a value is and what it has to be."""
-        found = repr(self._params[name])
-        found = found if len(found) < 40 else found[:36] + " ..."
+        found = reprlib.repr(self._params[name])
         return ValueError(f"{self.what} has {name} = {found} in its params; {needed} is needed.")
 
-    def size(self, name: str) -> int:
-        """Return a whole number from 1."""
+    def size(self, name: str, largest: int = LARGEST_SIZE) -> int:
+        """Return a whole number from 1 to `largest`."""
         value = self._value(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.refusal(name, "a whole number from 1")
+        if type(value) is not int or not 1 <= value <= largest:
+            raise self.refusal(name, f"a whole number from 1 to {largest}")
         return value
 
     def text(self, name: str) -> str:

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from diffwave.lmnt import is_lmnt_run, lmnt_name, load_weights, weights_file
-from diffwave.lmnt_params import Params
+from diffwave.lmnt_params import MAX_DILATION_CYCLE, Params
 from diffwave.spectrogram import WINDOW_SAMPLES
 from diffwave.waveform import HOP_SAMPLES, WaveformDiffusion
 from rave.checkpoint import read_checkpoint
+from rave.model_size import limited_size
 
 UPSAMPLER = {
     "upsampler.0": "spectrogram_upsampler.conv1",
@@ -88,12 +89,15 @@ def vocoder_from_checkpoint(checkpoint: dict[str, Any], what: str) -> Vocoder:
     is_conditional = not params.get("unconditional")
     if is_conditional and values.size("hop_samples") != HOP_SAMPLES:
         raise values.refusal("hop_samples", f"{HOP_SAMPLES}, which is what its upsampler makes,")
-    with torch.device("meta"):  # sizes only, until they are known to be those of the weights
+    with (
+        limited_size(what),
+        torch.device("meta"),
+    ):  # sizes only, until they are known to be those of the weights
         model = WaveformDiffusion(
             num_mels=values.size("n_mels") if is_conditional else 0,
             num_blocks=values.size("residual_layers"),
             hidden_channels=values.size("residual_channels"),
-            dilation_cycle=values.size("dilation_cycle_length"),
+            dilation_cycle=values.size("dilation_cycle_length", MAX_DILATION_CYCLE),
             betas=_betas(values, params, "noise_schedule"),
             fast_betas=_betas(values, params, "inference_noise_schedule"),
         )

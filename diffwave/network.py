@@ -21,6 +21,7 @@ LONGEST_PERIOD = 1e4
 
 def receptive_field(num_blocks: int, dilation_cycle: int) -> int:
     """Return how many frames one output frame depends on."""
+    dilation_cycle = min(dilation_cycle, num_blocks)  # there are no more dilations than blocks
     num_cycles, rest = divmod(num_blocks, dilation_cycle)
     dilations = num_cycles * ((1 << dilation_cycle) - 1) + (1 << rest) - 1
     return 1 + (KERNEL_SIZE - 1) * dilations

@@ -7,15 +7,14 @@ run/checkpoints/best.ckpt   lowest held-out loss so far; alone, the weights of a
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import nn
 
-ZIP_START = b"PK\x03\x04"  # torch looks for these bytes too
+from rave.checkpoint_file import read_file
+
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 TRAINING_STATE = "optimizer_states"  # Lightning's name; a released model has none
 
@@ -55,34 +54,18 @@ def read_checkpoint(
         remedy: What the user should do if it is damaged.
 
     Raises:
-        ValueError: If the file is missing or damaged, or holds more than tensors and plain data.
+        ValueError: If the file is missing or damaged, or holds more than tensors and plain data; if
+            it claims to hold more than it does (see `rave.checkpoint_file`).
     """
+    if not path.is_file():
+        raise ValueError(f"'{path}' does not exist. Train the run first.")
     try:
-        _check_not_packed(path)
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"'{path}' does not exist. Train the run first.") from None
-    except UnpicklingError as error:  # torch's own words tell how to run what is in the file
-        reason = "it is damaged, or holds more than tensors and plain data"
-        raise ValueError(f"Cannot read checkpoint '{path}' ({reason}). {remedy}") from error
-    except Exception as error:  # torch raises many types for a damaged file
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"Cannot read checkpoint '{path}' ({reason}). {remedy}") from error
+        content = read_file(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"Cannot read checkpoint '{path}' ({error}). {remedy}") from error
     if not isinstance(content, dict):
         raise ValueError(f"'{path}' holds no checkpoint but a {type(content).__name__}. {remedy}")
     return content
-
-
-def _check_not_packed(path: Path) -> None:
-    """Refuse a file that unpacks to more than it is, as torch writes none: it may fill memory."""
-    with path.open("rb") as file:
-        if file.read(len(ZIP_START)) != ZIP_START:
-            return
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
-    if is_packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise ValueError("it is compressed")
 
 
 def packed(content: Any) -> memoryview:

@@ -26,7 +26,7 @@ from rave.checkpoint import finished_steps
 from rave.files import atomic_write, read_json, write_json
 from rave.gin_text import READING_ERRORS, RefusedError, check_names
 from rave.model_size import limited_size
-from rave.recipes import MACRO, check_form, check_used, recipe_lines
+from rave.recipes import MACRO, check_form, check_used, read_gin, recipe_lines
 
 RUN_VERSION = 1
 T = TypeVar("T")
@@ -77,8 +77,8 @@ def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> Non
 
 def _parse(lines: Sequence[str], what: str) -> None:
     """Parse and lock gin lines, imports first; refuse names of anything but parts of models."""
-    imports = [line for line in lines if re.match(r"\s*(from|import)\s", line)]
-    text = "\n".join([*dict.fromkeys(imports), *(line for line in lines if line not in imports)])
+    imports = {line: None for line in lines if re.match(r"\s*(from|import)\s", line)}
+    text = "\n".join([*imports, *(line for line in lines if line not in imports)])
     gin.clear_config()
     try:
         check_names(text, what)
@@ -121,7 +121,7 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
         ) from None
     path = folder / "config.gin"
     if path.exists():
-        found, needed = (_bindings(text) for text in (path.read_text(), config))
+        found, needed = (_bindings(text) for text in (read_gin(path), config))
         names = sorted({name for name, _ in set(found.items()) ^ set(needed.items())})
         if not all(name in LENGTHS and name in found and name in needed for name in names):
             told = "; ".join(f"{n} {found.get(n)}, now {needed.get(n)}" for n in names[:4])
@@ -182,10 +182,7 @@ def rebuild_model(folder: Path, kind: str, model_class: type[T]) -> T:
     path = folder / "model.gin"
     if not path.is_file():
         raise ValueError(f"'{path}' is missing, so '{folder}' cannot be opened. Train again.")
-    try:
-        lines = path.read_text().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' is no text ({error}). Train again.") from error
+    lines = read_gin(path).splitlines()
     _parse(lines, f"'{path}'")
     try:
         model = new_model()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, is_dataclass
 from functools import reduce
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 
 from gin import config_parser
 from torch import nn
+
+from rave.recipes import read_gin
 
 # A recipe names parts of models and settings of these modules, and nothing else: no gin file must
 # run foreign code, nor a function of ours that writes.
@@ -27,8 +29,10 @@ ALLOWED_FUNCTIONS = {
 }
 READING_ERRORS = (
     *(ValueError, SyntaxError, TypeError, AttributeError, ImportError, NameError),
-    *(tokenize.TokenError, RecursionError),
+    *(tokenize.TokenError, RecursionError, MemoryError),
 )
+# With all that it refers to in its place; the largest recipe comes to less than a hundredth.
+MAX_VALUES, MAX_LEVELS = 2**17, 50
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Reference:
 @dataclass(frozen=True)
 class _Macro:
     name: str
+
+    def __str__(self) -> str:
+        return f"%{self.name}"
 
 
 class _AsData(config_parser.ParserDelegate):
@@ -69,29 +76,71 @@ def read_bindings(path: Path) -> dict[str, Any]:
     """
     bindings: dict[str, Any] = {}
     try:
-        for statement in config_parser.ConfigParser(path.read_text(), _AsData()):
+        for statement in config_parser.ConfigParser(read_gin(path), _AsData()):
             if isinstance(statement, config_parser.IncludeStatement):
                 raise ValueError(f"it includes '{statement.filename}'")
             if isinstance(statement, config_parser.BindingStatement):
                 scope = f"{statement.scope}/" if statement.scope else ""
                 argument = f".{statement.arg_name}" if statement.arg_name else ""
                 bindings[f"{scope}{statement.selector}{argument}"] = statement.value
-        return {name: _resolved(value, bindings, ()) for name, value in bindings.items()}
+        _check_extent(
+            [(value, "") for value in bindings.values()],
+            lambda value, _: [bindings[value.name]] if str(value)[1:] in bindings else [],
+        )
+        return {name: _resolved(value, bindings) for name, value in bindings.items()}
     except (*READING_ERRORS, OSError) as error:
         raise ValueError(f"Cannot read '{path}': {' '.join(str(error).split())}.") from error
 
 
-def _resolved(value: Any, bindings: dict[str, Any], seen: tuple[str, ...]) -> Any:
+def _check_extent(
+    values: Iterable[tuple[Any, str]], referred: Callable[[Any, str], Iterable[Any]]
+) -> None:
+    """Refuse values that come to too much with all that they refer to in its place.
+
+    Args:
+        values: Each with the scope in which it is built.
+        referred: Takes a macro or reference and its scope, returns the values that it stands for.
+
+    Raises:
+        ValueError: If they do, or are defined in terms of themselves.
+    """
+    left: list[tuple[Any, str, tuple[str, ...]]] = [(value, scope, ()) for value, scope in values]
+    count = len(left)
+    while left:
+        value, scope, path = left.pop()
+        parts: list[Any] = []
+        if isinstance(value, (_Macro, Reference)):
+            scope = value.name if isinstance(value, _Macro) else _scope(value.name) or scope
+            if f"{scope} {value}" in path:
+                raise ValueError(f"{value} is defined in terms of itself")
+            parts, path = list(referred(value, scope)), (*path, f"{scope} {value}")
+        elif isinstance(value, dict):
+            parts = [*value, *value.values()]
+        elif isinstance(value, (list, tuple)):
+            parts = list(value)
+        count += len(parts)
+        if count > MAX_VALUES or len(path) > MAX_LEVELS:
+            raise ValueError(
+                f"its values, with what they refer to in its place, are more than {MAX_VALUES}, "
+                f"or {MAX_LEVELS} levels deep"
+            )
+        left += [(part, scope, path) for part in parts]
+
+
+def _scope(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _resolved(value: Any, bindings: dict[str, Any]) -> Any:
     """Return a value with the macros in it replaced."""
     if isinstance(value, _Macro):
-        if value.name not in bindings or value.name in seen:
-            why = "in terms of itself" if value.name in seen else "nowhere"
-            raise ValueError(f"%{value.name} is defined {why}")
-        return _resolved(bindings[value.name], bindings, (*seen, value.name))
+        if value.name not in bindings:
+            raise ValueError(f"{value} is defined nowhere")
+        return _resolved(bindings[value.name], bindings)
     if isinstance(value, (list, tuple)):
-        return type(value)(_resolved(item, bindings, seen) for item in value)
+        return type(value)(_resolved(item, bindings) for item in value)
     if isinstance(value, dict):
-        return {key: _resolved(item, bindings, seen) for key, item in value.items()}
+        return {key: _resolved(item, bindings) for key, item in value.items()}
     return value
 
 
@@ -106,6 +155,7 @@ def check_names(text: str, what: str) -> None:
     a module of ours to the operating system.
     """
     symbols: dict[str, Any] = {}
+    bound: dict[tuple[str, Any], dict[str, Any]] = {}  # scope and what is built → its arguments
     for statement in config_parser.ConfigParser(text, _AsData()):
         if isinstance(statement, config_parser.IncludeStatement):
             raise RefusedError(
@@ -130,11 +180,28 @@ def check_names(text: str, what: str) -> None:
         if isinstance(statement, config_parser.BindingStatement):
             named += _names(statement.value)
         for name in named:
-            if not _is_buildable(name, symbols):
+            if not _is_buildable(_found(name, symbols)):
                 raise RefusedError(
                     f"Refused {what}: it names '{name}'. "
                     "A recipe may name only classes of models and of training."
                 )
+        if isinstance(statement, config_parser.BindingStatement):
+            built = statement.selector if is_macro else _found(statement.selector, symbols)
+            arguments = bound.setdefault((statement.scope or "", built), {})
+            arguments[statement.arg_name] = statement.value
+
+    def referred(value: _Macro | Reference, scope: str) -> Iterable[Any]:
+        name = value.name.rpartition("/")[2]
+        if isinstance(value, _Macro):
+            return bound.get((_scope(value.name), name), {}).values()
+        parts, found = scope.split("/") if scope else [], _found(name, symbols)
+        scopes = ["/".join(parts[:number]) for number in range(len(parts) + 1)]
+        arguments = (bound.get((outer, found), {}) for outer in scopes)
+        return {name: v for each in arguments for name, v in each.items()}.values()
+
+    _check_extent(
+        [(v, scope) for (scope, _), each in bound.items() for v in each.values()], referred
+    )
 
 
 def _names(value: Any) -> Iterator[str]:
@@ -149,11 +216,15 @@ def _names(value: Any) -> Iterator[str]:
             yield from _names(item)
 
 
-def _is_buildable(name: str, symbols: dict[str, Any]) -> bool:
+def _found(name: str, symbols: dict[str, Any]) -> Any:
+    """Return what a name means among what is imported."""
     root, *attributes = name.split(".")
     if root not in symbols:
         raise NameError(f"'{root}' is not imported")
-    found = reduce(getattr, attributes, symbols[root])
+    return reduce(getattr, attributes, symbols[root])
+
+
+def _is_buildable(found: Any) -> bool:
     origin = str(getattr(found, "__module__", ""))
     if not isinstance(found, type):
         return f"{origin}.{getattr(found, '__qualname__', '')}" in ALLOWED_FUNCTIONS

@@ -16,14 +16,17 @@ MAX_TENSORS = 2**13  # v3, the deepest recipe, has 303
 
 
 @contextmanager
-def limited_size() -> Iterator[None]:
+def limited_size(what: str = "the model") -> Iterator[None]:
     """Refuse models of more weights than half of this machine's memory, before they are filled.
+
+    Args:
+        what: What to call it in a message.
 
     Raises:
         ValueError: If one is built inside.
     """
     num_bytes = num_tensors = 0
-    limit = _memory_bytes() // 2
+    limit = most_bytes()
 
     def count(layer: Any, name: str, tensor: Any) -> None:
         nonlocal num_bytes, num_tensors
@@ -33,11 +36,11 @@ def limited_size() -> Iterator[None]:
         num_bytes += tensor.numel() * tensor.element_size()
         if num_bytes > limit:
             raise ValueError(
-                f"the model has more than {num_bytes / 2**30:.3g} GiB of weights; half of this "
+                f"{what} has more than {num_bytes / 2**30:.3g} GiB of weights; half of this "
                 f"machine's memory, {limit / 2**30:.3g} GiB, is the most"
             )
         if num_tensors > MAX_TENSORS:
-            raise ValueError(f"the model has more than {MAX_TENSORS} weights and buffers")
+            raise ValueError(f"{what} has more than {MAX_TENSORS} weights and buffers")
 
     hooks = [
         register(count)
@@ -51,6 +54,11 @@ def limited_size() -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def most_bytes() -> int:
+    """Return half of this machine's memory: the most that a model, or its checkpoint, may take."""
+    return _memory_bytes() // 2
 
 
 def _memory_bytes() -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 RECIPES, OPTIONS = (Path("configs") / name for name in ("recipes", "options"))
 MACRO = re.compile(r"[A-Z][A-Z0-9_]*")
+MAX_BYTES, MAX_FILES = 2**18, 32  # of a recipe with what it includes
 PRIORS = "prior/"  # their recipes are in a folder of their own
 
 
@@ -130,16 +131,55 @@ def _built(lines: Sequence[str]) -> set[str]:
     return set(re.findall(r"@(?:\w+/)?(\w+\.\w+)\(\)", "\n".join(lines)))
 
 
+def read_gin(path: Path) -> str:
+    """Return the text of a gin file.
+
+    Raises:
+        ValueError: If it is no file of text, or longer than any recipe or settings of a run.
+        OSError: If it cannot be read.
+    """
+    if not path.is_file():
+        raise ValueError(f"'{path}' is no file")
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"'{path}' has more than {MAX_BYTES} bytes. Give a .gin file.")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{path}' is no text ({error}). Give a .gin file.") from error
+
+
 def _expanded(path: Path, configs: Path) -> list[str]:
     """Return the lines of a gin file with the files that it includes in their places."""
-    lines: list[str] = []
-    for line in path.read_text().splitlines():
+    lines, num_left = list[str](), MAX_BYTES
+    for line in _lines(path, configs, (), iter(range(MAX_FILES))):
+        num_left -= len(line) + 1
+        if num_left < 0:
+            raise ValueError(
+                f"'{path}' and what it includes have more than {MAX_BYTES} characters. "
+                "Give a shorter recipe."
+            )
+        lines.append(line)
+    return lines
+
+
+def _lines(
+    path: Path, configs: Path, around: tuple[Path, ...], files: Iterator[int]
+) -> Iterator[str]:
+    """Yield what `_expanded` returns, as long as there are `files` left."""
+    around = (*around, path.resolve())
+    for line in read_gin(path).splitlines():
         included = re.match(r"include\s+['\"](.+)['\"]", line)
         if not included:
-            lines.append(line)
+            yield line
             continue
         found = [p for p in (configs / included[1], path.parent / included[1]) if p.is_file()]
         if not found:
             raise ValueError(f"'{path}' includes '{included[1]}', which does not exist.")
-        lines += _expanded(found[0], configs)
-    return lines
+        if found[0].resolve() in around or next(files, None) is None:
+            raise ValueError(
+                f"'{path}' includes '{included[1]}', which includes it, or is one of more than "
+                f"{MAX_FILES} in all. Take the line out."
+            )
+        yield from _lines(found[0], configs, around, files)

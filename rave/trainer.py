@@ -32,7 +32,15 @@ from torch.utils.data import Sampler
 from tqdm import tqdm
 
 from rave import processes
-from rave.checkpoint import BEST, CHECKPOINTS, LAST, finished_steps, last_checkpoint, packed
+from rave.checkpoint import (
+    BEST,
+    CHECKPOINTS,
+    LAST,
+    finished_steps,
+    last_checkpoint,
+    packed,
+    read_checkpoint,
+)
 from rave.device import choose_device
 from rave.files import atomic_write, remove_partials
 from rave.launch import is_first
@@ -191,7 +199,10 @@ def _writer(run_folder: Path) -> Iterator[None]:
 
 
 class _WholeFiles(TorchCheckpointIO):
-    """Checkpoints that appear by rename. Lightning's own pass through the system's temp folder."""
+    """Checkpoints that appear by rename and are read as data, by `read_checkpoint`.
+
+    Lightning's own pass through the system's temp folder.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -199,6 +210,9 @@ class _WholeFiles(TorchCheckpointIO):
         content = packed(checkpoint)
         with atomic_write(Path(path)) as temporary:
             temporary.write_bytes(content)
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
 
 
 class _Stopped(Exception):

@@ -109,7 +109,7 @@ def test_bindings_are_data(tmp_path):
     [
         ("include 'configs/v2.gin'", r"it includes 'configs/v2\.gin'"),
         ("a.b = %C", "%C is defined nowhere"),
-        ("A = [%B]\nB = %A", "%B is defined in terms of itself"),
+        ("A = [%B]\nB = %A", "%A is defined in terms of itself"),
         ("a.b = print('x')", "Cannot read"),
         ("a.b = __import__('os').getcwd()", "Cannot read"),
         ("a.b = " + 5000 * "[", "Cannot read"),

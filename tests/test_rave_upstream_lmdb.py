@@ -13,6 +13,7 @@ from rave.audio import read_audio
 from rave.audio_formats import decode_blocks
 from rave.audio_store import open_audio
 from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_audio
+from rave.upstream.lmdb_file import pairs
 
 GOLDEN = Path(__file__).parent / "golden" / "acids_rave_lmdb"
 FIXTURE = Path(__file__).parents[2] / "shared" / "fixtures" / "rave_lmdb"
@@ -209,6 +210,51 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, kept):
     (tmp_path / "data.mdb").write_bytes(data[: int(kept * len(data))])
     with pytest.raises(ValueError, match=r"is cut off|Cannot read the database"):
         open_audio(tmp_path)
+
+
+def test_no_changed_byte_is_more_than_an_error(tmp_path):
+    """Of every field of every page that the library would follow, and of the records' beginnings.
+
+    Read by this very process: the library would end it.
+    """
+    data = (GOLDEN / "data.mdb").read_bytes()
+    whole = open_audio(GOLDEN).files
+    places = [page + at for page in range(0, len(data), 4096) for at in range(8, 40)]
+    places += [page + at for page in (0, 4096) for at in range(152)]
+    places += [page + at for page in range(8192, len(data), 4096) for at in range(3900, 4096, 7)]
+    path, num_refused = tmp_path / "data.mdb", 0
+    path.write_bytes(data)
+    for place in places:
+        for value in (data[place] ^ 0x80, data[place] ^ 1):
+            with path.open("r+b") as file:
+                file.seek(place)
+                file.write(bytes([value]))
+            try:
+                store = open_audio(tmp_path)
+                assert sum(store.read(file, 0, 2048).shape[1] for file in store.files) <= 4 * 2048
+            except ValueError as error:
+                num_refused += 1
+                assert str(path) in str(error) or str(tmp_path) in str(error)
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(data[place : place + 1])
+    assert num_refused > 100
+    assert open_audio(tmp_path).files == whole
+
+
+def test_what_lmdb_gives_is_what_is_read(tmp_path):
+    """Also of several levels of pages, after deletions, and of values in the page and beyond it."""
+    rng = np.random.default_rng(0)
+    folder = write_database(tmp_path / "db", [rng.bytes(n % 5000) for n in range(2000)])
+    with lmdb.open(str(folder)) as environment:
+        with environment.begin(write=True) as transaction:
+            for number in range(0, 2000, 3):
+                transaction.delete(f"{number:08d}".encode())
+        with environment.begin() as transaction:
+            wanted = [(bytes(key), bytes(value)) for key, value in transaction.cursor()]
+    with (folder / "data.mdb").open("rb") as file:
+        found = [(key, value[0 : len(value)]) for key, value in pairs(file)]
+    assert found == wanted
 
 
 def test_a_page_overwritten_is_refused_or_changes_samples_only(tmp_path):

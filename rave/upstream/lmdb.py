@@ -16,20 +16,20 @@ Differs: full scale is 32768, not 32767; the audio of lazy records is exact to t
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
 from rave.audio import check_rate_and_channels, read_audio_part
 from rave.audio_blocks import FULL_SCALE
+from rave.upstream.lmdb_file import Bytes, pairs
 from rave.versions import Origin, origin, recordings, without_suffix
 
 DATA, METADATA = "data.mdb", "metadata.yaml"
@@ -47,13 +47,11 @@ class Record:
 
     Attributes:
         name: Its key; of a lazy record, the path of the audio file.
-        key: In the database.
         num_samples: Of each channel, at the rate of the database.
-        data_start: Where its samples begin in the record; None: they are in the file `name`.
+        data_start: Where its samples begin in data.mdb; None: they are in the file `name`.
     """
 
     name: str
-    key: bytes
     num_samples: int
     data_start: int | None
 
@@ -73,7 +71,8 @@ def is_database(folder: Path) -> bool:
 class UpstreamDatabase:
     """An LMDB database of acids-rave as audio to train on; an `AudioStore`.
 
-    Nothing stays open between reads, so that worker processes may share it.
+    Nothing stays open between reads, so that worker processes may share it. The file is read, not
+    mapped: whatever is in it, or happens to it, is an error and not the end of the process.
 
     Args:
         folder: Holds data.mdb.
@@ -92,12 +91,11 @@ class UpstreamDatabase:
         stated = self._stated()
         formats: dict[tuple[int, int], str] = {}  # each with the first record that has it
         self.files: list[Record] = []
-        with self._open() as transaction:
-            for key, value in transaction.cursor():
-                record, rate_hz, num_channels = self._record(bytes(key), value, stated)
+        with (folder / DATA).open("rb") as file:
+            for key, value in self._pairs(file):
+                record, rate_hz, num_channels = self._record(key, value, stated)
                 formats.setdefault((rate_hz, num_channels), record.name)
                 self.files.append(record)
-            value = key = None  # views of the file, which is closed now
         if not self.files:
             raise ValueError(f"'{folder}' holds no records. Preprocess some audio into it.")
         if len(formats) > 1:
@@ -130,44 +128,23 @@ class UpstreamDatabase:
         if file.data_start is None:
             path = Path(file.name)
             return read_audio_part(path, self.sample_rate_hz, self.num_channels, start, count)
-        with self._open() as transaction:
-            value = transaction.get(file.key)
-            if value is None:
+        kept = max(min(count, file.num_samples - start), 0)
+        audio = np.empty((self.num_channels, kept), np.float32)
+        for channel, samples in enumerate(audio):
+            offset = file.data_start + SAMPLE_BYTES * (channel * file.num_samples + start)
+            found = np.fromfile(self.folder / DATA, dtype="<i2", count=kept, offset=offset)
+            if len(found) < kept:
                 raise ValueError(f"'{self.folder}' lost record {file.name} while it was read.")
-            samples = np.frombuffer(
-                value,
-                dtype="<i2",
-                count=self.num_channels * file.num_samples,
-                offset=file.data_start,
-            ).reshape(self.num_channels, file.num_samples)
-            audio = samples[:, start : start + count].astype(np.float32)
-            del samples, value
+            samples[:] = found
         return audio / np.float32(FULL_SCALE)
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[Any]:
-        """Yield a transaction that gives views of the file."""
+    def _pairs(self, file: BinaryIO) -> Iterator[tuple[bytes, Bytes]]:
         try:
-            with lmdb.open(
-                str(self.folder), readonly=True, lock=False, create=False
-            ) as environment:
-                self._check_length(environment)
-                with environment.begin(buffers=True) as transaction:
-                    yield transaction
-        except lmdb.Error as error:
+            yield from pairs(file)
+        except (ValueError, struct.error) as error:
             raise ValueError(
-                f"Cannot read the database '{self.folder}' ({error}). Copy it again."
+                f"Cannot read the database '{self.folder / DATA}' ({error}). Copy it again."
             ) from error
-
-    def _check_length(self, environment: Any) -> None:
-        """Check that the file has its last page: to touch a missing one would end the program."""
-        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-        found = (self.folder / DATA).stat().st_size
-        if found < needed:
-            raise ValueError(
-                f"The database '{self.folder}' is cut off: {found} of {needed} bytes. "
-                "Copy it again."
-            )
 
     def _stated(self) -> dict[str, int]:
         """Return the whole numbers of metadata.yaml, which older versions did not write."""
@@ -175,22 +152,20 @@ class UpstreamDatabase:
         text = path.read_text() if path.is_file() else ""
         return {k: int(v) for k, v in re.findall(r"^(\w+):\s*(\d+)\s*$", text, re.MULTILINE)}
 
-    def _record(
-        self, key: bytes, value: memoryview, stated: dict[str, int]
-    ) -> tuple[Record, int, int]:
+    def _record(self, key: bytes, value: Bytes, stated: dict[str, int]) -> tuple[Record, int, int]:
         """Return a record, its sample rate and its number of channels."""
         name = key.decode(errors="backslashreplace")
         try:
             buffers, metadata = _example(value)
             if WAVEFORM in buffers:
-                return _samples(name, key, value, *buffers[WAVEFORM])
+                return _samples(name, value, *buffers[WAVEFORM])
             if b"path" in metadata:
                 rate_hz = stated["sr"]
                 num_samples = math.floor(float(metadata[b"length"]) * rate_hz)
                 path = metadata[b"path"].decode()
                 if num_samples < 1:
                     raise ValueError(f"'{path}' has no samples")
-                return Record(path, key, num_samples, None), rate_hz, stated.get("channels", 1)
+                return Record(path, num_samples, None), rate_hz, stated.get("channels", 1)
             raise ValueError("it has neither a waveform nor a path")
         except (ValueError, KeyError, IndexError, OverflowError) as error:
             reason = f"no {error} is stated" if isinstance(error, KeyError) else error
@@ -200,9 +175,7 @@ class UpstreamDatabase:
             ) from error
 
 
-def _samples(
-    name: str, key: bytes, value: memoryview, start: int, stop: int
-) -> tuple[Record, int, int]:
+def _samples(name: str, value: Bytes, start: int, stop: int) -> tuple[Record, int, int]:
     """Return the record of an AudioBuffer that lies at `start` to `stop` of the message."""
     shape: list[int] = []
     rate_hz = precision = 0
@@ -225,10 +198,10 @@ def _samples(
     num_samples, rest = divmod(data[1] - data[0], SAMPLE_BYTES * max(num_channels, 1))
     if num_channels < 1 or num_samples < 1 or rest:
         raise ValueError(f"{data[1] - data[0]} bytes are not samples of {num_channels} channels")
-    return Record(name, key, num_samples, data[0]), rate_hz, num_channels
+    return Record(name, num_samples, value.start + data[0]), rate_hz, num_channels
 
 
-def _example(value: memoryview) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, bytes]]:
+def _example(value: Bytes) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, bytes]]:
     """Return where the buffers of an AudioExample lie, and its metadata."""
     buffers: dict[bytes, tuple[int, int]] = {}
     metadata: dict[bytes, bytes] = {}
@@ -240,15 +213,13 @@ def _example(value: memoryview) -> tuple[dict[bytes, tuple[int, int]], dict[byte
         if not (isinstance(key, tuple) and isinstance(place, tuple)):
             raise ValueError("a map holds no bytes")
         if number == 1:
-            buffers[bytes(value[slice(*key)])] = place
+            buffers[value[slice(*key)]] = place
         else:
-            metadata[bytes(value[slice(*key)])] = bytes(value[slice(*place)])
+            metadata[value[slice(*key)]] = value[slice(*place)]
     return buffers, metadata
 
 
-def _fields(
-    value: memoryview, start: int, stop: int
-) -> Iterator[tuple[int, int | tuple[int, int]]]:
+def _fields(value: Bytes, start: int, stop: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
     """Yield number and content of each field: an integer, or where its bytes begin and end."""
     while start < stop:
         tag, start = _varint(value, start, stop)
@@ -269,19 +240,19 @@ def _fields(
         start += length
 
 
-def _packed(value: memoryview, start: int, stop: int) -> Iterator[int]:
+def _packed(value: Bytes, start: int, stop: int) -> Iterator[int]:
     while start < stop:
         number, start = _varint(value, start, stop)
         yield number
 
 
-def _varint(value: memoryview, start: int, stop: int) -> tuple[int, int]:
+def _varint(value: Bytes, start: int, stop: int) -> tuple[int, int]:
     """Return the integer at `start`, and where it ends."""
     number = 0
     for shift in range(0, MAX_VARINT_BITS, 7):
         if start >= stop:
             raise ValueError("a number is cut off")
-        byte = value[start]
+        byte = value[start : start + 1][0]
         number |= (byte & 0x7F) << shift
         start += 1
         if byte < 0x80:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from rave.gin_text import read_bindings
+from rave.model_size import limited_size
 from rave.prior import KERNEL_SIZE, LatentPrior
 from rave.upstream.run import find_checkpoint, find_config, fingerprint, read_weights
 
@@ -66,6 +67,9 @@ def prior_from_weights(weights: dict[str, Tensor], cycle_size: int, what: str) -
     channels = _shape(weights, "post_net.2.weight", what)[0]
     skip = _shape(weights, "post_net.0.weight", what)[0]
     raw_size = _shape(weights, f"{CODEC}latent_pca", what)[0]
+    axes, mean = weights[f"{CODEC}latent_pca"], weights.get(f"{CODEC}latent_mean")
+    if mean is None or mean.shape != (raw_size,) or axes.shape != (raw_size, raw_size):
+        raise ValueError(f"{what} lacks '{CODEC}latent_mean', or its latent_pca is not square.")
     latent_size, rest = divmod(channels, num_classes)
     if kernel != KERNEL_SIZE or rest or not 0 < latent_size <= raw_size:
         raise ValueError(
@@ -73,17 +77,17 @@ def prior_from_weights(weights: dict[str, Tensor], cycle_size: int, what: str) -
             f"classes and {raw_size} dimensions, which this version cannot open."
         )
     num_blocks = sum(bool(re.fullmatch(r"residuals\.\d+\.dconv\.weight", name)) for name in weights)
-    prior = LatentPrior(
-        raw_size,
-        latent_size,
-        num_classes,
-        hidden,
-        skip,
-        num_blocks,
-        cycle_size,
-        num_groups=latent_size,
-    )
-    axes, mean = weights[f"{CODEC}latent_pca"], weights.get(f"{CODEC}latent_mean")
+    with limited_size(what):
+        prior = LatentPrior(
+            raw_size,
+            latent_size,
+            num_classes,
+            hidden,
+            skip,
+            num_blocks,
+            cycle_size,
+            num_groups=latent_size,
+        )
     state: dict[str, Any] = prior.state_dict()
     for name, _ in prior.named_parameters():
         if _shape(weights, theirs := their_name(name), what) != tuple(state[name].shape):
@@ -92,8 +96,6 @@ def prior_from_weights(weights: dict[str, Tensor], cycle_size: int, what: str) -
                 f"{tuple(state[name].shape)} is needed."
             )
         state[name] = weights[theirs]
-    if mean is None or mean.shape != (raw_size,) or axes.shape != (raw_size, raw_size):
-        raise ValueError(f"{what} lacks '{CODEC}latent_mean', or its latent_pca is not square.")
     prior.load_state_dict({**state, "mean": mean, "basis": axes[:latent_size]})
     prior.rest = axes[latent_size:].clone()
     return prior
@@ -109,6 +111,6 @@ def their_name(name: str) -> str:
 
 
 def _shape(weights: dict[str, Tensor], name: str, what: str) -> tuple[int, ...]:
-    if name not in weights:
+    if name not in weights or not weights[name].numel():
         raise ValueError(f"{what} lacks '{name}', so it is no checkpoint of train_prior.")
     return tuple(weights[name].shape)

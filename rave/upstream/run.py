@@ -156,7 +156,7 @@ def open_run(path: Path, ema: bool = False) -> tuple[RAVE, str, dict[str, Tensor
     checkpoint = find_checkpoint(path)
     config = Config(find_config(checkpoint))
     weights = read_weights(checkpoint, ema)
-    with limited_size():
+    with limited_size(f"'{checkpoint}'"):
         model = build_model(config, weights)
     state = model.state_dict()
     names = {their_name(name, naming(model)): name for name in state}
