@@ -6,8 +6,8 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import is_dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -35,12 +35,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OSError: If the folder cannot be made or written (disk full, read-only).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=PARTIAL_PREFIX, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _partial(path)
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        _copy_default_mode(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -60,10 +58,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         OSError: If the folder cannot be made or written, or `path` is not empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=path.parent))
+    temporary = _partial(path)
+    temporary.mkdir()
     try:
         yield temporary
-        _copy_default_mode(temporary)
         if path.is_dir():
             path.rmdir()
         temporary.replace(path)
@@ -81,11 +79,12 @@ def check_new_folder(path: Path) -> None:
         raise ValueError(f"'{path}' exists and is not an empty folder. Choose another name.")
 
 
-def _copy_default_mode(path: Path) -> None:
-    """Give `path` the permissions of a normally created one (mkstemp and mkdtemp: private)."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+def _partial(path: Path) -> Path:
+    """Return a new name beside `path`.
+
+    (What `tempfile` makes is private, and the umask is known only by setting it, for all threads.)
+    """
+    return path.with_name(f"{PARTIAL_PREFIX}{secrets.token_urlsafe(6)}{path.suffix}")
 
 
 def remove_partials(folder: Path) -> None:
