@@ -178,9 +178,9 @@ def _generate(options: argparse.Namespace, watch: Watch | None) -> Result:
     from diffwave.run import open_run
     from diffwave.task import task_of
     from rave.device import choose_device
+    from rave.journal import sole_writer
     from rave.latent_models import check_output, clear, write_header
     from rave.latents import read_latents
-    from rave.lock import sole_writer
 
     device = choose_device(options.device)
     count = 4 if options.count is None else options.count

@@ -103,7 +103,8 @@ def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
     from diffwave.waveform import HOP_SAMPLES
     from rave.audio import list_audio_files, read_audio
     from rave.batch import SkipFile, process_files, result_names
-    from rave.files import Journal, check_output_folder, remove_partials
+    from rave.files import check_output_folder, remove_partials
+    from rave.journal import Journal
     from rave.latents import write_latents
 
     if options.mel_hop != HOP_SAMPLES:
@@ -126,7 +127,8 @@ def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
             mel = transform.of_lmnt_diffwave(audio)
         except ValueError as error:
             raise SkipFile(str(error)) from error
-        return {"num_frames": write_latents(options.out / paths[name], [mel], options.mels)}
+        path = options.out / paths[name]
+        return {"num_frames": write_latents(path, [mel], options.mels, is_durable=False)}
 
     report = process_files(sources, work, paths, journal, "Spectrograms")
     report.remove_stale()
@@ -145,7 +147,8 @@ def _make_spectrograms(
     from diffwave.controls import HEADER_NAME
     from diffwave.spectrogram import LogMel, SpectrogramHeader, write_spectrogram
     from rave.batch import process_files
-    from rave.files import Journal, remove_partials
+    from rave.files import remove_partials
+    from rave.journal import Journal
 
     ratio = whole_ratio(header.hop_samples, options.mel_hop)
     if options.mels < 1:
@@ -199,7 +202,8 @@ def _make_controls(
     from diffwave.controls import NUM_CHANNELS, ControlHeader, check_controls, write_control
     from diffwave.spectrogram import HEADER_NAME
     from rave.batch import process_files
-    from rave.files import Journal, remove_partials
+    from rave.files import remove_partials
+    from rave.journal import Journal
 
     names = check_controls(options.controls)
     _check_kind(options.out, HEADER_NAME, "spectrograms; choose")

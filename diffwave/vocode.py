@@ -103,7 +103,8 @@ def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
     from diffwave.lmnt import weights_file
     from rave.audio import list_audio_files
     from rave.batch import SkipFile, process_files, result_names
-    from rave.files import Journal, check_output_folder, remove_partials, source_stamp
+    from rave.files import check_output_folder, remove_partials, source_stamp
+    from rave.journal import Journal
 
     folder: Path = options.from_audio if options.spectrogram is None else options.spectrogram
     if options.count is not None:

@@ -247,6 +247,8 @@ def write_audio(
     num_channels: int,
     num_samples: int,
     comment: str = "",
+    *,
+    is_durable: bool = True,
 ) -> Quantizer:
     """Write a 16-bit file, whole or not at all.
 
@@ -258,6 +260,7 @@ def write_audio(
         num_samples: Exact length wanted; the blocks are cut or zero-padded to it, because latent
             frames cover whole hops, and resampling rounds.
         comment: What the file says of itself; text.
+        is_durable: As of `rave.files.atomic_write`.
 
     Returns:
         The peak, and the number of samples limited to full scale.
@@ -273,7 +276,7 @@ def write_audio(
     if name == "WAV" and num_samples * num_channels * 2 > WAV_LIMIT_BYTES:
         name = "RF64"
     quantize = Quantizer()
-    with atomic_write(path) as temporary:
+    with atomic_write(path, is_durable=is_durable) as temporary:
         try:
             file = soundfile.SoundFile(
                 native_path(temporary), "w", sample_rate_hz, num_channels, "PCM_16", format=name

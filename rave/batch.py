@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 from unicodedata import normalize
 
-from rave.files import Journal, check_inside, source_stamp
+from rave.files import check_inside, source_stamp
+from rave.journal import Journal
 from rave.windows import Part
 
 MAX_NAME_BYTES = 255  # of ext4, XFS, APFS and NTFS (which counts characters)
@@ -200,6 +201,7 @@ def process_files(
             else:
                 stamps[name] = stamp
         pending = {name: sources[name] for name in stamps}
+        journal.forget(pending)  # what is made again is not done until then
         with closing((engine or LocalEngine()).run(work, pending)) as outcomes:
             for name, outcome in outcomes:
                 if isinstance(outcome, SkipFile | OSError):

@@ -338,14 +338,25 @@ def open_array(path: Path) -> NDArray[Any]:
     return array
 
 
-def write_latents(path: Path, blocks: Iterable[NDArray[np.float32]], latent_size: int) -> int:
+def write_latents(
+    path: Path,
+    blocks: Iterable[NDArray[np.float32]],
+    latent_size: int,
+    *,
+    is_durable: bool = True,
+) -> int:
     """Write one array (D, N) from blocks (D, n), whole or not at all; return N.
+
+    `is_durable` is that of `rave.files.atomic_write`.
 
     Frames are contiguous on disk (Fortran order), so that any number of them is written and read
     without holding the others.
     """
     num_frames = 0
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
+    with (
+        atomic_write(path, is_durable=is_durable) as temporary,
+        temporary.open("wb") as file,
+    ):
         write_array_header(file, latent_size, 0)  # room for the last one
         for block in blocks:
             file.write(np.ascontiguousarray(block.T, dtype="<f4").tobytes())

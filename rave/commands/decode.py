@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> Result:
     """
     from rave.batch import process_files, result_names
     from rave.bending import parse_bend
-    from rave.files import Journal, check_output_folder, remove_partials
+    from rave.files import check_output_folder, remove_partials
+    from rave.journal import Journal
     from rave.latents import LatentHeader
 
     folder: Path = options.out_audio_dir
@@ -260,7 +261,10 @@ class Decoding:
         audio = amplified(codec.audio_of(blocks), -entry.gain_db)
         audio = resample(meter(audio), rate_hz, out_rate_hz)
         path = self.folder / self.paths[name]
-        quantizer = write_audio(path, audio, out_rate_hz, codec.format.num_channels, num_samples)
+        num_channels = codec.format.num_channels
+        quantizer = write_audio(
+            path, audio, out_rate_hz, num_channels, num_samples, is_durable=False
+        )
         warnings = list(latent_warnings(codec, self.header, latents))
         if meter.level_dbfs < SILENT_DBFS:
             warnings.append(

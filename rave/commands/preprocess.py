@@ -60,7 +60,8 @@ def run(options: argparse.Namespace) -> Result:
     from rave.audio import check_rate_and_channels, list_audio_files
     from rave.audio_store import HEADER_NAME, PreparedFile, PreparedHeader
     from rave.batch import process_files, result_names
-    from rave.files import Journal, check_output_folder, remove_partials
+    from rave.files import check_output_folder, remove_partials
+    from rave.journal import Journal
     from rave.versions import recordings
 
     folder: Path = options.prepared_dir
@@ -136,7 +137,7 @@ class Preparing:
         quantize = Quantizer()
         num_samples = 0
         path = self.folder / self.paths[name]
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path, is_durable=False) as temporary, temporary.open("wb") as file:
             stream = AudioStream(source, self.sample_rate_hz, self.num_channels)
             for block in stream:
                 file.write(quantize(block).tobytes())

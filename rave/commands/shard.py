@@ -11,7 +11,7 @@ from rave.command import LATENTS, Result, add_seed, command_parser
 from rave.parsing import existing
 
 if TYPE_CHECKING:
-    from rave.files import Journal
+    from rave.journal import Journal
     from rave.latent_shards import Shard
     from rave.latents import LatentFile, LatentHeader
     from rave.shard_writer import Clip
@@ -61,7 +61,8 @@ def run(options: argparse.Namespace) -> Result:
 
     import numpy as np
 
-    from rave.files import Journal, check_output_folder, remove_partials
+    from rave.files import check_output_folder, remove_partials
+    from rave.journal import Journal
     from rave.latents import HEADER_NAME, SHARDS_NAME, LatentHeader
     from rave.shard_writer import shard_numbers
 
