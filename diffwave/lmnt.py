@@ -79,7 +79,7 @@ def weights_file(path: Path) -> Path:
         saved = {int(match[1]): folder / match[0] for match in matches if match}
         if not path.exists() and saved:
             return saved[max(saved)]
-    if path.exists() and path.stat().st_size <= LINK_BYTES:
+    if path.is_file() and path.stat().st_size <= LINK_BYTES:
         text = path.read_bytes().decode(errors="replace").strip()
         if NUMBERED.fullmatch(text):
             return path.with_name(text)

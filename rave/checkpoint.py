@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from rave.files import regular
+
 ZIP_START = b"PK\x03\x04"  # torch looks for these bytes too
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 TRAINING_STATE = "optimizer_states"  # Lightning's name; a released model has none
@@ -75,7 +77,7 @@ def read_checkpoint(
 
 def _check_not_packed(path: Path) -> None:
     """Refuse a file that unpacks to more than it is, as torch writes none: it may fill memory."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         if file.read(len(ZIP_START)) != ZIP_START:
             return
     with zipfile.ZipFile(path) as archive:

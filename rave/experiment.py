@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import gin
 
 from rave.checkpoint import finished_steps
-from rave.files import atomic_write, read_json, write_json
+from rave.files import atomic_write, read_json, regular, write_json
 from rave.gin_text import READING_ERRORS, RefusedError, check_names
 from rave.model_size import limited_size
 from rave.recipes import MACRO, check_settings, check_used, recipe_lines
@@ -121,7 +121,7 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
         ) from None
     path = folder / "config.gin"
     if path.exists():
-        found, needed = (_bindings(text) for text in (path.read_text(), config))
+        found, needed = (_bindings(text) for text in (regular(path).read_text(), config))
         names = sorted({name for name, _ in set(found.items()) ^ set(needed.items())})
         if not all(name in LENGTHS and name in found and name in needed for name in names):
             told = "; ".join(f"{n} {found.get(n)}, now {needed.get(n)}" for n in names[:4])

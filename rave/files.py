@@ -9,6 +9,7 @@ import math
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import is_dataclass
@@ -125,9 +126,12 @@ def _partial(path: Path) -> Path:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what `atomic_write` could not, because the program was killed."""
-    for path in folder.rglob(f"{PARTIAL_PREFIX}*"):
-        path.unlink(missing_ok=True)
+    """Remove what `atomic_write` and `atomic_folder` could not, because the program was killed."""
+    for path in list(folder.rglob(f"{PARTIAL_PREFIX}*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def check_output_folder(folder: Path, source: Path) -> None:
@@ -151,6 +155,18 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def regular(path: Path) -> Path:
+    """Return the path of a file to read: what lies there is no folder, and does not wait for ever.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If it is a folder, a pipe, a socket or a device.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"'{path}' is not a file but a folder, a pipe or a device. Remove it.")
+    return path
+
+
 def read_json(path: Path, what: str) -> Any:
     """Return the content of a JSON file.
 
@@ -158,7 +174,7 @@ def read_json(path: Path, what: str) -> Any:
         ValueError: If the file is missing or is not JSON; the message names `what` was expected.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(regular(path).read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"'{path}' does not exist, so '{path.parent}' is not {what}.") from None
     except (ValueError, RecursionError) as error:

@@ -17,6 +17,8 @@ from typing import Any
 from gin import config_parser
 from torch import nn
 
+from rave.files import regular
+
 # A recipe names parts of models and settings of these modules, and nothing else: no gin file must
 # run foreign code, nor a function of ours that writes.
 ALLOWED_IMPORTS = re.compile(r"(__gin__|rave|diffwave)(\.|$)")
@@ -69,7 +71,7 @@ def read_bindings(path: Path) -> dict[str, Any]:
     """
     bindings: dict[str, Any] = {}
     try:
-        for statement in config_parser.ConfigParser(path.read_text(), _AsData()):
+        for statement in config_parser.ConfigParser(regular(path).read_text(), _AsData()):
             if isinstance(statement, config_parser.IncludeStatement):
                 raise ValueError(f"it includes '{statement.filename}'")
             if isinstance(statement, config_parser.BindingStatement):

@@ -9,14 +9,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rave.files import atomic_write, check_inside, sync
+from rave.files import atomic_write, check_inside, regular, sync
 
 try:
     import fcntl
 except ImportError:  # on Windows nothing is locked
     fcntl = None  # type: ignore[assignment]
+
+T = TypeVar("T")
 
 SYNC_EVERY_S = 1.0
 
@@ -25,19 +27,22 @@ class FolderLock:
     """Holds a folder until `release`, or until the process ends, however it does.
 
     The folder itself is locked: nothing is left in it. Where its file system has no locks, nothing
-    is. (filelock locks a file of its own, which would stay in each output folder.)
+    is. (filelock locks a file of its own, which would stay in each output folder.) Files in it are
+    replaced, so that links to files are not followed; links to what else is not in it are refused.
 
     Args:
         folder: Made if it is missing.
 
     Raises:
-        ValueError: If another run, in this process or another, holds it.
+        ValueError: If another run, in this process or another, holds it. If a link in it leads to
+            a folder outside, or to nothing, so that something would be written there.
         OSError: If it cannot be made or opened.
     """
 
     def __init__(self, folder: Path) -> None:
         self._handle: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
+        _check_links(folder)
         if fcntl is None:
             return
         self._handle = os.open(folder, os.O_RDONLY)
@@ -60,6 +65,22 @@ class FolderLock:
 
     def __del__(self) -> None:
         self.release()
+
+
+def _check_links(folder: Path) -> None:
+    within, waiting = folder.resolve(), [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.is_symlink() and not os.path.isfile(entry.path):
+                    target = os.path.realpath(entry.path)
+                    if not Path(target).is_relative_to(within):
+                        raise ValueError(
+                            f"'{entry.path}' is a link to '{target}', outside the folder to write. "
+                            "Remove it, or give another output folder."
+                        )
 
 
 @contextmanager
@@ -127,7 +148,7 @@ class Journal:
     def _read(self, force: bool) -> None:
         entries: list[Any] = []
         damaged: tuple[int, Exception] | None = None
-        with self.path.open(errors="replace") as file:
+        with regular(self.path).open(errors="replace") as file:
             for number, line in enumerate(file):
                 if damaged is not None:  # the last line may be: cut off by a kill, it is done again
                     raise ValueError(
@@ -136,13 +157,14 @@ class Journal:
                     ) from damaged[1]
                 try:
                     entry = json.loads(line)
-                    entries.append(
-                        (entry["name"], entry["record"]) if number else entry["settings"]
-                    )
                     if number:  # commands delete what they made and no longer need
-                        for name in (entry["name"], *_files(entry["record"])):
+                        entry = _typed(entry["name"], str), _typed(entry["record"], dict)
+                        for name in (entry[0], *_files(entry[1])):
                             check_inside(name)
-                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    else:
+                        entry = _typed(entry["settings"], dict)
+                    entries.append(entry)
+                except (ValueError, TypeError, KeyError, RecursionError) as error:
                     damaged = number, error
                     del entries[number:]
         if not entries:
@@ -243,4 +265,11 @@ def _line(name: str, record: dict[str, Any]) -> str:
 
 def _files(record: dict[str, Any]) -> list[str]:
     """Return the files that an item of a journal leaves, relative to its folder."""
-    return [*([record["path"]] if "path" in record else []), *record.get("others", [])]
+    path = [record["path"]] if "path" in record else []
+    return [_typed(name, str) for name in (*path, *_typed(record.get("others", []), list))]
+
+
+def _typed(value: Any, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"it holds a {type(value).__name__} in place of a {kind.__name__}")
+    return value

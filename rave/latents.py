@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rave.audio import MAX_SAMPLE_RATE_HZ
-from rave.files import atomic_write, built, check_inside, read_header, write_json
+from rave.files import atomic_write, built, check_inside, read_header, regular, write_json
 from rave.versions import Origin, origin
 
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
@@ -332,7 +332,7 @@ def open_array(path: Path) -> NDArray[Any]:
     """
     try:
         with np.errstate(over="raise"):  # of a size that no file has
-            array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+            array: NDArray[Any] = np.lib.format.open_memmap(regular(path), mode="r")
     except Exception as error:  # numpy raises many types for a damaged header
         raise ValueError(str(error)) from error
     return array
