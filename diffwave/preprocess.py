@@ -132,10 +132,7 @@ def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
 
     report = process_files(sources, work, paths, journal, "Spectrograms")
     report.remove_stale()
-    if not report.records:
-        raise ValueError(
-            f"No file of '{options.audio}' can be used. {report.summary('Made spectrograms of')}"
-        )
+    report.check_any(f"'{options.audio}'", "Made spectrograms of")
     figures = {"folder": str(options.out), **settings, **report.figures}
     return Result(report.summary("Made spectrograms of"), figures, len(report.skipped))
 
@@ -175,10 +172,7 @@ def _make_spectrograms(
     paths = {path: path for path in sources}
     made_of = {path: {"source": source} for path, source in sources.items()}
     report = process_files(audio, work, paths, journal, "Spectrograms", known=made_of)
-    if not report.records:
-        raise ValueError(
-            f"No file of '{options.audio}' can be used. {report.summary('Made spectrograms of')}"
-        )
+    report.check_any(f"'{options.audio}'", "Made spectrograms of")
     files = {name: record["num_frames"] for name, record in report.records.items()}
     SpectrogramHeader(
         **settings,
@@ -199,6 +193,8 @@ def _make_spectrograms(
 def _make_controls(
     options: argparse.Namespace, header: LatentHeader, sources: dict[str, str]
 ) -> Result:
+    from dataclasses import replace
+
     from diffwave.controls import NUM_CHANNELS, ControlHeader, check_controls, write_control
     from diffwave.spectrogram import HEADER_NAME
     from rave.batch import process_files
@@ -229,7 +225,7 @@ def _make_controls(
     report = process_files(items, work, paths, journal, "Controls", known=made_of)
     skipped = {item.partition("/")[2]: reason for item, reason in report.skipped.items()}
     if len(skipped) == len(sources):
-        raise ValueError(f"No file of '{options.audio}' can be used. {report.summary('Made')}")
+        replace(report, records={}).check_any(f"'{options.audio}'", "Made")
     files = {path: num_frames[path] for path in sources if path not in skipped}
     controls = {name: NUM_CHANNELS[name] for name in names}
     ControlHeader(

@@ -30,6 +30,7 @@ from rave.audio_chunks import AudioError
 from rave.audio_formats import AUDIO_SUFFIXES, BLOCK_SAMPLES, decode_blocks
 from rave.audio_parts import Findings
 from rave.files import atomic_write
+from rave.parsing import one_line
 
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1000, 768_000
 MAX_CHANNELS = 1024  # libsndfile's own limit
@@ -203,7 +204,7 @@ class AudioStream:
 @lru_cache(maxsize=4096)
 def say(note: str) -> None:
     """Log a warning, once: a file may be read again and again."""
-    logging.getLogger(__name__).warning("warning: %s", note)
+    logging.getLogger(__name__).warning("warning: %s", one_line(note))
 
 
 def read_audio(path: Path, sample_rate_hz: int, num_channels: int) -> Audio:

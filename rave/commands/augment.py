@@ -90,8 +90,7 @@ def run(options: argparse.Namespace) -> Result:
     others = {name: {"others": paths} for name, paths in versions.items()}
     report = process_files(sources, work, copies, journal, "Augmenting", known=others)
     report.remove_stale()
-    if not report.records:
-        raise ValueError(f"No file of {len(sources)} can be used. {report.summary('Augmented')}")
+    report.check_any(str(len(sources)), "Augmented")
     duration_s = sum(record["duration_s"] for record in report.records.values())
     recorded_s = sum(record["recorded_s"] for record in report.records.values())
     text = (

@@ -121,10 +121,7 @@ def run(options: argparse.Namespace) -> Result:
         "Decoding",
         engine,
     )
-    if not report.records:
-        raise ValueError(
-            f"No file of '{options.latents_dir}' can be used. {report.summary('Decoded')}"
-        )
+    report.check_any(f"'{options.latents_dir}'", "Decoded")
     report.remove_stale()
     warnings = {path: r["warnings"] for path, r in report.records.items() if r["warnings"]}
     levels = {path: record["level_dbfs"] for path, record in report.records.items()}

@@ -130,8 +130,7 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
         "Encoding",
         engine,
     )
-    if not report.records:
-        raise ValueError(f"No file of {len(sources)} can be used. {report.summary('Encoded')}")
+    report.check_any(str(len(sources)), "Encoded")
     origins = recordings({name: sources[name] for name in report.records}, paths)
     header = _header(codec, contents, seed, report.records, origins, report.skipped)
     header.write(folder)

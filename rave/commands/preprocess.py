@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import AUDIO_FOLDER, Result, add_engine, command_parser, open_engine
-from rave.parsing import existing
+from rave.parsing import existing, one_line
 
 if TYPE_CHECKING:
     from rave.audio_store import PreparedHeader
@@ -86,9 +86,7 @@ def run(options: argparse.Namespace) -> Result:
         "Preparing",
         engine,
     )
-    if not report.records:
-        reasons = report.summary("Prepared")
-        raise ValueError(f"No file of '{options.audio_dir}' can be used. {reasons}")
+    report.check_any(f"'{options.audio_dir}'", "Prepared")
     origins = recordings({name: sources[name] for name in report.records}, paths)
     files = []
     for name, record in report.records.items():
@@ -153,7 +151,7 @@ def _result(folder: Path, header: PreparedHeader, report: BatchReport, num_remov
     duration_s = sum(file.num_samples for file in header.files) / header.sample_rate_hz
     silent = [file.name for file in header.files if file.peak == 0]
     lines = [report.summary("Prepared")]
-    lines += [f"  silent {name}: used all the same" for name in silent]
+    lines += [f"  silent {one_line(name)}: used all the same" for name in silent]
     if num_removed:
         lines.append(
             f"  removed {num_removed} results of audio files that are gone or have other neighbours"
