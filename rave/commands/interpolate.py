@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> Result:
         for name, f in figures["blends"].items()
     ]
     lines += level_lines(levels)
-    lines += [f"  cut the last {s:.2f} s of {name}" for name, s in cut.items() if s]
+    lines += [f"  cut the last {s:.2f} s of {one_line(name)}" for name, s in cut.items() if s]
     text = "\n".join([f"'{options.out_dir}' holds {len(blends)} blends:", *lines])
     return Result(text, figures, written=written)
 
