@@ -70,17 +70,22 @@ class FolderLock:
 def _check_links(folder: Path) -> None:
     within, waiting = folder.resolve(), [str(folder)]
     while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                elif entry.is_symlink() and not os.path.isfile(entry.path):
-                    target = os.path.realpath(entry.path)
-                    if not Path(target).is_relative_to(within):
-                        raise ValueError(
-                            f"'{entry.path}' is a link to '{target}', outside the folder to write. "
-                            "Remove it, or give another output folder."
-                        )
+        place = waiting.pop()
+        try:
+            with os.scandir(place) as entries:
+                found = list(entries)
+        except (FileNotFoundError, PermissionError):  # as lost+found, into which nothing is written
+            continue
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif entry.is_symlink() and not os.path.isfile(entry.path):
+                target = os.path.realpath(entry.path)
+                if not Path(target).is_relative_to(within):
+                    raise ValueError(
+                        f"'{entry.path}' is a link to '{target}', outside the folder to write. "
+                        "Remove it, or give another output folder."
+                    )
 
 
 @contextmanager
