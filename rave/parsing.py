@@ -70,7 +70,7 @@ def escaping() -> Iterator[None]:
     It is so for good if the block raises: a traceback that ends the program holds names, too.
     """
     former = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(Escaping, former)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = map(Escaping, former)
     yield
     sys.stdout, sys.stderr = former
 
