@@ -1,7 +1,7 @@
-# make demo    new music with the models in the box, in under 2 minutes; leaves demo-output/report.html
+# make demo    new music with the bundled models, in under 2 minutes; leaves demo-output/report.html
 # make demo-train   the whole path, training included, on synthesized music, in under 10 minutes; demo-train-output/
 # make test    lint, types, import contracts, then the tests
-# make soak    what docs/reliability.md tells of, at full size: an hour
+# make soak    what docs/reliability.md describes, at full size: an hour
 # make lint    the same without the tests
 # make clean   removes what make installed and made: .venv, the demos' folders and caches
 #

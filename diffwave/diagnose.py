@@ -26,7 +26,7 @@ OF_LATENTS = {"--config": "config", "--set": "settings"}
 
 
 class Diagnosis(Protocol):
-    """What is told of latents, of generated latents and of runs."""
+    """What is reported of latents, of generated latents and of runs."""
 
     def words(self) -> str:
         """Return what was found, for a person."""
@@ -132,7 +132,7 @@ def _is_run(path: Path) -> bool:
     from diffwave.lmnt import is_lmnt_run
     from rave.latents import is_sharded
 
-    if is_sharded(path):  # is told what it is where its header is read
+    if is_sharded(path):  # refused where its header is read
         return False
 
     if is_lmnt_run(path):

@@ -1,4 +1,4 @@
-"""Figures that tell whether, and what, a trained model has learned."""
+"""Figures that show whether, and what, a trained model has learned."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def measure_ladder(ladder: Ladder, num_sets: int, size: int | None = None) -> La
 
     Args:
         ladder: What the rungs are made of.
-        num_sets: Sets of generated clips, to tell the spread over seeds.
+        num_sets: Sets of generated clips, to show the spread over seeds.
         size: Patches of 3 s that distances are measured with; None for all that a rung has.
 
     Raises:

@@ -1,6 +1,6 @@
 """The known ways in which a diffusion model over latents fails, by name.
 
-Each has a page in docs/diagnosis.md. What is measured to find one, and from where on it is told,
+Each has a page in docs/diagnosis.md. What is measured to find one, and its threshold,
 stands with the measurement: diffwave.latent_diagnosis, diffwave.network_diagnosis,
 diffwave.diagnostics, diffwave.sample_diagnosis.
 """

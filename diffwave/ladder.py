@@ -168,7 +168,7 @@ class Ladder:
         if not raw.isfinite().all():
             raise ValueError(
                 f"Run '{self.run.folder}' generates values that are not finite; "
-                "`python -m diffwave.diagnose` tells more."
+                "`python -m diffwave.diagnose` shows more."
             )
         device = model.standardizer.mean.device
         latents = model.standardizer.standardize(raw.to(device)).cpu()

@@ -56,7 +56,7 @@ WHITE_SHARE = 0.98
 # encoded as samples of the posterior, dimensions of noise have 0.970 to 1.023, others at most
 # 0.785.
 WHITE_DIMENSION_SHARE = 0.96
-# Shares of the variance for which the number of principal dimensions is told.
+# Shares of the variance for which the number of principal dimensions is given.
 FIDELITIES = (0.9, 0.95, 0.99)
 # Read at once.
 BLOCK_FRAMES = 4096

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Advised against: a segment in which the slowest dimension's memory fits fewer times, so that few
 # segments show how it goes on.
 FEW_MEMORIES = 2
-# A distribution nearer to normal is told to look like noise: a histogram hardly shows it. Of 20
+# A distribution nearer to normal is said to look like noise: a histogram hardly shows it. Of 20
 # minutes of piano, collapsed dimensions have 0.005 to 0.02, others 0.09 to 0.17.
 NEARLY_NORMAL = 0.03
 # A schedule that leaves more signal power at its end begins to sample from what it never saw.

@@ -148,7 +148,7 @@ def _sampling(sampling: dict[str, Any]) -> str:
 def _samples(figures: dict[str, Any]) -> str:
     samples, nearest = figures["samples"], figures["nearest"]
     if samples is None:
-        return "The samples are not finite, so nothing can be told of them."
+        return "The samples are not finite, so nothing can be said of them."
     generated, training, held_out = (samples[k] for k in ("generated", "training", "held_out"))
     rows = [["", "generated", "training"]]
     for name, label in (

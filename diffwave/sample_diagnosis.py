@@ -281,7 +281,7 @@ def describe(generated: Array, training: Array, held_out: Array) -> dict[str, An
 
     Args:
         generated: (S, K, N).
-        training: (S, K, N), as many, to tell how far real music lies from real music.
+        training: (S, K, N), as many, to show how far real music lies from real music.
         held_out: (S', K, N).
 
     Returns:

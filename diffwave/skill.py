@@ -120,7 +120,7 @@ def judge(
             ": no better than taking the latents for white noise. Train longer, or on more audio."
         )
     elif skill > -max(SMALLEST_SKILL, error):
-        meaning = ": as good as the best linear denoiser, as far as can be told. Train longer."
+        meaning = ": as good as the best linear denoiser, as far as this shows. Train longer."
     else:
         meaning = (
             ": the model has learned a part of what a linear denoiser knows. Train longer, or on "

@@ -45,13 +45,11 @@ class AudioSource:
         sample_rate_hz: Its own rate.
         num_channels: Its own channels.
         num_samples: Its exact length at its own rate.
-        notes: What a user should know of it, a sentence each: damage, an unknown channel layout.
     """
 
     sample_rate_hz: int
     num_channels: int
     num_samples: int
-    notes: tuple[str, ...] = ()
 
 
 def list_audio_files(folder: Path) -> dict[str, Path]:
@@ -112,7 +110,7 @@ class AudioStream:
         sample_rate_hz: Rate wanted.
         num_channels: Channels wanted; see `mixing_matrix`.
         block_samples: Samples of each block yielded, except the last. Makes no other difference.
-        start_s: First second to read, whole; with it, `source` does not tell the file's length.
+        start_s: First second to read, whole; with it, `source` does not state the file's length.
 
     Raises:
         ValueError: If the rate or the number of channels is impossible.
@@ -139,6 +137,7 @@ class AudioStream:
         self.sample_rate_hz = sample_rate_hz
         self.num_channels = num_channels
         self.block_samples = block_samples
+        self._findings = Findings()
         self._source: AudioSource | None = None
 
     @property
@@ -147,10 +146,15 @@ class AudioStream:
         assert self._source is not None, "read the stream to its end first"
         return self._source
 
+    @property
+    def notes(self) -> list[str]:
+        """Return what a user should know of what was read so far, a sentence each."""
+        return self._findings.sentences(self.path)
+
     def __iter__(self) -> Iterator[Audio]:
         """Yield blocks (C, block_samples), the last one shorter."""
-        findings = Findings()
-        decoded = decode_blocks(self.path, self.start_s, findings)
+        self._findings = Findings()
+        decoded = decode_blocks(self.path, self.start_s, self._findings)
         first = next(decoded, None)
         if first is None:
             raise AudioError(f"'{self.path.name}' holds no samples from {self.start_s} s on.")
@@ -160,18 +164,13 @@ class AudioStream:
                 f"'{self.path.name}' has a sample rate of {rate_hz} Hz; {MIN_SAMPLE_RATE_HZ} to "
                 f"{MAX_SAMPLE_RATE_HZ} Hz is read. Save it at another rate."
             )
-        mixed = self._mix(chain([first], decoded), rate_hz, len(first[1]), findings)
+        mixed = self._mix(chain([first], decoded), rate_hz, len(first[1]))
         yield from regroup(resample(mixed, rate_hz, self.sample_rate_hz), self.block_samples)
 
     def _mix(
-        self,
-        decoded: Iterable[tuple[int, Audio]],
-        rate_hz: int,
-        num_channels: int,
-        findings: Findings,
+        self, decoded: Iterable[tuple[int, Audio]], rate_hz: int, num_channels: int
     ) -> Iterator[Audio]:
-        num_samples = 0
-        averaged: set[int] = set()
+        num_samples, findings = 0, self._findings
         for block_rate_hz, block in decoded:
             place = f"{num_samples / rate_hz:.2f} s"
             if block_rate_hz != rate_hz:
@@ -190,15 +189,11 @@ class AudioStream:
             except ValueError as error:
                 raise AudioError(f"'{self.path.name}': {error}") from error
             if len(block) > max(2, self.num_channels) and not is_layout_known(findings.layout):
-                averaged.add(len(block))
+                findings.averaged.add(len(block))
             yield block if len(block) == self.num_channels else gains @ block
-        notes = findings.notes + [
-            f"'{self.path.name}' does not say where its {count} channels stand: all were averaged."
-            for count in sorted(averaged)
-        ]
-        for note in notes:
+        for note in self.notes:
             say(note)
-        self._source = AudioSource(rate_hz, num_channels, num_samples, tuple(notes))
+        self._source = AudioSource(rate_hz, num_channels, num_samples)
 
 
 @lru_cache(maxsize=4096)

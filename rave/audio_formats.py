@@ -54,7 +54,7 @@ _LISTED = re.compile(r"(\d+ channels) \((.+)\)")  # a layout in an order of its 
 
 
 def guess_duration_s(path: Path) -> float:
-    """Return the seconds that a file says it has, 0 if it says nothing; it may be wrong."""
+    """Return the seconds that a file says it has, 0 if it states none; it may be wrong."""
     try:
         with av.open(str(regular(path.resolve())), metadata_errors="ignore") as container:
             return max(container.duration or 0, 0) / av.time_base
@@ -107,7 +107,6 @@ def decode_blocks(
             f"'{path.name}' holds no samples that can be decoded. Move it elsewhere, or put a good "
             "copy in its place."
         )
-    findings.note_damage(path)
 
 
 def _gathered(decoded: Iterator[Decoded]) -> Iterator[Decoded]:

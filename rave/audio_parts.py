@@ -44,28 +44,37 @@ class Findings:
     Attributes:
         layout: Of the last block: the position of each channel (FL, FR, FC, LFE ...), where the
             file says so; else empty.
-        notes: What a user should know of it, a sentence each, when it was decoded to its end.
+        notes: What else a user should know of it, a sentence each.
         damage: Where samples are missing or undecodable: the second, and how many seconds of
             silence stand for them.
+        averaged: Numbers of channels of no known layout, whose average was taken.
     """
 
     layout: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     damage: list[tuple[float, float]] = field(default_factory=list)
+    averaged: set[int] = field(default_factory=set)
 
-    def note_damage(self, path: Path) -> None:
-        """Add a note on the damage, if there is any."""
+    def sentences(self, path: Path) -> list[str]:
+        """Return all that a user should know of a file, as far as it was decoded."""
+        unknown = [
+            f"'{path.name}' does not say where its {count} channels stand: all were averaged."
+            for count in sorted(self.averaged)
+        ]
+        return [*self.notes, *self._on_damage(path), *unknown]
+
+    def _on_damage(self, path: Path) -> list[str]:
         if not self.damage:
-            return
+            return []
         num_more = len(self.damage) - NUM_PLACES_NAMED
         places = ", ".join(f"{second:.2f} s" for second, _ in self.damage[:NUM_PLACES_NAMED])
         more = f" and {num_more} more" if num_more > 0 else ""
         silence_s = sum(seconds for _, seconds in self.damage)
-        self.notes.append(
+        return [
             f"'{path.name}' is damaged in {len(self.damage)} place(s), at {places}{more}. What "
             f"cannot be decoded is silence ({silence_s:.2f} s), or left out where its length is "
             "not known."
-        )
+        ]
 
 
 class PartFile(io.RawIOBase):

@@ -229,7 +229,7 @@ def process_files(
                 progress.update()
     report.records = {name: report.records[name] for name in sources if name in report.records}
     report.skipped = {name: report.skipped[name] for name in sources if name in report.skipped}
-    report.stale = _stale(folder, former.values(), planned.values())
+    report.stale = _stale(folder, [*former.values(), *journal.replaced], planned.values())
     return report
 
 
@@ -282,7 +282,7 @@ def _reason(error: SkipFile | OSError, source: Path) -> str:
 
 
 def name_key(name: str) -> str:
-    """Return what is the same for names that some file systems do not tell apart.
+    """Return what is the same for names that some file systems take for one.
 
     They differ in case (Windows, macOS) or in their Unicode form (macOS).
     """

@@ -72,7 +72,7 @@ def principal_axes(codec: Codec) -> tuple[Array, Array]:
     mean, axes = (None if one is None else one.detach().cpu().numpy() for one in found)
     if mean is None or axes is None or len(axes) != codec.format.latent_size:
         raise ValueError(
-            f"The codec '{codec.path}' does not tell the principal axes of its latents. "
+            f"The codec '{codec.path}' does not state the principal axes of its latents. "
             "Give a run folder."
         )
     return mean, axes

@@ -45,7 +45,7 @@ class Codec:
     Args:
         network: Offers `posterior_parameters(audio)` and `decode(latents, noise)` as `RAVE` does.
         format: What it reads and writes.
-        path: Where it was loaded from; only to tell the user.
+        path: Where it was loaded from; only for messages.
         device: To compute on.
     """
 

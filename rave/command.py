@@ -74,7 +74,8 @@ class Result:
             self.figures["num_limited_samples"] = limited
         for name, count in limited.items():
             peak = written[name]["peak"]
-            text = f"{count} samples beyond full scale were limited (peak {peak:.3g})."
+            text = f"{count} samples beyond full scale were limited (peak {peak:.3g}). "
+            text += "If that is audible, lower the level of the recording."
             self.warnings = {**self.warnings, name: [*self.warnings.get(name, []), text]}
         if written or self.warnings:
             self.figures["warnings"] = self.warnings
@@ -372,7 +373,7 @@ def installed_upstream() -> list[str]:
 
 
 def sentence(error: Exception) -> str:
-    """Return what a user is told of an error that is theirs to fix."""
+    """Return what a user is shown of an error that is theirs to fix."""
     if isinstance(error, OSError) and error.strerror:
         place = f" ('{error.filename}')" if error.filename else ""
         return one_line(f"{error.strerror}{place}. What was finished before is kept.")

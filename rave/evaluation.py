@@ -158,7 +158,7 @@ class Comparison:
                 f"{self.frechet.size} patches. Give more of it, or fewer --patches."
             )
         if self.frechet.interval[0] <= self.halves:
-            text = "The audio cannot be told from more of the reference."
+            text = "The audio cannot be distinguished from more of the reference."
         else:
             text = (
                 f"The audio is {self.frechet.distance / max(self.halves, 1e-9):.1f} times as far "

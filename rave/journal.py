@@ -114,6 +114,9 @@ class Journal:
         settings: JSON-able settings that all items share.
         force: Begin anew where the settings differ.
 
+    Attributes:
+        replaced: Records of other settings, instead of which it was begun anew.
+
     Raises:
         ValueError: If the journal was written under other settings; the message names both sides.
             If another run is writing into its folder.
@@ -123,6 +126,7 @@ class Journal:
         self.path = path
         self._settings = json.loads(json.dumps(settings))
         self._records: dict[str, dict[str, Any]] = {}
+        self.replaced: list[dict[str, Any]] = []
         self._is_begun = False
         self._pending: deque[tuple[str, dict[str, Any]]] = deque()
         self._writing = threading.Lock()
@@ -177,6 +181,7 @@ class Journal:
         found, needed = entries[0], self._settings
         if found != needed:
             if force:
+                self.replaced = [record for _, record in entries[1:]]
                 self._rewrite()
                 return
             names = sorted(set(found) | set(needed))

@@ -26,7 +26,7 @@ FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
 SHARDS_NAME = "shards.json"  # of a sharded set, see rave.latent_shards
 POSTERIOR_MEAN, POSTERIOR_SAMPLE, GENERATED = "posterior mean", "posterior sample", "generated"
 MAX_GAIN_DB = 400.0  # audio of more than that from any training level is no audio
-# A dimension that carries less says nothing that its posterior's own noise does not drown.
+# A dimension that carries less carries nothing that its posterior's own noise does not drown.
 INFORMATIVE_NATS = 0.05
 
 
@@ -53,7 +53,7 @@ class LatentStatistics:
         """Return (D,) nats per frame that each dimension carries, if it were a Gaussian channel.
 
         ½·ln(1 + std² / noise_std²). The KL is no measure of it: a posterior that is narrower
-        than the prior, yet the same for every sound, has a KL and says nothing.
+        than the prior, yet the same for every sound, has a KL and is uninformative.
         """
         information: NDArray[np.float64] = 0.5 * np.log1p(
             np.square(np.asarray(self.std) / np.maximum(self.noise_std, 1e-12))
@@ -167,7 +167,7 @@ class LatentHeader:
 
     Attributes:
         codec: Fingerprint of the codec's weights.
-        codec_path: Where the codec was when the folder was written; only to tell the user.
+        codec_path: Where the codec was when the folder was written; only for messages.
         sample_rate_hz: Of the codec.
         hop_samples: Audio samples per latent frame.
         latent_size: D.

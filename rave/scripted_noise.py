@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 FRESH_NOISE = -1  # as a seed: other noise each time
 # Of one seed: for principal latents that are missing, for bands, for rows below the latents, for a
-# prior, for latents that say nothing.
+# prior, for uninformative latents.
 NUM_STREAMS = 5
 LATENTS, BANDS, ADDED_ROWS, PRIOR, UNINFORMATIVE = range(NUM_STREAMS)
 # SplitMix64 (Steele, Lea & Flood 2014, OOPSLA), constants as signed numbers

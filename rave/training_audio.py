@@ -243,7 +243,7 @@ class HeardAudio:
         return {
             "source_sample_rate_hz": self._stream.source.sample_rate_hz,
             "source_num_samples": self._stream.source.num_samples,
-            "notes": list(self._stream.source.notes),
+            "notes": self._stream.notes,
             "sound": asdict(self._meter.sound),
             "gain_db": self.gain_db,
         }

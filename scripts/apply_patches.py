@@ -220,7 +220,7 @@ def change(folder: Path, version: Version, *, reverse: bool = False) -> list[str
             with contextlib.suppress(OSError):
                 move(old, folder, todo, origin)
             if any(digest(folder / path) != origin.get(path) for path in todo):
-                raise ValueError(f"Stopped half-way: {error}. Mend that and run again.") from error
+                raise ValueError(f"Stopped half-way: {error}. Fix that and run again.") from error
             raise
     return todo
 
@@ -284,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         summary = run(parser.parse_args(arguments))
     except KeyboardInterrupt:
-        print("apply_patches: interrupted; --list tells the state.", file=sys.stderr)
+        print("apply_patches: interrupted; --list shows the state.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except (ValueError, OSError) as error:
         if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""Hear what the models in the box do, with the commands a user would type, and report.
+"""Hear what the bundled models do, with the commands a user would type, and report.
 
     python scripts/demo.py [--out demo-output] [--recordings FOLDER] [--models models/piano]
 
@@ -118,6 +118,7 @@ def take_recordings(source: Path, folder: Path) -> list[Path]:
         ValueError: If there are fewer than two.
     """
     from rave.audio import list_audio_files, read_audio, write_audio
+    from rave.command import Result
 
     found = list_audio_files(source)
     if len(found) < 2:
@@ -129,7 +130,10 @@ def take_recordings(source: Path, folder: Path) -> list[Path]:
         if not taken.exists():
             audio = read_audio(path, RECORDING_RATE_HZ, 1)
             num_samples = min(audio.shape[1], int(MAX_SECONDS * RECORDING_RATE_HZ))
-            write_audio(taken, [audio], RECORDING_RATE_HZ, 1, num_samples)
+            quantizer = write_audio(taken, [audio], RECORDING_RATE_HZ, 1, num_samples)
+            limited = Result("", written={path.name: quantizer.figures}).warnings
+            for text in limited.get(path.name, []):
+                print(f"warning: {path.name}: {text}", flush=True)
     return paths
 
 
@@ -179,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="demo.py",
-        description="Generate, vary, mend, blend and follow with trained models, in under 2 "
+        description="Generate, vary, inpaint, blend and follow with trained models, in under 2 "
         "minutes on 2 CPU cores. The same command again continues.",
         epilog="example:\n  python scripts/demo.py --recordings my-recordings",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -90,13 +90,13 @@ def walk_stages(stages: Sequence[Stage], out: Path, journal: dict[str, Any]) -> 
         if code != 0:
             raise ValueError(
                 f"'{stage.command}' ended with exit code {code} (its message is above). "
-                "Mend that and run the demo again: it continues from there."
+                "Fix that and run the demo again: it continues from there."
             )
 
 
 @escaping()
 def run_demo(program: str, walk: Callable[[], Path]) -> int:
-    """Walk, tell where the report is and how long it took, and return the exit code.
+    """Walk, print where the report is and how long it took, and return the exit code.
 
     Args:
         program: Name for messages.

@@ -59,7 +59,7 @@ def notes_of(path, num_channels=1, sample_rate_hz=44100):
     """Read a file; return its audio (C, T), and what a user should know of it."""
     stream = AudioStream(path, sample_rate_hz, num_channels)
     audio = np.concatenate(list(stream), axis=1)
-    return audio, " ".join(stream.source.notes)
+    return audio, " ".join(stream.notes)
 
 
 def joined(path, *parts):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 import shutil
 import sys
@@ -127,6 +128,22 @@ def test_a_long_sound_is_cut_and_says_so(shop, tmp_path, monkeypatch):
     assert sound.warnings[0].startswith("Only the first 0.00833333 minutes are taken.")
     assert soundfile.info(sound.audio).duration == pytest.approx(0.5)
     assert sound.seconds == 0.5
+
+
+@pytest.mark.parametrize("max_s", [0.5, 300.0])
+def test_what_is_wrong_with_a_sound_stands_on_it_whenever_it_is_given(
+    shop, tmp_path, monkeypatch, max_s
+):
+    monkeypatch.setattr(workshop, "MAX_SOUND_S", max_s)
+    audio = np.repeat(sine(440, 44100, 1.0, 2.0), 6, 0)
+    path = write(tmp_path / "hot.wav", audio, 44100, subtype="FLOAT")
+    for _ in range(2):
+        text = "\n".join(shop.add_sound(path).warnings)
+        assert text.count("'hot.wav' does not say where its 6 channels stand") == 1
+        limited = re.search(
+            r"^[1-9]\d* samples beyond full scale were limited \(peak 2", text, re.M
+        )
+        assert bool(limited) == (max_s < 1)  # then only it is written anew
 
 
 def test_names_do_not_lead_out_of_the_folder(shop, instrument, tmp_path):

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 
@@ -15,6 +16,7 @@ import pytest
 import report
 import report_models
 import soundfile
+from audio_files import sine, write
 from browser import open_page
 from demo_walk import Stage, walk_stages
 from released_models import release, train_diffusion
@@ -232,6 +234,14 @@ def test_one_clip_plays_at_a_time_and_keys_seek_in_its_picture(address):
         pictures.nth(1).press("Enter")
         page.wait_for_function("!document.querySelectorAll('audio')[1].paused")
         assert clips.nth(0).evaluate("a => a.paused")
+
+
+def test_samples_beyond_full_scale_in_own_recordings_are_reported(tmp_path, capsys):
+    for name, gain in (("hot", 2.0), ("right", 0.5)):
+        write(tmp_path / f"{name}.wav", sine(440, 44100, 0.5, gain), 44100, subtype="FLOAT")
+    demo.take_recordings(tmp_path, tmp_path / "taken")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.match(r"warning: hot\.wav: [1-9]\d* samples beyond full scale were limited", line)
 
 
 FOCUSED = """() => {

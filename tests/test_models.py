@@ -1,4 +1,4 @@
-"""The models in the box: they are whole, small, as good as their cards say, and they play."""
+"""The bundled models: they are whole, small, as good as their cards say, and they play."""
 
 import json
 import re

@@ -103,6 +103,17 @@ def test_what_cannot_be_used_is_skipped_or_refused_in_a_sentence(tmp_path, run, 
     assert "'b.flac' is a version of 'a.wav' that `rave augment` wrote" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("options", ["--semitones 1", "--semitones 1 2 --seed 1"])
+def test_versions_of_other_settings_are_replaced_and_none_is_left(tmp_path, run, options):
+    write(tmp_path / "in" / "a.wav", noise(9000), RATE_HZ)
+    assert run("--semitones", "0", "1", "2") == 0
+    (tmp_path / "out" / "a~4.flac").write_bytes(b"of the user")
+    assert run(*options.split()) == EXIT_ERROR
+    assert run(*options.split(), "--force") == 0
+    left = {"a.wav", "a~4.flac", "a~1.flac"} | ({"a~2.flac"} if " 2 " in options else set())
+    assert {path.name for path in (tmp_path / "out").glob("a*")} == left
+
+
 def test_headers_without_recordings_mean_names_and_others_what_they_state():
     by_name = {name: origin(name, None) for name in ("a~1.npy", "a.npy", "b~1.npy", "b~2.npy")}
     assert originals(by_name) == ["a.npy", "b~1.npy"]

@@ -156,7 +156,7 @@ def test_drums_are_farther_from_music_than_noisy_music_is(folders, capsys, tmp_p
 def test_the_reference_is_as_near_to_itself_as_its_halves_are(folders, capsys):
     code, text, _ = run(capsys, folders / "music", folders / "music")
     assert code == 0
-    assert "cannot be told from more of the reference" in text
+    assert "cannot be distinguished from more of the reference" in text
     assert "are few" in text
 
 

@@ -96,6 +96,7 @@ def test_what_is_limited_or_silent_is_reported(tmp_path, prepare, capsys):
     assert prepare() == 0
     out, err = capsys.readouterr()
     assert "warning: loud.wav: 2 samples beyond full scale were limited (peak 2)." in err
+    assert "If that is audible, lower the level of the recording." in err
     assert "silent silent.wav: used all the same" in out
     assert prepare("--json") == 0  # remembered, not only said once
     figures = json.loads(capsys.readouterr().out)

@@ -15,7 +15,7 @@ def words(text: str) -> str:
 
 
 def status(text: str, *, is_error: bool = False) -> str:
-    """Return what is told of the work; screen readers say it."""
+    """Return what is said of the work; screen readers say it."""
     kind, text = "error" if is_error else "fine", html.escape(text.strip())
     return f'<p class="told {kind}" role="status" aria-live="polite">{text}</p>'
 

@@ -204,7 +204,7 @@ class Page:
     def _do(
         self, request: gr.Request, progress: gr.Progress, call: Callable[[Job], Any]
     ) -> tuple[Any, str]:
-        """Return what a piece of work gives, or None, and what is told of it."""
+        """Return what a piece of work gives, or None, and what is said of it."""
 
         def report(share: float, left_s: float | None) -> None:
             waits = left_s is None

@@ -28,7 +28,7 @@ CONTENT_POLICY = (
 
 
 class LocalOnly:
-    """Tell the browser to ask no other host, and answer none that was asked under another name.
+    """Forbid the browser to ask another host, and answer none that was asked under another name.
 
     A page elsewhere may let its own name point to this machine; what it asks has that name.
 

@@ -18,6 +18,7 @@ from rave.audio import AudioStream, write_audio
 from rave.audio_formats import AUDIO_SUFFIXES
 from rave.bending import principal_axes
 from rave.codec import load_codec
+from rave.command import Result
 from rave.device import choose_device
 from rave.latents import LatentHeader, read_latents
 
@@ -96,7 +97,7 @@ class Workshop:
                 minutes = f"{MAX_SOUND_S / 60:g} minutes"
                 job.warn([f"Only the first {minutes} are taken. Cut the file to hear the others."])
                 audio, seconds = audio.with_suffix(".wav"), MAX_SOUND_S
-                self._cut(given, audio)
+                self._cut(given, audio, job)
             else:
                 shutil.copyfile(given, audio)
             latents = folder / "latents"
@@ -104,6 +105,8 @@ class Workshop:
             encoded = run_command(("rave", "encode", *places, *self._level, *self._device), job)
             levels = encoded.figures["levels"].values()
             job.warn(each["remark"] for each in levels if each["remark"])
+            for notes in encoded.figures["notes"].values():
+                job.warn(notes)
             return Sound(audio, next(latents.glob("*.npy")), seconds, job.warnings)
 
     def made(self, count: int) -> list[Made]:
@@ -113,7 +116,7 @@ class Workshop:
     def axes_of(self, latents: Path) -> tuple[Array, Array]:
         """Return latents along their principal axes (D, N), widest first, and the share of each.
 
-        The axes are the codec's; where it does not tell them, the dimensions by their variance.
+        The axes are the codec's; where they are not known, the dimensions by their variance.
         """
         raw = np.array(read_latents(latents, self.codec.format.latent_size))
         try:
@@ -321,7 +324,10 @@ class Workshop:
                 break
         return count / rate_hz
 
-    def _cut(self, given: Path, path: Path) -> None:
+    def _cut(self, given: Path, path: Path, job: Job) -> None:
         rate_hz, num_channels = self.codec.format.sample_rate_hz, self.codec.format.num_channels
         stream = AudioStream(given, rate_hz, num_channels)
-        write_audio(path, stream, rate_hz, num_channels, round(MAX_SOUND_S * rate_hz))
+        num_samples = round(MAX_SOUND_S * rate_hz)
+        quantizer = write_audio(path, stream, rate_hz, num_channels, num_samples)
+        limited = Result("", written={path.name: quantizer.figures}).warnings
+        job.warn([*stream.notes, *limited.get(path.name, [])])

@@ -136,7 +136,7 @@ def run(options: argparse.Namespace) -> Result:
 
 
 def noise_digest(codec: Codec) -> str:
-    """Return what tells whether files were decoded with the same noise as now."""
+    """Return what shows whether files were decoded with the same noise as now."""
     from hashlib import sha256
 
     arrays = b"".join(each.tobytes() for each in codec.format.uninformative)
@@ -171,7 +171,7 @@ class Decoding:
         """Write the audio of one latent file, whole or not at all.
 
         Returns:
-            What tells its noise, level, peak, and warnings.
+            What states its noise, level, peak, and warnings.
 
         Raises:
             SkipFile: If the latents cannot be read, are not finite, or are fewer than their audio.
@@ -282,7 +282,7 @@ def latent_warnings(codec: Codec, header: LatentHeader, latents: Array) -> Itera
 
     known = codec.format.training_audio
     if known is not None and not known.statistics.is_informative.any():
-        yield "no dimension of this codec is informative, so its output says nothing. Train longer."
+        yield "no dimension of this codec is informative, so its output is noise. Train longer."
         return
     kept = ~codec.format.uninformative[0][:, 0]
     mean, std = (

@@ -143,7 +143,7 @@ class Preparing:
         return {
             "num_samples": num_samples,
             **quantize.figures,
-            "notes": list(stream.source.notes),
+            "notes": stream.notes,
         }
 
 

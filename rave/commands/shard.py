@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Pack, and tell what the set holds.
+    """Pack, and report what the set holds.
 
     Raises:
         ValueError: If the folders do not belong together, or no clip can be used.

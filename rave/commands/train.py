@@ -184,7 +184,7 @@ def _emptiness(store: AudioStore, crops: dict[str, PreparedCropsDataset]) -> lis
 
 
 def _initialise(system: RaveSystem, run: Path) -> dict[str, str]:
-    """Take the weights of a run, tell what was taken, and return what to keep of it."""
+    """Take the weights of a run, report what was taken, and return what to keep of it."""
     from rave.initial_weights import take_weights
 
     taken = take_weights(system.model, system.discriminator, run)

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Unpack, and tell what was written.
+    """Unpack, and report what was written.
 
     Raises:
         ValueError: If there is no sharded set, or the folder holds something else.

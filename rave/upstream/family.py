@@ -52,7 +52,7 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
 
     Args:
         config: Of the run.
-        weights: Of the checkpoint; only they tell the number of channels.
+        weights: Of the checkpoint; only they show the number of channels.
 
     Raises:
         ValueError: If it uses what this version cannot open; the message names it.

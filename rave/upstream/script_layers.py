@@ -31,7 +31,7 @@ class Layers:
 
     Args:
         network: What torch.jit.load gave.
-        path: Of the file; only to tell the user.
+        path: Of the file; only for messages.
     """
 
     def __init__(self, network: Any, path: Path) -> None:

@@ -129,7 +129,7 @@ def open_export(network: Any, path: Path) -> tuple[nn.Module, CodecFormat]:
 
     Args:
         network: What torch.jit.load gave.
-        path: Of the file; only to tell the user.
+        path: Of the file; only for messages.
 
     Raises:
         ValueError: If it holds a model that this version cannot open; the message names what.
