@@ -18,7 +18,7 @@ from rave.experiment import build_training, check_run, parse_recipe, rebuild_mod
 from rave.files import read_header, write_json
 from rave.gin_text import read_bindings
 from rave.latents import LatentHeader
-from rave.shard_storage import latents_place
+from rave.shard_storage import is_address
 
 KIND = "diffwave"
 DATA_FORMAT, DATA_VERSION, DATA_NAME = "rave-diffwave-data", 1, "data.json"
@@ -100,7 +100,7 @@ class TrainingData:
 
         def build(content: dict[str, Any]) -> TrainingData:
             places: dict[str, Any] = {
-                name: latents_place(path) if name == "latents" else Path(path)
+                name: path if name == "latents" and is_address(path) else Path(path)
                 for name, path in content.items()
             }
             return cls(**places)

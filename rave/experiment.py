@@ -26,7 +26,7 @@ from rave.checkpoint import finished_steps
 from rave.files import atomic_write, read_json, regular, write_json
 from rave.gin_text import READING_ERRORS, RefusedError, check_names
 from rave.model_size import limited_size
-from rave.recipes import MACRO, check_settings, check_used, recipe_lines
+from rave.recipes import MACRO, check_form, check_used, recipe_lines
 
 RUN_VERSION = 1
 T = TypeVar("T")
@@ -68,7 +68,7 @@ def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> Non
         ValueError: If the recipe or an option does not exist, an option would change nothing, a
             name or value is not understood, or a setting names a macro that nothing uses.
     """
-    check_settings(package, recipe, settings)
+    check_form(settings)
     lines = recipe_lines(package, recipe)
     _parse([*lines, *settings], f"recipe '{recipe}'")
     text = gin.config_str()

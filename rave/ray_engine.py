@@ -308,9 +308,9 @@ def _unreachable(address: str) -> str:
 def _cluster(address: str | None) -> Iterator[None]:
     """Be connected with a cluster for as long as the block runs; without an address, start one."""
     environment = {"RAY_USAGE_STATS_ENABLED": "0"}
-    if address is None and "ray" not in sys.modules:  # it reads these as it is imported
-        # Ray listens on all interfaces; without the token it answers nobody.
-        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if address is None:  # this machine alone reaches its ports, and only with the token
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+        environment |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Linux takes note of it too
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(**environment))
         # Ray tells of lost machines on stdout, where results go.
@@ -320,14 +320,15 @@ def _cluster(address: str | None) -> Iterator[None]:
         if address is None:
             # The paths of sockets must be short.
             place = "/tmp" if os.name == "posix" else None
-            folder = tempfile.mkdtemp(prefix="rave-ray-", dir=place)
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            private = tempfile.mkdtemp(prefix="rave-ray-", dir=place)
+            stack.callback(shutil.rmtree, private, ignore_errors=True)
         stack.callback(ray.shutdown)
         try:
             if address is None:
-                _start(folder)
+                # Ray opens its folder to all users; nobody else passes the one around it.
+                _start(os.path.join(private, "ray"))
             else:
-                ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+                _init(address=address)
         except (ConnectionError, RuntimeError, ValueError) as error:
             what = "Ray does not start here" if address is None else _unreachable(address)
             raise ValueError(f"{what} ({str(error).splitlines()[0]}).") from error
@@ -336,17 +337,29 @@ def _cluster(address: str | None) -> Iterator[None]:
 
 def _start(folder: str) -> None:
     """Start Ray on this machine, with its files in a folder."""
-    import ray
-
-    ray.init(
+    _init(
         address="local",
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
-        logging_level="ERROR",
-        log_to_driver=False,
         _temp_dir=folder,
         _system_config={"task_oom_retries": RETRIES},
     )
+
+
+def _init(**options: Any) -> None:
+    """Start Ray or connect with it; workers import nothing from the current directory."""
+    import ray
+    from ray.job_config import JobConfig
+
+    # Ray puts the current directory on the workers' path, except for those of its remote clients.
+    job = JobConfig(_client_job=True)
+    ray.init(job_config=job, logging_level="ERROR", log_to_driver=False, **options)
+
+
+@lru_cache(maxsize=1)
+def _token() -> str:
+    """Return the token of this process; Ray keeps the first that it is given."""
+    return secrets.token_hex(32)
 
 
 @contextlib.contextmanager

@@ -47,15 +47,24 @@ def recipe_type(package: str) -> Callable[[str], str]:
     return recipe
 
 
+def check_form(settings: Sequence[str]) -> None:
+    """Check that settings are NAME=VALUE.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for setting in settings:
+        if not re.fullmatch(r"[\w./]+\s*=.*", setting.strip(), re.DOTALL):
+            raise ValueError(f"'{setting}' is not NAME=VALUE. Write --set MAX_STEPS=5000, say.")
+
+
 def check_settings(package: str, recipe: str, settings: Sequence[str]) -> None:
     """Check the user's settings as far as text alone says; the parser checks them again.
 
     Raises:
         ValueError: If one is not NAME=VALUE, or names a macro that nothing in the recipe uses.
     """
-    for setting in settings:
-        if not re.fullmatch(r"[\w./]+\s*=.*", setting.strip(), re.DOTALL):
-            raise ValueError(f"'{setting}' is not NAME=VALUE. Write --set MAX_STEPS=5000, say.")
+    check_form(settings)
     text = "\n".join([*recipe_lines(package, recipe), *settings])
     names = [setting.partition("=")[0].strip() for setting in settings]
     check_used(recipe, [name for name in names if MACRO.fullmatch(name)], text)

@@ -25,7 +25,7 @@ def is_address(place: Path | str) -> bool:
 
 
 def latents_place(text: str) -> Path | str:
-    """Return a place of a command line: an address as it is, anything else as a path."""
+    """A type of argument: an address as it is, anything else as a path, which must exist."""
     return text if is_address(text) else existing("what rave encode or rave shard wrote")(text)
 
 

@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,9 @@ PATCHES = Path(__file__).resolve().parent.parent / "patches"
 STAGING = ".rave-diffwave-"
 UNPATCHED, PATCHED, HALF, CHANGED = "unpatched", "patched", "half patched", "changed"
 CRLF = "Windows line endings"
-VERSION = r"^\s*(?:__)?version(?:__)?\s*=\s*['\"]([^'\"]+)"
+MAX_FILE_BYTES = 2**20  # of a file of the trees; the largest that a patch edits has 36 KB
+VERSION = r"^[ \t]*(?:__)?version(?:__)?[ \t]*=[ \t]*['\"]([^'\"]+)"
+NAME = r"\bname[ \t]*=[ \t]*['\"]([^'\"]+)"
 NEXT = {
     "acids-rave": """\
 rave preprocess --input_path AUDIO --output_path DATASET
@@ -73,23 +76,41 @@ def read_versions(package: str) -> dict[str, Version]:
     return versions
 
 
+def content_of(path: Path) -> bytes | None:
+    """Return the content of a file, None if there is none.
+
+    Raises:
+        ValueError: If it is a link, a device, a pipe or larger than any file of the trees: it may
+            have no end.
+    """
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+        limit = MAX_FILE_BYTES // 2**20
+        raise ValueError(f"'{path}' is not an ordinary file of at most {limit} MiB.")
+    return path.read_bytes()
+
+
 def find(folder: Path, pattern: str, regex: str) -> str | None:
     """Return the group of a regex in the files of a folder that match a pattern, None if none."""
-    texts = (path.read_text("utf-8", errors="replace") for path in sorted(folder.glob(pattern)))
-    found = re.search(regex, "\n".join(texts), re.MULTILINE | re.IGNORECASE)
+    contents = [content_of(path) or b"" for path in sorted(folder.glob(pattern))]
+    text = b"\n".join(contents).decode("utf-8", errors="replace").replace("\r\n", "\n")
+    found = re.search(regex, text, re.MULTILINE | re.IGNORECASE)
     return found[1] if found else None
 
 
 def identify(folder: Path) -> tuple[str | None, str | None]:
     """Return the package whose source a folder holds and its version, None where it says none."""
     versions = [find(folder, pattern, VERSION) for pattern in ("setup.py", "*/version.py")]
-    return find(folder, "setup.py", r"\bname\s*=\s*['\"]([^'\"]+)"), versions[0] or versions[1]
+    return find(folder, "setup.py", NAME), versions[0] or versions[1]
 
 
 def digest(path: Path, crlf: bytes = b"\r\n") -> str | None:
     """Return the SHA-256 of a file, as if `crlf` stood for CRLF in it; None if there is none."""
-    content = path.read_bytes().replace(b"\r\n", crlf) if path.exists() else None
-    return None if content is None else hashlib.sha256(content).hexdigest()
+    content = content_of(path)
+    return None if content is None else hashlib.sha256(content.replace(b"\r\n", crlf)).hexdigest()
 
 
 def run_git(folder: Path, *arguments: str | Path) -> bytes:
@@ -151,8 +172,8 @@ def state_of(folder: Path, version: Version) -> tuple[str, dict[str, str]]:
         file, before, after = folder / path, version.before.get(path), version.after.get(path)
         if any(p.is_symlink() for p in (file, *file.parents) if folder in p.parents):
             wrong[path] = "a symbolic link"
-        elif file.is_dir():
-            wrong[path] = "a folder"
+        elif file.exists() and not file.is_file():
+            wrong[path] = "a folder" if file.is_dir() else "no ordinary file"
         elif (sha := digest(file)) in (before, after):
             found.add(UNPATCHED if sha == before else PATCHED)
         elif sha and digest(file, b"\n") in (before, after):

@@ -67,8 +67,7 @@ def app_server(folder, instrument):
         return connect(self, place)
 
     patch.setattr(socket.socket, "connect", noted)
-    blocks, address = server.start(Workshop(Path("rave-app"), *instrument[:2], "cpu"))
-    yield address
-    blocks.close(verbose=False)
+    with server.serving(Workshop(Path("rave-app"), *instrument[:2], "cpu")) as address:
+        yield address
     patch.undo()
-    assert set(hosts) == {"127.0.0.1"}  # gradio looks whether it is up itself
+    assert set(hosts) <= {"127.0.0.1"}  # that may be what a test asks it

@@ -237,7 +237,7 @@ def test_what_a_command_reports_of_the_other_files_it_writes_is_not_on_the_resul
     def warning_run(options):
         result = run(options)
         texts = {"lerp.wav": ["of lerp"], "slerp.wav": ["of slerp"]}
-        return replace(result, figures={"warnings": texts})
+        return replace(result, figures={}, warnings=texts)
 
     monkeypatch.setattr(interpolate, "run", warning_run)
     assert shop.mix(sound, sound, 0.5, LERP).warnings == ["of lerp"]
@@ -328,8 +328,10 @@ def test_the_command_says_what_is_missing(rave, tmp_path, monkeypatch):
         ("--folder", __file__, "is a file; --folder needs a folder."),
     ],
 )
-def test_options_out_of_bounds_are_refused_before_a_model_is_opened(rave, option, value, needed):
-    code, _, error = rave("app", "--codec", "no-such-model", "--no-browser", option, value)
+def test_options_out_of_bounds_are_refused_before_a_model_is_opened(
+    rave, tmp_path, option, value, needed
+):
+    code, _, error = rave("app", "--codec", tmp_path, "--no-browser", option, value)
     assert (code, error.count("\n")) == (2, 1)
     assert needed in error
 

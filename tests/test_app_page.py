@@ -344,20 +344,20 @@ def test_every_control_can_be_pressed(page, instrument, width):
 def test_with_a_codec_alone_a_tab_is_open_and_too_large_a_file_is_refused(
     browser, instrument, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(server, "MAX_UPLOAD", "100kb")
+    monkeypatch.setattr(server, "MAX_UPLOAD_BYTES", 100 * 1024)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    blocks, address = server.start(Workshop(tmp_path / "kept", instrument[0], None, "cpu"), port)
-    page = browser.new_page()
-    page.goto(address)
-    page.wait_for_selector("#do-bend")
-    assert page.get_by_role("tab", selected=True).all_inner_texts() == ["Bend"]
-    large = write(tmp_path / "large.wav", sine(440, 44100, 2.0), 44100)
-    page.locator("#sound input[type=file]").first.set_input_files(str(large))
-    page.get_by_text('maximum allowed size of 100.0 Kb: "large.wav"').wait_for()
-    page.get_by_label("Clear").first.click()
-    load(page, instrument)
-    assert "through the codec" in made(page, "#do-bend").inner_text()
-    page.close()
-    blocks.close(verbose=False)
+    shop = Workshop(tmp_path / "kept", instrument[0], None, "cpu")
+    with server.serving(shop, port) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector("#do-bend")
+        assert page.get_by_role("tab", selected=True).all_inner_texts() == ["Bend"]
+        large = write(tmp_path / "large.wav", sine(440, 44100, 2.0), 44100)
+        page.locator("#sound input[type=file]").first.set_input_files(str(large))
+        page.get_by_text('maximum allowed size of 100.0 Kb: "large.wav"').wait_for()
+        page.get_by_label("Clear").first.click()
+        load(page, instrument)
+        assert "through the codec" in made(page, "#do-bend").inner_text()
+        page.close()

@@ -207,6 +207,7 @@ def test_training_refuses_a_bad_setting(
 def test_training_refuses_what_is_no_latent_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "empty").mkdir()
     code = train_tiny(tmp_path / "empty", tmp_path / "run")
     assert "is not a latent folder" in refusal(capsys, code)
 

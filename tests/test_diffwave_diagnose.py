@@ -97,11 +97,13 @@ def test_a_run_is_told_from_the_latents_whose_header_it_holds(
     latents: Path, call: Call, asked: list[dict[str, Any]]
 ) -> None:
     ours, theirs = latents.parent / "ours", latents.parent / "theirs"
+    codec = latents.parent / "codec"  # of which nothing is read, as of the controls
+    codec.mkdir()
     for folder, name in ((ours, "run.json"), (theirs, "weights.pt")):
         folder.mkdir()
         shutil.copy(latents / "latents.json", folder)
         (folder / name).write_text("{}")
-        code, told, errors = call(folder, "--seed", "3", "--device", "cpu", "--codec", "codec")
+        code, told, errors = call(folder, "--seed", "3", "--device", "cpu", "--codec", codec)
         assert code == 0
         assert told.startswith("Found something.")
         assert errors == "Looking at all of it …\n"
@@ -109,13 +111,13 @@ def test_a_run_is_told_from_the_latents_whose_header_it_holds(
         assert (folder / "diagnosis" / "diagnosis.png").read_bytes() == b"picture"
     weights = theirs / "weights.pt"
     out = latents.parent / "out"
-    assert call(weights, "--latents", latents, "--controls", "controls", "--out", out)[0] == 0
+    assert call(weights, "--latents", latents, "--controls", codec, "--out", out)[0] == 0
     assert (out / "diagnosis.png").exists()
     assert [each["folder"] for each in asked] == [ours, theirs, weights]
     assert asked[0]["seed"] == 3
-    assert asked[0]["codec"] == Path("codec")
+    assert asked[0]["codec"] == codec
     assert asked[0]["latents"] is None
-    assert (asked[2]["latents"], asked[2]["controls"]) == (latents, Path("controls"))
+    assert (asked[2]["latents"], asked[2]["controls"]) == (latents, codec)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_a_run_is_told_from_the_latents_whose_header_it_holds(
         ),
         (["{run}", "--set", "LOSS='l1'"], "is a run; --set is for latents. Leave it out."),
         (["{run}"], "is a rave run; a diffwave run is needed here."),
-        (["{latents}", "--seed", "-1"], "--seed is -1; a whole number from 0 is needed."),
+        (["{latents}", "--seed", "-1"], "'-1' is no seed"),
         (["{latents}", "--out", "{latents}/x"], "is inside the input folder"),
         (["{latents}", "--out", "{latents}/a.npy"], "is a file"),
         (["{run}", "--out", "{latents}/a.npy"], "is a file; the output is a folder."),

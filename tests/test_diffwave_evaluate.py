@@ -93,7 +93,7 @@ def test_the_ladder_is_measured_written_and_the_same_in_any_batch(folder, capsys
         (["--seconds", 60], {}, "the longest held-out recording lasts"),
         (["--count", 1], {}, "at least 2 are needed"),
         (["--seeds", 0], {}, "at least 1 is needed"),
-        (["--seed", -1], {}, "whole number from 0"),
+        (["--seed", -1], {}, "is no seed"),
         ([], {"audio": "latents"}, "Give the folder that rave encode was given"),
         ([], {"codec": "audio"}, "audio"),
         (["--guidance", "chroma=2"], {}, "needs chroma to follow"),

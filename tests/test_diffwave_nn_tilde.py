@@ -202,6 +202,7 @@ def test_a_file_of_acids_rave_is_a_codec_too(
 ) -> None:
     """Its latents are the first principal ones; noise fills the others."""
     theirs, opened = tmp_path / "theirs.ts", codec_of(small_model("v2", *SHORT))
+    theirs.touch()
     form = replace(opened.format, latent_size=3, fingerprint="theirs")
     seen = Codec(CroppedRAVE(opened.network, 3), form, theirs, opened.device)
     load = rave.codec.load_codec
@@ -244,7 +245,7 @@ def test_what_does_not_fit_is_refused(
         ([run, out, "--codec", other], "was encoded by another codec"),
         ([run, str(tmp_path / "there.ts"), "--codec", codec], "exists. Choose another name"),
         ([run, out, "--codec", codec, "--steps", "0"], "--steps is 0; 1 to 50 are possible"),
-        ([run, out, "--codec", codec, "--sampler", "ddpm"], "'ddpm' draws noise"),
+        ([run, out, "--codec", codec, "--sampler", "ddpm"], "There is no sampler for nn~ 'ddpm'"),
         ([run, out, "--codec", codec, "--window", "0.001"], "keeps none of its own"),
         ([run, out, "--codec", codec, "--host-rate", "48000"], "A host at 48000 Hz cannot play"),
         ([run, str(tmp_path / "folder"), "--codec", codec], "--codec is for nn~"),

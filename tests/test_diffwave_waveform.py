@@ -289,7 +289,7 @@ def test_what_does_not_fit_is_refused(
     for run, options, words in (
         (vocoder, [], "add --spectrogram F.spec.npy"),
         (vocoder, [*follow, "--steps", "4"], "it knows no --steps"),
-        (vocoder, [*follow, "--continue", str(mel)], "it knows no --continue"),
+        (vocoder, [*follow, "--continue", str(mel), "--seconds", "1"], "it knows no --continue"),
         (vocoder, [*follow, "--seconds", "1"], "has a length of its own"),
         (vocoder, ["--spectrogram", str(tmp_path / "pickle.npy")], "Cannot read spectrogram"),
         (vocoder, ["--spectrogram", str(tmp_path / "nan.npy")], "no numbers"),

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -362,3 +363,33 @@ def test_runs_on_a_bare_python(tree):
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert apply_patches.state_of(tree, version_of(tree)) == ("patched", {})
+
+
+def lines_without_end(path):
+    path.write_bytes(b"\n" * (2**20 - 1))
+
+
+def too_large(path):
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+
+@pytest.mark.parametrize("name", ["setup.py", "package/version.py"])
+@pytest.mark.parametrize(
+    "attack",
+    [lines_without_end, too_large, os.mkfifo, lambda path: path.symlink_to("/dev/zero")],
+    ids=["lines", "size", "pipe", "device"],
+)
+def test_no_file_of_a_tree_takes_time_or_memory_without_end(tmp_path, name, attack):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    attack(path)
+    command = [sys.executable, str(SCRIPT), str(tmp_path)]
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("apply_patches: error: ")
+    assert done.stderr.count("\n") == 1

@@ -207,11 +207,11 @@ def test_files_that_cannot_be_used_are_skipped_by_name(folders, capsys, tmp_path
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--seed", -1], "whole number from 0"),
+        (["--seed", -1], "is no seed"),
         (["--sample-rate", 500], "8000 to 96000 Hz"),
         (["--out", "figures.txt"], "ends in .json"),
         (["--follows", "nowhere.wav"], "does not exist"),
-        (["--only", "nothing"], "none of the names"),
+        (["--only", "nothing"], "holds no 'nothing'"),
         (["--patches", 10000], "Sets of 10000 patches"),
     ],
 )

@@ -124,6 +124,7 @@ def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(prepared,
     options = ("--initialise-from", str(tmp_path / "old"))
     assert train(prepared, tmp_path / "new", "CAPACITY=3", options=options) == 2
     assert "Give the recipe and the sizes that it was trained with." in capsys.readouterr().err
+    (tmp_path / "a.ts").touch()
     for name, message in (("none", "does not exist"), ("a.ts", "is an export")):
         options = ("--initialise-from", str(tmp_path / name))
         assert train(prepared, tmp_path / "new", options=options) == 2

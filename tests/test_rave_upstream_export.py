@@ -57,7 +57,7 @@ def noise(shape, seed=0):
 def test_an_export_opened_again_equals_its_run_bit_for_bit(pair):
     ours, theirs = (load_codec(path, CPU) for path in pair)
     size = ours.format.latent_size
-    audio = noise((ours.format.num_channels, 5 * ours.format.hop_samples - 1))
+    audio = noise((ours.format.num_channels, 5 * ours.format.hop_samples))
     for found, needed in zip(theirs.encode(audio), ours.encode(audio), strict=True):
         assert np.array_equal(found, needed)
     latents = noise((size, 9), 1)

@@ -70,7 +70,7 @@ def test_work_in_parts_gives_the_bits_of_the_whole(tmp_path, recipe):
     names = {"a.wav": "a.wav"}
     encoding = Encoding(opener, tmp_path / "whole", names, seed=3, is_level_matched=True)
     assert isinstance(encoding, DivisibleWork)
-    assert not isinstance(Preparing(tmp_path, 44100, 1), DivisibleWork)
+    assert not isinstance(Preparing(tmp_path, names, 44100, 1), DivisibleWork)
     assert encoding.num_windows("a.wav", source) == 8
     record = encoding("a.wav", source)
     assert record["gain_db"]
@@ -79,7 +79,8 @@ def test_work_in_parts_gives_the_bits_of_the_whole(tmp_path, recipe):
     statistics = LatentStatistics([0.0] * 4, [1.0] * 4, [1.0] * 4, [1.0] * 4, 10)
     size = (f.sample_rate_hz, f.hop_samples, f.latent_size)
     header = LatentHeader(f.fingerprint, "", *size, "posterior sample", statistics, [file])
-    decoding = Decoding(opener, tmp_path / "heard", header, 0, False, False, lambda x, _: x)
+    heard = (tmp_path / "heard", {"a.wav": "a.wav.wav"}, header)
+    decoding = Decoding(opener, *heard, 0, False, False, lambda x, _: x)
     for work, given in ((encoding, source), (decoding, tmp_path / "whole" / "a.wav")):
         whole = work("a.wav", given)
         for num_windows, num_parts in ((9, 2), (9, 9), (20, 4), (3, 2)):

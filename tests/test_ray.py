@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from rave.journal import Journal
 from rave.main_cli import main
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
+psutil = pytest.importorskip("psutil")  # Ray brings it
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = [
     pytest.mark.skipif(cluster_utils.cluster_not_supported, reason="Ray has no clusters here"),
@@ -97,6 +99,17 @@ def marks(tmp_path):
     return folder
 
 
+@pytest.fixture
+def beside(tmp_path):
+    """A folder with modules that are named as those that workers import; they note who ran."""
+    folder = tmp_path / "beside"
+    folder.mkdir()
+    for name in ("soxr", "soundfile", "numpy", "torch", "rave", "json"):
+        note = f"open({str(folder / 'ran')!r}, 'a').write({name + ' '!r})\n"
+        (folder / f"{name}.py").write_text(f"{note}raise ImportError('of a stranger')\n")
+    return folder
+
+
 def content(folder):
     """Return what a folder holds; of the journals the records, which come in any order."""
     found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
@@ -114,8 +127,9 @@ def wait_for(condition, timeout_s=180):
 
 
 def test_every_command_writes_the_same_bytes_on_ray_also_where_files_are_cut(
-    cluster, run, audio, tmp_path, cuts, capsys
+    cluster, run, audio, tmp_path, cuts, beside, monkeypatch, capsys
 ):
+    monkeypatch.chdir(beside)
     on_ray = ["--engine", "ray", "--address", cluster.address]
     latents = tmp_path / "local" / "encode"
     codec = Path(shutil.copytree(run, tmp_path / "codec"))
@@ -140,6 +154,7 @@ def test_every_command_writes_the_same_bytes_on_ray_also_where_files_are_cut(
         local, there = content(tmp_path / "local" / verb), content(tmp_path / "ray" / verb)
         assert local.keys() == there.keys()  # nothing partial is left
         assert local == there
+    assert not (beside / "ran").exists()
 
 
 def test_a_machine_that_is_lost_in_mid_run_costs_no_file_and_doubles_none(
@@ -285,35 +300,60 @@ def test_a_driver_that_ends_in_mid_run_is_taken_up_by_the_same_command(
     assert content(out) == content(tmp_path / "local")
 
 
-def test_ray_starts_here_tells_nobody_and_leaves_nothing(audio, tmp_path):
+def listening(pid):
+    """Return the addresses at which a process and its children listen."""
+    process = psutil.Process(pid)
+    found = [process, *process.children(recursive=True)]
+    sockets = [one for each in found for one in each.net_connections("inet")]
+    return [one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN]
+
+
+def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, tmp_path, beside):
     code = (
-        "import os, sys; import rave.ray_engine as e; start = e._start\n"
+        "import sys; del sys.path[0]  # the current directory, which `rave` has not there\n"
+        "import os; import rave.ray_engine as e; start = e._start\n"
         "def told(folder):\n"
         "    start(folder)\n"
+        "    import ray; ray.get(ray.remote(lambda: None).remote())  # a worker is there\n"
         "    from ray._common.usage import usage_lib\n"
         "    facts = folder, usage_lib.usage_stats_enabled(), os.environ['RAY_AUTH_MODE']\n"
-        "    print(*facts, file=sys.__stdout__)\n"
+        "    print(*facts, file=sys.__stdout__, flush=True)\n"
+        "    sys.stdin.readline()\n"
         "e._start = told\n"
         "from rave.main_cli import main; code = main(sys.argv[1:])\n"
         "print(sorted(set(os.environ) & {'RAY_AUTH_MODE', 'RAY_AUTH_TOKEN'}))\n"
         "sys.exit(code)\n"
     )
-    command = ["preprocess", str(audio), str(tmp_path / "ray"), "--engine", "ray"]
+    recordings = os.path.relpath(audio, beside)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command],
-        capture_output=True,
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "preprocess", recordings, "../ray", "--engine", "ray"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
+        cwd=beside,
         env=kept | {"RAY_USAGE_STATS_ENABLED": "1"},
     )
-    assert done.returncode == 1, done.stderr
-    first, *_, last = done.stdout.splitlines()
-    folder, *facts = first.split()
+    folder, *facts = process.stdout.readline().split()
+    modes = {path: path.stat().st_mode for path in Path(folder).parents}
+    num_sockets = sum(path.is_socket() for path in Path(folder).rglob("*"))
+    addresses = listening(process.pid)
+    out, err = process.communicate("\n", timeout=180)
+    assert process.returncode == 1, err
     assert facts == ["False", "token"]
-    assert last == "[]"
-    assert not Path(folder).exists()
-    told = [line for line in map(str.strip, done.stderr.splitlines()) if line]
+    assert out.splitlines()[-1] == "[]"
+
+    assert num_sockets >= 2
+    private, *above = modes.values()
+    assert stat.S_IMODE(private) == 0o700
+    assert all(mode & stat.S_ISVTX or not mode & (stat.S_IWGRP | stat.S_IWOTH) for mode in above)
+    assert len(addresses) >= 4  # of Ray's two servers, the command and a worker
+    assert {address.removeprefix("::ffff:") for address in addresses} <= {"127.0.0.1", "::1"}
+    assert not (beside / "ran").exists()
+    assert not Path(folder).parent.exists()
+
+    told = [line for line in map(str.strip, err.splitlines()) if line]
     assert all(line.startswith(("Preparing", "skipped")) for line in told), told
     assert main(["preprocess", str(audio), str(tmp_path / "local")]) == 1
     assert content(tmp_path / "ray") == content(tmp_path / "local")

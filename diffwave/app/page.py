@@ -47,6 +47,7 @@ class Page:
     def build(self) -> gr.Blocks:
         """Return the page."""
         with gr.Blocks(title="rave app", analytics_enabled=False, fill_width=True) as page:
+            self._blocks = page
             sound, second = gr.State(None), gr.State(None)
             latest = gr.State(None)
             gr.HTML(self._headline())
@@ -248,6 +249,10 @@ class Page:
         self._articles = {
             each.audio: former.get(each.audio) or self._article(each) for each in made
         }
+        # Of the folder nothing else is served.
+        self._blocks.allowed_paths = [
+            *dict.fromkeys([*self._blocks.allowed_paths, *(str(each.audio) for each in made)])
+        ]
         shown = markup.joined([*self._articles.values()], short(self.shop.folder))
         return shown, made[0], gr.update(visible=True)
 

@@ -2,67 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import html
 import os
-import shutil
+import secrets
 import sys
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from diffwave.app.door import HOST, Door, private_folder
 from diffwave.app.workshop import MAX_FILE_GB, Workshop
 
-if TYPE_CHECKING:
-    import gradio
-
-HOST = "127.0.0.1"
-MAX_UPLOAD = f"{MAX_FILE_GB}gb"
+MAX_UPLOAD_BYTES = MAX_FILE_GB * 2**30
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 FIXED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
-UPLOADS = ".uploads"
-# A browser asks no other host, whatever a page or a library says.
-CONTENT_POLICY = (
-    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; form-action 'self'; "
-    "frame-ancestors 'self'; object-src 'none'"
-)
 
 
-class LocalOnly:
-    """Forbid the browser to ask another host, and answer none that was asked under another name.
-
-    A page elsewhere may let its own name point to this machine; what it asks has that name.
-
-    Args:
-        app: The ASGI application behind.
-    """
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request."""
-
-        async def send_with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = [*message.get("headers", [])]
-                headers += [
-                    (b"content-security-policy", CONTENT_POLICY.encode()),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        if scope["type"] == "http":
-            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").rpartition(":")[0]
-            if host not in (HOST, "localhost"):
-                await send({"type": "http.response.start", "status": 403, "headers": []})
-                await send({"type": "http.response.body", "body": b"Only for this machine."})
-                return
-        await self._app(scope, receive, send_with_policy)
-
-
-def start(shop: Workshop, port: int | None = None) -> tuple[gradio.Blocks, str]:
-    """Start serving in the background, and return the page and its address.
+@contextlib.contextmanager
+def serving(shop: Workshop, port: int | None = None) -> Iterator[str]:
+    """Serve in the background, and yield the page's address, which lets in whoever has it.
 
     Args:
         shop: What the page plays with.
@@ -71,36 +33,53 @@ def start(shop: Workshop, port: int | None = None) -> tuple[gradio.Blocks, str]:
     Raises:
         OSError: If the port is taken.
     """
-    # Read when gradio is imported: it would ask for its newest version, and keep files elsewhere.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(shop.folder / UPLOADS)
-    from starlette.middleware import Middleware
+    with private_folder(shop.folder) as uploads:
+        # Read when gradio is imported: it would ask for its newest version, keep files elsewhere.
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+        from gradio.http_server import start_server
+
+        # Without a running loop gradio makes one for each of its locks, and closes none. In a
+        # thread, because the caller may have a loop that runs.
+        with ThreadPoolExecutor(1) as pool:
+            app = pool.submit(asyncio.run, _application(shop)).result()
+        token = secrets.token_urlsafe()
+        door = Door(app, token, uploads, MAX_UPLOAD_BYTES)
+        try:
+            _, _, address, server = start_server(door, HOST, port)
+        except OSError as error:
+            where = "7860 to 7959" if port is None else str(port)
+            raise OSError(
+                f"Port {where} is taken. Choose another with --port, or end what uses it."
+            ) from error
+        try:
+            yield f"{address}?token={token}"
+        finally:
+            app.routes[-1].app.stop_event.set()  # gradio's streams, which have no other end
+            server.close()
+
+
+async def _application(shop: Workshop) -> Any:
+    """Return the ASGI application of the page."""
+    import gradio
+    from fastapi import FastAPI
 
     from diffwave.app.page import Page
 
-    blocks = Page(shop).build()
-    try:
-        _, address, _ = blocks.queue(max_size=8).launch(
-            server_name=HOST,
-            server_port=port,
-            share=False,
-            prevent_thread_lock=True,
-            quiet=True,
-            show_error=False,
-            ssr_mode=False,
-            footer_links=[],
-            enable_monitoring=False,
-            allowed_paths=[str(shop.folder)],
-            max_file_size=MAX_UPLOAD,
-            app_kwargs={"middleware": [Middleware(LocalOnly)], "docs_url": None, "redoc_url": None},
-            **_looks(),
-        )
-    except OSError as error:
-        where = "7860 to 7959" if port is None else str(port)
-        raise OSError(
-            f"Port {where} is taken. Choose another with --port, or end what uses it."
-        ) from error
-    return blocks, address
+    page = Page(shop).build().queue(max_size=8)
+    page.has_launched = True  # or gradio takes paths that no upload gave
+    return gradio.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page,
+        "/",
+        show_error=False,
+        ssr_mode=False,
+        footer_links=[],
+        enable_monitoring=False,
+        max_file_size=MAX_UPLOAD_BYTES,
+        run_history=False,
+        **_looks(),
+    )
 
 
 def _looks() -> dict[str, Any]:
@@ -149,17 +128,26 @@ def serve(
         ValueError: If the models cannot be used.
         OSError: If the port is taken.
     """
-    blocks, address = start(Workshop(folder, codec, diffusion, device), port)
-    print(f"rave app: {address}   (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    if is_opening:
-        import webbrowser
+    with serving(Workshop(folder, codec, diffusion, device), port) as address:
+        print(f"rave app: {address}   (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        with private_folder(folder) as private, contextlib.suppress(KeyboardInterrupt):
+            if is_opening:
+                open_browser(address, private / "open.html")
+            threading.Event().wait()
+    return address.partition("?")[0]
 
-        webbrowser.open(address)
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        blocks.close(verbose=False)
-        shutil.rmtree(folder / UPLOADS, ignore_errors=True)
-    return address
+
+def open_browser(address: str, page: Path) -> None:
+    """Open a browser by way of a file: all users of a machine see what a command is given.
+
+    Args:
+        address: With the token.
+        page: File to write, in a folder that only this user can read.
+    """
+    import webbrowser
+
+    url = html.escape(address)
+    page.write_text(
+        f'<meta http-equiv="refresh" content="0; url={url}"><a href="{url}">rave app</a>'
+    )
+    webbrowser.open(page.resolve().as_uri())
