@@ -247,7 +247,7 @@ def write_control(
     """
     transform = build_transform(name, sample_rate_hz, hop_samples)
     blocks = transform.blocks(mono_blocks(source, sample_rate_hz), num_frames)
-    write_latents(path, blocks, NUM_CHANNELS[name])
+    write_latents(path, blocks, NUM_CHANNELS[name], is_durable=False)
 
 
 def open_control(path: Path, name: str, num_frames: int | None = None) -> NDArray[np.float32]:

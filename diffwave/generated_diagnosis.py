@@ -16,6 +16,7 @@ from diffwave.latent_words import duration
 from diffwave.sample_diagnosis import clamped_sampler, level_lost
 from rave.latent_dataset import LatentDataset
 from rave.latents import LatentHeader
+from rave.parsing import one_line
 
 # Values that are looked at for piling up, at most, evenly from all frames: 128 MB.
 NUM_VALUES = 2**25
@@ -65,8 +66,8 @@ class GeneratedDiagnosis:
             f"  {'file':<{width}}  level  largest shift of a mean, in std",
         ]
         lines += [
-            f"  {each['path']:<{width}}  {each['level']:5.2f}  {each['largest_shift']:.2f}"
-            + (f"  ({each['warning']})" if each["warning"] else "")
+            f"  {one_line(each['path']):<{width}}  {each['level']:5.2f}  "
+            f"{each['largest_shift']:.2f}" + (f"  ({each['warning']})" if each["warning"] else "")
             for each in self.files
         ]
         return "\n".join(lines)

@@ -19,7 +19,7 @@ from rave.command import (
     command_parser,
     execute,
 )
-from rave.parsing import existing, one_of
+from rave.parsing import existing, one_line, one_of
 
 if TYPE_CHECKING:
     from diffwave.editing import Sampling
@@ -178,9 +178,9 @@ def _generate(options: argparse.Namespace, watch: Watch | None) -> Result:
     from diffwave.run import open_run
     from diffwave.task import task_of
     from rave.device import choose_device
+    from rave.journal import sole_writer
     from rave.latent_models import check_output, clear, write_header
     from rave.latents import read_latents
-    from rave.lock import sole_writer
 
     device = choose_device(options.device)
     count = 4 if options.count is None else options.count
@@ -230,12 +230,12 @@ def _generate(options: argparse.Namespace, watch: Watch | None) -> Result:
     ]
     for item in items:
         if item["warning"]:
-            print(f"warning: {item['file']}: {item['warning']}", file=sys.stderr)
+            print(one_line(f"warning: {item['file']}: {item['warning']}"), file=sys.stderr)
     duration_s = task.num_frames / header.frame_rate_hz
     lines = [
         f"Generated {len(items)} clips of {duration_s:.2f} s in '{options.out}'.",
         *(
-            f"  {item['file']}: level {item['level']:.2f} of the training latents', "
+            f"  {one_line(item['file'])}: level {item['level']:.2f} of the training latents', "
             f"largest shift of a mean {item['largest_shift']:.2f} std"
             for item in items
         ),

@@ -103,7 +103,8 @@ def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
     from diffwave.waveform import HOP_SAMPLES
     from rave.audio import list_audio_files, read_audio
     from rave.batch import SkipFile, process_files, result_names
-    from rave.files import Journal, check_output_folder, remove_partials
+    from rave.files import check_output_folder, remove_partials
+    from rave.journal import Journal
     from rave.latents import write_latents
 
     if options.mel_hop != HOP_SAMPLES:
@@ -126,14 +127,12 @@ def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
             mel = transform.of_lmnt_diffwave(audio)
         except ValueError as error:
             raise SkipFile(str(error)) from error
-        return {"num_frames": write_latents(options.out / paths[name], [mel], options.mels)}
+        path = options.out / paths[name]
+        return {"num_frames": write_latents(path, [mel], options.mels, is_durable=False)}
 
     report = process_files(sources, work, paths, journal, "Spectrograms")
     report.remove_stale()
-    if not report.records:
-        raise ValueError(
-            f"No file of '{options.audio}' can be used. {report.summary('Made spectrograms of')}"
-        )
+    report.check_any(f"'{options.audio}'", "Made spectrograms of")
     figures = {"folder": str(options.out), **settings, **report.figures}
     return Result(report.summary("Made spectrograms of"), figures, len(report.skipped))
 
@@ -145,7 +144,8 @@ def _make_spectrograms(
     from diffwave.controls import HEADER_NAME
     from diffwave.spectrogram import LogMel, SpectrogramHeader, write_spectrogram
     from rave.batch import process_files
-    from rave.files import Journal, remove_partials
+    from rave.files import remove_partials
+    from rave.journal import Journal
 
     ratio = whole_ratio(header.hop_samples, options.mel_hop)
     if options.mels < 1:
@@ -172,10 +172,7 @@ def _make_spectrograms(
     paths = {path: path for path in sources}
     made_of = {path: {"source": source} for path, source in sources.items()}
     report = process_files(audio, work, paths, journal, "Spectrograms", known=made_of)
-    if not report.records:
-        raise ValueError(
-            f"No file of '{options.audio}' can be used. {report.summary('Made spectrograms of')}"
-        )
+    report.check_any(f"'{options.audio}'", "Made spectrograms of")
     files = {name: record["num_frames"] for name, record in report.records.items()}
     SpectrogramHeader(
         **settings,
@@ -196,10 +193,13 @@ def _make_spectrograms(
 def _make_controls(
     options: argparse.Namespace, header: LatentHeader, sources: dict[str, str]
 ) -> Result:
+    from dataclasses import replace
+
     from diffwave.controls import NUM_CHANNELS, ControlHeader, check_controls, write_control
     from diffwave.spectrogram import HEADER_NAME
     from rave.batch import process_files
-    from rave.files import Journal, remove_partials
+    from rave.files import remove_partials
+    from rave.journal import Journal
 
     names = check_controls(options.controls)
     _check_kind(options.out, HEADER_NAME, "spectrograms; choose")
@@ -225,7 +225,7 @@ def _make_controls(
     report = process_files(items, work, paths, journal, "Controls", known=made_of)
     skipped = {item.partition("/")[2]: reason for item, reason in report.skipped.items()}
     if len(skipped) == len(sources):
-        raise ValueError(f"No file of '{options.audio}' can be used. {report.summary('Made')}")
+        replace(report, records={}).check_any(f"'{options.audio}'", "Made")
     files = {path: num_frames[path] for path in sources if path not in skipped}
     controls = {name: NUM_CHANNELS[name] for name in names}
     ControlHeader(

@@ -265,7 +265,8 @@ def write_spectrogram(
         OSError: If `path` cannot be written.
     """
     audio = mono_blocks(source, sample_rate_hz)
-    write_latents(path, transform.blocks(audio, num_mel_frames), transform.num_mels)
+    blocks = transform.blocks(audio, num_mel_frames)
+    write_latents(path, blocks, transform.num_mels, is_durable=False)
 
 
 def mono_blocks(path: Path, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import Result
+from rave.parsing import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +90,7 @@ def vocode(options: argparse.Namespace, vocoder: Vocoder, defaults: argparse.Nam
     duration_s = task.num_samples / vocoder.sample_rate_hz
     lines = [
         f"Made {count} of {duration_s:.2f} s at {vocoder.sample_rate_hz} Hz:",
-        *(f"  {item['file']}: peak {item['peak']:.2f}" for item in items),
+        *(f"  {one_line(item['file'])}: peak {item['peak']:.2f}" for item in items),
     ]
     figures = {**_figures(options, vocoder), "duration_s": duration_s, "items": items}
     return Result("\n".join(lines), figures, written=written)
@@ -103,7 +104,8 @@ def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
     from diffwave.lmnt import weights_file
     from rave.audio import list_audio_files
     from rave.batch import SkipFile, process_files, result_names
-    from rave.files import Journal, check_output_folder, remove_partials, source_stamp
+    from rave.files import check_output_folder, remove_partials, source_stamp
+    from rave.journal import Journal
 
     folder: Path = options.from_audio if options.spectrogram is None else options.spectrogram
     if options.count is not None:
@@ -140,8 +142,7 @@ def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
 
     report = process_files(sources, work, paths, journal, "audio")
     report.remove_stale()
-    if not report.records:
-        raise ValueError(f"No file of '{folder}' can be used. {report.summary('Made audio of')}")
+    report.check_any(f"'{folder}'", "Made audio of")
     items = [
         {"file": str(outputs[name]), "peak": record["peak"]}
         for name, record in report.records.items()

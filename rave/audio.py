@@ -30,6 +30,7 @@ from rave.audio_chunks import AudioError
 from rave.audio_formats import AUDIO_SUFFIXES, BLOCK_SAMPLES, decode_blocks
 from rave.audio_parts import Findings
 from rave.files import atomic_write
+from rave.parsing import one_line
 
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1000, 768_000
 MAX_CHANNELS = 1024  # libsndfile's own limit
@@ -198,7 +199,7 @@ class AudioStream:
 @lru_cache(maxsize=4096)
 def say(note: str) -> None:
     """Log a warning, once: a file may be read again and again."""
-    logging.getLogger(__name__).warning("warning: %s", note)
+    logging.getLogger(__name__).warning("warning: %s", one_line(note))
 
 
 def read_audio(path: Path, sample_rate_hz: int, num_channels: int) -> Audio:
@@ -242,6 +243,8 @@ def write_audio(
     num_channels: int,
     num_samples: int,
     comment: str = "",
+    *,
+    is_durable: bool = True,
 ) -> Quantizer:
     """Write a 16-bit file, whole or not at all.
 
@@ -253,6 +256,7 @@ def write_audio(
         num_samples: Exact length wanted; the blocks are cut or zero-padded to it, because latent
             frames cover whole hops, and resampling rounds.
         comment: What the file says of itself; text.
+        is_durable: As of `rave.files.atomic_write`.
 
     Returns:
         The peak, and the number of samples limited to full scale.
@@ -268,7 +272,7 @@ def write_audio(
     if name == "WAV" and num_samples * num_channels * 2 > WAV_LIMIT_BYTES:
         name = "RF64"
     quantize = Quantizer()
-    with atomic_write(path) as temporary:
+    with atomic_write(path, is_durable=is_durable) as temporary:
         try:
             file = soundfile.SoundFile(
                 native_path(temporary), "w", sample_rate_hz, num_channels, "PCM_16", format=name

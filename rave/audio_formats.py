@@ -22,6 +22,7 @@ from rave.audio_blocks import Audio
 from rave.audio_chunks import TAGS, Part, cut_off
 from rave.audio_chunks import AudioError as AudioError
 from rave.audio_parts import QUIET_BYTES, Findings, PartFile, find_parts
+from rave.files import regular
 
 _SUFFIXES = (
     ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf "
@@ -55,7 +56,7 @@ _LISTED = re.compile(r"(\d+ channels) \((.+)\)")  # a layout in an order of its 
 def guess_duration_s(path: Path) -> float:
     """Return the seconds that a file says it has, 0 if it states none; it may be wrong."""
     try:
-        with av.open(str(path.resolve()), metadata_errors="ignore") as container:
+        with av.open(str(regular(path.resolve())), metadata_errors="ignore") as container:
             return max(container.duration or 0, 0) / av.time_base
     except (av.FFmpegError, OSError, ValueError):
         return 0.0

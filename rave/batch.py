@@ -16,7 +16,9 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 from unicodedata import normalize
 
-from rave.files import Journal, check_inside, source_stamp
+from rave.files import check_inside, source_stamp
+from rave.journal import Journal
+from rave.parsing import LinesError, one_line
 from rave.windows import Part
 
 MAX_NAME_BYTES = 255  # of ext4, XFS, APFS and NTFS (which counts characters)
@@ -78,6 +80,11 @@ def attempt(work: Callable[..., Any], *arguments: Any) -> Any:
         return error
 
 
+def skipped_line(name: str, reason: object) -> str:
+    """Return the line that names a file which cannot be used."""
+    return one_line(f"skipped {name}: {reason}")
+
+
 @dataclass
 class BatchReport:
     """What became of every file of a batch.
@@ -120,12 +127,21 @@ class BatchReport:
         noted = {name: record.get("notes") for name, record in self.records.items()}
         return {name: notes for name, notes in noted.items() if notes}
 
+    def check_any(self, sources: str, verb: str) -> None:
+        """Check that a file could be used.
+
+        Raises:
+            LinesError: If none of `sources` could; it says why for each.
+        """
+        if not self.records:
+            raise LinesError(f"No file of {one_line(sources)} can be used. {self.summary(verb)}")
+
     def summary(self, verb: str) -> str:
         """Return one line of counts, and one line for each skipped file and each note."""
         text = f"{verb} {self.num_done} files, {self.num_unchanged} unchanged"
         text += f", {len(self.skipped)} skipped:" if self.skipped else "."
-        reasons = [f"  skipped {name}: {reason}" for name, reason in self.skipped.items()]
-        notes = [f"  {note}" for notes in self.notes.values() for note in notes]
+        reasons = [f"  {skipped_line(name, reason)}" for name, reason in self.skipped.items()]
+        notes = [f"  {one_line(note)}" for notes in self.notes.values() for note in notes]
         return "\n".join([text, *reasons, *notes])
 
 
@@ -177,7 +193,7 @@ def process_files(
         def skip(name: str, error: SkipFile | OSError) -> None:
             reason = _reason(error, sources[name])
             report.skipped[name] = reason
-            progress.write(f"skipped {name}: {reason}", file=sys.stderr)
+            progress.write(skipped_line(name, reason), file=sys.stderr)
             progress.update()
 
         for name, source in sources.items():
@@ -200,6 +216,7 @@ def process_files(
             else:
                 stamps[name] = stamp
         pending = {name: sources[name] for name in stamps}
+        journal.forget(pending)  # what is made again is not done until then
         with closing((engine or LocalEngine()).run(work, pending)) as outcomes:
             for name, outcome in outcomes:
                 if isinstance(outcome, SkipFile | OSError):

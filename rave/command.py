@@ -24,9 +24,12 @@ from rave.parsing import (
     COMPLETING,
     EXIT_ERROR,
     MAX_SEED,
+    LinesError,
     Parser,
     add_version,
     device_name,
+    escaping,
+    one_line,
     one_of,
     seed,
 )
@@ -295,12 +298,22 @@ def execute(
     """Parse, do the work, print its result, and return the exit code.
 
     A `ValueError` or `OSError` from the work is the user's to fix: one sentence on stderr, exit 2.
+    Meanwhile no control character reaches the terminal: names may be those of strangers.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name may be no text at all
             stream.reconfigure(errors="backslashreplace")
     if COMPLETING in os.environ:
         complete(parser)
+    with escaping():
+        return _execute(parser, work, arguments)
+
+
+def _execute(
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace], Result],
+    arguments: Sequence[str] | None,
+) -> int:
     try:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # of --help, --version, or what cannot be parsed
@@ -328,7 +341,7 @@ def execute(
         return 0
     for name, texts in result.warnings.items():
         for text in texts:
-            print(f"{parser.prog}: warning: {name}: {text}", file=sys.stderr)
+            print(f"{parser.prog}: warning: {one_line(f'{name}: {text}')}", file=sys.stderr)
     try:
         print(json.dumps(result.figures, indent=1) if options.json else result.summary, flush=True)
     except BrokenPipeError:  # whoever read it has heard enough, as `| head` has
@@ -363,6 +376,8 @@ def sentence(error: Exception) -> str:
     """Return what a user is shown of an error that is theirs to fix."""
     if isinstance(error, OSError) and error.strerror:
         place = f" ('{error.filename}')" if error.filename else ""
-        return f"{error.strerror}{place}. What was finished before is kept."
+        return one_line(f"{error.strerror}{place}. What was finished before is kept.")
+    if isinstance(error, LinesError):
+        return str(error)
     # Where a value of a recipe is refused, gin adds the path of its call to the message.
-    return str(error).partition("\n  In call to configurable")[0]
+    return one_line(str(error).partition("\n  In call to configurable")[0])

@@ -1,32 +1,62 @@
-"""Files that appear whole or not at all, and a journal of finished work."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import is_dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from rave.lock import FolderLock
-
 T = TypeVar("T")
 
 PARTIAL_PREFIX = ".partial-"
+SYNC_THREADS = 16  # file systems commit together what is asked for at once: 20 times as fast
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Return when files, and the names in folders, are on the disk, where a power cut leaves them.
+
+    Windows has no such call for folders, and some file systems have none.
+
+    Raises:
+        OSError: If one is missing or cannot be written.
+    """
+    with ThreadPoolExecutor(SYNC_THREADS) as pool:
+        list(pool.map(_sync, paths))
+
+
+def _sync(path: Path) -> None:
+    is_windows = os.name == "nt"
+    if is_windows and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
     """Yield a path beside `path`; rename it onto `path` if the block succeeds, else delete it.
 
     Args:
-        path: Final file. Missing parent folders are made.
+        path: Final file. Missing parent folders are made. A link there is replaced, not followed.
+        is_durable: Be on the disk, see `sync`, before the rename, and the name after it. False: of
+            one of many files, which a `Journal` syncs, or which can be made again.
 
     Yields:
         Path to write to. It has the suffix of `path`, so format-by-suffix writers work.
@@ -35,13 +65,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OSError: If the folder cannot be made or written (disk full, read-only).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=PARTIAL_PREFIX, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _partial(path)
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        _copy_default_mode(temporary)
-        temporary.replace(path)
+        if is_durable:
+            sync([temporary])
+        os.replace(temporary, path)
+        if is_durable:
+            sync([path.parent])
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -49,6 +81,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path`; rename it to `path` if the block succeeds, else delete it.
+
+    All of it is on the disk, see `sync`, before the rename, and its name after it.
 
     Args:
         path: Final folder, new or empty. Missing parent folders are made.
@@ -60,13 +94,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         OSError: If the folder cannot be made or written, or `path` is not empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=path.parent))
+    temporary = _partial(path)
+    temporary.mkdir()
     try:
         yield temporary
-        _copy_default_mode(temporary)
+        sync([temporary, *temporary.rglob("*")])
         if path.is_dir():
             path.rmdir()
-        temporary.replace(path)
+        os.replace(temporary, path)
+        sync([path.parent])
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -81,17 +117,21 @@ def check_new_folder(path: Path) -> None:
         raise ValueError(f"'{path}' exists and is not an empty folder. Choose another name.")
 
 
-def _copy_default_mode(path: Path) -> None:
-    """Give `path` the permissions of a normally created one (mkstemp and mkdtemp: private)."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+def _partial(path: Path) -> Path:
+    """Return a new name beside `path`.
+
+    (What `tempfile` makes is private, and the umask is known only by setting it, for all threads.)
+    """
+    return path.with_name(f"{PARTIAL_PREFIX}{secrets.token_urlsafe(6)}{path.suffix}")
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what `atomic_write` could not, because the program was killed."""
-    for path in folder.rglob(f"{PARTIAL_PREFIX}*"):
-        path.unlink(missing_ok=True)
+    """Remove what `atomic_write` and `atomic_folder` could not, because the program was killed."""
+    for path in list(folder.rglob(f"{PARTIAL_PREFIX}*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def check_output_folder(folder: Path, source: Path) -> None:
@@ -115,6 +155,18 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def regular(path: Path) -> Path:
+    """Return the path of a file to read: what lies there is no folder, and does not wait for ever.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If it is a folder, a pipe, a socket or a device.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"'{path}' is not a file but a folder, a pipe or a device. Remove it.")
+    return path
+
+
 def read_json(path: Path, what: str) -> Any:
     """Return the content of a JSON file.
 
@@ -122,7 +174,7 @@ def read_json(path: Path, what: str) -> Any:
         ValueError: If the file is missing or is not JSON; the message names `what` was expected.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(regular(path).read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"'{path}' does not exist, so '{path.parent}' is not {what}.") from None
     except (ValueError, RecursionError) as error:
@@ -215,125 +267,3 @@ def source_stamp(path: Path) -> dict[str, int]:
     """Return the size in bytes and modification time in ns: they tell whether a file changed."""
     status = path.stat()
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
-class Journal:
-    """An append-only record of finished items, one JSON line each, that survives any kill.
-
-    The first line holds the settings of the work. A journal written under other settings is refused
-    unless `force` is set, in which case it is begun anew. Until `close` no other run may write into
-    its folder.
-
-    Args:
-        path: The journal file; made by the first `add`.
-        settings: JSON-able settings that all items share.
-        force: Begin anew where the settings differ.
-
-    Attributes:
-        replaced: Records of other settings, instead of which it was begun anew.
-
-    Raises:
-        ValueError: If the journal was written under other settings; the message names both sides.
-            If another run is writing into its folder.
-    """
-
-    def __init__(self, path: Path, settings: dict[str, Any], *, force: bool = False) -> None:
-        self.path = path
-        self._settings = json.loads(json.dumps(settings))
-        self._records: dict[str, dict[str, Any]] = {}
-        self.replaced: list[dict[str, Any]] = []
-        self._is_begun = False
-        self._lock = FolderLock(path.parent) if path.parent.exists() else None
-        try:
-            if path.exists():
-                self._read(force)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Let others write into the folder."""
-        if self._lock is not None:
-            self._lock.release()
-
-    def _read(self, force: bool) -> None:
-        entries: list[Any] = []
-        damaged: tuple[int, Exception] | None = None
-        with self.path.open(errors="replace") as file:
-            for number, line in enumerate(file):
-                if damaged is not None:  # the last line may be: cut off by a kill, it is done again
-                    raise ValueError(
-                        f"'{self.path}' is damaged at line {damaged[0] + 1}. Delete the folder "
-                        f"'{self.path.parent}' and run the command again."
-                    ) from damaged[1]
-                try:
-                    entry = json.loads(line)
-                    entries.append(
-                        (entry["name"], entry["record"]) if number else entry["settings"]
-                    )
-                    if number:  # commands delete what they made and no longer need
-                        record = entry["record"]
-                        paths = [record["path"]] if "path" in record else []
-                        for name in (entry["name"], *paths, *record.get("others", [])):
-                            check_inside(name)
-                except (ValueError, TypeError, KeyError, AttributeError) as error:
-                    damaged = number, error
-                    del entries[number:]
-        if not entries:
-            return
-        found, needed = entries[0], self._settings
-        if found != needed:
-            if force:
-                self.replaced = [record for _, record in entries[1:]]
-                self._rewrite()
-                return
-            names = sorted(set(found) | set(needed))
-            differing = [
-                f"{name} {found.get(name)!r}, now {needed.get(name)!r}"
-                for name in names
-                if found.get(name) != needed.get(name)
-            ]
-            raise ValueError(
-                f"'{self.path.parent}' was made with other settings ({'; '.join(differing)}). "
-                "Choose another output folder, or add --force to make this one anew."
-            )
-        self._records = dict(entries[1:])
-        self._rewrite()
-
-    def _rewrite(self) -> None:
-        self._lock = self._lock or FolderLock(self.path.parent)
-        with atomic_write(self.path) as temporary, temporary.open("w") as file:
-            file.write(json.dumps({"settings": self._settings}) + "\n")
-            for name, record in self._records.items():
-                file.write(json.dumps({"name": name, "record": record}) + "\n")
-        self._is_begun = True
-
-    @property
-    def names(self) -> list[str]:
-        """Return the names of the finished items."""
-        return list(self._records)
-
-    @property
-    def records(self) -> dict[str, dict[str, Any]]:
-        """Return the records of the finished items."""
-        return dict(self._records)
-
-    def get(self, name: str) -> dict[str, Any] | None:
-        """Return the record of a finished item, or None."""
-        return self._records.get(name)
-
-    def forget(self, names: Iterable[str]) -> None:
-        """Take back that some items are finished."""
-        names = set(names)
-        if names & set(self._records):
-            self._records = {k: v for k, v in self._records.items() if k not in names}
-            self._rewrite()
-
-    def add(self, name: str, record: dict[str, Any]) -> None:
-        """Record that item `name` is finished; on disk before the call returns."""
-        self._records[name] = record
-        if not self._is_begun:
-            self._rewrite()
-            return
-        with self.path.open("a") as file:
-            file.write(json.dumps({"name": name, "record": record}) + "\n")

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rave.audio import MAX_SAMPLE_RATE_HZ
-from rave.files import built, check_inside, read_header, write_json
+from rave.files import built, check_inside, read_header, regular, write_json
 from rave.latents import MAX_GAIN_DB, SHARDS_NAME, LatentFile, LatentHeader, open_array
 from rave.shard_storage import LocalStorage, RemoteStorage, open_storage
 from rave.versions import Origin, key_of
@@ -360,9 +360,9 @@ class LatentShards(Sequence[ShardedFile]):
     def opened(self, shard: int) -> IO[bytes]:
         """Return a shard, opened for reading."""
         try:
-            return self.storage.path(shard_name(shard)).open("rb")
+            return regular(self.storage.path(shard_name(shard))).open("rb")
         except FileNotFoundError:  # another process needed the room
-            return self.storage.path(shard_name(shard)).open("rb")
+            return regular(self.storage.path(shard_name(shard))).open("rb")
 
     def array(self, file: ShardedFile) -> NDArray[np.float32]:
         """Return the raw latents of a clip (D, N), memory-mapped and read-only."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rave.audio import MAX_SAMPLE_RATE_HZ
-from rave.files import atomic_write, built, check_inside, read_header, write_json
+from rave.files import atomic_write, built, check_inside, read_header, regular, write_json
 from rave.versions import Origin, origin
 
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
@@ -332,20 +332,31 @@ def open_array(path: Path) -> NDArray[Any]:
     """
     try:
         with np.errstate(over="raise"):  # of a size that no file has
-            array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+            array: NDArray[Any] = np.lib.format.open_memmap(regular(path), mode="r")
     except Exception as error:  # numpy raises many types for a damaged header
         raise ValueError(str(error)) from error
     return array
 
 
-def write_latents(path: Path, blocks: Iterable[NDArray[np.float32]], latent_size: int) -> int:
+def write_latents(
+    path: Path,
+    blocks: Iterable[NDArray[np.float32]],
+    latent_size: int,
+    *,
+    is_durable: bool = True,
+) -> int:
     """Write one array (D, N) from blocks (D, n), whole or not at all; return N.
+
+    `is_durable` is that of `rave.files.atomic_write`.
 
     Frames are contiguous on disk (Fortran order), so that any number of them is written and read
     without holding the others.
     """
     num_frames = 0
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
+    with (
+        atomic_write(path, is_durable=is_durable) as temporary,
+        temporary.open("wb") as file,
+    ):
         write_array_header(file, latent_size, 0)  # room for the last one
         for block in blocks:
             file.write(np.ascontiguousarray(block.T, dtype="<f4").tobytes())

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from rave.command import complete, execute
-from rave.parsing import COMPLETING, EXIT_ERROR, print_version
+from rave.parsing import COMPLETING, EXIT_ERROR, one_line, print_version
 
 AVAILABLE_SCRIPTS = {
     "augment": "write transposed and shifted versions of recordings, to train on more",
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if arguments[0] not in AVAILABLE_SCRIPTS:
         print(
-            f"rave: error: there is no command '{arguments[0]}'. "
+            f"rave: error: there is no command '{one_line(arguments[0])}'. "
             f"Choose one of: {', '.join(AVAILABLE_SCRIPTS)}.",
             file=sys.stderr,
         )

@@ -1,11 +1,16 @@
-"""Command lines: a parser that refuses in one line, and types of arguments. Needs no torch."""
+"""Command lines: a parser that refuses in one line, types of arguments, and what is safe to show.
+
+Needs no torch.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +19,61 @@ EXIT_ERROR = 2  # bad input, nothing half-written
 MAX_SEED = 2**32 - 1
 COMPLETING = "_ARGCOMPLETE"  # in the environment while a shell completes a command line
 
+# What a terminal obeys instead of showing it (C0 but tab and line feed, C1), what reverses text,
+# and what some programs take for the end of a line.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def escaped(text: str) -> str:
+    """Return text with control characters as Python writes them."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """Return `escaped` text with line feeds and tabs escaped, too: a name in a line of ours."""
+    return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+class LinesError(ValueError):
+    """Its message has several lines; names in them are of `one_line`."""
+
+
+class Escaping:
+    """A stream of text that writes all as `escaped`, but for the carriage return of a progress bar.
+
+    Args:
+        stream: To write to.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text. A carriage return is left where it begins it."""
+        returned = "\r" if text.startswith("\r") else ""
+        self._stream.write(returned + escaped(text[len(returned) :]))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each line."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def escaping() -> Iterator[None]:
+    """Let what is written to stdout and stderr be `escaped`.
+
+    It is so for good if the block raises: a traceback that ends the program holds names, too.
+    """
+    former = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(Escaping, former)
+    yield
+    sys.stdout, sys.stderr = former
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that refuses in one line, and shows its help only when asked."""
@@ -21,7 +81,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and exit; a sentence of our own needs no name of the argument."""
         message = re.sub(r"^argument [^:]+: (?=['A-Z])", "", message)
-        self.exit(EXIT_ERROR, f"{self.prog}: error: {message}\n")
+        self.exit(EXIT_ERROR, f"{self.prog}: error: {one_line(message)}\n")
 
 
 def print_version() -> None:

@@ -93,7 +93,7 @@ class RemoteStorage:
             with self._lock:  # a file that is on its way is waited for
                 if not self._is_fresh(path):
                     self._make_room()
-                    with atomic_write(path) as temporary:
+                    with atomic_write(path, is_durable=False) as temporary:
                         self._files.get_file(f"{self._root}/{name}", str(temporary))
         return path
 

@@ -43,8 +43,8 @@ from rave.checkpoint import (
 )
 from rave.device import choose_device
 from rave.files import atomic_write, remove_partials
+from rave.journal import sole_writer
 from rave.launch import is_first
-from rave.lock import sole_writer
 from rave.parallel import placement
 from rave.versions import what_changed
 

@@ -23,6 +23,7 @@ from rave.audio import AudioStream
 from rave.audio_blocks import amplified
 from rave.files import built, read_header, write_json
 from rave.latents import MAX_GAIN_DB, LatentStatistics, StatisticsAccumulator
+from rave.parsing import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -292,7 +293,9 @@ def levels_of(
 
 def level_lines(levels: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a line for each file whose level or spectrum is remarkable; of many, for some."""
-    told = [f"  {name}: {each['remark']}" for name, each in levels.items() if each["remark"]]
+    told = [
+        f"  {one_line(name)}: {each['remark']}" for name, each in levels.items() if each["remark"]
+    ]
     if len(told) <= MAX_LINES:
         return told
     return [*told[:MAX_LINES], f"  {len(told) - MAX_LINES} more are off; --json lists them."]

@@ -106,7 +106,7 @@ def noted(path: Path) -> str | None:
 
     from rave.audio import native_path
 
-    if path.suffix.lower() != VERSION_SUFFIX:
+    if path.suffix.lower() != VERSION_SUFFIX or not path.is_file():
         return None
     try:
         with soundfile.SoundFile(native_path(path)) as file:

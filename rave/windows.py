@@ -83,7 +83,7 @@ def audio_windows(
 
 def write_blocks(path: Path, blocks: Iterable[Array]) -> None:
     """Write the blocks (C, n) of a part, whole or not at all, for `read_blocks`."""
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path, is_durable=False) as temporary, temporary.open("wb") as file:
         for block in blocks:
             file.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
 

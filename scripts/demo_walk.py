@@ -14,7 +14,7 @@ from typing import Any
 
 from rave.command import EXIT_INTERRUPTED
 from rave.files import read_json, write_json
-from rave.parsing import EXIT_ERROR
+from rave.parsing import EXIT_ERROR, escaping
 
 # What a demo did: its own keys, and the commands with their titles, times and outputs.
 JOURNAL = "demo.json"
@@ -94,6 +94,7 @@ def walk_stages(stages: Sequence[Stage], out: Path, journal: dict[str, Any]) -> 
             )
 
 
+@escaping()
 def run_demo(program: str, walk: Callable[[], Path]) -> int:
     """Walk, print where the report is and how long it took, and return the exit code.
 

@@ -25,8 +25,9 @@ from rave.audio_formats import AudioError
 from rave.audio_store import open_audio
 from rave.checkpoint import last_checkpoint, read_checkpoint
 from rave.codec import load_run
-from rave.files import Journal, check_inside
+from rave.files import check_inside
 from rave.gin_text import read_bindings
+from rave.journal import Journal
 from rave.latent_dataset import LatentDataset
 from rave.latents import LatentHeader, read_latents
 from rave.upstream.config import Config

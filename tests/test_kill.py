@@ -15,7 +15,7 @@ from audio_files import noise, write
 from diffwave_data import settings
 from rave_runs import RATE_HZ, TINY, prepare
 
-from rave.lock import sole_writer
+from rave.journal import sole_writer
 from rave.main_cli import main
 
 KILLS, SOAK_KILLS = 4, 50

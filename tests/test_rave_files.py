@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -7,14 +8,14 @@ import pytest
 
 from rave.batch import SkipFile, process_files
 from rave.files import (
-    Journal,
+    atomic_folder,
     atomic_write,
     check_output_folder,
     read_json,
     remove_partials,
     write_json,
 )
-from rave.lock import FolderLock
+from rave.journal import FolderLock, Journal
 
 
 def names(folder):
@@ -44,6 +45,24 @@ def test_atomic_write_that_fails_keeps_the_old_file_and_nothing_else(tmp_path, e
         raise error
     assert names(tmp_path) == ["a.json"]
     assert read_json(path, "a test") == "old"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_file_and_a_folder_get_the_modes_of_the_umask_which_is_never_set(
+    umask, tmp_path, monkeypatch
+):
+    former = os.umask(umask)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", None)  # of the whole process, so of other threads' files
+            write_json(tmp_path / "file", "whole")
+            with atomic_folder(tmp_path / "folder") as temporary:
+                (temporary / "a").touch()
+    finally:
+        os.umask(former)
+    for name, mode in (("file", 0o666), ("folder", 0o777)):
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode & ~umask
 
 
 def test_remove_partials_removes_what_a_kill_left(tmp_path):
@@ -140,7 +159,7 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path):
 
 def test_a_writer_that_was_killed_holds_nothing(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from rave.lock import FolderLock\n"
+        "import sys, time; from pathlib import Path; from rave.journal import FolderLock\n"
         "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

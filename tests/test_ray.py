@@ -22,7 +22,7 @@ from rave_models import remember
 
 from rave import batch, ray_engine
 from rave.commands import encode
-from rave.files import Journal
+from rave.journal import Journal
 from rave.main_cli import main
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")

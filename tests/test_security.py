@@ -136,8 +136,8 @@ CALLS = {
     + "model.RAVE.latent_size = @model.torch.hub.os.mkdir()\n",
     "a function of ours": BEGIN.format("files")
     + "files.check_inside.name = '/'\nexperiment.build_model.model = @files.check_inside()\n",
-    "a class of ours that is no model": BEGIN.format("files")
-    + "files.Journal.path = '{canary}'\nexperiment.build_model.model = @files.Journal()\n",
+    "a class of ours that is no model": BEGIN.format("journal")
+    + "journal.Journal.path = '{canary}'\nexperiment.build_model.model = @journal.Journal()\n",
     "a macro": BEGIN.format("files")
     + "X = [{{'a': @s/files.os.mkdir()}}]\ns/files.os.mkdir.path = '{canary}'\n"
     + "experiment.build_model.model = %X\n",

@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> Result:
     """
     from rave.audio import list_audio_files
     from rave.batch import process_files
-    from rave.files import Journal, check_output_folder, remove_partials
+    from rave.files import check_output_folder, remove_partials
+    from rave.journal import Journal
 
     folder: Path = options.out_dir
     for semitones in options.semitones:
@@ -89,8 +90,7 @@ def run(options: argparse.Namespace) -> Result:
     others = {name: {"others": paths} for name, paths in versions.items()}
     report = process_files(sources, work, copies, journal, "Augmenting", known=others)
     report.remove_stale()
-    if not report.records:
-        raise ValueError(f"No file of {len(sources)} can be used. {report.summary('Augmented')}")
+    report.check_any(str(len(sources)), "Augmented")
     duration_s = sum(record["duration_s"] for record in report.records.values())
     recorded_s = sum(record["recorded_s"] for record in report.records.values())
     text = (
@@ -190,11 +190,13 @@ def write_versions(
         blocks = (np.float32(sign) * block for block in from_sample(faster, begin))
         note = note_of(copy.name)
         try:
-            quantizer = write_audio(path, blocks, rate_hz, len(first), num_samples, note)
+            quantizer = write_audio(
+                path, blocks, rate_hz, len(first), num_samples, note, is_durable=False
+            )
         except ValueError as error:
             raise AudioError(f"'{source.name}' has no FLAC: {error}") from error
         levels.append(quantizer.figures)
         duration_s += num_samples / rate_hz
-    with atomic_write(copy) as temporary:  # last: where it is, all versions are
+    with atomic_write(copy, is_durable=False) as temporary:  # last: where it is, all versions are
         shutil.copyfile(source, temporary)
     return {"recorded_s": recorded_s, "duration_s": duration_s, "levels": levels}

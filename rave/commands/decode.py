@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> Result:
     """
     from rave.batch import process_files, result_names
     from rave.bending import parse_bend
-    from rave.files import Journal, check_output_folder, remove_partials
+    from rave.files import check_output_folder, remove_partials
+    from rave.journal import Journal
     from rave.latents import LatentHeader
 
     folder: Path = options.out_audio_dir
@@ -120,10 +121,7 @@ def run(options: argparse.Namespace) -> Result:
         "Decoding",
         engine,
     )
-    if not report.records:
-        raise ValueError(
-            f"No file of '{options.latents_dir}' can be used. {report.summary('Decoded')}"
-        )
+    report.check_any(f"'{options.latents_dir}'", "Decoded")
     report.remove_stale()
     warnings = {path: r["warnings"] for path, r in report.records.items() if r["warnings"]}
     levels = {path: record["level_dbfs"] for path, record in report.records.items()}
@@ -260,7 +258,10 @@ class Decoding:
         audio = amplified(codec.audio_of(blocks), -entry.gain_db)
         audio = resample(meter(audio), rate_hz, out_rate_hz)
         path = self.folder / self.paths[name]
-        quantizer = write_audio(path, audio, out_rate_hz, codec.format.num_channels, num_samples)
+        num_channels = codec.format.num_channels
+        quantizer = write_audio(
+            path, audio, out_rate_hz, num_channels, num_samples, is_durable=False
+        )
         warnings = list(latent_warnings(codec, self.header, latents))
         if meter.level_dbfs < SILENT_DBFS:
             warnings.append(

@@ -99,7 +99,8 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
         OSError: If the latent folder cannot be written; what was finished is kept.
     """
     from rave.batch import process_files, result_names
-    from rave.files import Journal, remove_partials
+    from rave.files import remove_partials
+    from rave.journal import Journal
     from rave.latents import POSTERIOR_MEAN, POSTERIOR_SAMPLE
     from rave.training_audio import levels_of, levels_to_match
     from rave.versions import recordings
@@ -129,8 +130,7 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
         "Encoding",
         engine,
     )
-    if not report.records:
-        raise ValueError(f"No file of {len(sources)} can be used. {report.summary('Encoded')}")
+    report.check_any(str(len(sources)), "Encoded")
     origins = recordings({name: sources[name] for name in report.records}, paths)
     header = _header(codec, contents, seed, report.records, origins, report.skipped)
     header.write(folder)
@@ -243,7 +243,7 @@ class Encoding:
         from rave.latents import StatisticsAccumulator, write_latents
 
         size = self.opener.codec.format.latent_size
-        num_frames = write_latents(self.folder / self.paths[name], blocks, size)
+        num_frames = write_latents(self.folder / self.paths[name], blocks, size, is_durable=False)
         accumulator = StatisticsAccumulator(size)
         for values, count in sums:
             accumulator.add_sums(values, count)

@@ -70,6 +70,7 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the figures cannot be written.
     """
     _check(options)
+    from rave.batch import skipped_line
     from rave.evaluation import compare, pooled
     from rave.files import write_json
     from rave.musicnn import load_musicnn
@@ -99,7 +100,7 @@ def run(options: argparse.Namespace) -> Result:
     if options.follows:
         lines += _followed(sources["audio"], options, skipped, figures)
     figures |= {"num_skipped": len(skipped), "skipped": skipped}
-    lines += [f"skipped {name}: {reason}" for name, reason in skipped.items()]
+    lines += [skipped_line(name, reason) for name, reason in skipped.items()]
     if options.out:
         write_json(options.out, figures)
     return Result("\n".join(lines), figures, num_skipped=len(skipped))
@@ -144,6 +145,7 @@ def _measured(
     from tqdm import tqdm
 
     from rave.audio_formats import AudioError
+    from rave.batch import skipped_line
     from rave.evaluation import measure_file
 
     pieces: list[Piece] = []
@@ -154,7 +156,7 @@ def _measured(
                 pieces += measure_file(path, name, sample_rate_hz, model)
             except AudioError as error:
                 reasons[f"{side} '{name}'"] = str(error)
-                bar.write(f"skipped {name}: {error}", file=sys.stderr)
+                bar.write(skipped_line(name, error), file=sys.stderr)
             bar.update()
     if not pieces:
         told = " ".join(reasons.values()) if len(reasons) < 4 else f"{len(reasons)} were skipped."

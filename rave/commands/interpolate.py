@@ -17,7 +17,7 @@ from rave.command import (
     command_parser,
     open_codec,
 )
-from rave.parsing import existing
+from rave.parsing import existing, one_line
 
 if TYPE_CHECKING:
     from rave.codec import Array, Codec
@@ -111,11 +111,12 @@ def run(options: argparse.Namespace) -> Result:
             codec, latents, gain_db, path, options.seed
         )
     lines = [
-        f"  {name}: mean length of the latents {f['latent_length']:.2f}, {f['level_dbfs']:.1f} dBFS"
+        f"  {one_line(name)}: mean length of the latents {f['latent_length']:.2f}, "
+        f"{f['level_dbfs']:.1f} dBFS"
         for name, f in figures["blends"].items()
     ]
     lines += level_lines(levels)
-    lines += [f"  cut the last {s:.2f} s of {name}" for name, s in cut.items() if s]
+    lines += [f"  cut the last {s:.2f} s of {one_line(name)}" for name, s in cut.items() if s]
     text = "\n".join([f"'{options.out_dir}' holds {len(blends)} blends:", *lines])
     return Result(text, figures, written=written)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import AUDIO_FOLDER, Result, add_engine, command_parser, open_engine
-from rave.parsing import existing
+from rave.parsing import existing, one_line
 
 if TYPE_CHECKING:
     from rave.audio_store import PreparedHeader
@@ -60,7 +60,8 @@ def run(options: argparse.Namespace) -> Result:
     from rave.audio import check_rate_and_channels, list_audio_files
     from rave.audio_store import HEADER_NAME, PreparedFile, PreparedHeader
     from rave.batch import process_files, result_names
-    from rave.files import Journal, check_output_folder, remove_partials
+    from rave.files import check_output_folder, remove_partials
+    from rave.journal import Journal
     from rave.versions import recordings
 
     folder: Path = options.prepared_dir
@@ -85,9 +86,7 @@ def run(options: argparse.Namespace) -> Result:
         "Preparing",
         engine,
     )
-    if not report.records:
-        reasons = report.summary("Prepared")
-        raise ValueError(f"No file of '{options.audio_dir}' can be used. {reasons}")
+    report.check_any(f"'{options.audio_dir}'", "Prepared")
     origins = recordings({name: sources[name] for name in report.records}, paths)
     files = []
     for name, record in report.records.items():
@@ -136,7 +135,7 @@ class Preparing:
         quantize = Quantizer()
         num_samples = 0
         path = self.folder / self.paths[name]
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path, is_durable=False) as temporary, temporary.open("wb") as file:
             stream = AudioStream(source, self.sample_rate_hz, self.num_channels)
             for block in stream:
                 file.write(quantize(block).tobytes())
@@ -152,7 +151,7 @@ def _result(folder: Path, header: PreparedHeader, report: BatchReport, num_remov
     duration_s = sum(file.num_samples for file in header.files) / header.sample_rate_hz
     silent = [file.name for file in header.files if file.peak == 0]
     lines = [report.summary("Prepared")]
-    lines += [f"  silent {name}: used all the same" for name in silent]
+    lines += [f"  silent {one_line(name)}: used all the same" for name in silent]
     if num_removed:
         lines.append(
             f"  removed {num_removed} results of audio files that are gone or have other neighbours"

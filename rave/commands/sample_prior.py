@@ -65,9 +65,9 @@ def run(options: argparse.Namespace) -> Result:
     from tqdm import tqdm
 
     from rave.device import choose_device
+    from rave.journal import sole_writer
     from rave.latent_models import check_output, clear, clip_name, write_header
     from rave.latents import write_latents
-    from rave.lock import sole_writer
     from rave.upstream.run import is_run
 
     device = choose_device(options.device)

@@ -11,7 +11,7 @@ from rave.command import LATENTS, Result, add_seed, command_parser
 from rave.parsing import existing
 
 if TYPE_CHECKING:
-    from rave.files import Journal
+    from rave.journal import Journal
     from rave.latent_shards import Shard
     from rave.latents import LatentFile, LatentHeader
     from rave.shard_writer import Clip
@@ -61,7 +61,8 @@ def run(options: argparse.Namespace) -> Result:
 
     import numpy as np
 
-    from rave.files import Journal, check_output_folder, remove_partials
+    from rave.files import check_output_folder, remove_partials
+    from rave.journal import Journal
     from rave.latents import HEADER_NAME, SHARDS_NAME, LatentHeader
     from rave.shard_writer import shard_numbers
 
@@ -140,6 +141,7 @@ def _written(
 
     from tqdm import tqdm
 
+    from rave.batch import skipped_line
     from rave.latent_shards import shard_name
     from rave.latents import SHARDS_NAME, read_latents
     from rave.shard_writer import (
@@ -174,7 +176,7 @@ def _written(
                     array = read_latents(folder / file.path, latent_size, file.num_frames)
                 except ValueError as error:
                     skipped[file.path] = str(error)
-                    progress.write(f"skipped {file.path}: {error}", file=sys.stderr)
+                    progress.write(skipped_line(file.path, error), file=sys.stderr)
                 else:
                     yield Clip(file, array, file.path in originals)
                 progress.update()
@@ -203,7 +205,7 @@ def _written(
         "num_skipped": len(skipped),
         "skipped": skipped,
     }
-    lines = [f"  skipped {name}: {reason}" for name, reason in skipped.items()]
+    lines = [f"  {skipped_line(name, reason)}" for name, reason in skipped.items()]
     text = (
         f"'{out}' holds {num_clips} clips, {figures['num_frames']} frames, in {len(shards)} shards "
         f"of {figures['num_bytes'] / 1e6 / len(shards):.0f} MB; {num_done} written now."

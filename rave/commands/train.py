@@ -19,7 +19,7 @@ from rave.command import (
 )
 from rave.files import write_json
 from rave.launch import is_first
-from rave.parsing import existing
+from rave.parsing import existing, one_line
 from rave.recipes import check_settings, list_options, list_recipes, recipe_type, stated
 
 if TYPE_CHECKING:
@@ -230,7 +230,8 @@ def _loaders(
     from rave.versions import data_state, recording_keys
 
     train_ranges, held_out_ranges = split_audio(store, split)
-    print("held out:", ", ".join(piece.name for piece in held_out_ranges[:8]), file=sys.stderr)
+    names = ", ".join(piece.name for piece in held_out_ranges[:8])
+    print(f"held out: {one_line(names)}", file=sys.stderr)
     num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
     crops = PreparedAudioDataset(
         store,

@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> Result:
     import numpy as np
     from tqdm import tqdm
 
-    from rave.files import Journal, check_output_folder, remove_partials
+    from rave.files import check_output_folder, remove_partials, sync
+    from rave.journal import Journal
     from rave.latent_shards import LatentShards
     from rave.latents import HEADER_NAME, SHARDS_NAME, write_latents
 
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> Result:
     if (folder / HEADER_NAME).exists() and not journal.names:
         raise ValueError(f"'{folder}' is a latent folder already. Choose another one.")
     files: list[LatentFile] = []
-    num_written = 0
+    num_written, latent_size = 0, shards.header.latent_size
     with (
         closing(journal),
         tqdm(total=len(shards), desc="Unpacking", unit="clip", file=sys.stderr) as progress,
@@ -73,12 +74,26 @@ def run(options: argparse.Namespace) -> Result:
         for clip in shards:
             entry = clip.entry
             path = folder / entry.path
-            if not path.exists():
-                write_latents(path, [np.asarray(clip.array)], shards.header.latent_size)
+            if not _is_written(path, latent_size, entry.num_frames):
+                write_latents(path, [np.asarray(clip.array)], latent_size, is_durable=False)
                 num_written += 1
             files.append(entry)
             progress.update()
         files.sort(key=lambda file: file.path)
+        paths = [folder / file.path for file in files]
+        sync(paths)
+        sync({path.parent for path in paths})
         replace(shards.header, files=files).write(folder)
     figures = {"num_clips": len(files), "num_written": num_written}
     return Result(f"'{folder}' holds {len(files)} clips; {num_written} written now.", figures)
+
+
+def _is_written(path: Path, latent_size: int, num_frames: int) -> bool:
+    """Return whether an array is there, and whole: a power cut may leave its name only."""
+    from rave.latents import read_latents
+
+    try:
+        read_latents(path, latent_size, num_frames)
+    except ValueError:
+        return False
+    return True
