@@ -199,8 +199,7 @@ def run(options: argparse.Namespace) -> Result:
         for batch in held_out_batches
     ]
     losses = torch.cat(errors).double().numpy()
-    loss = float(losses.mean())
-    names = {"loss": settings.loss, "weighting": settings.weighting}
+    loss, names = float(losses.mean()), {"loss": settings.loss, "weighting": settings.weighting}
     objective = {"prediction": model.prediction, **names}
     bins = skill_bins(losses, levels)
     judged = judge(losses, levels, references, held_out.clips)

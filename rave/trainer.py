@@ -31,16 +31,9 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
+from rave import checkpoint as files
 from rave import processes
-from rave.checkpoint import (
-    BEST,
-    CHECKPOINTS,
-    LAST,
-    finished_steps,
-    last_checkpoint,
-    packed,
-    read_checkpoint,
-)
+from rave.checkpoint import BEST, CHECKPOINTS, LAST, finished_steps, last_checkpoint
 from rave.device import choose_device
 from rave.files import atomic_write, remove_partials
 from rave.journal import sole_writer
@@ -199,20 +192,16 @@ def _writer(run_folder: Path) -> Iterator[None]:
 
 
 class _WholeFiles(TorchCheckpointIO):
-    """Checkpoints that appear by rename and are read as data, by `read_checkpoint`.
-
-    Lightning's own pass through the system's temp folder.
-    """
+    """Checkpoints that appear by rename and are read as data; not by way of a temp folder."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        content = packed(checkpoint)
         with atomic_write(Path(path)) as temporary:
-            temporary.write_bytes(content)
+            temporary.write_bytes(files.packed(checkpoint))
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
+        return files.read_checkpoint(Path(path))
 
 
 class _Stopped(Exception):
