@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from rave.checkpoint_file import read_file
+from rave.files import regular
 
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 TRAINING_STATE = "optimizer_states"  # Lightning's name; a released model has none
@@ -57,10 +58,10 @@ def read_checkpoint(
         ValueError: If the file is missing or damaged, or holds more than tensors and plain data; if
             it claims to hold more than it does (see `rave.checkpoint_file`).
     """
-    if not path.is_file():
-        raise ValueError(f"'{path}' does not exist. Train the run first.")
     try:
-        content = read_file(path)
+        content = read_file(regular(path))
+    except FileNotFoundError:
+        raise ValueError(f"'{path}' does not exist. Train the run first.") from None
     except (ValueError, OSError) as error:
         raise ValueError(f"Cannot read checkpoint '{path}' ({error}). {remedy}") from error
     if not isinstance(content, dict):

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from rave.files import regular
+
 RECIPES, OPTIONS = (Path("configs") / name for name in ("recipes", "options"))
 MACRO = re.compile(r"[A-Z][A-Z0-9_]*")
 MAX_BYTES, MAX_FILES = 2**18, 32  # of a recipe with what it includes
@@ -138,9 +140,7 @@ def read_gin(path: Path) -> str:
         ValueError: If it is no file of text, or longer than any recipe or settings of a run.
         OSError: If it cannot be read.
     """
-    if not path.is_file():
-        raise ValueError(f"'{path}' is no file")
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"'{path}' has more than {MAX_BYTES} bytes. Give a .gin file.")
