@@ -139,6 +139,8 @@ def check_result(clone: Path, branch: str, after: dict[str, str]) -> None:
 def unpack(archive: tarfile.TarFile, folder: Path) -> None:
     """Unpack an archive into a folder; safely since Python 3.11.4, which brought filters."""
     archive.extraction_filter = getattr(tarfile, "data_filter", None)
+    for member in archive.getmembers():
+        member.mode &= ~0o022  # as the filter does
     archive.extractall(folder)
 
 
