@@ -131,7 +131,7 @@ class Loudness:
     """
 
     def __init__(self, sample_rate_hz: int, hop_samples: int) -> None:
-        import librosa
+        from rave.numba_safe import librosa
 
         self._hop = hop_samples
         self._window = hann_window(2 * hop_samples)
@@ -166,7 +166,7 @@ class Chroma:
 
     def blocks(self, audio: Iterable[Array], num_frames: int) -> Iterator[Array]:
         """Yield (12, frames) in [0, 1]."""
-        import librosa
+        from rave.numba_safe import librosa
 
         size = len(self._window)
         for windows in centred_windows(audio, self._hop, size, num_frames, BLOCK_WINDOWS):
@@ -185,7 +185,7 @@ class Onsets:
     """
 
     def __init__(self, sample_rate_hz: int, hop_samples: int) -> None:
-        import librosa
+        from rave.numba_safe import librosa
 
         most = max(round(ONSET_HOP_S * sample_rate_hz), 1)
         self._hop = max(n for n in range(1, min(most, hop_samples) + 1) if hop_samples % n == 0)
@@ -197,7 +197,7 @@ class Onsets:
 
     def blocks(self, audio: Iterable[Array], num_frames: int) -> Iterator[Array]:
         """Yield (1, frames) in dB, 0 and more."""
-        import librosa
+        from rave.numba_safe import librosa
 
         size, count = len(self._window), num_frames * self._ratio
         in_block = max(BLOCK_WINDOWS // self._ratio, 1) * self._ratio

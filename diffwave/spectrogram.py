@@ -189,7 +189,7 @@ class LogMel:
     """
 
     def __init__(self, sample_rate_hz: int, mel_hop_samples: int, num_mels: int) -> None:
-        import librosa
+        from rave.numba_safe import librosa
 
         if sample_rate_hz <= 2 * LOWEST_HZ:
             raise ValueError(f"A spectrogram needs more than {2 * LOWEST_HZ} Hz sample rate.")

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import librosa
 import numpy as np
 from numpy.typing import NDArray
+
+from rave.numba_safe import librosa
 
 Array = NDArray[np.floating]
 FFT_SAMPLES, NUM_MELS = (256, 1024, 4096), 48

@@ -18,12 +18,13 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
-import librosa
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+from rave.numba_safe import librosa
 
 Array = NDArray[np.float32]
 

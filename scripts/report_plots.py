@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-import librosa
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+
+from rave.numba_safe import librosa
 
 Array = NDArray[Any]
 # (step, value) pairs.

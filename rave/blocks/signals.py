@@ -28,7 +28,8 @@ class MelSpectrogram(nn.Module):
     def __init__(
         self, sample_rate_hz: int, window_samples: int, hop_samples: int, num_bands: int
     ) -> None:
-        import librosa  # seconds, which models without a spectrogram do not spend
+        # Seconds, which models without a spectrogram do not spend.
+        from rave.numba_safe import librosa
 
         super().__init__()
         self.window_samples, self.hop_samples = window_samples, hop_samples
