@@ -3,6 +3,7 @@
 # make test    lint, types, import contracts, then the tests
 # make soak    what docs/reliability.md describes, at full size: an hour
 # make lint    the same without the tests
+# make lock    makes requirements/ from constraints.txt (needs uv)
 # make clean   removes what make installed and made: .venv, the demos' folders and caches
 #
 # PYTHON=python3.12 chooses an interpreter; VENV=folder where it installs; DEMO_OPTIONS="--recordings folder"
@@ -23,7 +24,7 @@ TORCH_INDEX ?= $(if $(DRIVER)$(filter-out Linux,$(shell uname)),,$(CPU_INDEX))
 # An index that pip is configured with counts for more than the default of TORCH_INDEX.
 HAS_INDEX := $(if $(filter file,$(origin TORCH_INDEX)),$(PIP) config list | grep -qE '\.(index-url|no-index)=',false)
 
-.PHONY: demo demo-train test soak lint clean
+.PHONY: demo demo-train test soak lint lock clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python scripts/demo.py $(DEMO_OPTIONS)
@@ -44,22 +45,33 @@ lint: $(ALL_INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt requirements/core.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "'$(PYTHON)' is not Python 3.10 or newer. Install one, or name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	  { echo "'$(PYTHON)' has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --no-deps --require-hashes --requirement requirements/core.txt
 	@test -z "$(TORCH_INDEX)" || $(HAS_INDEX) || \
 	  $(PIP) install --no-deps --retries 1 --timeout 15 --constraint constraints.txt --index-url "$(TORCH_INDEX)" torch || \
 	  echo "'$(TORCH_INDEX)' has no torch for this machine, or cannot be reached; torch comes from pip's own index," \
 	    "on Linux with gigabytes of CUDA. To choose another: make TORCH_INDEX=URL" >&2
-	$(PIP) install --constraint constraints.txt --editable .
+	$(PIP) install --constraint constraints.txt torch
+	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(ALL_INSTALLED): $(INSTALLED)
-	$(PIP) install --constraint constraints.txt --editable '.[dev,onnx,app,fast,ray]'
+$(ALL_INSTALLED): $(INSTALLED) requirements/all.txt
+	$(PIP) install --no-deps --require-hashes --requirement requirements/all.txt
 	@touch $@
+
+# The packages of constraints.txt with their hashes. torch is left out, since each index has builds of its own, and so
+# are the packages of CUDA, which it brings.
+COMPILE = echo 'setuptools>=77' | uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+  --no-annotate --no-header --constraint constraints.txt --no-emit-package torch pyproject.toml -
+
+lock:
+	$(COMPILE) --output-file requirements/core.txt
+	$(COMPILE) --all-extras --output-file requirements/all.txt
 
 clean:
 	rm -rf $(VENV) .venv-system demo-output demo-train-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache \
