@@ -1,0 +1,206 @@
+"""Every number of a command's JSON follows from its input; one without a law fails."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from audio_files import noise, write
+from rave_models import SHORT, known_audio, write_run
+
+from diffwave.__main__ import PROGRAMS
+from rave.audio import read_audio
+from rave.checkpoint import last_checkpoint, read_checkpoint
+from rave.codec import load_codec, load_run
+from rave.latents import INFORMATIVE_NATS
+from rave.main_cli import AVAILABLE_SCRIPTS, main
+
+RATE_HZ, HOP, SIZE = 44100, 64, 4
+SECONDS = {"long.wav": 4.5, "short.wav": 1.5}
+GAINS = {"long.wav": 0.2, "short.wav": 0.05}
+TOTAL_S = sum(SECONDS.values())
+FRAMES = {name: -int(-seconds * RATE_HZ // HOP) for name, seconds in SECONDS.items()}
+TRAINING_DBFS = (-30.0, -20.0)
+# Of the other commands.
+ELSEWHERE = {
+    "rave app": "test_app.py",
+    "rave evaluate": "test_known_statistics.py",
+    "rave export": "test_rave_nn_tilde.py",
+    "rave sample_prior": "test_rave_prior.py",
+    "rave train": "test_logged_figures.py",
+    "rave train_prior": "test_logged_figures.py",
+    "diffwave.diagnose": "test_known_statistics.py",
+    "diffwave.evaluate": "test_known_statistics.py",
+    "diffwave.experiments": "test_diffwave_experiments_runs.py",
+    "diffwave.export": "test_diffwave_nn_tilde.py",
+    "diffwave.inference": "test_known_statistics.py",
+    "diffwave.preprocess": "test_diffwave_controls.py",
+    "diffwave.train": "test_logged_figures.py",
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Two stereo recordings, and a codec that knows how loud its training audio was."""
+    folder = tmp_path_factory.mktemp("figures")
+    for seed, (name, seconds) in enumerate(SECONDS.items()):
+        audio = noise(round(seconds * RATE_HZ), 2, seed, GAINS[name])
+        write(folder / "in" / name, audio * [[1.0], [0.5]], RATE_HZ, subtype="FLOAT")
+    run = write_run(folder / "run", "v2", *SHORT, "NUM_CHANNELS=2")
+    content = read_checkpoint(last_checkpoint(run))
+    for name, weight in content["state_dict"].items():
+        if name.startswith("model.encoder") and name.endswith("original0"):
+            weight *= 3
+    torch.save(content, last_checkpoint(run))
+    known_audio([True] * SIZE, fingerprint=load_run(run)[1].fingerprint).write(run)
+    return folder
+
+
+def counts(num=2, **more):
+    return {"num_done": num, "num_unchanged": 0, "num_skipped": 0, **more}
+
+
+def decibels(audio):
+    return 10 * np.log10(np.square(audio, dtype=np.float64).mean())
+
+
+def of_files(folder, suffix, of):
+    """Return a figure of each audio file that was written, by its name in the figures."""
+    found = {path: soundfile.read(path)[0] for path in sorted(folder.rglob("*.wav"))}
+    return {str(path.relative_to(folder).with_suffix(suffix)): of(a) for path, a in found.items()}
+
+
+def peaks(folder, suffix):
+    return flat({"peak": of_files(folder, suffix, lambda audio: np.abs(audio).max())})
+
+
+def levels_written(folder, suffix):
+    return flat({"level_dbfs": of_files(folder, suffix, decibels)})
+
+
+def levels_read(names):
+    levels = {}
+    for name, path in names.items():
+        level = decibels(soundfile.read(path)[0])
+        off_db = level - np.clip(level, *TRAINING_DBFS)
+        levels[name] = {"level_dbfs": level, "off_db": off_db, "gain_db": 0.0}
+    return flat({"levels": levels})
+
+
+def posteriors(folder):
+    codec = load_codec(folder / "run", torch.device("cpu"))
+    pairs = [codec.encode(read_audio(folder / "in" / name, RATE_HZ, 2)) for name in SECONDS]
+    return [np.concatenate(each, axis=1) for each in zip(*pairs, strict=True)]
+
+
+def of_preprocess(folder, out):
+    peak = {name: np.abs(soundfile.read(folder / "in" / name)[0]).max() for name in SECONDS}
+    return counts(num_files=2, duration_s=TOTAL_S, num_removed=0) | flat({"peak": peak})
+
+
+def of_augment(folder, out):
+    written = [path for path in out.rglob("*") if path.suffix in (".wav", ".flac")]
+    seconds = sum(soundfile.info(path).duration for path in written)
+    versions = {p.name: np.abs(soundfile.read(p)[0]).max() for p in written if "~" in p.name}
+    assert len(written) == 6  # an octave up takes half of the time; a moment is left out
+    assert 2.5 * TOTAL_S - 0.4 < seconds <= 2.5 * TOTAL_S
+    return counts(recorded_s=TOTAL_S, duration_s=seconds) | flat({"peak": versions})
+
+
+def of_encode(folder, out):
+    mean, std = posteriors(folder)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    posterior = torch.distributions.Normal(torch.from_numpy(mean), torch.from_numpy(std))
+    kl = torch.distributions.kl_divergence(posterior, normal).mean(dim=1)
+    noise_variance = np.exp(2 * np.log(std).mean(axis=1))
+    information = 0.5 * np.log1p(mean.var(axis=1) / noise_variance)
+    return (
+        counts(num_frames=sum(FRAMES.values()), frame_rate_hz=RATE_HZ / HOP, latent_size=SIZE)
+        | {"num_informative": int((information > INFORMATIVE_NATS).sum())}
+        | {"information_nats_per_frame": information.sum(), "kl_nats_per_frame": float(kl.sum())}
+        | levels_read({name: folder / "in" / name for name in SECONDS})
+    )
+
+
+def of_decode(folder, out):
+    return counts() | levels_written(out, ".npy") | peaks(out, ".npy")
+
+
+def of_generate(folder, out):
+    return of_decode(folder, out) | levels_read({name: folder / "in" / name for name in SECONDS})
+
+
+def of_interpolate(folder, out):
+    paths = {str(folder / "in" / name): folder / "in" / name for name in SECONDS}
+    cut = {path: 0.0 for path in paths}
+    cut[next(iter(paths))] = (FRAMES["long.wav"] - FRAMES["short.wav"]) * HOP / RATE_HZ
+    mean, _ = posteriors(folder)
+    a, b = mean[:, : FRAMES["short.wav"]], mean[:, FRAMES["long.wav"] :]
+    latents = {"lerp": 0.75 * a + 0.25 * b}
+    blends = {"lerp": {"latent_length": np.linalg.norm(latents["lerp"], axis=0).mean()}}
+    lengths = (np.linalg.norm(each, axis=0) for each in (a, b))
+    first, second = lengths
+    blends["slerp"] = {"latent_length": (0.75 * first + 0.25 * second).mean()}
+    for name, level in of_files(out, "", decibels).items():
+        blends[name]["level_dbfs"] = level
+    return flat({"cut_s": cut, "blends": blends}) | levels_read(paths) | peaks(out, ".wav")
+
+
+def of_shard(folder, out):
+    size = sum(path.stat().st_size for path in out.glob("*.tar"))
+    frames = sum(FRAMES.values())
+    found = {"num_clips": 2, "num_frames": frames, "num_shards": 1, "num_done": 1}
+    return found | {"num_bytes": size, "num_skipped": 0}
+
+
+def of_unshard(folder, out):
+    return {"num_clips": 2, "num_written": 2}
+
+
+# In this order: what one writes, a later one reads.
+LAWS = {
+    "rave preprocess": ("in {out} --channels 2", of_preprocess),
+    "rave augment": ("in {out} --semitones 0 12", of_augment),
+    "rave encode": ("run in {out}", of_encode),
+    "rave decode": ("run encode {out}", of_decode),
+    "rave generate": ("run in {out}", of_generate),
+    "rave interpolate": ("run in/long.wav in/short.wav {out} --weight 0.25", of_interpolate),
+    "rave shard": ("encode {out}", of_shard),
+    "rave unshard": ("shard {out}", of_unshard),
+}
+
+
+def flat(figures, above=""):
+    """Return the numbers of figures by the path of their keys."""
+    found = {}
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{above}{name}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[above + name] = value
+    return found
+
+
+def test_every_number_of_every_command_follows_from_its_input(places, capsys, monkeypatch):
+    monkeypatch.chdir(places)
+    for command, (words, law) in LAWS.items():
+        name = command.split()[1]
+        capsys.readouterr()
+        given = [places / w if (places / w).exists() else w for w in words.split()]
+        out = places / name
+        assert main([name, *(str(w).format(out=out) for w in given), "--json"]) == 0, command
+        found = flat(json.loads(capsys.readouterr().out))
+        needed = law(places, out)
+        assert found.keys() == needed.keys(), command
+        for key, value in needed.items():
+            tolerance = 0.02 if "db" in key else 5e-4  # rounded; 16 bits
+            assert found[key] == pytest.approx(value, rel=1e-4, abs=tolerance), (command, key)
+
+
+def test_every_command_has_laws_of_its_numbers():
+    commands = {f"rave {name}" for name in AVAILABLE_SCRIPTS} | {f"diffwave.{n}" for n in PROGRAMS}
+    assert commands == LAWS.keys() | ELSEWHERE.keys()
+    assert not LAWS.keys() & ELSEWHERE.keys()
+    assert all((Path(__file__).parent / name).exists() for name in ELSEWHERE.values())
