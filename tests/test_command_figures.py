@@ -1,7 +1,10 @@
 """Every number of a command's JSON follows from its input; one without a law fails."""
 
 import json
+import re
+from contextlib import redirect_stderr
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,7 @@ GAINS = {"long.wav": 0.2, "short.wav": 0.02}
 TOTAL_S = sum(SECONDS.values())
 FRAMES = {name: -int(-seconds * RATE_HZ // HOP) for name, seconds in SECONDS.items()}
 TRAINING_DBFS = (-30.0, -20.0)
+BAR = re.compile(r"^(\w[^:]*): +\d+%.* (\d+)/(\d+) \[", re.MULTILINE)
 # Of the other commands.
 ELSEWHERE = {
     "rave app": "test_app.py",
@@ -193,13 +197,14 @@ def results(places):
         module, out = import_module(f"rave.commands.{name}"), places / name
         given = [str(places / word) if (places / word).exists() else word for word in words.split()]
         options = module.parser().parse_args([word.format(out=out) for word in given])
-        found[command] = module.run(options), out
+        with redirect_stderr(StringIO()) as shown:
+            found[command] = module.run(options), out, shown
     return found
 
 
 @pytest.mark.parametrize("command", LAWS)
 def test_every_number_of_a_command_follows_from_its_input(command, places, results):
-    result, out = results[command]
+    result, out, _ = results[command]
     found = flat(json.loads(json.dumps(result.figures)))
     needed = LAWS[command][1](places, out)
     assert found.keys() == needed.keys()
@@ -208,8 +213,15 @@ def test_every_number_of_a_command_follows_from_its_input(command, places, resul
         assert found[key] == pytest.approx(value, rel=1e-4, abs=tolerance), key
 
 
+@pytest.mark.parametrize("command", LAWS.keys() - {"rave interpolate"})
+def test_progress_ends_at_all_there_was_to_do(command, results):
+    shown = results[command][2].getvalue().replace("\r", "\n")
+    last = {bar[1]: (bar[2], bar[3]) for bar in BAR.finditer(shown)}
+    assert last and all(done == total for done, total in last.values())
+
+
 def test_sentences_say_the_numbers_of_the_figures_in_their_units(results):
-    figures = {command: result.figures for command, (result, _) in results.items()}
+    figures = {command: result.figures for command, (result, *_) in results.items()}
     encoded, shard = figures["rave encode"], figures["rave shard"]
     blend = figures["rave interpolate"]["blends"]["slerp"]
     minutes = figures["rave augment"]["duration_s"] / 60
