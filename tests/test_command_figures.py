@@ -1,10 +1,12 @@
 """Every number of a command's JSON follows from its input; one without a law fails."""
 
 import json
+import math
 import re
 from contextlib import redirect_stderr
 from importlib import import_module
 from io import StringIO
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 import soundfile
 import torch
 from audio_files import noise, write
+from diffwave_data import settings
 from rave_models import SHORT, known_audio, write_run
+from training_curves import read_curves
 
 from diffwave.__main__ import PROGRAMS
 from rave.audio import read_audio
@@ -27,22 +31,27 @@ GAINS = {"long.wav": 0.2, "short.wav": 0.02}
 TOTAL_S = sum(SECONDS.values())
 FRAMES = {name: -int(-seconds * RATE_HZ // HOP) for name, seconds in SECONDS.items()}
 TRAINING_DBFS = (-30.0, -20.0)
+TRAINED_ON = ("long.npy",)  # the other is held out
+NUM_CLASSES = 8
+PRIOR = " ".join(
+    f"--set {each}"
+    for each in (
+        *("MAX_STEPS=2", "BATCH_SIZE=2", "SEGMENT_FRAMES=16", f"NUM_CLASSES={NUM_CLASSES}"),
+        *("NUM_BLOCKS=3", "HIDDEN_CHANNELS=16", "SKIP_CHANNELS=8", "VALIDATE_EVERY=2"),
+    )
+)
 BAR = re.compile(r"^(\w[^:]*): +\d+%.* (\d+)/(\d+) \[", re.MULTILINE)
 # Of the other commands.
 ELSEWHERE = {
     "rave app": "test_app.py",
     "rave evaluate": "test_known_statistics.py",
     "rave export": "test_rave_nn_tilde.py",
-    "rave sample_prior": "test_rave_prior.py",
     "rave train": "test_logged_figures.py",
-    "rave train_prior": "test_logged_figures.py",
     "diffwave.diagnose": "test_known_statistics.py",
     "diffwave.evaluate": "test_known_statistics.py",
     "diffwave.experiments": "test_diffwave_experiments_runs.py",
     "diffwave.export": "test_diffwave_nn_tilde.py",
-    "diffwave.inference": "test_known_statistics.py",
     "diffwave.preprocess": "test_diffwave_controls.py",
-    "diffwave.train": "test_logged_figures.py",
 }
 
 
@@ -164,6 +173,53 @@ def of_unshard(folder, out):
     return {"num_clips": 2, "num_written": 2}
 
 
+def of_train_prior(folder, out):
+    found = {"steps": 2, "resumed_from": 0, "latent_size": len(Standards(folder).modelled)}
+    held_out = read_curves(out)["held_out_loss"][-1][1]
+    return found | {"uniform": math.log(NUM_CLASSES), "held_out_loss": held_out}
+
+
+def of_sample_prior(folder, out):
+    frames = round(0.1 * RATE_HZ / HOP)
+    assert {np.load(path).shape[1] for path in out.glob("*.npy")} == {frames}
+    return {"num_frames": frames, "duration_s": frames * HOP / RATE_HZ, "temperature": 0.5}
+
+
+def of_train(folder, out):
+    curves, standards = read_curves(out), Standards(folder)
+    step, loss = min(curves["held_out_loss"], key=itemgetter(1))
+    found = {name: curves[f"reference/{name}"][-1][1] for name in ("zero", "white", "gaussian")}
+    found |= {"num_steps": 8, "best_step": step + 1, "step": step + 1, "held_out_loss": loss}
+    found |= {"latent_size": len(standards.modelled), "raw_size": SIZE}
+    found |= {"fidelity": standards.modelled.sum() / standards.variance.sum()}
+    return found | {"skill": 1 - loss / found["gaussian"]}
+
+
+def of_inference(folder, out):
+    frames = round(0.2 * RATE_HZ / HOP)
+    mean, _ = posteriors(folder)
+    centre, spread = mean.mean(axis=1), mean.std(axis=1)
+    step, _ = min(read_curves(folder / "train")["held_out_loss"], key=itemgetter(1))
+    found = {"num_frames": frames, "duration_s": frames * HOP / RATE_HZ, "train_steps": step + 1}
+    for index, path in enumerate(sorted(out.glob("*.npy"))):
+        off = np.load(path) - centre[:, None]
+        level = np.sqrt(np.square(off).mean() / np.square(spread).mean())
+        found[f"items/{index}/level"] = level
+        found[f"items/{index}/largest_shift"] = np.abs(off.mean(axis=1) / spread).max()
+    return found
+
+
+class Standards:
+    """The variances of the training latents along their axes, and those that are modelled."""
+
+    def __init__(self, folder):
+        (name,) = TRAINED_ON
+        array = np.load(folder / "encode" / name).astype(np.float64)
+        self.variance = np.linalg.eigvalsh(np.cov(array, ddof=0))[::-1]
+        share = np.cumsum(self.variance) / self.variance.sum()
+        self.modelled = self.variance[: int((share < 0.99).sum()) + 1]
+
+
 # In this order: what one writes, a later one reads.
 LAWS = {
     "rave preprocess": ("in {out} --channels 2", of_preprocess),
@@ -174,6 +230,13 @@ LAWS = {
     "rave interpolate": ("run in/long.wav in/short.wav {out} --weight 0.25", of_interpolate),
     "rave shard": ("encode {out}", of_shard),
     "rave unshard": ("shard {out}", of_unshard),
+    "rave train_prior": (f"encode --out {{out}} --config prior/tiny {PRIOR}", of_train_prior),
+    "rave sample_prior": (
+        "train_prior {out} --count 1 --seconds 0.1 --temperature 0.5",
+        of_sample_prior,
+    ),
+    "diffwave.train": ("encode --out {out} --config tiny " + " ".join(settings()), of_train),
+    "diffwave.inference": ("train {out} --count 2 --seconds 0.2 --steps 2", of_inference),
 }
 
 
@@ -183,6 +246,8 @@ def flat(figures, above=""):
     for name, value in figures.items():
         if isinstance(value, dict):
             found |= flat(value, f"{above}{name}/")
+        elif name == "items":
+            found |= flat({str(n): item for n, item in enumerate(value)}, f"{above}items/")
         elif isinstance(value, int | float | np.number) and not isinstance(value, bool):
             found[above + name] = value
     return found
@@ -193,8 +258,8 @@ def results(places):
     """What each command said, and where it wrote, by name."""
     found = {}
     for command, (words, _) in LAWS.items():
-        name = command.split()[1]
-        module, out = import_module(f"rave.commands.{name}"), places / name
+        module = import_module(command.replace("rave ", "rave.commands."))
+        out = places / module.__name__.rpartition(".")[2]
         given = [str(places / word) if (places / word).exists() else word for word in words.split()]
         options = module.parser().parse_args([word.format(out=out) for word in given])
         with redirect_stderr(StringIO()) as shown:
@@ -223,6 +288,7 @@ def test_progress_ends_at_all_there_was_to_do(command, results):
 def test_sentences_say_the_numbers_of_the_figures_in_their_units(results):
     figures = {command: result.figures for command, (result, *_) in results.items()}
     encoded, shard = figures["rave encode"], figures["rave shard"]
+    prior, trained = figures["rave train_prior"], figures["diffwave.train"]
     blend = figures["rave interpolate"]["blends"]["slerp"]
     minutes = figures["rave augment"]["duration_s"] / 60
     needed = {
@@ -237,6 +303,13 @@ def test_sentences_say_the_numbers_of_the_figures_in_their_units(results):
         f"{blend['level_dbfs']:.1f} dBFS",
         "rave shard": f"in 1 shards of {shard['num_bytes'] / 1e6:.0f} MB; 1 written now.",
         "rave unshard": "holds 2 clips; 2 written now.",
+        "rave train_prior": f"Held-out loss {prior['held_out_loss']:.3f} nats a value; knowing "
+        f"nothing costs {math.log(NUM_CLASSES):.3f}.",
+        "rave sample_prior": "Generated 1 clips of 0.10 s",
+        "diffwave.train": f"Held-out loss {trained['held_out_loss']:.3f} against white "
+        f"{trained['white']:.3f} and gaussian {trained['gaussian']:.3f}, skill "
+        f"{trained['skill']:.3f}",
+        "diffwave.inference": "Generated 2 clips of 0.20 s",
     }
     assert needed.keys() == LAWS.keys()
     for command, words in needed.items():
