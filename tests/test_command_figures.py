@@ -165,7 +165,7 @@ def of_interpolate(folder, out):
 def of_shard(folder, out):
     size = sum(path.stat().st_size for path in out.glob("*.tar"))
     frames = sum(FRAMES.values())
-    found = {"num_clips": 2, "num_frames": frames, "num_shards": 1, "num_done": 1}
+    found = {"num_clips": 2, "num_frames": frames, "num_shards": 2, "num_done": 2}
     return found | {"num_bytes": size, "num_skipped": 0}
 
 
@@ -228,7 +228,7 @@ LAWS = {
     "rave decode": ("run encode {out}", of_decode),
     "rave generate": ("run in {out}", of_generate),
     "rave interpolate": ("run in/long.wav in/short.wav {out} --weight 0.25", of_interpolate),
-    "rave shard": ("encode {out}", of_shard),
+    "rave shard": ("encode {out} --shard-mb 0.015", of_shard),
     "rave unshard": ("shard {out}", of_unshard),
     "rave train_prior": (f"encode --out {{out}} --config prior/tiny {PRIOR}", of_train_prior),
     "rave sample_prior": (
@@ -301,7 +301,7 @@ def test_sentences_say_the_numbers_of_the_figures_in_their_units(results):
         "rave generate": "holds 2 audio files.",
         "rave interpolate": f"slerp: mean length of the latents {blend['latent_length']:.2f}, "
         f"{blend['level_dbfs']:.1f} dBFS",
-        "rave shard": f"in 1 shards of {shard['num_bytes'] / 1e6:.0f} MB; 1 written now.",
+        "rave shard": f"in 2 shards of {shard['num_bytes'] / 2e6:.0f} MB; 2 written now.",
         "rave unshard": "holds 2 clips; 2 written now.",
         "rave train_prior": f"Held-out loss {prior['held_out_loss']:.3f} nats a value; knowing "
         f"nothing costs {math.log(NUM_CLASSES):.3f}.",
