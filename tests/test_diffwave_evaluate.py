@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,8 +60,10 @@ def run(folder, capsys, *more, **changed):
 
 
 def test_the_ladder_is_measured_written_and_the_same_in_any_batch(folder, capsys, monkeypatch):
-    code, text, _ = run(folder, capsys, "--out", folder / "one")
+    code, text, shown = run(folder, capsys, "--out", folder / "one")
     assert code == 0
+    done, total = re.findall(r"Hearing: 100%.* (\d+)/(\d+) \[", shown)[-1]
+    assert done == total
     record = json.loads((folder / "one" / "evaluation.json").read_text())
     assert (folder / "one" / "ladder.png").stat().st_size > 1000
     assert [rung["name"] for rung in record["rungs"]] == list(TITLES)
