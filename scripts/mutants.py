@@ -32,7 +32,7 @@ import shutil
 import signal
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,8 +42,9 @@ JUDGED = ROOT / "tests" / "judged_mutants.json"
 NOT_COPIED = (".git", ".venv*", ".*_cache", ".hypothesis", "build", "runs", "demo*-output")
 LOADED_ONCE = ("pytest", "hypothesis", "scipy.signal", "pytorch_lightning", "diffusers", "coverage")
 BAR = 0.85
-BUDGET_S = 60.0  # of tests for one mutant, which has survived then
-LIMIT_S = 1200.0  # for a file of tests, measured
+BUDGET_S = 60  # of tests for one mutant, which has survived then; of the processor, as its own
+MOST_S = 180  # for a mutant that computes without end
+LIMIT_S = 1200  # on the clock, for one that waits, and for a file of tests
 MOST_BYTES = 8 << 30  # of memory, and of a file: a mutant may ask for any size
 PROCESSES = multiprocessing.get_context("fork")
 
@@ -141,24 +142,31 @@ def digests() -> dict[str, str]:
     return {"": digest(code, *tests.values())} | {k: digest(code, v) for k, v in tests.items()}
 
 
+def used_s() -> float:
+    """Return the seconds of the processor that this process and its children have used."""
+    return sum(os.times()[:4])
+
+
 class _Plugin:
     """pytest's: keeps what tests do; runs only chosen ones, in order, while there is time."""
 
     def __init__(self, chosen: list[str]) -> None:
         self.rank = {name: place for place, name in enumerate(chosen)}
-        self.seconds, self.failed, self.until = Counter[str](), list[str](), float("inf")
+        self.seconds, self.failed = defaultdict[str, float](float), list[str]()
+        self.now_s, self.until_s = used_s(), float("inf")
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         if self.rank:
             kept = (item for item in items if item.nodeid in self.rank)
             items[:] = sorted(kept, key=lambda item: self.rank[item.nodeid])
-            self.until = time.monotonic() + BUDGET_S
+            self.until_s = used_s() + BUDGET_S
 
     def pytest_runtest_protocol(self) -> bool | None:
-        return time.monotonic() > self.until or None  # True: it is done
+        return used_s() > self.until_s or None  # True: it is done
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self.seconds[report.nodeid] += report.duration
+        before_s, self.now_s = self.now_s, used_s()
+        self.seconds[report.nodeid] += self.now_s - before_s
         self.failed += [report.nodeid] * report.failed
 
 
@@ -195,8 +203,11 @@ class Job(NamedTuple):
             os.setsid()
             os.dup2(os.open(f"{tree}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
             os.dup2(1, 2)
-            for bound in (resource.RLIMIT_DATA, resource.RLIMIT_FSIZE):
-                resource.setrlimit(bound, (MOST_BYTES, MOST_BYTES))
+            bounds = {resource.RLIMIT_DATA: MOST_BYTES, resource.RLIMIT_FSIZE: MOST_BYTES}
+            if self.changed:
+                bounds[resource.RLIMIT_CPU] = MOST_S
+            for bound, most in bounds.items():
+                resource.setrlimit(bound, (most, most))
             os.chdir(tree)
             os.environ["PYTHONPATH"] = sys.path[0] = str(tree)
             sys.argv[:] = ["pytest"]
@@ -235,7 +246,7 @@ def work(tree: Path, jobs: list[Job], until: float) -> None:
         job.path.unlink(missing_ok=True)
         process = PROCESSES.Process(target=job.run, args=(tree,))
         process.start()
-        process.join(3 * BUDGET_S if job.changed else LIMIT_S)
+        process.join(LIMIT_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid or 0, signal.SIGKILL)  # it, or what its tests have left running
         process.join()
