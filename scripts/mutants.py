@@ -84,7 +84,8 @@ def mutants_of(file: str) -> dict[Mutant, Place]:
         before = [line.strip() for line in source[whole].decode().split("\n")]
         for kind, operator in mutation_operators:
             for changed in operator(node) if isinstance(node, kind) else ():
-                text = wrapper.module.code_for_node(changed).strip().encode()
+                text = wrapper.module.code_for_node(changed).encode()
+                text = text if source[start : start + 1] == b" " else text.strip()
                 changed_lines = source[whole.start : start] + text + source[end : whole.stop]
                 after = [line.strip() for line in changed_lines.decode().split("\n")]
                 diff = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
@@ -153,13 +154,14 @@ class _Plugin:
     def __init__(self, chosen: list[str]) -> None:
         self.rank = {name: place for place, name in enumerate(chosen)}
         self.seconds, self.failed = defaultdict[str, float](float), list[str]()
-        self.now_s, self.until_s = used_s(), float("inf")
+        self.now_s, self.until_s = 0.0, float("inf")
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         if self.rank:
             kept = (item for item in items if item.nodeid in self.rank)
             items[:] = sorted(kept, key=lambda item: self.rank[item.nodeid])
             self.until_s = used_s() + BUDGET_S
+        self.now_s = used_s()
 
     def pytest_runtest_protocol(self) -> bool | None:
         return used_s() > self.until_s or None  # True: it is done
