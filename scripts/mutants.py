@@ -31,6 +31,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -194,7 +195,9 @@ class Job(NamedTuple):
     def write(self, **found: Any) -> None:
         """Write its result: of which tests, and of which code."""
         of = "".join(found["failed"][:1]).partition("::")[0] if self.changed else self.files[0]
-        self.path.write_text(json.dumps({**found, "of": of, "digest": self.today[of]}))
+        written = self.path.with_suffix(f".{os.getpid()}")
+        written.write_text(json.dumps({**found, "of": of, "digest": self.today[of]}))
+        written.replace(self.path)
 
     def run(self, tree: Path) -> None:
         """Run the tests as if this process had been started in a tree. Never returns."""
@@ -236,9 +239,10 @@ class Job(NamedTuple):
 
 
 def work(tree: Path, jobs: list[Job], until: float) -> None:
-    """Do one job after the other in a copy of the tree."""
+    """Do one job after the other in a copy of the tree, as long as the parent lives."""
+    parent = os.getppid()
     for job in jobs:
-        if (started := time.monotonic()) > until:
+        if (started := time.monotonic()) > until or os.getppid() != parent:
             return
         file = job.mutant.file
         if job.changed:
@@ -248,9 +252,11 @@ def work(tree: Path, jobs: list[Job], until: float) -> None:
         job.path.unlink(missing_ok=True)
         process = PROCESSES.Process(target=job.run, args=(tree,))
         process.start()
-        process.join(LIMIT_S)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid or 0, signal.SIGKILL)  # it, or what its tests have left running
+        try:
+            process.join(LIMIT_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid or 0, signal.SIGKILL)  # it, or what its tests left running
         process.join()
         if not job.path.exists():
             job.write(code=-1, failed=[], seconds={}, lines={})
@@ -259,6 +265,13 @@ def work(tree: Path, jobs: list[Job], until: float) -> None:
         found = job.known() or {}
         told = f"{file or job.files[0]}: exit code {found['code']} {' '.join(found['failed'])}"
         print(f"{time.monotonic() - started:.1f} s, {told}", file=sys.stderr, flush=True)
+
+
+def copied(tree: Path) -> Path:
+    """Return a compiled copy of the tree."""
+    shutil.copytree(ROOT, tree, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    compileall.compile_dir(tree, quiet=1)
+    return tree
 
 
 def run_jobs(jobs: list[Job], trees: list[Path], until: float) -> None:
@@ -302,12 +315,7 @@ def main() -> int:
     sys.dont_write_bytecode = True
     for name in LOADED_ONCE:
         importlib.import_module(name)
-    trees = [STATE / f"tree{number}" for number in range(args.processes)]
-    for tree in trees:
-        shutil.rmtree(tree, ignore_errors=True)
-        shutil.copytree(ROOT, tree, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
-        compileall.compile_dir(tree, quiet=1)
-
+    STATE.mkdir(parents=True, exist_ok=True)
     places = {mutant: place for file in args.files for mutant, place in mutants_of(file).items()}
     order = sorted(places, key=lambda mutant: digest(str(args.seed), *mutant))
     programs = ((mutant, mutated(mutant, places[mutant])) for mutant in order)
@@ -317,14 +325,17 @@ def main() -> int:
 
     today = digests()
     of_tests = [Job(today, [name]) for name in today if name]
-    run_jobs(of_tests, trees, until)
-    measured = [found for job in of_tests if (found := job.known())]
     jobs = []
-    for mutant, changed in sample.items():
-        chosen = choose(measured, mutant, places[mutant])
-        files = sorted({name.partition("::")[0] for name in chosen}) or ["scripts"]  # has no tests
-        jobs += [Job(today, files, chosen, mutant, changed)] if mutant not in judged else []
-    run_jobs(jobs, trees, until)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:  # no .git above it
+        root = Path(folder).resolve()
+        trees = [copied(root / str(number)) for number in range(args.processes)]
+        run_jobs(of_tests, trees, until)
+        measured = [found for job in of_tests if (found := job.known())]
+        for mutant in (mutant for mutant in sample if mutant not in judged):
+            chosen = choose(measured, mutant, places[mutant])
+            files = sorted({test.partition("::")[0] for test in chosen}) or ["scripts"]  # no tests
+            jobs.append(Job(today, files, chosen, mutant, sample[mutant]))
+        run_jobs(jobs, trees, until)
 
     codes = {job.mutant: found["code"] for job in jobs if (found := job.known())}
     survivors = [mutant for mutant, code in codes.items() if code in (0, 5)]  # 5: no tests
