@@ -2,13 +2,15 @@
 # make demo-train   the whole path, training included, on synthesized music, in under 10 minutes; demo-train-output/
 # make test    lint, types, import contracts, then the tests
 # make soak    what docs/reliability.md describes, at full size: an hour
+# make mutants the code is changed in 300 places, one at a time; which tests notice? An hour
 # make lint    the same without the tests
 # make lock    makes requirements/ from constraints.txt (needs uv)
 # make clean   removes what make installed and made: .venv, the demos' folders and caches
 #
 # PYTHON=python3.12 chooses an interpreter; VENV=folder where it installs; DEMO_OPTIONS="--recordings folder"
-# is handed to the demo. On Linux without an NVIDIA driver torch comes from the index of its CPU builds, unless
-# pip is configured to use an index of its own. TORCH_INDEX=URL takes it from there; TORCH_INDEX= from pip's index.
+# is handed to the demo, MUTANTS_OPTIONS="--seed 1" to scripts/mutants.py. On Linux without an NVIDIA driver torch comes
+# from the index of its CPU builds, unless pip is configured to use an index of its own. TORCH_INDEX=URL takes it from
+# there; TORCH_INDEX= from pip's index.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -24,7 +26,14 @@ TORCH_INDEX ?= $(if $(DRIVER)$(filter-out Linux,$(shell uname)),,$(CPU_INDEX))
 # An index that pip is configured with counts for more than the default of TORCH_INDEX.
 HAS_INDEX := $(if $(filter file,$(origin TORCH_INDEX)),$(PIP) config list | grep -qE '\.(index-url|no-index)=',false)
 
-.PHONY: demo demo-train test soak lint lock clean
+# Where a fault costs music.
+MUTATED := $(sort $(wildcard $(addsuffix .py, \
+  $(addprefix rave/, audio* batch codec* dataset evaluation files journal latent* resampling streaming* trainer training* windows) \
+  $(addprefix diffwave/, clips condition* controls dataset denoiser editing evaluation generate inference ladder sampler_steps \
+    schedule standardizer streaming_sampler training windows) \
+  scripts/apply_patches scripts/make_patches)))
+
+.PHONY: demo demo-train test soak mutants lint lock clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python scripts/demo.py $(DEMO_OPTIONS)
@@ -38,6 +47,9 @@ test: lint
 soak: $(ALL_INSTALLED)
 	$(BIN)/pytest --soak --capture no tests/test_kill.py tests/test_hostile.py tests/test_fuzz.py tests/test_soak.py \
 	  tests/test_million_latents.py
+
+mutants: $(ALL_INSTALLED)
+	nice $(BIN)/python scripts/mutants.py $(MUTANTS_OPTIONS) $(MUTATED)
 
 lint: $(ALL_INSTALLED)
 	$(BIN)/ruff check
