@@ -64,7 +64,7 @@ def encoded_noise(seed: int) -> Array:
     codec = Fake(
         format=Fake(latent_size=3), encode_blocks=lambda *_, **__: [(zeros, zeros + 1)] * 4
     )
-    work = encode.Encoding(Fake(codec=codec), Path(), {}, seed)  # type: ignore[arg-type]
+    work = encode.Encoding(Fake(codec=codec), Path(), {}, seed)
     return np.stack([block.ravel() for block in work._windows([], WHOLE, [])])
 
 
@@ -78,7 +78,7 @@ def decoder_noise(seed: int) -> DecoderNoise:
         noise_steps_per_frame=4,
         noise_rows=5,
     )
-    return DecoderNoise(form, seed)  # type: ignore[arg-type]
+    return DecoderNoise(form, seed)
 
 
 def filled_latents(seed: int) -> Array:
@@ -175,7 +175,7 @@ def white_rung(seed: int) -> Array:
     clips: list[Array] = []
     data, codec = Fake(num_frames=50), Fake(format=Fake(hop_samples=20))
     heard = lambda blocks, _: clips.append(blocks[0][0])  # noqa: E731
-    Ladder.noise(Fake(seed=seed, data=data, codec=codec, count=8, _heard=heard), 4.0)  # type: ignore[arg-type]
+    Ladder.noise(Fake(seed=seed, data=data, codec=codec, count=8, _heard=heard), 4.0)
     return np.stack(clips) / 2
 
 
@@ -185,7 +185,7 @@ def latent_rung(seed: int) -> Array:
     data, codec = Fake(num_frames=200), Fake(format=Fake(latent_size=3))
     decoded = lambda name, clips: found.extend(each.ravel() for each in clips)  # noqa: E731
     rung = Fake(seed=seed, data=data, codec=codec, count=8, _decoded=decoded)
-    Ladder._drawn(rung, NOISE, lambda drawn: drawn)  # type: ignore[arg-type]
+    Ladder._drawn(rung, NOISE, lambda drawn: drawn)
     return np.stack(found)
 
 
@@ -194,7 +194,7 @@ def probed(seed: int) -> Array:
     latents = torch.zeros(8, 3, 100)
     data = Fake(batch=lambda *_: (None, latents, {}))
     with patch.object(run_diagnosis.network, "Probe", lambda _, __, noise, ___: noise):
-        return run_diagnosis._probe(None, data, None, seed).flatten(1).numpy()  # type: ignore
+        return run_diagnosis._probe(None, data, None, seed).flatten(1).numpy()
 
 
 # Measures
@@ -212,5 +212,5 @@ def pieces_drawn(seed: int, draw: Callable[..., Array]) -> Array:
 def first_halves(seed: int) -> Array:
     """Return a piece of the first half of ten pieces."""
     pieces = [Fake(embeddings=np.zeros((1, 1)), number=float(index)) for index in range(10)]
-    halves = [h for s in range(50) for h in evaluation._halves(pieces, 50 * seed + s)]  # type: ignore
-    return np.array([first[0].number for first, _ in halves])[:, None]  # type: ignore
+    halves = [h for s in range(50) for h in evaluation._halves(pieces, 50 * seed + s)]
+    return np.array([first[0].number for first, _ in halves])[:, None]

@@ -79,7 +79,7 @@ def polarities(seed: int) -> Array:
 def noise_rows(seed: int) -> Array:
     """Return the noise that a decoder in training gets beside its latents."""
     latents = torch.zeros(8, 2, 50)
-    rows = RAVE.with_noise_rows(Fake(num_noise_rows=5), latents, torch_seeded(seed))  # type: ignore[arg-type]
+    rows = RAVE.with_noise_rows(Fake(num_noise_rows=5), latents, torch_seeded(seed))
     assert rows.shape == (8, 7, 50)
     return rows[:, 2:].flatten(1).numpy()
 
@@ -88,7 +88,7 @@ def training_bands(seed: int) -> Array:
     """Return the noise that a noisy decoder shapes in training."""
     shaper, bands = Fake(out_channels=6), Fake(num_bands=16)
     model = Fake(decoder=Fake(noise=shaper), hop_samples=64, pqmf=bands)
-    found = RAVE.band_noise(model, torch.zeros(8, 2, 50), torch_seeded(seed))  # type: ignore[arg-type]
+    found = RAVE.band_noise(model, torch.zeros(8, 2, 50), torch_seeded(seed))
     assert found is not None and found.shape == (8, 6, 200)
     return found.flatten(1).numpy()
 
@@ -102,7 +102,7 @@ def rows_that_are_missing(seed: int) -> Array:
         bottleneck=Fake(project=lambda latents: latents),
         decoder=lambda latents, noise: latents,
     )
-    found = RAVE.decoder_output(model, torch.zeros(8, 2, 50))  # type: ignore[arg-type]
+    found = RAVE.decoder_output(model, torch.zeros(8, 2, 50))
     return found[:, 2:].flatten(1).numpy()
 
 
@@ -112,7 +112,7 @@ def bands_that_are_missing(seed: int) -> Array:
     shaper = Fake(
         out_channels=5, net=lambda hidden: hidden, shaped=lambda _, noise: noise, lead_steps=0
     )
-    found = NoiseGenerator.forward(shaper, torch.zeros(8, 2, 100))  # type: ignore[arg-type]
+    found = NoiseGenerator.forward(shaper, torch.zeros(8, 2, 100))
     return found.flatten(1).numpy()
 
 
@@ -144,14 +144,14 @@ def penalty_draws(seed: int) -> Array:
     points = DiagonalGaussian(torch.zeros(2, 4, 50), torch.ones(2, 4, 50))
     with patch.object(bottleneck, "mean_discrepancy", lambda _, normal: drawn.append(normal)):
         for step in range(8):
-            bottleneck.Wasserstein.penalty(None, points, torch_seeded(100 * seed + step))  # type: ignore[arg-type]
+            bottleneck.Wasserstein.penalty(None, points, torch_seeded(100 * seed + step))
     return torch.stack(drawn).flatten(1).numpy()
 
 
 def crops(seed: int, is_pitched: bool = False) -> list[tuple[int, int, float]]:
     """Return range, start in it, and speed of crops."""
     pitch = augmentation.RandomPitch(1.0, 0.5, 2.0) if is_pitched else None
-    ranges = [AudioRange(Fake(name="a"), 7, 7 + length) for length in (300, 900)]  # type: ignore[arg-type]
+    ranges = [AudioRange(Fake(name="a"), 7, 7 + length) for length in (300, 900)]
     dataset = Fake(
         seed=seed,
         ranges=ranges,
@@ -159,7 +159,7 @@ def crops(seed: int, is_pitched: bool = False) -> list[tuple[int, int, float]]:
         augmentations=augmentation.Augmentations(pitch),
         _range_ends=np.cumsum([piece.num_samples for piece in ranges]),
     )
-    drawn = (PreparedAudioDataset._drawn(dataset, index) for index in range(1200))  # type: ignore[arg-type]
+    drawn = (PreparedAudioDataset._drawn(dataset, index) for index in range(1200))
     return [(ranges.index(piece), start, ratio) for _, piece, start, ratio in drawn]
 
 
@@ -243,8 +243,8 @@ class _Reader:
 def segments(seed: int) -> list[tuple[str, int]]:
     """Return clip and start of segments."""
     files = [Fake(path=name) for name in "ab"]
-    clips = [Clip(files[0], 5, 105), Clip(files[1], 0, 300)]  # type: ignore[arg-type]
-    dataset = SegmentDataset(_Reader(), clips, 20, seed)  # type: ignore[arg-type]
+    clips = [Clip(files[0], 5, 105), Clip(files[1], 0, 300)]
+    dataset = SegmentDataset(_Reader(), clips, 20, seed)
     drawn = [dataset._drawn(index) for index in range(1200)]
     return [(clip.file.path, start) for clip, start in drawn]
 
@@ -274,7 +274,7 @@ def _step_of(seed: int) -> list[tuple[Array, Array]]:
     ):
         for step in range(40):
             system.global_step = step
-            DiffusionSystem.training_step(system, {}, 0)  # type: ignore[arg-type, typeddict-item]
+            DiffusionSystem.training_step(system, {}, 0)
     return drawn
 
 
@@ -298,7 +298,7 @@ def without_conditions(seed: int, names: str) -> Array:
     """Return which conditions items are trained without, as a binary number."""
     generator = torch_seeded(seed)
     drawn = training.dropped_conditions(names, 8000, 0.2, generator)
-    return sum(2.0**place * drawn[name].numpy() for place, name in enumerate(names))[:, None]  # type: ignore[index]
+    return sum(2.0**place * drawn[name].numpy() for place, name in enumerate(names))[:, None]
 
 
 def held_out_noise(_: int) -> Array:
@@ -315,7 +315,7 @@ def held_out_noise(_: int) -> Array:
     ):
         for start in (0, 4):
             batch: Any = {"index": torch.arange(start, start + 4)}
-            training.held_out_errors(Fake(schedule=range(50)), batch, 8)  # type: ignore[arg-type]
+            training.held_out_errors(Fake(schedule=range(50)), batch, 8)
     return np.concatenate(drawn)
 
 

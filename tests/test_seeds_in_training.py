@@ -29,6 +29,7 @@ from diffwave.ladder import (
     Ladder,
 )
 from diffwave.ladder import NOISE as WHITE
+from diffwave.spectrogram import SpectrogramHeader
 from rave.codec import DecoderNoise
 from rave.latents import write_latents
 
