@@ -81,11 +81,21 @@ def make_places(folder: Path) -> dict[str, str]:
     assert main(["train_prior", *words, *prior]) == 0
     assert program("train").main([*words, place["diffusion"], *settings(*DIFFUSION)]) == 0
     write_folder(folder / "many")
+    return place | make_audio_models(folder)
+
+
+def make_audio_models(folder: Path) -> dict[str, str]:
+    """Make waveform runs with a spectrogram and without, and spectrograms; return their paths."""
+    kinds = {
+        "vocoder": "unconditional",
+        "follower": "conditional",
+        "other_follower": "conditional",
+    }
     with np.load(GOLDEN) as found:
         arrays = {name: torch.from_numpy(found[name]) for name in found.files}
-    for name, kind in (("vocoder", "unconditional"), ("follower", "conditional")):
-        place[name] = str(write_vocoder(folder / name, make_checkpoint(arrays, kind)))
-    place["spectrograms"] = str(folder / "spectrograms")
+    place = {name: str(folder / name) for name in (*kinds, "spectrograms")}
+    for name, kind in kinds.items():
+        write_vocoder(folder / name, make_checkpoint(arrays, kind))
     (folder / "spectrograms").mkdir()
     for name in "ab":
         np.save(folder / "spectrograms" / f"{name}.spec.npy", arrays["spectrogram"][0].numpy())

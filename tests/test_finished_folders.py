@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from audio_files import noise, write
-from seeded import RATE_HZ, call, contents, make_codec, parsers
+from seeded import RATE_HZ, call, contents, make_audio_models, make_codec, parsers
+from shard_data import write_folder
 
 ROOT = Path(__file__).parents[1]
 # Who computes, and what is shown: results are the same.
@@ -34,6 +35,12 @@ DECODED = {
 }
 SPECTROGRAMS = {"--waveform": None, "--sample-rate": None, "--controls": "--controls loudness"}
 WAVEFORM = {"--waveform": None, "--mel-hop": None, "--controls": None, "--mels": "--mels 9"}
+# Of latents, whose folder is refused when it holds any (test_seeds.py), or of single files.
+OF_LATENTS = (
+    *("--count", "--seconds", "--steps", "--sampler", "--window", "--vary", "--strength"),
+    *("--inpaint", "--from", "--to", "--continue", "--follow", "--control", "--label"),
+    *("--guidance", "--precision", "--spectrogram", "--from-audio"),
+)
 FINISHED = {
     "rave preprocess": (
         "{audio} {out} --sample-rate 8000",
@@ -74,14 +81,23 @@ FINISHED = {
         {**CODECS, **DECODED, "--sample": "--sample", "inputs": "{audio} {other_audio}"},
     ),
     "rave shard": (
-        "{latents} {out}",
+        "{many} {out} --shard-mb 0.011",
         {
-            "--shard-mb": "--shard-mb 0.01",
+            "--shard-mb": "--shard-mb 0.012",  # as many shards
             "--seed": "--seed 3",
-            "latents_dirs": "{latents} {other_latents}",
+            "latents_dirs": "{many} {latents}",
         },
     ),
     "rave unshard": ("{shards} {out}", {"shards": "{shards} {other_shards}"}),
+    "diffwave inference of a folder": (
+        "{follower} {out} --spectrogram {spectrograms}",
+        {
+            **dict.fromkeys(OF_LATENTS),
+            "--fast": "--fast",
+            "--seed": "--seed 1",
+            "run": "{follower} {other_follower}",
+        },
+    ),
     "diffwave preprocess": (
         "{latents} {audio} {out} --mel-hop 128",
         {
@@ -113,15 +129,18 @@ def places(tmp_path_factory):
         make_codec(folder / name, seed)
     for first, name in ((0, "audio"), (5, "other_audio")):
         for index in range(2):
-            hiss = noise(6000 + 1000 * index, seed=first + index)
+            # Quieter than what the codec knows, for --match-level.
+            hiss = noise(6000 + 1000 * index, seed=first + index, gain=0.01)
             write(folder / name / f"{index}.wav", hiss, RATE_HZ)
+    place["many"] = str(folder / "many")
+    write_folder(folder / "many")
     for kind in ("", "other_"):
         place[f"{kind}latents"] = str(folder / f"{kind}latents")
         place[f"{kind}shards"] = str(folder / f"{kind}shards")
         words = [place["codec"], place[f"{kind}audio"], place[f"{kind}latents"]]
         assert call("rave encode", words) == 0
         assert call("rave shard", [place[f"{kind}latents"], place[f"{kind}shards"]]) == 0
-    return place
+    return place | make_audio_models(folder)
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +166,8 @@ def test_every_command_that_goes_on_and_every_option_of_it_is_looked_at():
         if " Journal(" in path.read_text()
     }
     names = {f"{path.parts[-2].replace('commands', 'rave')} {path.stem}" for path in journals}
-    # generate calls encode and decode; vocode does what inference asks for, see below.
-    names = (names | {"rave generate"}) - {"diffwave vocode"}
+    # generate calls encode and decode; inference calls vocode.
+    names = (names | {"rave generate", "diffwave inference"}) - {"diffwave vocode"}
     assert names == {command_of(name) for name in FINISHED}
     known = dict(parsers())
     for name, (_, asked) in FINISHED.items():
