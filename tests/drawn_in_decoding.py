@@ -52,7 +52,7 @@ def versions(seed: int) -> tuple[Array, Array]:
             paths = [Path(folder) / f"{name}~{number}" for number in range(300)]
             copy = Path(folder) / name
             augment.write_versions(name, source, copy, paths, [0.0] * 300, seed)
-    return np.reshape(begins, (-1, 1)), np.reshape(signs, (-1, 1))
+    return np.reshape(begins, (2, -1)), np.reshape(signs, (2, -1))
 
 
 # Of the codec

@@ -64,7 +64,7 @@ FINISHED = {
     ),
     "rave encode the mean": (
         "{codec} {audio} {out}",
-        {**CODECS, "--sample": "--sample", "audio_dir": "{audio} {other_audio}"},
+        {**dict.fromkeys(CODECS), "--sample": "--sample", "audio_dir": None},
     ),
     "rave decode": (
         "{codec} {latents} {out}",
