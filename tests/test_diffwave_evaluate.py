@@ -89,6 +89,16 @@ def test_the_ladder_is_measured_written_and_the_same_in_any_batch(folder, capsys
     assert named[GENERATED]["seeds"][0] != named[GENERATED]["seeds"][1]
 
 
+def test_the_ladder_is_drawn_with_the_seed_that_is_given(folder, capsys, monkeypatch):
+    """What follows from it: test_seeds_in_training.py."""
+
+    def keep(ladder, num_sets, size):
+        raise ValueError(f"drawn with {ladder.seed}")
+
+    monkeypatch.setattr("diffwave.evaluation.measure_ladder", keep)
+    assert "drawn with 23" in run(folder, capsys, "--seed", "23")[2]
+
+
 @pytest.mark.parametrize(
     ("more", "changed", "told"),
     [
