@@ -81,8 +81,6 @@ def obedient_model(*names: str) -> LatentDiffusion:
     chosen = {name: made[name] for name in names}
     standardizer, schedule = Standardizer(SIZE, SIZE), named_schedule("cosine")
     model = LatentDiffusion(standardizer, Obedient(), schedule, "x0", conditioners=chosen)
-        Standardizer(SIZE, SIZE), Obedient(), schedule, "x0", conditioners=chosen
-    )
     return model.eval().requires_grad_(False)
 
 
