@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffwave_data import HOP, RATE_HZ, write_latent_folder
-from planted import RATIO, ramp
+from planted import NUM_MELS, RATIO, ramp
 from torch import Tensor, nn
 
 from diffwave import inference
@@ -32,7 +32,7 @@ from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
 from diffwave.streaming_sampler import StreamingSampler
 
-SIZE, NUM_FRAMES, WINDOW, REACH, NUM_MELS = 2, 150, 40, 9, 8
+SIZE, NUM_FRAMES, WINDOW, REACH = 2, 150, 40, 9
 PLACES = np.arange(NUM_FRAMES, dtype=np.float32)
 OF_LABEL = 1000.0
 CURVES = (*CONTROLS, SPECTROGRAM)
@@ -43,10 +43,11 @@ WANTED = len(CURVES) * PLACES + OF_LABEL
 class Obedient(nn.Module):
     """A network that guesses its condition, whatever it hears."""
 
-    latent_size, receptive_field_frames, condition_channels = SIZE, REACH, 1
+    receptive_field_frames, condition_channels = REACH, 1
 
-    def __init__(self) -> None:
+    def __init__(self, latent_size: int) -> None:
         super().__init__()
+        self.latent_size = latent_size
         self.weight = nn.Parameter(torch.ones(1))
 
     def forward(self, noisy: Tensor, step: Tensor, condition: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ class First(nn.Module):
         return curve[:, :1, :: self.ratio]
 
 
-def obedient_model(*names: str) -> LatentDiffusion:
+def obedient_model(*names: str, size: int = SIZE) -> LatentDiffusion:
     """Return a model that makes the sum of what it follows."""
     made: dict[str, Conditioner] = {
         **{name: ControlConditioner(count, 1) for name, count in NUM_CHANNELS.items()},
@@ -79,8 +80,8 @@ def obedient_model(*names: str) -> LatentDiffusion:
         else:
             conditioner.layers = First(conditioner.ratio)
     chosen = {name: made[name] for name in names}
-    standardizer, schedule = Standardizer(SIZE, SIZE), named_schedule("cosine")
-    model = LatentDiffusion(standardizer, Obedient(), schedule, "x0", conditioners=chosen)
+    standardizer, schedule = Standardizer(size, size), named_schedule("cosine")
+    model = LatentDiffusion(standardizer, Obedient(size), schedule, "x0", conditioners=chosen)
     return model.eval().requires_grad_(False)
 
 
