@@ -23,7 +23,7 @@ from rave.versions import note_of
 TRAINING, HELD_OUT, VERSION = "trained on", "held out", "a version of what is held out"
 # Two folders, which are class labels of latents too; each recording has a version.
 FIRST = ("x/a", "y/b", "x/c", "y/d")
-MORE = ("x/e", "y/f", "x/g", "y/h")
+MORE = ("x/e", "y/f", "x/h", "y/h")
 FRACTION = 0.5
 # What must not be read is long: a draw from everything would hit it.
 NUM_FRAMES, TIMES_LONGER = 40, 4
@@ -96,17 +96,22 @@ class PlantedLatents:
         self.cut = None if first else TIMES_LONGER * NUM_FRAMES // 2
         arrays = {name: self._array(name, scale) for name in known}
         self.header = write_latent_folder(folder / "latents", arrays)
-        self.files = {name: array.shape[1] for name, array in arrays.items()}
+        self.files = dict[str, int]()
         for name, array in arrays.items():
-            for control, count in NUM_CHANNELS.items():
-                write_latents(folder / "controls" / control / name, [ramp(array[0], count)], count)
-            mels = ramp(array[0], NUM_MELS, RATIO)
-            write_latents(folder / "spectrograms" / name, [mels], NUM_MELS)
+            self.add_conditions(name, array[0])
+
+    def add_conditions(self, name: str, places: NDArray[np.float32]) -> None:
+        """Write the conditions of a file, and their headers."""
+        self.files[name] = len(places)
+        for control, count in NUM_CHANNELS.items():
+            write_latents(self.folder / "controls" / control / name, [ramp(places, count)], count)
+        mels = ramp(places, NUM_MELS, RATIO)
+        write_latents(self.folder / "spectrograms" / name, [mels], NUM_MELS)
         made_for = self.header.codec, RATE_HZ, HOP
-        ControlHeader(*made_for, dict(NUM_CHANNELS), self.files).write(folder / "controls")
-        SpectrogramHeader(*made_for, HOP // RATIO, NUM_MELS, self.files).write(
-            folder / "spectrograms"
-        )
+        controls = ControlHeader(*made_for, dict(NUM_CHANNELS), self.files)
+        controls.write(self.folder / "controls")
+        spectrograms = SpectrogramHeader(*made_for, HOP // RATIO, NUM_MELS, self.files)
+        spectrograms.write(self.folder / "spectrograms")
 
     def _array(self, name: str, scale: float) -> NDArray[np.float32]:
         number, is_trained = self.numbers[name], self.sides[name] == TRAINING

@@ -21,7 +21,9 @@ from planted import (
     TRAINING,
     PlantedAudio,
     PlantedLatents,
+    held_out_below,
     ramp,
+    side_of_each,
 )
 from rave_runs import RATE_HZ, train
 from shard_data import in_memory
@@ -128,6 +130,11 @@ class Training:
     kinds: dict[str, Callable[..., Any]]
     # Measured on held-out audio, as documented.
     of_held_out: tuple[str, ...] = ()
+
+    @property
+    def is_of_latents(self) -> bool:
+        """Return whether it trains on latents."""
+        return self.kinds is LATENTS
 
 
 TRAININGS = {
@@ -277,3 +284,19 @@ def test_nothing_that_is_learned_or_measured_for_it_changes_with_what_is_held_ou
     one, other = (learned(trained.training, run) for run in (trained.run, trained.other))
     assert are_equal(one, other)
     assert held_out_loss(trained.run) != held_out_loss(trained.other)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_recordings_that_come_later_take_none_to_the_other_side(tmp_path, monkeypatch, name):
+    training = TRAININGS[name]
+    kind = next(iter(training.kinds.values()))
+    data, place = kind(tmp_path)
+    assert training.command(data, place, tmp_path / "run") == 0
+    data, place = kind(tmp_path, recordings=ALL)
+    sides = {name: side for name, side in data.sides.items() if "~" not in name}
+    assert sides != side_of_each({name: name[:-4] for name in sides}, held_out_below(ALL))
+    steps = watched(monkeypatch, training.system)
+    more = ("MAX_STEPS=6", "VALIDATE_EVERY_STEPS=6" if kind is prepared else "VALIDATE_EVERY=6")
+    assert training.command(data, place, tmp_path / "run", *more) == 0
+    assert sides_in(data, steps.training) == {TRAINING}
+    assert sides_in(data, steps.validation) == {HELD_OUT}
