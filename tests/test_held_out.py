@@ -26,7 +26,6 @@ from planted import (
     side_of_each,
 )
 from rave_runs import RATE_HZ, train
-from shard_data import in_memory
 from test_rave_prior import SETTINGS as PRIOR
 from test_rave_upstream_lmdb import LAZY, lazy_record, samples_record, write_database
 
@@ -88,13 +87,9 @@ def shards(folder: Path, **planted: Any) -> tuple[PlantedLatents, Path]:
     return latents, folder / "shards"
 
 
-def remote_shards(folder: Path, **planted: Any) -> tuple[PlantedLatents, str]:
-    latents, place = shards(folder, **planted)
-    return latents, in_memory(place)
-
-
 AUDIO = {"prepared": prepared, "lazy LMDB": lazy_lmdb, "LMDB": lmdb}
-LATENTS = {"folder": latent_folder, "shards": shards, "remote shards": remote_shards}
+# A set at an address is read as one in a folder is, bit for bit: see test_sharded_training.
+LATENTS = {"folder": latent_folder, "shards": shards}
 
 
 # Commands
@@ -105,14 +100,14 @@ def train_codec(data: Any, place: Path, run: Path, *more: str) -> int:
     return train(place, run, *sizes, f"HELD_OUT_FRACTION={FRACTION}", *more)
 
 
-def train_prior(data: Any, place: Path | str, run: Path, *more: str) -> int:
+def train_prior(data: Any, place: Path, run: Path, *more: str) -> int:
     chosen = (*PRIOR, "MAX_STEPS=3", "VALIDATE_EVERY=2", "FIDELITY=1.0")
     chosen += (f"HELD_OUT_FRACTION={FRACTION}", *more)
     sets = [text for each in chosen for text in ("--set", each)]
     return main(["train_prior", str(place), "--out", str(run), *sets])
 
 
-def train_diffusion(data: Any, place: Path | str, run: Path, *more: str) -> int:
+def train_diffusion(data: Any, place: Path, run: Path, *more: str) -> int:
     chosen = settings("MAX_STEPS=3", "SEGMENT_FRAMES=48", "FIDELITY=1.0", *more)
     chosen += ["--set", f"HELD_OUT_FRACTION={FRACTION}", "--config", "tiny"]
     chosen += ["--controls", str(data.folder / "controls")]
@@ -152,8 +147,8 @@ CASES = [
     for name, training in TRAININGS.items()
     for kind in training.kinds
     for is_one in (False, True)
-    # Of a database of samples, and from afar, nothing else is read than from a folder.
-    if not (is_one and kind in ("LMDB", "remote shards"))
+    # The end of the only one is held out before anything else is done with it.
+    if not is_one or kind in ("prepared", "folder")
 ]
 
 
@@ -296,7 +291,14 @@ def test_recordings_that_come_later_take_none_to_the_other_side(tmp_path, monkey
     sides = {name: side for name, side in data.sides.items() if "~" not in name}
     assert sides != side_of_each({name: name[:-4] for name in sides}, held_out_below(ALL))
     steps = watched(monkeypatch, training.system)
-    more = ("MAX_STEPS=6", "VALIDATE_EVERY_STEPS=6" if kind is prepared else "VALIDATE_EVERY=6")
-    assert training.command(data, place, tmp_path / "run", *more) == 0
+    assert training.command(data, place, tmp_path / "run", "MAX_STEPS=6") == 0
     assert sides_in(data, steps.training) == {TRAINING}
     assert sides_in(data, steps.validation) == {HELD_OUT}
+
+
+def test_a_recording_that_cannot_be_divided_is_refused(tmp_path, capsys):
+    data = PlantedLatents(tmp_path, FIRST[:1], first=None)
+    assert train_prior(data, data.latents, tmp_path / "run", "SEGMENT_FRAMES=100") == 2
+    told = "The only recording has 160 frames; two segments of 100 are needed"
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -5,11 +5,13 @@ Each recording shows where it is from (`planted`), and each reader is listed wit
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +45,7 @@ from diffwave.latent_diagnosis import diagnose_latents
 from diffwave.run import DiffusionRun
 from diffwave.run_data import RunData
 
+ROOT = Path(__file__).parents[1]
 BOTH = None  # looked at by what it makes of it
 # Who reads latents or conditions, and of which side. A new reader belongs here.
 READERS = {
@@ -70,6 +73,18 @@ READERS = {
     "run_samples.diagnose_samples": BOTH,
     "data._read": BOTH,
     "data._spectrograms": BOTH,
+}
+
+# What divides recordings, or reads what was divided, and is run here or in test_held_out.
+DIVIDING = {
+    "rave/commands/train.py",
+    "rave/commands/train_prior.py",
+    "rave/training_audio.py",
+    "diffwave/train.py",
+    "diffwave/latent_diagnosis.py",
+    "diffwave/run_diagnosis.py",
+    "diffwave/evaluate.py",
+    "diffwave/experiments/data.py",
 }
 
 
@@ -118,6 +133,13 @@ def noted(data: PlantedLatents) -> Iterator[Reads]:
         monkeypatch.setattr(ClipReader, "raw", raw)
         monkeypatch.setattr(ConditionSource, "read", condition)
         yield reads
+
+
+def test_all_that_divides_recordings_is_listed_here():
+    call = re.compile(r"(?<!def )\b(split_audio|split_clips|divide|open_data)\(")
+    paths = [*ROOT.glob("rave/**/*.py"), *ROOT.glob("diffwave/**/*.py")]
+    found = {p.relative_to(ROOT).as_posix() for p in paths if call.search(p.read_text())}
+    assert found - {"diffwave/run_data.py"} == DIVIDING
 
 
 HOP_SAMPLES, NUM_SEGMENT_FRAMES, COUNT = 8, 16, 6  # of the ladder's; more than one batch
