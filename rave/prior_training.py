@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,9 @@ from torch.utils.data import Dataset
 
 from rave import processes
 from rave.prior import LatentPrior
+from rave.versions import Origin, Split, first_held_out, recording_keys, split_names
 
+Clips = list[NDArray[np.float32]]
 HELD_OUT_SEGMENTS = 64
 
 
@@ -56,6 +58,44 @@ class PriorTraining:
         """Return how many axes of these standard deviations hold `fidelity` of the variance."""
         share = np.cumsum(np.square(std)) / max(float(np.square(std).sum()), 1e-30)
         return min(int(np.searchsorted(share, self.fidelity - 1e-9)) + 1, len(std))
+
+
+def divide(
+    clips: Mapping[str, NDArray[np.float32]],
+    origins: Mapping[str, Origin],
+    split: Split,
+    num_frames: int,
+) -> tuple[Clips, Clips]:
+    """Return training and held-out clips: whole recordings, or the end of the only one.
+
+    Args:
+        clips: (E, N) of each name.
+        origins: Of the names to divide.
+        split: Of the run.
+        num_frames: Of a segment, which every clip holds; the end of the only recording does too.
+
+    Raises:
+        ValueError: If a side has no segment.
+    """
+    keys = dict(zip(origins, recording_keys(origins.values()).tolist(), strict=True))
+    cuts = {
+        name: min(
+            first_held_out(clips[name].shape[1], split.fraction), clips[name].shape[1] - num_frames
+        )
+        for name in origins
+        if split.divides(keys[name])
+    }
+    names, others = split_names(origins, split)
+    training = [clips[name][:, : cuts.get(name)] for name in names]
+    held_out = [clips[name][:, cuts.get(name, 0) :] for name in others]
+    training = [clip for clip in training if clip.shape[1] >= num_frames]
+    if not training:
+        longest = max(clips[name].shape[1] for name in cuts)
+        raise ValueError(
+            f"The only recording has {longest} frames; two segments of {num_frames} are needed: to "
+            "train on, and to hold out. Add recordings, or lower it with --set SEGMENT_FRAMES=…"
+        )
+    return training, held_out
 
 
 class PriorSegments(Dataset[Tensor]):
