@@ -32,6 +32,7 @@ from diffwave.experiments.recipe import Experiment, Row, Scale
 from diffwave.experiments.results import Picture, ResultRow, run_key, tidy
 from rave.checkpoint import read_checkpoint
 from rave.files import atomic_write, read_json, write_json
+from rave.journal import check_links
 
 FORMAT, VERSION, HEADER_NAME = "rave-diffwave-experiments", 1, "experiments.json"
 LOCKS, RUNS = ".locks", "runs"
@@ -59,7 +60,8 @@ class Laboratory:
         measured: Trainings whose weights are needed again; of others only the figures are kept.
 
     Raises:
-        ValueError: If the folder holds results of other latents, another scale or seed.
+        ValueError: If the folder holds results of other latents, another scale or seed, or a link
+            that leads out of it; see `rave.journal.FolderLock`.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class Laboratory:
         self.tell = tell
         self.identity = {**data.identity(), "scale": asdict(scale), "seed": seed}
         self._progress = Progress([], 0, 0.0)
+        folder.mkdir(parents=True, exist_ok=True)
+        check_links(folder)
         with self._lock(HEADER_NAME).acquire():
             self._check_header()
 
@@ -97,8 +101,11 @@ class Laboratory:
             )
 
     def _lock(self, name: str) -> FileLock:
-        (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / LOCKS / f"{name}.lock")
+        path = self.folder / LOCKS / f"{name}.lock"
+        path.parent.mkdir(exist_ok=True)
+        if path.is_symlink():  # some versions of filelock follow it, and empty what it leads to
+            path.unlink()
+        return FileLock(path)
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:

@@ -123,10 +123,9 @@ def run(options: argparse.Namespace) -> Result:
     resumed_from = finished_steps(options.out)
     frames, seed = training.segment_frames, training.seed
     num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
-    segments = PriorSegments([clips[name] for name in train_names], frames, num_items, seed)
-    held_out = PriorSegments(
-        [clips[name] for name in held_out_names], frames, HELD_OUT_SEGMENTS, None
-    )
+    sides = [{name: clips[name] for name in names} for names in (train_names, held_out_names)]
+    segments = PriorSegments(sides[0], frames, num_items, seed)
+    held_out = PriorSegments(sides[1], frames, HELD_OUT_SEGMENTS, None)
     system = PriorSystem(model, training)
     fit(
         system,
