@@ -1,0 +1,189 @@
+"""What happens between two states: stopped, changed meanwhile, begun anew, run again."""
+
+import os
+import re
+import shutil
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+import torch
+from every_command import (
+    ALL,
+    COMMANDS,
+    FOLDERS,
+    LARGE,
+    SERVERS,
+    TRAINERS,
+    call,
+    command,
+    files_in,
+    unchanged_process,
+)
+
+from rave import batch
+from rave.command import command_parser, execute
+
+ROOT = Path(__file__).parents[1]
+DONE = sorted({*COMMANDS} - LARGE - TRAINERS)  # those that come to an end here
+RESUMED = [
+    "rave augment",
+    "rave preprocess",
+    "rave encode",
+    "rave decode",
+    "rave generate",
+    *("diffwave preprocess", "diffwave preprocess, controls", "diffwave preprocess, waveform"),
+    *("diffwave inference, mels", "diffwave inference, audio"),
+]
+SHARDED = ["rave shard", "rave unshard"]  # begun anew where the header of their input changes
+# Constants of modules, which name the header of a folder.
+HEADER = re.compile(r'^(?:[A-Z_, ]*\b)?(?:HEADER|SHARDS)_NAME = .*?"(\w+\.json)"$', re.MULTILINE)
+HEADERS = {
+    found
+    for package in ("rave", "diffwave")
+    for path in (ROOT / package).rglob("*.py")
+    for found in HEADER.findall(path.read_text())
+}
+# One and the same name on some file systems, and a stem of two.
+CLASHING = ("a.wav", "A.wav", "a.flac", "\u00e9.wav", "e\u0301.wav")
+
+
+class History:
+    """A command that is run again and again, into one folder, from sources of its own."""
+
+    def __init__(self, name, material, folder):
+        self.name, self.out = name, folder / "out"
+        words = COMMANDS[name][0]
+        self.at = material | {
+            part: shutil.copytree(material[part], folder / part)
+            for part in FOLDERS
+            if f"{{{part}}}" in words
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(batch, "attempt", self._changed_meanwhile)
+            self.first = self._run()
+
+    @staticmethod
+    def _changed_meanwhile(work, name, source):
+        outcome = work(name, source)
+        status = source.stat()
+        os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
+        return outcome
+
+    def _run(self, *more):
+        """Run it, and return its exit code and each file that it replaced beside which headers."""
+        before, replaced = files_in(self.out), {}
+        replace = os.replace
+
+        def watched(source, target):
+            name = os.path.relpath(target, self.out)
+            if name in before and is_data(name):
+                replaced[name] = {*os.listdir(self.out)} & HEADERS
+            replace(source, target)
+
+        with pytest.MonkeyPatch.context() as patch, unchanged_process():
+            patch.setattr(os, "replace", watched)
+            code = call(self.name, self.at, self.out, *more)
+        return code, replaced
+
+    @cached_property
+    def again(self):
+        """What the same command does after its sources changed while it worked on them."""
+        assert self.first == (0, {})
+        return self._run()
+
+    @cached_property
+    def forced(self):
+        """What the command does that makes something else there."""
+        assert self.again
+        return self._run("--force", *COMMANDS[self.name][1].split())
+
+
+def is_data(name):
+    return not name.startswith(".") and name not in HEADERS
+
+
+@pytest.fixture(scope="module")
+def histories(material, tmp_path_factory):
+    known = {}
+
+    def history(name):
+        if name not in known:
+            known[name] = History(name, material, tmp_path_factory.mktemp("history"))
+        return known[name]
+
+    return history
+
+
+def test_every_command_is_in_the_table():
+    assert {command(name) for name in COMMANDS} | SERVERS == ALL
+
+
+# The process
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_that_is_interrupted_leaves_the_process_as_it_was(
+    name, material, tmp_path, monkeypatch
+):
+    def stop(*paths):
+        raise KeyboardInterrupt
+
+    with unchanged_process():
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", stop)
+            code = call(name, material, tmp_path / "out")
+        assert code == (2 if name in LARGE else 130)
+
+
+@pytest.mark.parametrize("error", [None, ValueError, OSError, KeyboardInterrupt, ZeroDivisionError])
+def test_whatever_a_command_does_to_the_process_it_leaves_as_it_was(error):
+    def work(options):
+        torch.manual_seed(3)
+        torch.set_num_threads(4)
+        raise error or ValueError
+
+    with unchanged_process():
+        try:
+            execute(command_parser("rave test", "Test.", "rave test"), work, [])
+        except ZeroDivisionError:
+            assert error is ZeroDivisionError
+
+
+@pytest.mark.parametrize("name", DONE)
+def test_a_command_that_ends_leaves_the_process_as_it_was(name, histories):
+    assert histories(name).first == (0, {})  # it looks itself
+
+
+# Sources that change, data that is replaced
+
+
+def test_every_command_with_a_journal_is_resumed_here(histories):
+    with_journal = [
+        name for name in DONE if any(n.endswith(".jsonl") for n in files_in(histories(name).out))
+    ]
+    assert with_journal == sorted([*RESUMED, *SHARDED])
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_what_changes_while_it_is_worked_on_is_made_again(name, histories):
+    history = histories(name)
+    code, replaced = history.again
+    assert code == 0
+    assert {*replaced} == {each for each in files_in(history.out) if is_data(each)}
+    if name not in ("rave decode", "rave generate"):
+        assert history._run() == (0, {})
+
+
+@pytest.mark.parametrize("name", DONE)
+def test_no_header_stands_beside_data_of_before_that_is_replaced(name, histories):
+    history = histories(name)
+    for _, replaced in (history.again, history.forced):
+        assert {path: beside for path, beside in replaced.items() if beside} == {}
+
+
+@pytest.mark.parametrize("name", [name for name in DONE if COMMANDS[name][1]])
+def test_by_force_all_data_is_made_anew(name, histories):
+    code, replaced = histories(name).forced
+    assert code == 0
+    assert replaced
