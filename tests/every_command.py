@@ -161,11 +161,10 @@ def _handler(number: int, frame: object) -> None:
 def unchanged_process() -> Iterator[None]:
     """Check that a block leaves the process as it found it, in a state that no command chooses."""
     former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    umask, threads = os.umask(0o027), torch.get_num_threads()
+    umask = os.umask(0o027)
     try:
         for number in former:
             signal.signal(number, _handler)
-        torch.set_num_threads(2)
         random.seed(71)
         torch.manual_seed(72)
         before = _state()
@@ -174,6 +173,5 @@ def unchanged_process() -> Iterator[None]:
         assert [name for name in before if before[name] != after[name]] == []
     finally:
         os.umask(umask)
-        torch.set_num_threads(threads)
         for number, handler in former.items():
             signal.signal(number, handler)

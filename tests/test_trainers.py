@@ -27,7 +27,7 @@ from rave.main_cli import main
 from rave.prior_training import PriorSystem
 from rave.training import RaveSystem
 
-RATE_HZ, CROP = 16000, 2048
+RATE_HZ, CROP = 16000, 2304
 STEP_S = 100.0  # of a clock that training moves
 STOPPED_STEP, BAD_STEP = 3, 9
 # Of each command: the words before --out, those behind it that leave saving to the clock, and
