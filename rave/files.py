@@ -190,11 +190,15 @@ def read_json(path: Path, what: str) -> Any:
         ValueError: If the file is missing or is not JSON; the message names `what` was expected.
     """
     try:
-        return json.loads(regular(path).read_text())
+        return json.loads(regular(path).read_text(), parse_constant=_no_number)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"'{path}' does not exist, so '{path.parent}' is not {what}.") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is not valid JSON ({error}), so it is not {what}.") from error
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def read_header(

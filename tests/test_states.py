@@ -21,6 +21,8 @@ from every_command import (
     unchanged_process,
 )
 
+import rave.main_cli
+from diffwave import inference
 from rave import batch
 from rave.command import command_parser, execute
 
@@ -188,3 +190,89 @@ def test_no_header_stands_beside_data_of_before_that_is_replaced(name, histories
         assert code == 0
         assert replaced
         assert {path: beside for path, beside in replaced.items() if beside} == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "module", "read"),
+    [
+        ("rave shard", "latents", "rave.files", "read_json"),
+        ("rave unshard", "shards", "rave.files", "read_json"),
+        ("diffwave inference, mels", "vocoder", "diffwave.lmnt_waveform", "read_checkpoint"),
+    ],
+)
+def test_what_changes_as_it_is_read_is_seen_at_the_next_run(
+    name, part, module, read, material, tmp_path, monkeypatch, capsys
+):
+    at = material | {part: shutil.copytree(material[part], tmp_path / part, symlinks=True)}
+    module = importlib.import_module(module)
+    reader = getattr(module, read)
+
+    def changed(path, *more):
+        content = reader(path, *more)
+        with path.open("ab") as file:
+            file.write(b"\n" * (path.suffix == ".json"))
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+        return content
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, read, changed)
+        assert call(name, at, tmp_path / "out") == 0
+    assert call(name, at, tmp_path / "out") == 2
+    assert "was made with other settings" in capsys.readouterr().err
+
+
+# File systems
+
+
+@pytest.fixture(scope="module")
+def clashing(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clashing")
+    for name in CLASHING:
+        (folder / name).touch()
+    if len(os.listdir(folder)) < len(CLASHING):
+        pytest.skip("this file system takes these names for one")
+    return make(folder / "material", CLASHING)
+
+
+@pytest.mark.parametrize("name", [*RESUMED, "rave unshard"])
+def test_no_two_sources_have_one_result_on_any_file_system(name, clashing, histories, tmp_path):
+    assert call(name, clashing, tmp_path / "out") == 0
+    found = [each for each in files_in(tmp_path / "out") if is_data(each)]
+    of_two = [each for each in files_in(histories(name).out) if is_data(each)]
+    assert 2 * len(found) == len(CLASHING) * len(of_two)
+    assert len({name_key(each) for each in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        (name, part)
+        for name, (words, _) in COMMANDS.items()
+        for part in FOLDERS
+        if {f"{{{part}}}", "{out}"} <= {*words.split()}
+    ],
+)
+def test_output_inside_an_input_is_refused_by_any_link(name, part, material, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(material[part])
+    before = files_in(material[part])
+    for at, out in (
+        (material, tmp_path / "link" / "out"),
+        (material | {part: tmp_path / "link"}, material[part] / "out"),
+    ):
+        assert call(name, at, out) == 2
+        assert "is inside the input folder" in capsys.readouterr().err
+    assert files_in(material[part]) == before
+
+
+def test_nothing_is_written_over_what_it_is_made_of(material, tmp_path, capsys):
+    sound = tmp_path / "mean.wav"
+    shutil.copyfile(material["audio"] / "a.wav", sound)
+    content = sound.read_bytes()
+    for main, *words in (
+        (rave.main_cli.main, "interpolate", material["codec"], sound, sound, tmp_path, "--force"),
+        (inference.main, material["vocoder"], sound, "--from-audio", sound, "--force"),
+        (rave.main_cli.main, "generate", material["codec"], sound, tmp_path, "--force"),
+    ):
+        assert main([str(word) for word in words]) == 2
+        assert f"'{sound}' would be written over its source" in capsys.readouterr().err
+    assert sound.read_bytes() == content

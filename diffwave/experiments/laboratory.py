@@ -91,7 +91,8 @@ class Laboratory:
         if not path.exists():
             write_json(path, content)
             return
-        found = read_json(path, "a folder of experiments")
+        known = read_json(path, "a folder of experiments")
+        found = known if isinstance(known, dict) else {}
         names = [name for name in {**found, **content} if found.get(name) != content.get(name)]
         if names:
             told = "; ".join(f"{n} {found.get(n)!r}, now {content.get(n)!r}" for n in names[:3])
