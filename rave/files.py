@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import is_dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import UnionType
@@ -242,9 +243,12 @@ def built(record_class: type[T], content: Any) -> T:
     """
     if not isinstance(content, dict):
         raise TypeError(f"a {record_class.__name__} is {_shown(content)}")
-    types = get_type_hints(record_class)
+    types = _types(record_class)
     values = {name: typed(value, types.get(name, Any), name) for name, value in content.items()}
     return record_class(**values)
+
+
+_types = cache(get_type_hints)  # they are looked up for each of many files
 
 
 def typed(value: Any, needed: Any, name: str) -> Any:

@@ -62,6 +62,11 @@ def read_exported(path):
     return CodecFormat.from_json(path.read_text(), path)
 
 
+def read_kept(path):
+    if not kept.kept(path.parents[1], 1):
+        raise ValueError("it is left out")
+
+
 # Where each is, who reads it, and how.
 HEADERS = {
     "rave/latents.py": ("latents/latents.json", lambda path: LatentHeader.read(path.parent)),
@@ -80,7 +85,7 @@ HEADERS = {
         lambda path: SpectrogramHeader.read(path.parent),
     ),
     "diffwave/run.py": ("data.json", lambda path: TrainingData.read(path.parent)),
-    "diffwave/app/kept.py": ("made.json", lambda path: kept._read(path.parent)),
+    "diffwave/app/kept.py": ("001-made/made.json", read_kept),
 }
 # Read elsewhere: these two by all of them; a journal and the parts of a shard below.
 OTHERS = {"rave/files.py", "rave/journal.py"}
@@ -109,16 +114,18 @@ def headers(material, tmp_path_factory):
     Split(2**63, 0.2, 5).write(made)
     TrainingData(material["latents"], material["mels"], None).write(made)
     record = kept.Record("a", 1.0, 3, "rave encode", ["b"])
-    (made / "made.json").write_text(json.dumps(vars(record)))
-    (made / "a.wav").touch()
+    (made / "001-made").mkdir()
+    (made / "001-made" / "made.json").write_text(json.dumps(vars(record)))
+    (made / "001-made" / "a.wav").touch()
     form = CodecFormat(
         *("c0dec", 44100, 1, 64, 4, (1, 2), (3, 4), 16, 4),
         training_audio=TrainingAudio.read(material["codec"]),
     )
     (made / "header.json").write_text(form.to_json())
     for part, name in (place.split("/") for place, _ in HEADERS.values() if "/" in place):
-        (made / part).mkdir(exist_ok=True)
-        shutil.copyfile(material[part] / name, made / part / name)
+        if part in material:
+            (made / part).mkdir()
+            shutil.copyfile(material[part] / name, made / part / name)
     return made
 
 

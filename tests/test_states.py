@@ -1,5 +1,6 @@
 """What happens between two states: stopped, changed meanwhile, begun anew, run again."""
 
+import importlib
 import os
 import re
 import shutil
@@ -18,12 +19,14 @@ from every_command import (
     call,
     command,
     files_in,
+    make,
     unchanged_process,
 )
 
 import rave.main_cli
 from diffwave import inference
 from rave import batch
+from rave.batch import name_key
 from rave.command import command_parser, execute
 
 ROOT = Path(__file__).parents[1]
