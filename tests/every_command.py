@@ -39,7 +39,7 @@ def sets(values: Sequence[str], *more: str) -> str:
 
 # Each command, in each of its ways: its words, and those that make something else of the same.
 COMMANDS = {
-    "rave augment": ("{audio} {out} --semitones 1", "--seed 1"),
+    "rave augment": ("{audio} {out} --semitones -12", "--seed 1"),
     "rave preprocess": ("{audio} {out}", "--channels 2"),
     "rave train": (f"v2 --data {{prepared}} --out {{out}} {sets(CODEC)}", ""),
     "rave encode": ("{codec} {audio} {out} --sample", "--seed 1"),

@@ -124,7 +124,7 @@ def headers(material, tmp_path_factory):
     (made / "header.json").write_text(form.to_json())
     for part, name in (place.split("/") for place, _ in HEADERS.values() if "/" in place):
         if part in material:
-            (made / part).mkdir()
+            (made / part).mkdir(exist_ok=True)
             shutil.copyfile(material[part] / name, made / part / name)
     return made
 
