@@ -6,6 +6,7 @@ import re
 import shutil
 from functools import cached_property
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -26,7 +27,6 @@ from every_command import (
 import rave.main_cli
 from diffwave import inference
 from rave import batch
-from rave.batch import name_key
 from rave.command import command_parser, execute
 
 ROOT = Path(__file__).parents[1]
@@ -185,10 +185,12 @@ def test_what_changes_while_it_is_worked_on_is_made_again(name, histories):
     assert {*replaced} == {each for each in files_in(history.out) if is_data(each)}
 
 
-@pytest.mark.parametrize("name", [name for name in HEADED if COMMANDS[name][1]])
+@pytest.mark.parametrize("name", sorted({*HEADED} - {"rave unshard"}))  # replaces nothing
 def test_no_header_stands_beside_data_of_before_that_is_replaced(name, histories):
     history = histories(name)
-    runs = [history.again, history.forced] if name in RESUMED else [history.forced]
+    runs = [history.again] if name in RESUMED else []
+    if COMMANDS[name][1] or not runs:
+        runs.append(history.forced)
     for code, replaced in runs:
         assert code == 0
         assert replaced
@@ -243,7 +245,8 @@ def test_no_two_sources_have_one_result_on_any_file_system(name, clashing, histo
     found = [each for each in files_in(tmp_path / "out") if is_data(each)]
     of_two = [each for each in files_in(histories(name).out) if is_data(each)]
     assert 2 * len(found) == len(CLASHING) * len(of_two)
-    assert len({name_key(each) for each in found}) == len(found)
+    keys = {normalize("NFC", normalize("NFD", each).casefold()) for each in found}
+    assert len(keys) == len(found)
 
 
 @pytest.mark.parametrize(
