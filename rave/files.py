@@ -243,7 +243,7 @@ def built(record_class: type[T], content: Any) -> T:
     """
     if not isinstance(content, dict):
         raise TypeError(f"a {record_class.__name__} is {_shown(content)}")
-    types = _types(record_class)
+    types = _types(record_class)  # type: ignore[arg-type]
     values = {name: typed(value, types.get(name, Any), name) for name, value in content.items()}
     return record_class(**values)
 
