@@ -55,8 +55,8 @@ HEADERS = {
     for path in (ROOT / package).rglob("*.py")
     for found in HEADER.findall(path.read_text())
 }
-# One and the same name on some file systems, and a stem of two.
-CLASHING = ("a.wav", "A.wav", "a.flac", "\u00e9.wav", "e\u0301.wav")
+# One and the same name on some file systems; no stem of two, which would part them.
+CLASHING = ("a.wav", "A.wav", "b.flac", "\u00e9.wav", "e\u0301.wav")
 
 
 class History:
