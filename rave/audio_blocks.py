@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 Audio = NDArray[np.float32]
 
 FULL_SCALE = 32768  # of 16-bit samples
-WRITTEN = {"peak": float, "num_limited_samples": int}  # what is known of audio that was written
+# What is known of audio that was written.
+WRITTEN: dict[str, Any] = {"peak": float, "num_limited_samples": int}
 PADDING_SAMPLES = 65536  # zeros made at a time
 _HALF_POWER = 0.5**0.5
 # What left and right get of a position, as FFmpeg names it.

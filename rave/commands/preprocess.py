@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rave.batch import BatchReport
 
 JOURNAL_NAME = ".preprocess.jsonl"
-FIGURES = {"num_samples": int, "peak": float, "num_limited_samples": int}  # of a file
+# Of a file.
+FIGURES: dict[str, Any] = {"num_samples": int, "peak": float, "num_limited_samples": int}
 
 
 def parser() -> argparse.ArgumentParser:
