@@ -326,7 +326,7 @@ def _execute(
             file=sys.stderr,
         )
     try:
-        with _quiet_unless_first():
+        with _quiet_unless_first(), _state_kept():
             result = work(options)
     except KeyboardInterrupt:
         if is_first():
@@ -364,6 +364,21 @@ def _quiet_unless_first() -> Iterator[None]:
         return
     with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
         yield
+
+
+@contextmanager
+def _state_kept() -> Iterator[None]:
+    """Leave torch's random numbers and threads as they were, also after an error or Ctrl-C."""
+    torch = sys.modules.get("torch")
+    if torch is None:  # they are nobody's yet
+        yield
+        return
+    numbers, num_threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(numbers)
+        torch.set_num_threads(num_threads)
 
 
 def installed_upstream() -> list[str]:

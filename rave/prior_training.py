@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +102,7 @@ class PriorSegments(Dataset[Tensor]):
     """Segments of clips, (E, num_frames); item i depends on the seed and i alone.
 
     Args:
-        clips: (E, N) each, may be memory-mapped; all at least `num_frames` long.
+        clips: (E, N) each by its name, may be memory-mapped; all at least `num_frames` long.
         num_frames: Of a segment.
         num_items: Of the dataset.
         seed: Of the draws; None for segments spread evenly over the clips.
@@ -110,29 +110,38 @@ class PriorSegments(Dataset[Tensor]):
 
     def __init__(
         self,
-        clips: Sequence[NDArray[np.float32]],
+        clips: Mapping[str, NDArray[np.float32]],
         num_frames: int,
         num_items: int,
         seed: int | None,
     ) -> None:
-        self.clips, self.num_frames = clips, num_frames
+        self.names, self.clips, self.num_frames = [*clips], [*clips.values()], num_frames
         self.num_items, self.seed = num_items, seed
-        self._ends = np.cumsum([clip.shape[1] - num_frames + 1 for clip in clips])
+        self._ends = np.cumsum([clip.shape[1] - num_frames + 1 for clip in self.clips])
 
     def __len__(self) -> int:
         return self.num_items
 
     def __getitem__(self, index: int) -> Tensor:
         """Return a segment."""
+        number, start = self._drawn(index)
+        clip = self.clips[number]
+        return torch.from_numpy(np.array(clip[:, start : start + self.num_frames]))
+
+    def place(self, index: int) -> str:
+        """Return the clip of a segment, and its first frame there."""
+        number, start = self._drawn(index)
+        return f"'{self.names[number]}' at frame {start}"
+
+    def _drawn(self, index: int) -> tuple[int, int]:
         total = int(self._ends[-1])
         if self.seed is None:
             place = index * total // self.num_items
         else:
             place = int(np.random.default_rng([self.seed, index]).integers(total))
         number = int(np.searchsorted(self._ends, place, side="right"))
-        clip = self.clips[number]
-        start = place - int(self._ends[number]) + clip.shape[1] - self.num_frames + 1
-        return torch.from_numpy(np.array(clip[:, start : start + self.num_frames]))
+        num_frames = self.clips[number].shape[1]
+        return number, place - int(self._ends[number]) + num_frames - self.num_frames + 1
 
 
 class PriorSystem(LightningModule):

@@ -125,7 +125,9 @@ def perform(
     from diffwave.experiments.page import write_pages
     from rave.files import check_output_folder, read_json
 
-    check_output_folder(out, latents)
+    for folder in (latents, spectrograms):
+        if folder is not None:
+            check_output_folder(out, folder)
     experiments = [each for each in everything if each.name in names]
     left_out = [
         each.name for each in experiments if each.needs_spectrograms and spectrograms is None

@@ -73,7 +73,9 @@ def run(options: argparse.Namespace) -> Result:
     """Build, save the resolved recipe, train, and report the last validation."""
     check_settings("rave", options.recipe, options.settings)
     from rave.audio_store import open_audio
+    from rave.files import check_output_folder
 
+    check_output_folder(options.out, options.data)
     store = open_audio(options.data)
     for file in store.files:
         store.check(file)
