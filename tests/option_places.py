@@ -6,6 +6,8 @@ import contextlib
 import importlib.util
 import io
 import shutil
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from audio_files import noise, sine, write
 from diffwave_data import settings
+from numpy.typing import NDArray
 from pytest import MonkeyPatch
 from rave_models import remember
 from rave_runs import RATE_HZ, TINY, checkpoint
@@ -24,8 +27,11 @@ from test_diffwave_waveform import write_run as write_vocoder
 
 import rave.codec
 from diffwave import preprocess, train
+from diffwave.experiments.catalogue import catalogue
+from rave.audio_statistics import AudioStatistics
 from rave.checkpoint import last_checkpoint
 from rave.main_cli import main
+from rave.musicnn import EMBEDDING_SIZE, PATCH_SAMPLES
 
 PLAIN = (int, float, str, list, tuple)
 AUDIO_RATE_HZ = 32000  # not the codec's
@@ -34,6 +40,7 @@ PRIOR_SIZES = (
     *("MAX_STEPS=2", "VALIDATE_EVERY=2", "BATCH_SIZE=2", "SEGMENT_FRAMES=16"),
     *("HIDDEN_CHANNELS=8", "SKIP_CHANNELS=8", "NUM_BLOCKS=2"),
 )
+EXPERIMENTS = ("learning-rate", "depth", "conditioner")
 DIFFUSION_SIZES = ("MAX_STEPS=1", "BATCH_SIZE=2", "FIDELITY=1.0")
 
 
@@ -100,6 +107,10 @@ class Places:
             notes = [sine(f, RATE_HZ, 0.6, 0.3) for f in 110 * 2 ** (rng.integers(0, 36, 11) / 12)]
             write(path / f"{name}.wav", np.concatenate(notes, axis=1), RATE_HZ)
         return path
+
+    def _pieces(self, path: Path, number: int) -> Path:
+        music = self[("music", "other_music")[number]]
+        return shutil.copytree(music, path, ignore=shutil.ignore_patterns("[34].wav"))
 
     def _prepared(self, path: Path, number: int) -> Path:
         audio = self[("audio", "other_audio")[number]]
@@ -201,6 +212,15 @@ def standing_in():
     with MonkeyPatch.context() as patch:
         for name in ("FULL", "QUICK"):
             patch.setattr(f"diffwave.experiments.recipe.{name}", SMALL)
+        patch.setattr("diffwave.experiments.catalogue.catalogue", few_experiments)
+        patch.setattr("diffwave.experiments.catalogue.QUICK_NAMES", EXPERIMENTS[:1])
+        patch.setattr("torch.set_num_threads", lambda number: print(number, "threads"))
+        patch.setattr("rave.musicnn.load_musicnn", lambda: None)
+        patch.setattr("rave.evaluation.embed", embed)
+        patch.setattr("rave.evaluation.measure", measured)
+        patch.setattr("diffwave.app.server.serving", serving)
+        patch.setattr("diffwave.app.server.open_browser", lambda *given: print("a browser"))
+        patch.setattr("threading.Event.wait", interrupt)
         find, load = importlib.util.find_spec, rave.codec.load_codec
         patch.setattr(
             "rave.backend.importlib.util.find_spec",
@@ -233,3 +253,35 @@ def write_parts(module: torch.nn.Module, form: Any, path: Path) -> None:
             file.write(repr((name, type(part).__name__, plain)).encode())
             for tensor in [*part._parameters.values(), *part._buffers.values()]:
                 file.write(b"" if tensor is None else tensor.detach().numpy().tobytes())
+
+
+def few_experiments(scale: Any, seed: int = 0) -> list[Any]:
+    """Return the experiments that take the least time."""
+    return [each for each in catalogue(scale, seed) if each.name in EXPERIMENTS]
+
+
+def embed(model: None, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return embeddings of audio that nothing was listened to for: other audio has others."""
+    rng = np.random.default_rng(zlib.crc32(audio.tobytes()))
+    return rng.standard_normal((len(audio) // PATCH_SAMPLES, EMBEDDING_SIZE)).astype(np.float32)
+
+
+def measured(audio: NDArray[np.float32], sample_rate_hz: int) -> AudioStatistics:
+    """Return statistics of which only length and power are those of the audio."""
+    power, duration_s = float(np.square(audio).mean()), len(audio) / sample_rate_hz
+    zeros, chroma = np.zeros((2, 3)), np.full((2, 12), 1 / 12)
+    return AudioStatistics(
+        duration_s, power, 1.0, sample_rate_hz / 4, 0.5, zeros, zeros, 2, zeros[0], chroma, zeros[0]
+    )
+
+
+@contextlib.contextmanager
+def serving(shop: Any, port: int | None) -> Iterator[str]:
+    """Print what would be served."""
+    print(shop.folder, shop.codec_path, shop.run_path, port)
+    yield "address"
+
+
+def interrupt(*given: Any) -> None:
+    """End as Ctrl-C does."""
+    raise KeyboardInterrupt
