@@ -40,7 +40,7 @@ PRIOR_SIZES = (
     *("MAX_STEPS=2", "VALIDATE_EVERY=2", "BATCH_SIZE=2", "SEGMENT_FRAMES=16"),
     *("HIDDEN_CHANNELS=8", "SKIP_CHANNELS=8", "NUM_BLOCKS=2"),
 )
-EXPERIMENTS = ("learning-rate", "depth", "conditioner")
+EXPERIMENTS = ("precision", "cnn")
 DIFFUSION_SIZES = ("MAX_STEPS=1", "BATCH_SIZE=2", "FIDELITY=1.0")
 
 
@@ -220,7 +220,7 @@ def standing_in():
         patch.setattr("rave.evaluation.measure", measured)
         patch.setattr("diffwave.app.server.serving", serving)
         patch.setattr("diffwave.app.server.open_browser", lambda *given: print("a browser"))
-        patch.setattr("threading.Event.wait", interrupt)
+        patch.setattr("diffwave.app.server.threading", MagicMock(Event=interrupt))
         find, load = importlib.util.find_spec, rave.codec.load_codec
         patch.setattr(
             "rave.backend.importlib.util.find_spec",

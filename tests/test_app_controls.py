@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,7 +42,7 @@ CONTROLS = {
     },
     "Mix": {
         "From the first to the second": (0.25, "--weight 0.25"),
-        "Way": ("along a line", f"{LERP}.wav"),
+        "Way": ("along a line", f" {LERP}.wav"),
     },
 }
 # What a button needs beside the control in question, so that its command is possible.
@@ -76,7 +77,10 @@ def sounds(shop, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(shop):
-    return Page(shop).build()
+    async def build():  # without a running loop gradio makes one for each of its locks
+        return Page(shop).build()
+
+    return asyncio.run(build())
 
 
 @pytest.fixture
