@@ -22,6 +22,8 @@ from rave.checkpoint import read_checkpoint
 from rave.command import Result
 from rave.main_cli import AVAILABLE_SCRIPTS, main
 
+# Of what a command writes: that it was asked for, not what came of it.
+REPEATED = {"command", "run", "codec", "codec_path", "latents", "seed"}
 # What every command has; the law below shows them.
 COMMON = {"--help", "--json", "--verbose", "--version"}
 
@@ -150,9 +152,15 @@ def written_in(folder: Path) -> dict[str, bytes]:
         name = path.relative_to(folder).as_posix()
         if path.is_dir() or "tensorboard" in name or path.name.startswith("."):
             continue
+        if path.name in ("config.gin", "data.json"):
+            continue
         if path.suffix == ".ckpt":
             weights = read_checkpoint(path)["state_dict"]
             found[name] = b"".join(each.numpy().tobytes() for each in weights.values())
+        elif path.name in ("evaluation.json", "diagnosis.json", "latents.json"):
+            record = json.loads(path.read_text())
+            kept = {key: value for key, value in record.items() if key not in REPEATED}
+            found[name] = json.dumps(kept).encode()
         else:
             found[name] = path.read_bytes()
     return found
