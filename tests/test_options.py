@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from option_cases import TOLD, Case
 from option_places import Places, standing_in
-from option_table import COMMANDS, TOLD, Case
+from option_table import COMMANDS
 
 from diffwave.__main__ import PROGRAMS
 from rave.checkpoint import read_checkpoint
