@@ -121,6 +121,7 @@ def perform(
     import time
 
     from diffwave.experiments.data import read_data
+    from diffwave.experiments.diary_model import NUM_MELS
     from diffwave.experiments.laboratory import Laboratory
     from diffwave.experiments.page import write_pages
     from rave.files import check_output_folder, read_json
@@ -139,6 +140,11 @@ def perform(
         print(f"[{time.monotonic() - start:6.0f} s] {what}", file=sys.stderr, flush=True)
 
     data = read_data(latents, spectrograms, scale.max_clips)
+    if (header := data.spectrogram_header) is not None and header.num_mels != NUM_MELS:
+        raise ValueError(
+            f"'{spectrograms}' has {header.num_mels} mel bands; the diary's conditioner reads "
+            f"{NUM_MELS}. Make it again with diffwave.preprocess --mels {NUM_MELS}."
+        )
     measured = [run for each in everything for run in each.more]
     laboratory = Laboratory(out, data, scale, seed, tell, measured)
     laboratory.work(experiments)
