@@ -13,7 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import InitVar, dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -383,11 +383,8 @@ def _state_kept() -> Iterator[None]:
 
 def installed_upstream() -> list[str]:
     """Return the packages of this environment that bring the import names `rave` and `diffwave`."""
-    found = []
-    for name in ("acids-rave", "diffwave"):  # to read what all packages are takes 0.1 s
-        with suppress(metadata.PackageNotFoundError):
-            found.append(metadata.distribution(name).metadata["Name"].lower())
-    return found
+    names = ("acids-rave", "diffwave")  # to read what all packages are takes 0.1 s
+    return [name for name in names if any(metadata.distributions(name=name))]
 
 
 def sentence(error: Exception) -> str:

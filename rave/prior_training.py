@@ -17,7 +17,7 @@ from rave import processes
 from rave.prior import LatentPrior
 from rave.versions import Origin, Split, first_held_out, recording_keys, split_names
 
-Clips = list[NDArray[np.float32]]
+Clips = dict[str, NDArray[np.float32]]
 HELD_OUT_SEGMENTS = 64
 
 
@@ -86,9 +86,9 @@ def divide(
         if split.divides(keys[name])
     }
     names, others = split_names(origins, split)
-    training = [clips[name][:, : cuts.get(name)] for name in names]
-    held_out = [clips[name][:, cuts.get(name, 0) :] for name in others]
-    training = [clip for clip in training if clip.shape[1] >= num_frames]
+    training = {name: clips[name][:, : cuts.get(name)] for name in names}
+    held_out = {name: clips[name][:, cuts.get(name, 0) :] for name in others}
+    training = {name: clip for name, clip in training.items() if clip.shape[1] >= num_frames}
     if not training:
         longest = max(clips[name].shape[1] for name in cuts)
         raise ValueError(

@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> Result:
     keys = recording_keys(origins.values())
     split = Split.read(options.out) or Split.of(keys, training.held_out_fraction)
     training_clips, held_out_clips = divide(clips, origins, split, training.segment_frames)
-    mean, axes, std = principal_axes(training_clips)
+    mean, axes, std = principal_axes([*training_clips.values()])
     if std.max() <= 1e-6 * (1.0 + np.abs(mean).max()):
         raise ValueError(
             "The training latents do not vary at all, so there is nothing to learn from. "
