@@ -5,14 +5,13 @@
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from audio_files import noise, write
 from diffwave_data import settings
+from forks import Fork
 from rave_runs import RATE_HZ, TINY, prepare
 
 from rave.journal import sole_writer
@@ -86,16 +85,12 @@ def test_what_is_killed_and_given_again_ends_as_if_it_had_not_been(
     name, material, tmp_path, is_soak
 ):
     kills = SOAK_KILLS if is_soak else KILLS
-    program = [sys.executable, str(Path(__file__).with_name("killing.py"))]
-    command = [*program, str(tmp_path), str(kills), "0", *given(name, material)]
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | one_thread
-    )
+    process = Fork("killing", tmp_path, kills, 0, *given(name, material))
+    code, out, err = process.finish(timeout_s=None)
     log = tmp_path / "log.txt"
     told = log.read_text()[-2000:] if log.exists() else ""
-    assert done.returncode == 0, f"{done.stderr}\n{told}"
-    found = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0, f"{err}\n{told}"
+    found = json.loads(out.splitlines()[-1])
     print(json.dumps({"command": name, **found}))
     assert found["differing"] == []
     assert len(found["moments_s"]) == kills
