@@ -1,6 +1,6 @@
 # make demo    new music with the bundled models, in under 2 minutes; leaves demo-output/report.html
 # make demo-train   the whole path, training included, on synthesized music, in under 10 minutes; demo-train-output/
-# make test    lint, types, import contracts, then the tests
+# make test    lint and import contracts, then types and the tests side by side
 # make soak    what docs/reliability.md describes, at full size: an hour
 # make lint    the same without the tests
 # make clean   removes what make installed and made: .venv, the demos' folders and caches
@@ -23,7 +23,7 @@ TORCH_INDEX ?= $(if $(DRIVER)$(filter-out Linux,$(shell uname)),,$(CPU_INDEX))
 # An index that pip is configured with counts for more than the default of TORCH_INDEX.
 HAS_INDEX := $(if $(filter file,$(origin TORCH_INDEX)),$(PIP) config list | grep -qE '\.(index-url|no-index)=',false)
 
-.PHONY: demo demo-train test soak lint clean
+.PHONY: demo demo-train test soak lint style types tests clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python scripts/demo.py $(DEMO_OPTIONS)
@@ -31,18 +31,26 @@ demo: $(INSTALLED)
 demo-train: $(INSTALLED)
 	@$(BIN)/python scripts/demo_train.py $(DEMO_OPTIONS)
 
-test: lint
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+# mypy has one thread, so the tests do not wait for it.
+test: style
+	@$(MAKE) --no-print-directory --jobs 2 types tests
+
+tests: $(ALL_INSTALLED)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 soak: $(ALL_INSTALLED)
 	$(BIN)/pytest --soak --capture no tests/test_kill.py tests/test_hostile.py tests/test_fuzz.py tests/test_soak.py \
 	  tests/test_million_latents.py
 
-lint: $(ALL_INSTALLED)
+lint: style types
+
+style: $(ALL_INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(ALL_INSTALLED)
+	$(BIN)/mypy
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -48,6 +48,9 @@ def _run(
     for handle, output in enumerate(outputs, start=1):
         os.dup2(output.fileno(), handle)
         output.close()
+    # Those of the server may be files, in which a stream has its place.
+    sys.stdout = open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     if before is not None:
         before()
     _be(module, words)
