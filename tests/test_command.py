@@ -3,7 +3,6 @@
 import argparse
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,8 @@ def test_upstream_packages_of_the_same_import_name_are_named(tmp_path, monkeypat
     folder = tmp_path / "acids_rave-2.3.1.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: acids-rave\nVersion: 2.3.1\n")
-    found = [*metadata.distributions(), *metadata.distributions(path=[str(tmp_path)])]
-    monkeypatch.setattr(command.metadata, "distributions", lambda: found)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert command.installed_upstream() == ["acids-rave"]
     parser = command.command_parser("some", "Do some work.", "some")
     assert command.execute(parser, lambda _: command.Result("done"), []) == 0
     assert "'acids-rave' is installed here too" in capsys.readouterr().err

@@ -73,7 +73,7 @@ def test_the_demo_ends_with_where_its_report_is(first_walk):
 
 def test_a_command_starts_as_a_user_in_the_folder_would_start_it(tmp_path):
     code, out = demo_walk.run_command("rave --version", tmp_path)
-    assert (code, out.split()[0]) == (0, "rave")
+    assert (code, out.split()[0]) == (0, "rave-diffwave")
     code, out = demo_walk.run_command("python -c 'import rave, os; print(os.getcwd())'", tmp_path)
     assert (code, out) == (0, f"{tmp_path}\n")
 
