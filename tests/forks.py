@@ -49,8 +49,8 @@ def _run(
         os.dup2(output.fileno(), handle)
         output.close()
     # Those of the server may be files, in which a stream has its place.
-    sys.stdout = open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     if before is not None:
         before()
     _be(module, words)

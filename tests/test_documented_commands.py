@@ -257,7 +257,7 @@ class Reader:
         return [failure for failure in failures if failure]
 
 
-def record(folder, *names, seconds=8.0):
+def record(folder, *names, seconds=5.0):
     """Write recordings of tones that change, with a little noise."""
     for number, name in enumerate(names):
         tones = [sine(110 * (1 + (number * 3 + k) % 7), RATE_HZ, seconds / 4) for k in range(4)]
