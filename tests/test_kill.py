@@ -67,9 +67,18 @@ COMMANDS = {
     "unshard": ("rave.main_cli unshard {}/shards latents", []),
     "diffwave.train": (
         "diffwave.train {}/latents --out run --device cpu --config tiny",
-        settings("MAX_STEPS=60", "VALIDATE_EVERY=5"),
+        settings("MAX_STEPS=30", "VALIDATE_EVERY=3"),
     ),
-    "diffwave.inference": ("diffwave.inference {}/diffusion latents --count 40 --steps 20", []),
+    "diffwave.inference": (
+        "diffwave.inference {}/diffusion latents --count 40 --steps 20 --seconds 1",
+        [],
+    ),
+}
+# What cuts work short where it need not last; the last of an option given twice counts.
+SHORT = {
+    "train": sets("MAX_STEPS=2", "PHASE_1_STEPS=2"),
+    "diffwave.train": sets("MAX_STEPS=2"),
+    "diffwave.inference": ["--count", "2", "--steps", "2"],
 }
 
 
@@ -99,7 +108,7 @@ def test_what_is_killed_and_given_again_ends_as_if_it_had_not_been(
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_second_run_into_a_folder_is_refused(name, material, tmp_path, monkeypatch, capsys):
-    module, *arguments = given(name, material)
+    module, *arguments = [*given(name, material), *SHORT.get(name, [])]
     monkeypatch.chdir(tmp_path)
     with sole_writer(Path(OUTPUTS[name])):
         assert importlib.import_module(module).main(arguments) == 2
