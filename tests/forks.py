@@ -42,6 +42,7 @@ def _run(
     before: Callable[[], None] | None,
 ) -> None:
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # the system's own, as in any other process
     os.environ.update(environment)
     if folder is not None:
         os.chdir(folder)

@@ -61,7 +61,7 @@ COMMANDS = {
     "decode": ("rave.main_cli decode {}/run {}/latents audio", []),
     "train": (
         "rave.main_cli train v2 --data {}/prepared --out run --device cpu",
-        sets(*TINY, "MAX_STEPS=24", "PHASE_1_STEPS=12", "VALIDATE_EVERY_STEPS=3"),
+        sets(*TINY, "MAX_STEPS=16", "PHASE_1_STEPS=8", "VALIDATE_EVERY_STEPS=2"),
     ),
     "shard": ("rave.main_cli shard {}/latents shards --shard-mb 0.1", []),
     "unshard": ("rave.main_cli unshard {}/shards latents", []),
