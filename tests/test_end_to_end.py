@@ -174,8 +174,8 @@ def test_the_quick_experiments_meet_what_closed_form_predicts(tmp_path):
     rng = np.random.default_rng(0)
     clips = {}
     for number in range(8):
-        noise = 0.05 * rng.standard_normal((48, 440)).astype(np.float32)  # collapsed dimensions
-        clips[f"{number}.npy"] = np.concatenate([autoregression(16, 440, 0.9, number), noise])
+        noise = 0.05 * rng.standard_normal((24, 110)).astype(np.float32)  # collapsed dimensions
+        clips[f"{number}.npy"] = np.concatenate([autoregression(8, 110, 0.9, number), noise])
     write_latent_folder(tmp_path / "latents", clips)
     folders = [str(tmp_path / "latents"), str(tmp_path / "results")]
     code, out, err = Fork("diffwave.experiments", *folders, "--quick", "--json").finish()
