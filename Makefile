@@ -2,12 +2,15 @@
 # make demo-train   the whole path, training included, on synthesized music, in under 10 minutes; demo-train-output/
 # make test    lint and import contracts, then types and the tests side by side
 # make soak    what docs/reliability.md describes, at full size: an hour
+# make mutants the code is changed in 300 places, one at a time; which tests notice? An hour
 # make lint    the same without the tests
+# make lock    makes requirements/ from constraints.txt (needs uv)
 # make clean   removes what make installed and made: .venv, the demos' folders and caches
 #
 # PYTHON=python3.12 chooses an interpreter; VENV=folder where it installs; DEMO_OPTIONS="--recordings folder"
-# is handed to the demo. On Linux without an NVIDIA driver torch comes from the index of its CPU builds, unless
-# pip is configured to use an index of its own. TORCH_INDEX=URL takes it from there; TORCH_INDEX= from pip's index.
+# is handed to the demo, MUTANTS_OPTIONS="--seed 1" to scripts/mutants.py. On Linux without an NVIDIA driver torch comes
+# from the index of its CPU builds, unless pip is configured to use an index of its own. TORCH_INDEX=URL takes it from
+# there; TORCH_INDEX= from pip's index.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,7 +26,14 @@ TORCH_INDEX ?= $(if $(DRIVER)$(filter-out Linux,$(shell uname)),,$(CPU_INDEX))
 # An index that pip is configured with counts for more than the default of TORCH_INDEX.
 HAS_INDEX := $(if $(filter file,$(origin TORCH_INDEX)),$(PIP) config list | grep -qE '\.(index-url|no-index)=',false)
 
-.PHONY: demo demo-train test soak lint style types tests clean
+# Where a fault costs music.
+MUTATED := $(sort $(wildcard $(addsuffix .py, \
+  $(addprefix rave/, audio* batch codec* dataset evaluation files journal latent* resampling streaming* trainer training* windows) \
+  $(addprefix diffwave/, clips condition* controls dataset denoiser editing evaluation generate inference ladder sampler_steps \
+    schedule standardizer streaming_sampler training windows) \
+  scripts/apply_patches scripts/make_patches)))
+
+.PHONY: demo demo-train test soak mutants lint style types tests lock clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python scripts/demo.py $(DEMO_OPTIONS)
@@ -42,6 +52,9 @@ soak: $(ALL_INSTALLED)
 	$(BIN)/pytest --soak --capture no tests/test_kill.py tests/test_hostile.py tests/test_fuzz.py tests/test_soak.py \
 	  tests/test_million_latents.py
 
+mutants: $(ALL_INSTALLED)
+	nice $(BIN)/python scripts/mutants.py $(MUTANTS_OPTIONS) $(MUTATED)
+
 lint: style types
 
 style: $(ALL_INSTALLED)
@@ -52,22 +65,33 @@ style: $(ALL_INSTALLED)
 types: $(ALL_INSTALLED)
 	$(BIN)/mypy
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt requirements/core.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "'$(PYTHON)' is not Python 3.10 or newer. Install one, or name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	  { echo "'$(PYTHON)' has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --no-deps --require-hashes --requirement requirements/core.txt
 	@test -z "$(TORCH_INDEX)" || $(HAS_INDEX) || \
 	  $(PIP) install --no-deps --retries 1 --timeout 15 --constraint constraints.txt --index-url "$(TORCH_INDEX)" torch || \
 	  echo "'$(TORCH_INDEX)' has no torch for this machine, or cannot be reached; torch comes from pip's own index," \
 	    "on Linux with gigabytes of CUDA. To choose another: make TORCH_INDEX=URL" >&2
-	$(PIP) install --constraint constraints.txt --editable .
+	$(PIP) install --constraint constraints.txt torch
+	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(ALL_INSTALLED): $(INSTALLED)
-	$(PIP) install --constraint constraints.txt --editable '.[dev,onnx,app,fast,ray]'
+$(ALL_INSTALLED): $(INSTALLED) requirements/all.txt
+	$(PIP) install --no-deps --require-hashes --requirement requirements/all.txt
 	@touch $@
+
+# The packages of constraints.txt with their hashes. torch is left out, since each index has builds of its own, and so
+# are the packages of CUDA, which it brings.
+COMPILE = echo 'setuptools>=77' | uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+  --no-annotate --no-header --constraint constraints.txt --no-emit-package torch pyproject.toml -
+
+lock:
+	$(COMPILE) --output-file requirements/core.txt
+	$(COMPILE) --all-extras --output-file requirements/all.txt
 
 clean:
 	rm -rf $(VENV) .venv-system demo-output demo-train-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache \

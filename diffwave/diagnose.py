@@ -21,7 +21,9 @@ RECORD, PICTURE = "diagnosis.json", "diagnosis.png"
 # Where a run's diagnosis is written, inside the run.
 RUN_OUT = "diagnosis"
 # Options that only one kind of folder has.
-OF_RUNS = {f"--{name}": name for name in ("latents", "spectrograms", "controls", "codec")}
+OF_RUNS = {
+    f"--{name}": name for name in ("latents", "spectrograms", "controls", "codec", "seed", "device")
+}
 OF_LATENTS = {"--config": "config", "--set": "settings"}
 
 
@@ -95,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_seed(options)
     add_device(options)
+    options.set_defaults(seed=None, device=None)  # so that those of latents can be refused
     return options
 
 
@@ -160,8 +163,6 @@ def _check_options(options: argparse.Namespace, is_run: bool) -> None:
         raise ValueError(
             f"'{options.path}' is {here}; {', '.join(given)} is for {there}. Leave it out."
         )
-    if options.seed < 0:
-        raise ValueError(f"--seed is {options.seed}; a whole number from 0 is needed.")
 
 
 def _check_out(out: Path, path: Path, is_run: bool) -> None:
@@ -184,7 +185,7 @@ def _of_latents(options: argparse.Namespace) -> Diagnosis:
     from diffwave.latent_diagnosis import diagnose_latents
 
     config, settings = options.config or "default", options.settings or ()
-    return diagnose_latents(options.path, read_recipe(config, settings, options.seed))
+    return diagnose_latents(options.path, read_recipe(config, settings))
 
 
 def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Recipe:
@@ -229,8 +230,8 @@ def _of_run(options: argparse.Namespace) -> Diagnosis:
         spectrograms=options.spectrograms,
         controls=options.controls,
         codec=options.codec,
-        device=choose_device(options.device),
-        seed=options.seed,
+        device=choose_device(options.device or "auto"),
+        seed=options.seed or 0,
         progress=progress,
     )
 

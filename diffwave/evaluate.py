@@ -129,10 +129,13 @@ def run(options: argparse.Namespace) -> Result:
     from rave.codec import load_codec
     from rave.device import choose_device
     from rave.evaluation import SHORTEST_S
-    from rave.files import atomic_write, write_json
+    from rave.files import atomic_write, check_output_folder, write_json
     from rave.musicnn import load_musicnn
 
     _check(options, SHORTEST_S)
+    out: Path = options.out or options.run / OUT
+    for folder in (options.latents_dir, options.audio_dir):
+        check_output_folder(out, folder)
     device = choose_device(options.device)
     trained = open_run(options.run)
     model = trained.model.to(device)
@@ -153,9 +156,6 @@ def run(options: argparse.Namespace) -> Result:
         recording_path(options.audio_dir, clip)
     codec = load_codec(options.codec, device)
     codec.check_latents(trained.header, options.latents_dir)
-    out: Path = options.out or options.run / OUT
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"'{out}' is a file; the output is a folder. Choose another name.")
     num_rungs = 5 + options.seeds + bool(model.conditioners)
     total = len(without_versions(data.training)) + num_rungs * len(segments)
     with tqdm(desc="Hearing", total=total, unit="clip", file=sys.stderr) as bar:

@@ -7,7 +7,7 @@ Their network is that of our latents with one channel, the halves of its gate ex
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from diffwave.lmnt_params import MAX_DILATION_CYCLE, Params
 from diffwave.spectrogram import WINDOW_SAMPLES
 from diffwave.waveform import HOP_SAMPLES, WaveformDiffusion
 from rave.checkpoint import read_checkpoint
+from rave.files import source_stamp
 from rave.model_size import limited_size
 
 UPSAMPLER = {
@@ -39,6 +40,7 @@ class Vocoder:
         num_samples: How much a model without a spectrogram makes at a time; None for the others.
         has_known_window: Whether its spectrograms are those of `LogMel.of_lmnt_diffwave`.
         num_steps: Training steps behind the weights.
+        stamp: Of the file of the weights, from before it was read.
     """
 
     model: WaveformDiffusion
@@ -46,6 +48,7 @@ class Vocoder:
     num_samples: int | None
     has_known_window: bool
     num_steps: int
+    stamp: dict[str, int] = field(default_factory=dict)
 
 
 def read_vocoder(path: Path) -> Vocoder | None:
@@ -60,11 +63,12 @@ def read_vocoder(path: Path) -> Vocoder | None:
     if not is_lmnt_run(path):
         return None
     weights_path = weights_file(path)
+    stamp = source_stamp(weights_path)
     checkpoint = read_checkpoint(weights_path, "Give a run folder of lmnt diffwave.")
     params = checkpoint.get("params")
     if not isinstance(params, dict) or "latent_size" in params:
         return None
-    return vocoder_from_checkpoint(checkpoint, f"'{weights_path}'")
+    return replace(vocoder_from_checkpoint(checkpoint, f"'{weights_path}'"), stamp=stamp)
 
 
 def vocoder_from_checkpoint(checkpoint: dict[str, Any], what: str) -> Vocoder:

@@ -6,16 +6,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.command import Result, command_parser, execute
+from rave.files import check_record
 
 if TYPE_CHECKING:
     from rave.latents import LatentHeader
 
 JOURNAL_NAME = ".preprocess.jsonl"
 WAVEFORM_RATE_HZ = 22050  # lmnt diffwave's
+CHECK = partial(check_record, num_frames=int)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -130,7 +133,7 @@ def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
         path = options.out / paths[name]
         return {"num_frames": write_latents(path, [mel], options.mels, is_durable=False)}
 
-    report = process_files(sources, work, paths, journal, "Spectrograms")
+    report = process_files(sources, work, paths, journal, "Spectrograms", CHECK)
     report.remove_stale()
     report.check_any(f"'{options.audio}'", "Made spectrograms of")
     figures = {"folder": str(options.out), **settings, **report.figures}
@@ -141,7 +144,8 @@ def _make_spectrograms(
     options: argparse.Namespace, header: LatentHeader, sources: dict[str, str]
 ) -> Result:
     from diffwave.conditioner import whole_ratio
-    from diffwave.controls import HEADER_NAME
+    from diffwave.controls import HEADER_NAME as OTHERS
+    from diffwave.spectrogram import HEADER_NAME as OURS
     from diffwave.spectrogram import LogMel, SpectrogramHeader, write_spectrogram
     from rave.batch import process_files
     from rave.files import remove_partials
@@ -150,7 +154,7 @@ def _make_spectrograms(
     ratio = whole_ratio(header.hop_samples, options.mel_hop)
     if options.mels < 1:
         raise ValueError(f"--mels is {options.mels}; at least 1 is needed.")
-    _check_kind(options.out, HEADER_NAME, "controls; add --controls, or choose")
+    _check_kind(options.out, OTHERS, "controls; add --controls, or choose")
     num_frames = {file.path: file.num_frames for file in header.files}
     transform = LogMel(header.sample_rate_hz, options.mel_hop, options.mels)
     settings = {
@@ -171,7 +175,9 @@ def _make_spectrograms(
     audio = {path: options.audio / source for path, source in sources.items()}
     paths = {path: path for path in sources}
     made_of = {path: {"source": source} for path, source in sources.items()}
-    report = process_files(audio, work, paths, journal, "Spectrograms", known=made_of)
+    report = process_files(
+        audio, work, paths, journal, "Spectrograms", CHECK, header=OURS, known=made_of
+    )
     report.check_any(f"'{options.audio}'", "Made spectrograms of")
     files = {name: record["num_frames"] for name, record in report.records.items()}
     SpectrogramHeader(
@@ -195,14 +201,15 @@ def _make_controls(
 ) -> Result:
     from dataclasses import replace
 
+    from diffwave.controls import HEADER_NAME as OURS
     from diffwave.controls import NUM_CHANNELS, ControlHeader, check_controls, write_control
-    from diffwave.spectrogram import HEADER_NAME
+    from diffwave.spectrogram import HEADER_NAME as OTHERS
     from rave.batch import process_files
     from rave.files import remove_partials
     from rave.journal import Journal
 
     names = check_controls(options.controls)
-    _check_kind(options.out, HEADER_NAME, "spectrograms; choose")
+    _check_kind(options.out, OTHERS, "spectrograms; choose")
     num_frames = {file.path: file.num_frames for file in header.files}
     journal = Journal(options.out / JOURNAL_NAME, _origin(header), force=options.force)
     made = {name.partition("/")[0] for name in journal.names}
@@ -222,7 +229,9 @@ def _make_controls(
 
     paths = {item: item for item in items}
     made_of = {item: {"source": sources[item.partition("/")[2]]} for item in items}
-    report = process_files(items, work, paths, journal, "Controls", known=made_of)
+    report = process_files(
+        items, work, paths, journal, "Controls", CHECK, header=OURS, known=made_of
+    )
     skipped = {item.partition("/")[2]: reason for item, reason in report.skipped.items()}
     if len(skipped) == len(sources):
         replace(report, records={}).check_any(f"'{options.audio}'", "Made")

@@ -94,10 +94,10 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> Result:
     """Train, and say what was learnt."""
     check_settings(options.config, options.settings)
-    if options.controls and not Path(options.controls[0]).exists():
+    controls = Path(options.controls[0]) if options.controls else None
+    if controls and not controls.exists():
         raise ValueError(
-            f"'{options.controls[0]}' does not exist. Give what diffwave.preprocess --controls "
-            "wrote."
+            f"'{controls}' does not exist. Give what diffwave.preprocess --controls wrote."
         )
     import torch
     from torch.utils.data import DataLoader
@@ -126,8 +126,9 @@ def run(options: argparse.Namespace) -> Result:
     from rave.versions import Split, data_state
 
     device = choose_device(options.device)
-    if isinstance(options.latents, Path):
-        check_output_folder(options.out, options.latents)
+    for folder in (options.latents, options.spectrograms, controls):
+        if isinstance(folder, Path):
+            check_output_folder(options.out, folder)
     check_not_released(options.out)
     dataset = LatentDataset(options.latents)
     header = dataset.header
@@ -158,7 +159,6 @@ def run(options: argparse.Namespace) -> Result:
         save_run(options.out, KIND, model_config, config)
         split.write(options.out)
         save_header(options.out, header)
-        controls = Path(options.controls[0]) if options.controls else None
         TrainingData(options.latents, options.spectrograms, controls).write(options.out)
     if finished_steps(options.out):
         assert earlier is not None

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,7 @@ def vocode(options: argparse.Namespace, vocoder: Vocoder, defaults: argparse.Nam
     from tqdm import tqdm
 
     from rave.device import choose_device
+    from rave.files import check_no_source
 
     device = choose_device(options.device)
     for name in sorted(vars(options).keys() - USED_OPTIONS):
@@ -79,6 +81,7 @@ def vocode(options: argparse.Namespace, vocoder: Vocoder, defaults: argparse.Nam
         return _vocode_folder(options, vocoder)
     count = 1 if options.count is None else options.count
     paths = _outputs(options.out, count, options.force)
+    check_no_source(paths, [path for path in (options.spectrogram, options.from_audio) if path])
     task = _task(options, vocoder)
     num_steps = len(_betas(options, vocoder))
     items, written = [], {}
@@ -101,10 +104,10 @@ def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
 
     Each is what the command makes of that file alone.
     """
-    from diffwave.lmnt import weights_file
     from rave.audio import list_audio_files
+    from rave.audio_blocks import WRITTEN
     from rave.batch import SkipFile, process_files, result_names
-    from rave.files import check_output_folder, remove_partials, source_stamp
+    from rave.files import check_output_folder, check_record, remove_partials
     from rave.journal import Journal
 
     folder: Path = options.from_audio if options.spectrogram is None else options.spectrogram
@@ -122,7 +125,7 @@ def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
     paths = result_names(sources, ".wav")
     outputs = {name: options.out / path for name, path in paths.items()}
     settings = {
-        "run": source_stamp(weights_file(options.run)),
+        "run": vocoder.stamp,
         "is_audio": options.spectrogram is None,
         "is_fast": options.is_fast,
         "seed": options.seed,
@@ -140,7 +143,7 @@ def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
             raise SkipFile(str(error)) from error
         return _write(outputs[name], vocoder, task, options.seed, options.is_fast)
 
-    report = process_files(sources, work, paths, journal, "audio")
+    report = process_files(sources, work, paths, journal, "audio", partial(check_record, **WRITTEN))
     report.remove_stale()
     report.check_any(f"'{folder}'", "Made audio of")
     items = [

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Audio = NDArray[np.float32]
 
 FULL_SCALE = 32768  # of 16-bit samples
+# What is known of audio that was written.
+WRITTEN: dict[str, Any] = {"peak": float, "num_limited_samples": int}
 PADDING_SAMPLES = 65536  # zeros made at a time
 _HALF_POWER = 0.5**0.5
 # What left and right get of a position, as FFmpeg names it.
@@ -130,7 +132,7 @@ class Quantizer:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Return the account, for `rave.command.Result`."""
+        """Return the account, for `rave.command.Result`; see `WRITTEN`."""
         return {"peak": self.peak, "num_limited_samples": self.num_limited_samples}
 
     def __call__(self, audio: Audio) -> NDArray[np.int16]:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 from unicodedata import normalize
 
-from rave.files import check_inside, source_stamp
+from rave.files import check_inside, remove_header, source_stamp, typed
 from rave.journal import Journal
 from rave.parsing import LinesError, one_line
 from rave.windows import Part
@@ -151,7 +151,10 @@ def process_files(
     results: Mapping[str, str],
     journal: Journal,
     label: str,
+    check: Callable[[dict[str, Any]], object],
     engine: Engine | None = None,
+    *,
+    header: str | None = None,
     known: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> BatchReport:
     """Do `work` on every source that is not already done and unchanged.
@@ -165,7 +168,11 @@ def process_files(
             `result_names`. It must still be there to count as done, and be of this name.
         journal: Where finished items are recorded; closed when the batch ends.
         label: Verb for the progress bar.
+        check: Makes of a record what the command takes of it. Where it raises `TypeError`,
+            `KeyError` or `ValueError`, the record is none, and the work is done again.
         engine: What does the work; None: this process.
+        header: Name of the file in the journal's folder that names the results. It is removed
+            before one of them is replaced, so that it never names what is not there.
         known: What else the record of a name says; where it said something else, the work is done
             again. `others` are files that the work may leave besides.
 
@@ -182,7 +189,9 @@ def process_files(
     journal.forget(
         name
         for name, record in former.items()
-        if name not in planned or not planned[name].items() <= record.items()
+        if name not in planned
+        or not planned[name].items() <= record.items()
+        or not _is_record(record, check)
     )
     stamps: dict[str, dict[str, int]] = {}
     with (
@@ -216,6 +225,8 @@ def process_files(
             else:
                 stamps[name] = stamp
         pending = {name: sources[name] for name in stamps}
+        if header and any(n in former or (folder / results[n]).exists() for n in pending):
+            remove_header(folder / header)
         journal.forget(pending)  # what is made again is not done until then
         with closing((engine or LocalEngine()).run(work, pending)) as outcomes:
             for name, outcome in outcomes:
@@ -231,6 +242,16 @@ def process_files(
     report.skipped = {name: report.skipped[name] for name in sources if name in report.skipped}
     report.stale = _stale(folder, [*former.values(), *journal.replaced], planned.values())
     return report
+
+
+def _is_record(record: dict[str, Any], check: Callable[[dict[str, Any]], object]) -> bool:
+    """Return whether a journal, perhaps a stranger's, says what the command takes of it."""
+    try:
+        check(record)
+        typed(record.get("notes"), list[str] | None, "notes")
+    except (TypeError, KeyError, ValueError):
+        return False
+    return True
 
 
 def _check_name(name: str) -> None:

@@ -130,15 +130,11 @@ class CodecFormat:
             ValueError: If it states none, or one of another version.
         """
         try:
-            content: dict[str, Any] = json.loads(text)
+            content: dict[str, Any] = dict(json.loads(text))
             version = content.pop("version")
-            for name in ("encoder_reach_frames", "decoder_reach_frames"):
-                content[name] = tuple(content[name])
-            if content.get("training_audio") is not None:
-                content["training_audio"] = built(TrainingAudio, content["training_audio"])
             if version == TORCHSCRIPT_VERSION:
-                return cls(**content)
-        except (ValueError, KeyError, TypeError) as error:
+                return built(cls, content)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"'{path}' is TorchScript, but not a codec that `rave export` wrote."
             ) from error

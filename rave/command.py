@@ -13,7 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import InitVar, dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -326,7 +326,7 @@ def _execute(
             file=sys.stderr,
         )
     try:
-        with _quiet_unless_first():
+        with _quiet_unless_first(), _state_kept():
             result = work(options)
     except KeyboardInterrupt:
         if is_first():
@@ -366,11 +366,28 @@ def _quiet_unless_first() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _state_kept() -> Iterator[None]:
+    """Leave torch's random numbers and threads as they were, also after an error or Ctrl-C."""
+    torch = sys.modules.get("torch")
+    if torch is None:  # they are nobody's yet
+        yield
+        return
+    numbers, num_threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(numbers)
+        torch.set_num_threads(num_threads)
+
+
 def installed_upstream() -> list[str]:
     """Return the packages of this environment that bring the import names `rave` and `diffwave`."""
-    # By their names alone: to read all that is installed takes as long as a short command.
-    names = ("acids-rave", "diffwave")
-    return [name for name in names if any(metadata.distributions(name=name))]
+    found = []
+    for name in ("acids-rave", "diffwave"):  # to read what all packages are takes 0.1 s
+        with suppress(metadata.PackageNotFoundError):
+            found.append(metadata.distribution(name).metadata["Name"].lower())
+    return found
 
 
 def sentence(error: Exception) -> str:

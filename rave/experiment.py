@@ -28,6 +28,7 @@ from rave.gin_text import READING_ERRORS, RefusedError, check_names
 from rave.model_size import limited_size
 from rave.recipes import MACRO, check_form, check_used, read_gin, recipe_lines
 
+RUN_FORMAT = "rave-diffwave-run"
 RUN_VERSION = 1
 T = TypeVar("T")
 LENGTHS = ("MAX_STEPS", "PHASE_1_STEPS")  # settings that may change while a run goes on
@@ -140,9 +141,7 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
             with atomic_write(path) as temporary:
                 temporary.write_text(config)
         return
-    write_json(
-        folder / "run.json", {"format": "rave-diffwave-run", "version": RUN_VERSION, "kind": kind}
-    )
+    write_json(folder / "run.json", {"format": RUN_FORMAT, "version": RUN_VERSION, "kind": kind})
     for name, content in (("model.gin", model_config), ("config.gin", config)):
         with atomic_write(folder / name) as temporary:
             temporary.write_text(content)
@@ -161,7 +160,8 @@ def check_run(folder: Path, kind: str) -> None:
         ValueError: If it is not.
     """
     header = read_json(folder / "run.json", "a run folder")
-    header = header if isinstance(header, dict) else {}
+    if not isinstance(header, dict) or header.get("format") != RUN_FORMAT:
+        raise ValueError(f"'{folder / 'run.json'}' is not the header of a run. Train again.")
     if header.get("kind") != kind:
         raise ValueError(f"'{folder}' is a {header.get('kind')} run; a {kind} run is needed here.")
     if header.get("version") != RUN_VERSION:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import is_dataclass
+from functools import cache
+from hashlib import sha256
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -20,6 +22,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 T = TypeVar("T")
 
 PARTIAL_PREFIX = ".partial-"
+LARGEST = {int: 2**64 - 1, float: sys.float_info.max}
 SYNC_THREADS = 16  # file systems commit together what is asked for at once: 20 times as fast
 
 
@@ -149,6 +152,20 @@ def check_output_folder(folder: Path, source: Path) -> None:
         )
 
 
+def check_no_source(outputs: Iterable[Path], sources: Iterable[Path]) -> None:
+    """Check that no output would be written over what it is made from.
+
+    Raises:
+        ValueError: If one would; the message names it.
+    """
+    originals = {path.resolve() for path in sources}
+    for output in outputs:
+        if output.resolve() in originals:
+            raise ValueError(
+                f"'{output}' would be written over its source. Choose another name or folder."
+            )
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` to `path` as indented JSON, whole or not at all."""
     with atomic_write(path) as temporary:
@@ -174,11 +191,15 @@ def read_json(path: Path, what: str) -> Any:
         ValueError: If the file is missing or is not JSON; the message names `what` was expected.
     """
     try:
-        return json.loads(regular(path).read_text())
+        return json.loads(regular(path).read_text(), parse_constant=_no_number)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"'{path}' does not exist, so '{path.parent}' is not {what}.") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is not valid JSON ({error}), so it is not {what}.") from error
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def read_header(
@@ -222,26 +243,48 @@ def built(record_class: type[T], content: Any) -> T:
     """
     if not isinstance(content, dict):
         raise TypeError(f"a {record_class.__name__} is {_shown(content)}")
-    types = get_type_hints(record_class)
-    typed = {name: _typed(value, types.get(name, Any), name) for name, value in content.items()}
-    return record_class(**typed)
+    types = _types(record_class)  # type: ignore[arg-type]
+    values = {name: typed(value, types.get(name, Any), name) for name, value in content.items()}
+    return record_class(**values)
 
 
-def _typed(value: Any, needed: Any, name: str) -> Any:
+_types = cache(get_type_hints)  # they are looked up for each of many files
+
+
+def typed(value: Any, needed: Any, name: str) -> Any:
+    """Return a value of JSON, of the type that is needed: numbers are finite, and fit 64 bits.
+
+    Raises:
+        TypeError: If it is of another type; the message names it.
+    """
     kind, arguments = get_origin(needed), get_args(needed)
     if is_dataclass(needed):
         return built(needed, value)  # type: ignore[arg-type]
     if kind is list and isinstance(value, list):
-        return [_typed(item, arguments[0], name) for item in value]
+        return [typed(item, arguments[0], name) for item in value]
+    if kind is tuple and isinstance(value, list) and len(value) == len(arguments):
+        return tuple(typed(*item, name) for item in zip(value, arguments, strict=True))
     if kind is dict and isinstance(value, dict):
-        return {key: _typed(item, arguments[1], name) for key, item in value.items()}
+        return {key: typed(item, arguments[1], name) for key, item in value.items()}
     if kind in (Union, UnionType) and (value is None) <= (type(None) in arguments):
-        return value if value is None else _typed(value, arguments[0], name)
-    if needed is float and type(value) in (int, float) and math.isfinite(value):
-        return value
-    if needed is Any or type(value) is needed:
+        return value if value is None else typed(value, arguments[0], name)
+    if type(value) in (int, float) and not abs(value) <= LARGEST[type(value)]:
+        raise TypeError(f"{name} is {_shown(value)}")
+    if needed is Any or type(value) is needed or (needed is float and type(value) is int):
         return value
     raise TypeError(f"{name} is {_shown(value)}")
+
+
+def check_record(record: dict[str, Any], **types: Any) -> None:
+    """Check what a command takes of the record of a journal: each name, and its type.
+
+    Raises:
+        TypeError: If a value is of another type.
+        KeyError: If one is missing that may not be None.
+    """
+    for name, needed in types.items():
+        is_optional = type(None) in get_args(needed)
+        typed(record.get(name) if is_optional else record[name], needed, name)
 
 
 def _shown(value: Any) -> str:
@@ -261,6 +304,21 @@ def check_inside(name: str) -> None:
     has_drive = os.name == "nt" and windows.drive
     if windows.root or has_drive or ".." in parts or not parts or "\0" in name:
         raise ValueError(f"the name '{name}' leads out of its folder")
+
+
+def remove_header(path: Path) -> None:
+    """Remove the header of a folder before what it names is replaced, also if the power is cut."""
+    if path.exists() or path.is_symlink():
+        path.unlink()
+        sync([path.parent])
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a small file, empty if there is none.
+
+    Take it before the file is read: what changes in between is then seen at the next run.
+    """
+    return sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def source_stamp(path: Path) -> dict[str, int]:

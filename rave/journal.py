@@ -42,7 +42,7 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._handle: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        _check_links(folder)
+        check_links(folder)
         if fcntl is None:
             return
         self._handle = os.open(folder, os.O_RDONLY)
@@ -67,7 +67,12 @@ class FolderLock:
         self.release()
 
 
-def _check_links(folder: Path) -> None:
+def check_links(folder: Path) -> None:
+    """Check that what is written into a folder stays there: files are replaced, not followed.
+
+    Raises:
+        ValueError: If a link in it leads to a folder outside, or to nothing.
+    """
     within, waiting = folder.resolve(), [str(folder)]
     while waiting:
         place = waiting.pop()

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rave.audio import MAX_SAMPLE_RATE_HZ
-from rave.files import built, check_inside, read_header, regular, write_json
+from rave.files import built, check_inside, digest, read_header, regular, write_json
 from rave.latents import MAX_GAIN_DB, SHARDS_NAME, LatentFile, LatentHeader, open_array
 from rave.shard_storage import LocalStorage, RemoteStorage, open_storage
 from rave.versions import Origin, key_of
@@ -257,6 +257,7 @@ class LatentShards(Sequence[ShardedFile]):
 
     Attributes:
         place: As given.
+        digest: Of its shards.json, from before it was read.
         header: As of a latent folder without its files.
         shards: What the header says of each shard.
         has_escaped_names: As the header says.
@@ -273,7 +274,9 @@ class LatentShards(Sequence[ShardedFile]):
         self.storage: LocalStorage | RemoteStorage = open_storage(
             place, 2 * WINDOW_SHARDS, (SHARDS_NAME, INDEX_NAME)
         )
-        header = ShardsHeader.read(self.storage.path(SHARDS_NAME))
+        path = self.storage.path(SHARDS_NAME)
+        self.digest = digest(path)
+        header = ShardsHeader.read(path)
         self.header, self.shards = header.latents, header.shards
         self.has_escaped_names = header.has_escaped_names
         self.firsts = np.cumsum([0, *(shard.num_clips for shard in self.shards)])

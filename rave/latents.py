@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rave.audio import MAX_SAMPLE_RATE_HZ
-from rave.files import atomic_write, built, check_inside, read_header, regular, write_json
+from rave.files import (
+    atomic_write,
+    built,
+    check_inside,
+    read_header,
+    regular,
+    typed,
+    write_json,
+)
 from rave.versions import Origin, origin
 
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
@@ -111,12 +119,18 @@ class StatisticsAccumulator:
         return {"sums": b64encode(packed).decode(), "num_frames": self._num_frames}
 
     def merge(self, record: dict[str, Any]) -> None:
-        """Add the sums that another accumulator recorded."""
+        """Add the sums that another accumulator recorded.
+
+        Raises:
+            ValueError, TypeError, KeyError: If it is no such record.
+        """
         if "sums" in record:
             values = np.frombuffer(b64decode(record["sums"]), "<f8").reshape(self._sums.shape)
         else:  # before 2026-11-23
             values = np.array([record[name] for name in self.NAMES])
-        self.add_sums(values, record["num_frames"])
+        if not np.isfinite(values).all():
+            raise ValueError("sums that are not finite")
+        self.add_sums(values, typed(record["num_frames"], int, "num_frames"))
 
     def statistics(self) -> LatentStatistics:
         """Return the statistics of all frames counted."""

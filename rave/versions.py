@@ -112,7 +112,7 @@ def noted(path: Path) -> str | None:
         with soundfile.SoundFile(native_path(path)) as file:
             noted = json.loads(file.comment)[NOTE]
             return noted if isinstance(noted, str) and PurePosixPath(noted).name == noted else None
-    except (soundfile.LibsndfileError, ValueError, KeyError, TypeError):
+    except (soundfile.LibsndfileError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

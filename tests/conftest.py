@@ -160,3 +160,11 @@ def shards(latents, tmp_path, rave):
     """The sharded set of `latents`."""
     assert rave("shard", latents, tmp_path / "shards")[0] == 0
     return tmp_path / "shards"
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory):
+    """What every command works on, by its name: see every_command.py; to be read only."""
+    import every_command
+
+    return every_command.make(tmp_path_factory.mktemp("every"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,8 +60,10 @@ def run(folder, capsys, *more, **changed):
 
 
 def test_the_ladder_is_measured_written_and_the_same_in_any_batch(folder, capsys, monkeypatch):
-    code, text, _ = run(folder, capsys, "--out", folder / "one")
+    code, text, shown = run(folder, capsys, "--out", folder / "one")
     assert code == 0
+    done, total = re.findall(r"Hearing: 100%.* (\d+)/(\d+) \[", shown)[-1]
+    assert done == total
     record = json.loads((folder / "one" / "evaluation.json").read_text())
     assert (folder / "one" / "ladder.png").stat().st_size > 1000
     assert [rung["name"] for rung in record["rungs"]] == list(TITLES)
@@ -84,6 +87,16 @@ def test_the_ladder_is_measured_written_and_the_same_in_any_batch(folder, capsys
         assert one["frechet"] == pytest.approx(other["frechet"], rel=1e-3)
     # Another seed draws another set.
     assert named[GENERATED]["seeds"][0] != named[GENERATED]["seeds"][1]
+
+
+def test_the_ladder_is_drawn_with_the_seed_that_is_given(folder, capsys, monkeypatch):
+    """What follows from it: test_seeds_in_training.py."""
+
+    def keep(ladder, num_sets, size):
+        raise ValueError(f"drawn with {ladder.seed}")
+
+    monkeypatch.setattr("diffwave.evaluation.measure_ladder", keep)
+    assert "drawn with 23" in run(folder, capsys, "--seed", "23")[2]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from test_imports import heavy_after
 
 from diffwave.experiments.__main__ import main, perform
 from diffwave.experiments.catalogue import catalogue
+from diffwave.experiments.data import read_data
+from diffwave.experiments.laboratory import Laboratory
 from diffwave.experiments.recipe import TINY
 from diffwave.spectrogram import SpectrogramHeader
 from rave.latents import (
@@ -212,6 +215,45 @@ def test_results_of_other_data_are_refused(folders, tmp_path):
     other = replace(SMALL, our_steps=4)
     with pytest.raises(ValueError, match="holds results of other data or another scale"):
         perform(folders[0], tmp_path, folders[1], catalogue(other), ["encodings"], other)
+
+
+def test_results_of_other_latents_of_the_same_sizes_are_refused(folders, tmp_path):
+    laboratory_in(tmp_path / "out", folders[0])
+    other = shutil.copytree(folders[0], tmp_path / "latents")
+    for path in other.glob("*.npy"):
+        array = np.load(path)
+        np.save(path, np.asfortranarray(array[:, ::-1]))
+    with pytest.raises(ValueError, match=r"holds results of other data .*clips"):
+        laboratory_in(tmp_path / "out", other)
+
+
+def laboratory_in(out, latents):
+    data = read_data(latents, None, SMALL.max_clips)
+    return Laboratory(out, data, SMALL, 0, print, [])
+
+
+@pytest.mark.parametrize("name", ["runs", ".locks", ".locks/mse.lock", "within/further"])
+def test_a_folder_that_is_a_link_out_of_the_results_is_not_written_through(name, folders, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "canary").write_text("precious")
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
+    (tmp_path / "out" / name).symlink_to(outside)
+    with pytest.raises(ValueError, match="outside the folder to write"):
+        laboratory_in(tmp_path / "out", folders[0])
+    assert [(path.name, path.read_text()) for path in outside.iterdir()] == [("canary", "precious")]
+
+
+def test_a_link_in_place_of_a_lock_is_replaced_and_not_followed(folders, tmp_path):
+    canary, locks = tmp_path / "canary", tmp_path / "out" / ".locks"
+    canary.write_text("precious")
+    locks.mkdir(parents=True)
+    for name in ("experiments.json.lock", "mse.lock"):
+        (locks / name).symlink_to(canary)
+    with laboratory_in(tmp_path / "out", folders[0]).claim("mse") as is_ours:
+        assert is_ours
+    assert canary.read_text() == "precious"
+    assert not any(path.is_symlink() for path in locks.iterdir())
 
 
 def test_without_spectrograms_conditions_are_left_out_by_name(folders, tmp_path):

@@ -1,6 +1,8 @@
 """What `make` installs, and from where: the Makefile itself, with a stand-in for Python."""
 
+import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -25,6 +27,7 @@ def make(tmp_path):
     """Return a function that installs by make, and returns the calls of pip and what was said."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, tmp_path)
+    shutil.copytree(REPOSITORY / "requirements", tmp_path / "requirements")
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("make", "sh", "mkdir", "cp", "touch", "grep", "echo"):
@@ -62,8 +65,10 @@ def _executable(path, text):
 
 def index_of(installs):
     """Return the index that torch alone is taken from, or None; the rest is pip's own to choose."""
-    *torch, rest = installs
-    assert "--index-url" not in rest
+    hashed, *torch, project = installs
+    assert "--require-hashes" in hashed
+    assert project.endswith("--no-deps --no-build-isolation --editable .")
+    assert not any("--index-url" in other for other in (hashed, torch.pop(), project))
     if not torch:
         return None
     words = torch[0].split()
@@ -105,16 +110,16 @@ def test_an_argument_chooses_the_index_of_torch(make, config, chosen, expected):
 
 def test_an_index_that_cannot_be_had_is_named_and_pips_own_is_taken(make):
     installs, said = make(index_status=1)
-    assert len(installs) == 2
+    assert len(installs) == 4
     assert f"'{CPU_INDEX}' has no torch for this machine, or cannot be reached" in said
     assert "TORCH_INDEX=" in said
 
 
 def test_the_demo_installs_nothing_that_only_tests_need(make):
     installs, _ = make(target="demo")
-    assert installs[-1].endswith("--editable .")
+    assert "requirements/all.txt" not in " ".join(installs)
     installs, _ = make(target=".venv/all-installed")
-    assert "dev" in installs[-1]
+    assert installs[-1].endswith("--no-deps --require-hashes --requirement requirements/all.txt")
 
 
 def test_the_folder_of_the_environment_can_be_chosen(make):
@@ -122,3 +127,40 @@ def test_the_folder_of_the_environment_can_be_chosen(make):
     assert (make.folder / "other" / "installed").exists()
     assert not (make.folder / ".venv").exists()
     assert os.access(make.folder / "other" / "bin" / "python", os.X_OK)
+
+
+def pins(name):
+    """Return the hashes of each pin, with its marker, of a file of requirements."""
+    found = {}
+    for line in (REPOSITORY / name).read_text().splitlines():
+        if "==" in line and not line.startswith(("#", " ")):
+            found[pin := line.removesuffix("\\").strip()] = []
+        elif line.startswith("    --hash"):
+            found[pin].append(re.fullmatch(r"    --hash=sha256:([0-9a-f]{64})( \\)?", line)[1])
+    return found
+
+
+def test_what_make_installs_has_the_versions_of_the_constraints_and_a_hash_of_each_file():
+    core, everything = pins("requirements/core.txt"), pins("requirements/all.txt")
+    constraints = pins("constraints.txt")
+    for pinned in (core, everything):
+        assert all(pinned.values())
+        assert {versions(pin) for pin in pinned} <= {versions(pin) for pin in constraints}
+    without = {versions(pin)[0] for pin in constraints} - {versions(pin)[0] for pin in everything}
+    assert {name for name in without if not re.match("nvidia-|cuda-|triton|torch$", name)} == set()
+
+
+def versions(pin):
+    return tuple(pin.split(";")[0].strip().split("=="))
+
+
+def test_what_the_project_needs_and_is_built_with_is_installed_by_hash():
+    core, everything = (
+        {versions(pin)[0] for pin in pins(f"requirements/{name}.txt")} for name in ("core", "all")
+    )
+    needed = importlib.metadata.requires("rave-diffwave")
+    names = {re.match(r"[\w-]+", line)[0].lower(): "extra ==" in line for line in needed}
+    assert {"gradio", "numpy"} <= names.keys()
+    assert names.keys() - {"torch"} <= everything
+    assert {name for name, is_extra in names.items() if not is_extra} - {"torch"} <= core
+    assert "setuptools" in core

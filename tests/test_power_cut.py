@@ -140,7 +140,7 @@ def test_what_a_journal_names_is_on_the_disk_at_any_moment(every_s, disk, tmp_pa
     for _ in range(2):
         journal = Journal(out / "journal", {})
         process_files(
-            sources, work, {name: name for name in sources}, journal, "Writing", known=known
+            sources, work, {name: name for name in sources}, journal, "Writing", dict, known=known
         )
         check()
         assert disk.has(out / "journal")

@@ -1,7 +1,9 @@
 """Parts of audio at any place, damage, and the layout of channels."""
 
 import json
+import re
 import struct
+from pathlib import Path
 
 import av
 import numpy as np
@@ -10,6 +12,7 @@ from audio_files import decoded, joined, noise, notes_of, sine, write, write_wit
 
 from rave.audio import read_audio, read_audio_part
 from rave.audio_blocks import mixing_matrix
+from rave.audio_parts import Findings, find_parts
 
 RATE_HZ = 44100
 
@@ -87,6 +90,25 @@ def test_a_batch_counts_damage_and_says_where(tmp_path, rave):
     assert code == 0
     (note,) = json.loads(out)["notes"]["a.flac"]
     assert "'a.flac' is damaged in 1 place(s), at 2." in note
+
+
+def test_of_much_damage_some_places_are_named_and_the_others_counted():
+    for count in range(1, 9):
+        (said,) = Findings(damage=[(10.0 * n, 0.5) for n in range(count)]).sentences(Path("a.mp3"))
+        named = [f"{10.0 * n:.2f} s" for n in range(count) if f"{10.0 * n:.2f} s" in said]
+        others = re.search(r" and (\d+) more", said)
+        assert len(named) + (int(others[1]) if others else 0) == count
+        assert f"in {count} place(s)" in said and f"({count * 0.5:.2f} s)" in said
+
+
+@pytest.mark.parametrize("digit", range(4))
+def test_a_tag_of_any_size_is_passed_over_whatever_it_holds(tmp_path, digit):
+    content = write(tmp_path / "a.flac", noise(2000), RATE_HZ).read_bytes()
+    sizes = bytes(place == digit for place in range(4))  # in digits of base 128
+    tag = b"ID3\4\0\0" + sizes + (b"fLaC" * 128 ** (3 - digit))[: 128 ** (3 - digit)]
+    path = tmp_path / "tagged.flac"
+    path.write_bytes(tag + content)
+    assert [part.ranges for part in find_parts(path)] == [((len(tag), len(tag + content)),)]
 
 
 # Layouts

@@ -94,13 +94,6 @@ def test_codec_rate_keeps_the_duration(run, audio, tmp_path, rave):
     assert (info.samplerate, info.frames) == (22050, 11025)
 
 
-def test_decoding_repeats_with_the_seed(run, audio, tmp_path, rave):
-    assert rave("encode", run, audio, tmp_path / "latents")[0] == 0
-    for name in ("a", "b"):
-        assert rave("decode", run, tmp_path / "latents", tmp_path / name)[0] == 0
-    assert (tmp_path / "a" / "cd.wav").read_bytes() == (tmp_path / "b" / "cd.wav").read_bytes()
-
-
 def test_an_exported_codec_gives_the_runs_latents(run, audio, tmp_path, rave):
     code, out, _ = rave("export", run, tmp_path / "codec.ts", "--json")
     assert code == 0

@@ -197,7 +197,7 @@ def batch(tmp_path):
     def run():
         worked.clear()
         journal = Journal(tmp_path / "out" / "journal", {})
-        report = process_files(sources, copy, {n: n for n in sources}, journal, "Copying")
+        report = process_files(sources, copy, {n: n for n in sources}, journal, "Copying", dict)
         return report, list(worked)
 
     return sources, run

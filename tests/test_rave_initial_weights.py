@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from rave_models import SHORT, SMALL, build_model
+from rave_models import SHORT, SMALL, build_model, write_run
 from rave_runs import checkpoint, prepare, train
 from upstream_runs import golden_weights, write_upstream_run, write_whole_run
 
 from rave import experiment
-from rave.checkpoint import model_weights
+from rave.checkpoint import last_checkpoint, model_weights
 from rave.codec import load_run
-from rave.files import read_json
+from rave.commands.train import _check_origin
+from rave.files import read_json, write_json
 from rave.initial_weights import take_weights
 from rave.upstream.export import export_run
 
@@ -108,6 +109,25 @@ def test_training_starts_from_a_run_and_resumes_from_itself(prepared, tmp_path, 
     assert train(prepared, tmp_path / "new", "MAX_STEPS=2", lazy[1], options=options) == 0
     assert "weights of" not in capsys.readouterr().err
     assert checkpoint(tmp_path / "new")["global_step"] == 2
+
+
+def test_a_run_that_is_begun_is_not_started_from_other_weights(prepared, tmp_path, capsys):
+    moved = write_run(tmp_path / "moved", "v2", *SHORT)
+    fingerprint = load_run(moved)[1].fingerprint
+    write_json(tmp_path / "initial.json", {"run": "gone", "fingerprint": fingerprint})
+    _check_origin(tmp_path, moved)
+    write_json(tmp_path / "initial.json", {"run": str(moved), "fingerprint": "of then"})
+    _check_origin(tmp_path, moved)  # trained further since
+    other = write_run(tmp_path / "other", "v2", *SHORT, seed=1)
+    with pytest.raises(ValueError, match=f"begun from the weights of '{moved}', not from those of"):
+        _check_origin(tmp_path, other)
+    assert train(prepared, tmp_path / "run", "MAX_STEPS=1") == 0
+    before = last_checkpoint(tmp_path / "run").read_bytes()
+    for most in ("MAX_STEPS=1", "MAX_STEPS=2"):
+        options = ("--initialise-from", str(other))
+        assert train(prepared, tmp_path / "run", most, options=options) == 2
+        assert "was begun from random weights" in capsys.readouterr().err
+    assert last_checkpoint(tmp_path / "run").read_bytes() == before
 
 
 def test_a_causal_training_from_a_run_that_is_not_warns(prepared, tmp_path, capsys):

@@ -122,7 +122,7 @@ def test_an_untrained_uniform_network_samples_the_fitted_gaussian() -> None:
 
 
 def test_segments_follow_from_seed_and_index() -> None:
-    clips = [np.arange(n, dtype=np.float32)[None] + 100 * n for n in (4, 9)]
+    clips = {f"{n}.npy": np.arange(n, dtype=np.float32)[None] + 100 * n for n in (4, 9)}
     segments = PriorSegments(clips, 4, 50, seed=3)
     assert torch.equal(segments[7], PriorSegments(clips, 4, 9, seed=3)[7])
     starts = {float(segments[i][0, 0]) for i in range(50)}

@@ -149,14 +149,6 @@ def test_a_run_leaves_checkpoints_curves_and_its_recipe_and_no_partial_file(prep
     }
 
 
-def test_the_seed_makes_the_run(prepared, tmp_path):
-    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
-        assert train(prepared, tmp_path / name, "MAX_STEPS=2", options=("--seed", seed)) == 0
-    first, again, other = (checkpoint(tmp_path / name)["state_dict"] for name in "abc")
-    assert all(torch.equal(first[k], again[k]) for k in first)
-    assert not all(torch.equal(first[k], other[k]) for k in first)
-
-
 # What ends a run
 
 

@@ -198,6 +198,7 @@ def copy(cluster, tmp_path, marks):
             {name: name for name in words},
             Journal(out / "journal", {}),
             "Copying",
+            dict,
             ray_engine.RayEngine(cluster.address, cpus),
         )
 

@@ -121,11 +121,14 @@ def perform(
     import time
 
     from diffwave.experiments.data import read_data
+    from diffwave.experiments.diary_model import NUM_MELS
     from diffwave.experiments.laboratory import Laboratory
     from diffwave.experiments.page import write_pages
     from rave.files import check_output_folder, read_json
 
-    check_output_folder(out, latents)
+    for folder in (latents, spectrograms):
+        if folder is not None:
+            check_output_folder(out, folder)
     experiments = [each for each in everything if each.name in names]
     left_out = [
         each.name for each in experiments if each.needs_spectrograms and spectrograms is None
@@ -137,6 +140,11 @@ def perform(
         print(f"[{time.monotonic() - start:6.0f} s] {what}", file=sys.stderr, flush=True)
 
     data = read_data(latents, spectrograms, scale.max_clips)
+    if (header := data.spectrogram_header) is not None and header.num_mels != NUM_MELS:
+        raise ValueError(
+            f"'{spectrograms}' has {header.num_mels} mel bands; the diary's conditioner reads "
+            f"{NUM_MELS}. Make it again with diffwave.preprocess --mels {NUM_MELS}."
+        )
     measured = [run for each in everything for run in each.more]
     laboratory = Laboratory(out, data, scale, seed, tell, measured)
     laboratory.work(experiments)

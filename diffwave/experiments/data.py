@@ -6,6 +6,7 @@ S clips, D raw latent size, N frames of a clip, M mel bands, R mel frames per la
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class Data:
         """Return what tells these data from others, JSON-able."""
         return {
             "codec": self.header.codec,
+            "clips": sha256(self.training.raw.numpy().tobytes()).hexdigest()[:16],
             "contents": self.header.contents,
             "latent_size": self.latent_size,
             "clip_frames": self.num_frames,

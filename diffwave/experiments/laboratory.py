@@ -32,6 +32,7 @@ from diffwave.experiments.recipe import Experiment, Row, Scale
 from diffwave.experiments.results import Picture, ResultRow, run_key, tidy
 from rave.checkpoint import read_checkpoint
 from rave.files import atomic_write, read_json, write_json
+from rave.journal import check_links
 
 FORMAT, VERSION, HEADER_NAME = "rave-diffwave-experiments", 1, "experiments.json"
 LOCKS, RUNS = ".locks", "runs"
@@ -59,7 +60,8 @@ class Laboratory:
         measured: Trainings whose weights are needed again; of others only the figures are kept.
 
     Raises:
-        ValueError: If the folder holds results of other latents, another scale or seed.
+        ValueError: If the folder holds results of other latents, another scale or seed, or a link
+            that leads out of it; see `rave.journal.FolderLock`.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class Laboratory:
         self.tell = tell
         self.identity = {**data.identity(), "scale": asdict(scale), "seed": seed}
         self._progress = Progress([], 0, 0.0)
+        folder.mkdir(parents=True, exist_ok=True)
+        check_links(folder)
         with self._lock(HEADER_NAME).acquire():
             self._check_header()
 
@@ -87,7 +91,8 @@ class Laboratory:
         if not path.exists():
             write_json(path, content)
             return
-        found = read_json(path, "a folder of experiments")
+        known = read_json(path, "a folder of experiments")
+        found = known if isinstance(known, dict) else {}
         names = [name for name in {**found, **content} if found.get(name) != content.get(name)]
         if names:
             told = "; ".join(f"{n} {found.get(n)!r}, now {content.get(n)!r}" for n in names[:3])
@@ -97,8 +102,11 @@ class Laboratory:
             )
 
     def _lock(self, name: str) -> FileLock:
-        (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / LOCKS / f"{name}.lock")
+        path = self.folder / LOCKS / f"{name}.lock"
+        path.parent.mkdir(exist_ok=True)
+        if path.is_symlink():  # some versions of filelock follow it, and empty what it leads to
+            path.unlink()
+        return FileLock(path)
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:

@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> Result:
         return write_versions(name, source, copy, paths, options.semitones, options.seed)
 
     others = {name: {"others": paths} for name, paths in versions.items()}
-    report = process_files(sources, work, copies, journal, "Augmenting", known=others)
+    report = process_files(sources, work, copies, journal, "Augmenting", _check, known=others)
     report.remove_stale()
     report.check_any(str(len(sources)), "Augmented")
     duration_s = sum(record["duration_s"] for record in report.records.values())
@@ -104,6 +104,15 @@ def run(options: argparse.Namespace) -> Result:
         for path, levels in zip(record["others"], record["levels"], strict=True)
     }
     return Result(text, figures, num_skipped=len(report.skipped), written=written)
+
+
+def _check(record: dict[str, Any]) -> None:
+    from rave.audio_blocks import WRITTEN
+    from rave.files import check_record
+
+    check_record(record, recorded_s=float, duration_s=float, levels=list[dict[str, Any]])
+    for _, level in zip(record["others"], record["levels"], strict=True):
+        check_record(level, **WRITTEN)
 
 
 def names_of(

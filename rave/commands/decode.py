@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +72,10 @@ def run(options: argparse.Namespace) -> Result:
         ValueError: If codec or folders cannot be used, or no file is usable.
         OSError: If the output folder cannot be written; what was finished is kept.
     """
+    from rave.audio_blocks import WRITTEN
     from rave.batch import process_files, result_names
     from rave.bending import parse_bend
-    from rave.files import check_output_folder, remove_partials
+    from rave.files import check_output_folder, check_record, remove_partials
     from rave.journal import Journal
     from rave.latents import LatentHeader
 
@@ -119,6 +120,7 @@ def run(options: argparse.Namespace) -> Result:
         paths,
         journal,
         "Decoding",
+        partial(check_record, **WRITTEN, level_dbfs=float, warnings=list[str]),
         engine,
     )
     report.check_any(f"'{options.latents_dir}'", "Decoded")

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Sums: TypeAlias = list[tuple[NDArray[np.float64], int]]  # and frames, of each window
 
 JOURNAL_NAME = ".encode.jsonl"
+# Of a file, as in `rave.latents.LatentFile`.
+FIELDS = {"path": str, "num_frames": int, "source_sample_rate_hz": int, "source_num_samples": int}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,7 +103,7 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
     from rave.batch import process_files, result_names
     from rave.files import remove_partials
     from rave.journal import Journal
-    from rave.latents import POSTERIOR_MEAN, POSTERIOR_SAMPLE
+    from rave.latents import HEADER_NAME, POSTERIOR_MEAN, POSTERIOR_SAMPLE
     from rave.training_audio import levels_of, levels_to_match
     from rave.versions import recordings
 
@@ -128,7 +130,9 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
         paths,
         journal,
         "Encoding",
+        lambda record: _check(record, codec.format.latent_size),
         engine,
+        header=HEADER_NAME,
     )
     report.check_any(str(len(sources)), "Encoded")
     origins = recordings({name: sources[name] for name in report.records}, paths)
@@ -254,6 +258,15 @@ class Encoding:
         }
 
 
+def _check(record: dict[str, Any], latent_size: int) -> None:
+    from rave.files import check_record
+    from rave.latents import StatisticsAccumulator
+    from rave.training_audio import Sound
+
+    check_record(record, **FIELDS, gain_db=float | None, sound=Sound | None, sums=dict)
+    StatisticsAccumulator(latent_size).merge(record["sums"])
+
+
 def _header(
     codec: Codec,
     contents: str,
@@ -268,8 +281,7 @@ def _header(
     files = []
     for name, record in records.items():
         sums.merge(record["sums"])
-        fields = ("path", "num_frames", "source_sample_rate_hz", "source_num_samples")
-        known = {field: record[field] for field in fields}
+        known = {field: record[field] for field in FIELDS}
         # Before 2026-12 no audio was brought to another level.
         known["gain_db"] = record.get("gain_db", 0.0)
         files.append(LatentFile(source=name, recording=origins[name], **known))

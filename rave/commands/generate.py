@@ -116,21 +116,16 @@ def _check_outputs(
     """Check that nothing but what this command wrote before would be written over."""
     from rave.batch import result_names
     from rave.commands.decode import JOURNAL_NAME
-    from rave.files import check_output_folder
+    from rave.files import check_no_source, check_output_folder
 
     for path in inputs:
         if path.is_dir():
             check_output_folder(folder, path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"'{folder}' is a file; the output is a folder. Choose another name.")
-    originals = {path.resolve() for path in sources.values()}
     latents = result_names(sources, ".npy").values()
     outputs = [folder / path for path in result_names(latents, ".wav").values()]
-    for output in outputs:
-        if output.resolve() in originals:
-            raise ValueError(
-                f"'{output}' would be written over its source. Choose another output folder."
-            )
+    check_no_source(outputs, sources.values())
     existing = [path for path in outputs if path.exists()]
     if existing and not is_forced and not (folder / JOURNAL_NAME).exists():
         raise ValueError(

@@ -66,6 +66,7 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the folder cannot be written.
     """
     from rave import blending
+    from rave.files import check_no_source
     from rave.training_audio import level_lines, levels_of, levels_to_match
 
     if len(options.audio) < 2:
@@ -102,13 +103,14 @@ def run(options: argparse.Namespace) -> Result:
     if options.weight is None:
         blends["mean"] = blending.mean(clips), mean_gain_db
         blends["mean_of_length"] = blending.mean_of_length(clips), mean_gain_db
+    outputs = {name: options.out_dir / f"{name}.wav" for name in blends}
+    check_no_source(outputs.values(), options.audio)
     levels = levels_of(codec.format, records)
     figures: dict[str, Any] = {"cut_s": cut, "levels": levels, "blends": {}}
     written: dict[str, dict[str, Any]] = {}
     for name, (latents, gain_db) in blends.items():
-        path = options.out_dir / f"{name}.wav"
-        figures["blends"][name], written[path.name] = _write(
-            codec, latents, gain_db, path, options.seed
+        figures["blends"][name], written[f"{name}.wav"] = _write(
+            codec, latents, gain_db, outputs[name], options.seed
         )
     lines = [
         f"  {one_line(name)}: mean length of the latents {f['latent_length']:.2f}, "

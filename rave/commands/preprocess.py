@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rave.batch import BatchReport
 
 JOURNAL_NAME = ".preprocess.jsonl"
+# Of a file.
+FIGURES: dict[str, Any] = {"num_samples": int, "peak": float, "num_limited_samples": int}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +63,7 @@ def run(options: argparse.Namespace) -> Result:
     from rave.audio import check_rate_and_channels, list_audio_files
     from rave.audio_store import HEADER_NAME, PreparedFile, PreparedHeader
     from rave.batch import process_files, result_names
-    from rave.files import check_output_folder, remove_partials
+    from rave.files import check_output_folder, check_record, remove_partials
     from rave.journal import Journal
     from rave.versions import recordings
 
@@ -71,8 +74,6 @@ def run(options: argparse.Namespace) -> Result:
     check_output_folder(folder, options.audio_dir)
     engine = open_engine(options)
     journal = Journal(folder / JOURNAL_NAME, settings, force=options.force)
-    if options.force:  # a header must not outlive its samples
-        (folder / HEADER_NAME).unlink(missing_ok=True)
     remove_partials(folder)
 
     paths = result_names(sources, ".pcm")
@@ -84,14 +85,18 @@ def run(options: argparse.Namespace) -> Result:
         paths,
         journal,
         "Preparing",
+        partial(check_record, **FIGURES),
         engine,
+        header=HEADER_NAME,
     )
     report.check_any(f"'{options.audio_dir}'", "Prepared")
     origins = recordings({name: sources[name] for name in report.records}, paths)
     files = []
     for name, record in report.records.items():
-        figures = {k: v for k, v in record.items() if k not in ("source_stamp", "notes")}
-        files.append(PreparedFile(name=name, recording=origins[name], **figures))
+        figures = {key: record[key] for key in FIGURES}
+        files.append(
+            PreparedFile(name=name, path=record["path"], recording=origins[name], **figures)
+        )
     header = PreparedHeader(**settings, files=files, skipped=report.skipped)
     header.write(folder)
     report.stale += [folder / name for name in {f"{name}.pcm" for name in old} - {*paths.values()}]

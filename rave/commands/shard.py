@@ -57,11 +57,10 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the set cannot be written; what was finished is kept.
     """
     from contextlib import closing
-    from hashlib import sha256
 
     import numpy as np
 
-    from rave.files import check_output_folder, remove_partials
+    from rave.files import check_output_folder, digest, remove_partials
     from rave.journal import Journal
     from rave.latents import HEADER_NAME, SHARDS_NAME, LatentHeader
     from rave.shard_writer import shard_numbers
@@ -76,6 +75,7 @@ def run(options: argparse.Namespace) -> Result:
         check_output_folder(out, folder)
     if (out / HEADER_NAME).exists():
         raise ValueError(f"'{out}' is a latent folder itself. Choose another one for the shards.")
+    digests = [digest(folder / HEADER_NAME) for folder in folders]
     headers = [LatentHeader.read(folder) for folder in folders]
     places = _joined(folders, headers)
     order = np.random.default_rng(options.seed).permutation(len(places))
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> Result:
     num_frames = np.array([file.num_frames for _, file in places], np.int64)
     firsts = shard_numbers(num_frames, headers[0].latent_size, int(options.shard_mb * 10**6))
     settings = {
-        "latents": [sha256((folder / HEADER_NAME).read_bytes()).hexdigest() for folder in folders],
+        "latents": digests,
         "shard_mb": options.shard_mb,
         "seed": options.seed,
     }
@@ -215,11 +215,15 @@ def _written(
 
 def _done(out: Path, number: int, journal: Journal) -> Shard | None:
     """Return what is known of a shard that is there as it was written, with all of its clips."""
+    from rave.files import built
     from rave.latent_shards import Shard, shard_name
 
     path = out / shard_name(number)
-    record = dict(journal.get(path.name) or {"num_skipped": None})
-    if record.pop("num_skipped") != 0 or not path.is_file():
+    record = dict(journal.get(path.name) or {})
+    if record.pop("num_skipped", None) != 0 or not path.is_file():
         return None
-    shard = Shard(**record)
+    try:
+        shard = built(Shard, record)
+    except TypeError:  # of a journal that is not ours
+        return None
     return shard if path.stat().st_size == shard.num_bytes else None

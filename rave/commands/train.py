@@ -17,7 +17,7 @@ from rave.command import (
     add_settings,
     command_parser,
 )
-from rave.files import write_json
+from rave.files import read_json, write_json
 from rave.launch import is_first
 from rave.parsing import existing, one_line
 from rave.recipes import check_settings, list_options, list_recipes, recipe_type, stated
@@ -73,7 +73,9 @@ def run(options: argparse.Namespace) -> Result:
     """Build, save the resolved recipe, train, and report the last validation."""
     check_settings("rave", options.recipe, options.settings)
     from rave.audio_store import open_audio
+    from rave.files import check_output_folder
 
+    check_output_folder(options.out, options.data)
     store = open_audio(options.data)
     for file in store.files:
         store.check(file)
@@ -106,8 +108,11 @@ def run(options: argparse.Namespace) -> Result:
         recording_keys(file.origin for file in store.files), training.held_out_fraction
     )
     origin = None
-    if options.initialise_from is not None and not resumed_from:
-        origin = _initialise(system, options.initialise_from)
+    if options.initialise_from is not None:
+        if resumed_from:
+            _check_origin(options.out, options.initialise_from)
+        else:
+            origin = _initialise(system, options.initialise_from)
     if is_first():
         experiment.save_run(options.out, "rave", model_config, config)
         split.write(options.out)
@@ -201,6 +206,23 @@ def _initialise(system: RaveSystem, run: Path) -> dict[str, str]:
             "noise the same?"
         )
     return {"run": str(run.absolute()), "fingerprint": taken.fingerprint}
+
+
+def _check_origin(out: Path, run: Path) -> None:
+    """Check that a run that is begun started from the weights of another."""
+    from rave.codec import load_run
+
+    path = out / ORIGIN
+    known = read_json(path, "a record of initial weights") if path.exists() else {}
+    if known.get("run") == str(run.absolute()):
+        return
+    if known and known.get("fingerprint") == load_run(run)[1].fingerprint:  # it was moved
+        return
+    begun_from = f"the weights of '{known.get('run')}'" if known else "random weights"
+    raise ValueError(
+        f"'{out}' was begun from {begun_from}, not from those of '{run}'. Leave --initialise-from "
+        "out to go on, or give another --out."
+    )
 
 
 def _with_data_format(settings: list[str], sample_rate_hz: int, num_channels: int) -> list[str]:

@@ -65,9 +65,9 @@ def run(options: argparse.Namespace) -> Result:
     from rave.latents import HEADER_NAME
     from rave.launch import is_first
     from rave.prior import LatentPrior, principal_axes
-    from rave.prior_training import HELD_OUT_SEGMENTS, PriorSegments, PriorSystem
+    from rave.prior_training import HELD_OUT_SEGMENTS, PriorSegments, PriorSystem, divide
     from rave.trainer import Loaders, StepBatches, fit
-    from rave.versions import Split, data_state, recording_keys, split_names
+    from rave.versions import Split, data_state, recording_keys
 
     choose_device(options.device)
     if isinstance(options.latents, Path):
@@ -94,8 +94,8 @@ def run(options: argparse.Namespace) -> Result:
     }
     keys = recording_keys(origins.values())
     split = Split.read(options.out) or Split.of(keys, training.held_out_fraction)
-    train_names, held_out_names = split_names(origins, split)
-    mean, axes, std = principal_axes(clips[name] for name in train_names)
+    training_clips, held_out_clips = divide(clips, origins, split, training.segment_frames)
+    mean, axes, std = principal_axes(training_clips)
     if std.max() <= 1e-6 * (1.0 + np.abs(mean).max()):
         raise ValueError(
             "The training latents do not vary at all, so there is nothing to learn from. "
@@ -123,10 +123,8 @@ def run(options: argparse.Namespace) -> Result:
     resumed_from = finished_steps(options.out)
     frames, seed = training.segment_frames, training.seed
     num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
-    segments = PriorSegments([clips[name] for name in train_names], frames, num_items, seed)
-    held_out = PriorSegments(
-        [clips[name] for name in held_out_names], frames, HELD_OUT_SEGMENTS, None
-    )
+    segments = PriorSegments(training_clips, frames, num_items, seed)
+    held_out = PriorSegments(held_out_clips, frames, HELD_OUT_SEGMENTS, None)
     system = PriorSystem(model, training)
     fit(
         system,

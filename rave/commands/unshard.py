@@ -44,7 +44,6 @@ def run(options: argparse.Namespace) -> Result:
     import sys
     from contextlib import closing
     from dataclasses import replace
-    from hashlib import sha256
 
     import numpy as np
     from tqdm import tqdm
@@ -52,14 +51,13 @@ def run(options: argparse.Namespace) -> Result:
     from rave.files import check_output_folder, remove_partials, sync
     from rave.journal import Journal
     from rave.latent_shards import LatentShards
-    from rave.latents import HEADER_NAME, SHARDS_NAME, write_latents
+    from rave.latents import HEADER_NAME, write_latents
 
     folder = options.latents_dir
     if isinstance(options.shards, Path):
         check_output_folder(folder, options.shards)
     shards = LatentShards(options.shards)
-    content = shards.storage.path(SHARDS_NAME).read_bytes()
-    journal = Journal(folder / JOURNAL_NAME, {"shards": sha256(content).hexdigest()})
+    journal = Journal(folder / JOURNAL_NAME, {"shards": shards.digest})
     if (folder / HEADER_NAME).exists() and not journal.names:
         raise ValueError(f"'{folder}' is a latent folder already. Choose another one.")
     files: list[LatentFile] = []
