@@ -1,6 +1,6 @@
 # make demo    new music with the bundled models, in under 2 minutes; leaves demo-output/report.html
 # make demo-train   the whole path, training included, on synthesized music, in under 10 minutes; demo-train-output/
-# make test    lint, types, import contracts, then the tests
+# make test    lint and import contracts, then types and the tests side by side
 # make soak    what docs/reliability.md describes, at full size: an hour
 # make mutants the code is changed in 300 places, one at a time; which tests notice? An hour
 # make lint    the same without the tests
@@ -33,7 +33,7 @@ MUTATED := $(sort $(wildcard $(addsuffix .py, \
     schedule standardizer streaming_sampler training windows) \
   scripts/apply_patches scripts/make_patches)))
 
-.PHONY: demo demo-train test soak mutants lint lock clean
+.PHONY: demo demo-train test soak mutants lint style types tests lock clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python scripts/demo.py $(DEMO_OPTIONS)
@@ -41,8 +41,12 @@ demo: $(INSTALLED)
 demo-train: $(INSTALLED)
 	@$(BIN)/python scripts/demo_train.py $(DEMO_OPTIONS)
 
-test: lint
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+# mypy has one thread, so the tests do not wait for it.
+test: style
+	@$(MAKE) --no-print-directory --jobs 2 types tests
+
+tests: $(ALL_INSTALLED)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 soak: $(ALL_INSTALLED)
 	$(BIN)/pytest --soak --capture no tests/test_kill.py tests/test_hostile.py tests/test_fuzz.py tests/test_soak.py \
@@ -51,11 +55,15 @@ soak: $(ALL_INSTALLED)
 mutants: $(ALL_INSTALLED)
 	nice $(BIN)/python scripts/mutants.py $(MUTANTS_OPTIONS) $(MUTATED)
 
-lint: $(ALL_INSTALLED)
+lint: style types
+
+style: $(ALL_INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(ALL_INSTALLED)
+	$(BIN)/mypy
 
 $(INSTALLED): pyproject.toml constraints.txt requirements/core.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -28,23 +28,29 @@ def chromium():
 
 
 @contextlib.contextmanager
-def open_page(address, **options):
-    """Yield a page of Chromium, driven by Playwright, that keeps what it asks for in `requests`.
+def browser():
+    """Yield Chromium, driven by Playwright."""
+    api = pytest.importorskip("playwright.sync_api", reason="no Playwright is installed")
+    path = chromium()
+    with api.sync_playwright() as playwright:
+        options = [*OPTIONS, "--autoplay-policy=no-user-gesture-required"]
+        opened = playwright.chromium.launch(executable_path=path, args=options)
+        yield opened
+        opened.close()
+
+
+@contextlib.contextmanager
+def open_page(browser, address, **options):
+    """Yield a page, of nothing that earlier pages knew, that keeps what it asks for in `requests`.
 
     `options` are those of Playwright's new_page, such as `viewport` and `color_scheme`.
     """
-    api = pytest.importorskip("playwright.sync_api", reason="no Playwright is installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium(),
-            args=[*OPTIONS, "--autoplay-policy=no-user-gesture-required"],
-        )
-        page = browser.new_page(**options)
-        page.requests = []
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.goto(address)
-        yield page
-        browser.close()
+    page = browser.new_page(**options)
+    page.requests = []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto(address)
+    yield page
+    page.close()
 
 
 @contextlib.contextmanager

@@ -2,10 +2,61 @@
 
 import os
 
-# Before torch is loaded: the tests run side by side, one a core.
-os.environ["OMP_NUM_THREADS"] = "1"
+# Before torch and numpy are loaded: the tests run side by side, one a core, and some fork.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+import gc
+import shutil
 
 import pytest
+from filelock import FileLock
+
+# The files that take longest come first, so that no core waits for the last of them.
+LONG = (
+    "test_documented_commands.py",
+    "test_ray.py",
+    "test_app_page.py",
+    "test_end_to_end.py",
+    "test_processes.py",
+    "test_kill.py",
+    "test_diffwave_laws.py",
+    "test_rave_recipes.py",
+    "test_rave_evaluation.py",
+    "test_backend.py",
+    "test_app.py",
+    "test_demo.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
+
+
+def pytest_collection_finish():
+    # What was imported stays: a fifth of a short training went by in looking at it again.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Return a function that makes a folder, of this name, once for all workers of pytest."""
+
+    def call(name, make):
+        place = tmp_path_factory.getbasetemp()
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            place = place.parent
+        folder, done = place / name, place / f"{name}.made"
+        with FileLock(place / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return call
 
 
 def pytest_addoption(parser):
@@ -19,14 +70,15 @@ def is_soak(request):
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
+def run(made_once):
     """A RAVE run of a few steps whose latents say something: 22.05 kHz, mono, hop 64, 4 latents."""
     from rave_runs import make_informative, prepare, train
 
-    folder = tmp_path_factory.mktemp("run")
-    assert train(prepare(folder), folder / "run") == 0
-    make_informative(folder / "run")
-    return folder / "run"
+    def make(folder):
+        assert train(prepare(folder), folder / "run") == 0
+        make_informative(folder / "run")
+
+    return made_once("run", make) / "run"
 
 
 @pytest.fixture
@@ -43,11 +95,11 @@ def rave(capsys):
 
 
 @pytest.fixture(scope="session")
-def healthy_run(tmp_path_factory):
+def healthy_run(made_once):
     """A small diffusion run that has learned, beside its latents and controls; to be copied."""
     from diagnosed_runs import train_healthy
 
-    return train_healthy(tmp_path_factory.mktemp("healthy"))
+    return made_once("healthy", train_healthy) / "run"
 
 
 @pytest.fixture
@@ -73,22 +125,25 @@ def refused(capsys, canary):
 
 
 @pytest.fixture(scope="session")
-def instrument(run, tmp_path_factory):
+def instrument(run, made_once):
     """A codec run, a diffusion run on its latents that follows loudness and chroma, and a tone."""
     from diffwave_data import settings
 
     from diffwave import preprocess, train
     from rave.main_cli import main
 
-    folder = tmp_path_factory.mktemp("instrument")
-    tones, latents, controls = run.parent / "tones", folder / "latents", folder / "controls"
-    assert main(["encode", str(run), str(tones), str(latents)]) == 0
-    names = ["loudness", "chroma"]
-    paths = [str(latents), str(tones), str(controls)]
-    assert preprocess.main([*paths, "--controls", *names]) == 0
-    options = ["--out", str(folder / "diffusion"), "--controls", str(controls), *names]
-    assert train.main([str(latents), *options, "--config", "tiny", *settings()]) == 0
-    return run, folder / "diffusion", tones / "1.wav"
+    tones = run.parent / "tones"
+
+    def make(folder):
+        latents, controls = folder / "latents", folder / "controls"
+        assert main(["encode", str(run), str(tones), str(latents)]) == 0
+        names = ["loudness", "chroma"]
+        paths = [str(latents), str(tones), str(controls)]
+        assert preprocess.main([*paths, "--controls", *names]) == 0
+        options = ["--out", str(folder / "diffusion"), "--controls", str(controls), *names]
+        assert train.main([str(latents), *options, "--config", "tiny", *settings()]) == 0
+
+    return run, made_once("instrument", make) / "diffusion", tones / "1.wav"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+from functools import partial
 
 import demo
 import demo_walk
@@ -17,7 +18,7 @@ import report
 import report_models
 import soundfile
 from audio_files import sine, write
-from browser import open_page
+from browser import browser, open_page
 from demo_walk import Stage, walk_stages
 from released_models import release, train_diffusion
 
@@ -90,8 +91,10 @@ def walked(run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(walked):
-    return (walked / "report.html").as_uri()
+def opened(walked):
+    """Return what opens the report in a page of one browser."""
+    with browser() as chromium:
+        yield partial(open_page, chromium, (walked / "report.html").as_uri())
 
 
 def test_every_kind_of_new_music_is_there_as_long_as_it_should_be(walked):
@@ -189,8 +192,8 @@ def test_a_model_without_evaluation_curves_and_card_has_a_report_too(walked, tmp
 
 @pytest.mark.parametrize("width", WIDTHS_PX)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_its_window_in_both_colours_and_asks_nobody(address, width, scheme):
-    with open_page(address, viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
+def test_the_page_fits_its_window_in_both_colours_and_asks_nobody(opened, width, scheme):
+    with opened(viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert page.evaluate(overflow) == 0
         paper = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
@@ -213,15 +216,15 @@ LEVELS = """async () => {
 }"""
 
 
-def test_a_browser_hears_something_in_every_clip(address):
-    with open_page(address) as page:
+def test_a_browser_hears_something_in_every_clip(opened):
+    with opened() as page:
         levels = page.evaluate(LEVELS)
         assert len(levels) == page.locator("audio").count() > 20
         assert min(levels) > 1e-3
 
 
-def test_one_clip_plays_at_a_time_and_keys_seek_in_its_picture(address):
-    with open_page(address) as page:
+def test_one_clip_plays_at_a_time_and_keys_seek_in_its_picture(opened):
+    with opened() as page:
         pictures, clips = page.locator(".picture"), page.locator("audio")
         pictures.nth(0).focus()
         page.keyboard.press("End")
@@ -257,8 +260,8 @@ FOCUSED = """() => {
         ("Shift+Tab", {"SUMMARY.", "DIV.scroll"}),
     ],
 )
-def test_the_tab_key_stops_at_all_there_is_to_use_and_shows_where_it_is(address, key, reached):
-    with open_page(address) as page:
+def test_the_tab_key_stops_at_all_there_is_to_use_and_shows_where_it_is(opened, key, reached):
+    with opened() as page:
         stops = set()
         for _ in range(20):
             page.keyboard.press(key)

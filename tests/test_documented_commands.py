@@ -103,6 +103,7 @@ COMMAND = re.compile(
     rf"|`({VERB} [^`\s]+ [^`]+)`",  # in a cell or a sentence, with two arguments or more
     re.MULTILINE,
 )
+REPORT = re.compile(r"^(?:rave |python -m diffwave\.)(?:evaluate|diagnose) ")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What others made with the reader's own codec.
 ELSEWHERE = {
@@ -247,17 +248,21 @@ class Reader:
         Args:
             page: Its path.
             exported: Commands that export, which no other needs; one that was run is not run again.
+
+        A report of what the README made, which it asks for too, is not asked for again.
         """
         failures = []
+        is_after_readme = len(self.sources) > 1
+        known = {c for c in listed("README.md") if is_after_readme and REPORT.search(c)}
         for command in listed(page):
             is_export = ".export " in command or " export " in command
-            if command not in NOT_RUN and command not in exported:
+            if command not in NOT_RUN and command not in exported | known:
                 failures.append(self.type(command))
                 exported |= {command} if is_export else set()
         return [failure for failure in failures if failure]
 
 
-def record(folder, *names, seconds=8.0):
+def record(folder, *names, seconds=5.0):
     """Write recordings of tones that change, with a little noise."""
     for number, name in enumerate(names):
         tones = [sine(110 * (1 + (number * 3 + k) % 7), RATE_HZ, seconds / 4) for k in range(4)]

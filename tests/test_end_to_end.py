@@ -1,34 +1,55 @@
 """The whole path, as `make demo-train` walks it, with models too small for music."""
 
+import io
 import json
 import re
-import subprocess
+import shlex
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import demo_train
+import demo_walk
 import numpy as np
 import pytest
 import soundfile
 from demo_train import DIFFWAVE_HELD_OUT
 from diffwave_data import autoregression, write_latent_folder
+from forks import Fork
 
 from rave.latents import GENERATED, POSTERIOR_MEAN, LatentHeader
 from rave.versions import split_names
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+
+def fork_command(command, folder):
+    """Run a command of the demo as `run_command` does, in a process that starts at once."""
+    program, *words = shlex.split(command)
+    if program == "python":
+        option, module, *words = words
+        assert option == "-m"
+    else:
+        assert program == "rave"
+        module = "rave.main_cli"
+    code, out, err = Fork(module, *words, folder=folder).finish()
+    sys.stderr.write(err)
+    return code, out
 
 
 def walk(folder):
-    command = [sys.executable, "scripts/demo_train.py", "--quick", "--out", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=900)
+    """Return exit code, stdout and stderr of a walk."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(demo_walk, "run_command", fork_command)
+        code = demo_train.main(["--quick", "--out", str(folder)])
+    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")
 def first_walk(tmp_path_factory):
     folder = tmp_path_factory.mktemp("end-to-end") / "demo"
-    run = walk(folder)
-    assert run.returncode == 0, run.stderr
-    return folder, run
+    code, out, err = walk(folder)
+    assert code == 0, err
+    return folder, out, err
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +67,15 @@ def wavs(folder):
 
 
 def test_the_demo_ends_with_where_its_report_is(first_walk):
-    folder, run = first_walk
-    assert run.stdout.rstrip().endswith(f"Listen and look: {folder / 'report.html'}")
+    folder, out, _ = first_walk
+    assert out.rstrip().endswith(f"Listen and look: {folder / 'report.html'}")
+
+
+def test_a_command_starts_as_a_user_in_the_folder_would_start_it(tmp_path):
+    code, out = demo_walk.run_command("rave --version", tmp_path)
+    assert (code, out.split()[0]) == (0, "rave-diffwave")
+    code, out = demo_walk.run_command("python -c 'import rave, os; print(os.getcwd())'", tmp_path)
+    assert (code, out) == (0, f"{tmp_path}\n")
 
 
 def test_every_command_of_the_readme_is_walked(journal):
@@ -101,7 +129,7 @@ def test_conditioned_clips_are_as_long_as_what_they_follow(demo, journal):
 def test_what_is_followed_was_held_out_of_both_trainings(first_walk, journal):
     followed = journal["followed"]
     assert followed in journal["held_out"]
-    assert f"held out: {', '.join(journal['held_out'])}\n" in first_walk[1].stderr
+    assert f"held out: {', '.join(journal['held_out'])}\n" in first_walk[2]
     header = LatentHeader.read(first_walk[0] / "latents")
     origins = {file.path: file.origin for file in header.files}
     _, held_out = split_names(origins, DIFFWAVE_HELD_OUT)
@@ -135,8 +163,8 @@ def test_a_second_walk_trains_and_encodes_nothing_again(demo, journal):
     ]
     times = {path: path.stat().st_mtime_ns for path in kept}
     assert len(kept) == 16
-    run = walk(demo)
-    assert run.returncode == 0, run.stderr
+    code, _, err = walk(demo)
+    assert code == 0, err
     assert {path: path.stat().st_mtime_ns for path in kept} == times
     again = json.loads((demo / "demo.json").read_text())
     assert [e["command"] for e in again["commands"]] == [e["command"] for e in journal["commands"]]
@@ -146,14 +174,13 @@ def test_the_quick_experiments_meet_what_closed_form_predicts(tmp_path):
     rng = np.random.default_rng(0)
     clips = {}
     for number in range(8):
-        noise = 0.05 * rng.standard_normal((48, 440)).astype(np.float32)  # collapsed dimensions
-        clips[f"{number}.npy"] = np.concatenate([autoregression(16, 440, 0.9, number), noise])
+        noise = 0.05 * rng.standard_normal((24, 110)).astype(np.float32)  # collapsed dimensions
+        clips[f"{number}.npy"] = np.concatenate([autoregression(8, 110, 0.9, number), noise])
     write_latent_folder(tmp_path / "latents", clips)
     folders = [str(tmp_path / "latents"), str(tmp_path / "results")]
-    command = [sys.executable, "-m", "diffwave.experiments", *folders, "--quick", "--json"]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=900)
-    assert run.returncode == 0, run.stderr
-    figures = json.loads(run.stdout)
+    code, out, err = Fork("diffwave.experiments", *folders, "--quick", "--json").finish()
+    assert code == 0, err
+    figures = json.loads(out)
     assert figures["bars"] == 10 and figures["missed"] == []
     page = (tmp_path / "results" / "index.html").read_text()
     assert all(f'id="{name}"' in page for name in figures["experiments"])

@@ -6,14 +6,15 @@ The limit is the operating system's own, so that libraries fail as they do on a 
 import importlib
 import json
 import resource
-import subprocess
-import sys
+import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from audio_files import write
+from forks import Fork
 from rave_runs import checkpoint, train, train_words
 
 from rave.checkpoint import last_checkpoint
@@ -21,14 +22,6 @@ from rave.main_cli import main
 
 LIMIT_BYTES = 4096
 CHECKPOINT_LIMIT_BYTES = 100_000  # curves are smaller, checkpoints larger
-PROGRAM = """
-import resource, runpy, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-limit = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-sys.argv = sys.argv[2:]
-runpy.run_module(sys.argv[0], run_name="__main__")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +44,16 @@ COMMANDS = {
 }
 
 
+def set_limit(limit_bytes):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+
+
 def limited(folder, limit_bytes, *words):
-    """Run a command in a folder, where no file may be larger."""
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(limit_bytes), *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run a command in a folder, where no file may be larger; return exit code and stderr."""
+    before = partial(set_limit, limit_bytes)
+    code, _, err = Fork(*words, folder=folder, before=before).finish()
+    return code, err
 
 
 needs_limit = pytest.mark.skipif(
@@ -72,12 +66,12 @@ needs_limit = pytest.mark.skipif(
 def test_a_full_disk_ends_in_one_sentence_and_leaves_nothing_half_written(name, material):
     out = f"out_{name}"
     (material / out).mkdir()
-    done = limited(material, LIMIT_BYTES, *COMMANDS[name].format(out=out).split())
-    assert done.returncode == 2, done.stderr
-    error = done.stderr.splitlines()[-1]
+    code, err = limited(material, LIMIT_BYTES, *COMMANDS[name].format(out=out).split())
+    assert code == 2, err
+    error = err.splitlines()[-1]
     assert ": error: " in error
     assert "What was finished before is kept." in error
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in err
     left = [path for path in (material / out).rglob("*") if path.is_file()]
     assert all(path.name.startswith(".") and path.suffix == ".jsonl" for path in left), left
     for journal in left:  # whole lines only
@@ -91,10 +85,10 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on_from_it(r
     before = last_checkpoint(out).read_bytes()
     assert len(before) > CHECKPOINT_LIMIT_BYTES
     words = train_words(prepared, out)
-    done = limited(tmp_path, CHECKPOINT_LIMIT_BYTES, "rave.main_cli", *words)
-    assert done.returncode == 2, done.stderr
-    assert "error: File too large" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    code, err = limited(tmp_path, CHECKPOINT_LIMIT_BYTES, "rave.main_cli", *words)
+    assert code == 2, err
+    assert "error: File too large" in err.splitlines()[-1]
+    assert "Traceback" not in err
     assert last_checkpoint(out).read_bytes() == before
     assert main(words) == 0
     undisturbed = tmp_path / "undisturbed"

@@ -5,14 +5,13 @@
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from audio_files import noise, write
 from diffwave_data import settings
+from forks import Fork
 from rave_runs import RATE_HZ, TINY, prepare
 
 from rave.journal import sole_writer
@@ -62,15 +61,24 @@ COMMANDS = {
     "decode": ("rave.main_cli decode {}/run {}/latents audio", []),
     "train": (
         "rave.main_cli train v2 --data {}/prepared --out run --device cpu",
-        sets(*TINY, "MAX_STEPS=24", "PHASE_1_STEPS=12", "VALIDATE_EVERY_STEPS=3"),
+        sets(*TINY, "MAX_STEPS=16", "PHASE_1_STEPS=8", "VALIDATE_EVERY_STEPS=2"),
     ),
     "shard": ("rave.main_cli shard {}/latents shards --shard-mb 0.1", []),
     "unshard": ("rave.main_cli unshard {}/shards latents", []),
     "diffwave.train": (
         "diffwave.train {}/latents --out run --device cpu --config tiny",
-        settings("MAX_STEPS=60", "VALIDATE_EVERY=5"),
+        settings("MAX_STEPS=30", "VALIDATE_EVERY=3"),
     ),
-    "diffwave.inference": ("diffwave.inference {}/diffusion latents --count 40 --steps 20", []),
+    "diffwave.inference": (
+        "diffwave.inference {}/diffusion latents --count 40 --steps 20 --seconds 1",
+        [],
+    ),
+}
+# What cuts work short where it need not last; the last of an option given twice counts.
+SHORT = {
+    "train": sets("MAX_STEPS=2", "PHASE_1_STEPS=2"),
+    "diffwave.train": sets("MAX_STEPS=2"),
+    "diffwave.inference": ["--count", "2", "--steps", "2"],
 }
 
 
@@ -86,16 +94,12 @@ def test_what_is_killed_and_given_again_ends_as_if_it_had_not_been(
     name, material, tmp_path, is_soak
 ):
     kills = SOAK_KILLS if is_soak else KILLS
-    program = [sys.executable, str(Path(__file__).with_name("killing.py"))]
-    command = [*program, str(tmp_path), str(kills), "0", *given(name, material)]
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | one_thread
-    )
+    process = Fork("killing", tmp_path, kills, 0, *given(name, material))
+    code, out, err = process.finish(timeout_s=None)
     log = tmp_path / "log.txt"
     told = log.read_text()[-2000:] if log.exists() else ""
-    assert done.returncode == 0, f"{done.stderr}\n{told}"
-    found = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0, f"{err}\n{told}"
+    found = json.loads(out.splitlines()[-1])
     print(json.dumps({"command": name, **found}))
     assert found["differing"] == []
     assert len(found["moments_s"]) == kills
@@ -104,7 +108,7 @@ def test_what_is_killed_and_given_again_ends_as_if_it_had_not_been(
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_second_run_into_a_folder_is_refused(name, material, tmp_path, monkeypatch, capsys):
-    module, *arguments = given(name, material)
+    module, *arguments = [*given(name, material), *SHORT.get(name, [])]
     monkeypatch.chdir(tmp_path)
     with sole_writer(Path(OUTPUTS[name])):
         assert importlib.import_module(module).main(arguments) == 2

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffwave_data import autoregression, settings, write_latent_folder
+from forks import Fork, fork_the_others
 from rave_runs import checkpoint, prepare, train_words
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -21,27 +22,22 @@ TWO = ("--devices", "2")
 RAVE, DIFFWAVE = "rave.main_cli", "diffwave.train"
 
 
-def start(module, *words, launcher=()):
-    command = [sys.executable, "-W", "ignore", *(launcher or ("-m",)), module, *map(str, words)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+def start(module, *words):
+    return Fork(module, *words, before=fork_the_others)
 
 
-def finish(process):
-    """Return exit code, stdout and stderr."""
-    try:
-        out, err = process.communicate(timeout=300)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, out, err
-
-
-def run(module, *words, code=0, launcher=()):
-    found, out, err = finish(start(module, *words, launcher=launcher))
+def run(module, *words, code=0):
+    found, out, err = start(module, *words).finish()
     assert found == code, err
     return out, err
+
+
+def run_as_users_do(module, *words, launcher=()):
+    """Start Python, and let Lightning or torchrun start the others."""
+    command = [sys.executable, "-W", "ignore", *(launcher or ("-m",)), module, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
 
 
 def curves(run_folder):
@@ -106,14 +102,9 @@ def diffwave_alone(latents, tmp_path_factory):
 
 def test_a_step_shared_by_two_is_the_step_of_one():
     """Of every family of models: gradients, what is learnt without them, and what is logged."""
-    program = Path(__file__).with_name("sharing.py")
-    path = os.pathsep.join([str(program.parent), str(program.parent.parent)])
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(program)],
-        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": path},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    code, out, err = Fork("sharing").finish()
+    assert code == 0, err
+    found = json.loads(out)
     assert len(found) > 8
     for case, differences in found.items():
         # Sums in float32 that nearly cancel: the layer by itself is equal to 1e-15.
@@ -150,7 +141,7 @@ def test_a_run_goes_on_in_another_number_of_processes(prepared, rave_alone, tmp_
 
 def test_diffwave_trains_in_two_processes_as_in_one(latents, diffwave_alone, tmp_path):
     shared = tmp_path / "run"
-    out, _ = run(DIFFWAVE, *diffwave_words(latents, shared, options=TWO))
+    out, _ = run_as_users_do(DIFFWAVE, *diffwave_words(latents, shared, options=TWO))
     assert out.count("Held-out loss") == 1
     assert_overlay(curves(diffwave_alone), curves(shared), ("train_loss", "held_out_loss"), 1e-4)
     one, two = checkpoint(diffwave_alone), checkpoint(shared)
@@ -165,7 +156,8 @@ def test_diffwave_trains_in_two_processes_as_in_one(latents, diffwave_alone, tmp
 
 def test_torchrun_starts_it_too(latents, diffwave_alone, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
-    out, _ = run(DIFFWAVE, *diffwave_words(latents, tmp_path / "run"), launcher=launcher)
+    words = diffwave_words(latents, tmp_path / "run")
+    out, _ = run_as_users_do(DIFFWAVE, *words, launcher=launcher)
     assert out.count("Held-out loss") == 1
     assert_overlay(curves(diffwave_alone), curves(tmp_path / "run"), ("train_loss",), 1e-4)
 
@@ -179,7 +171,7 @@ def wait_for_steps(out, process):
     for _ in range(600):
         if (out / "checkpoints" / "last.ckpt").exists():
             return
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.finish()[2]
         time.sleep(0.1)
     raise AssertionError("no checkpoint was written")
 
@@ -193,7 +185,7 @@ def test_a_lost_process_ends_the_other_and_the_same_command_goes_on(latents, tmp
     wait_for_steps(tmp_path / "run", process)
     (other,) = children_of(process.pid)
     os.kill(other, signal.SIGKILL)
-    code, _, err = finish(process)
+    code, _, err = process.finish()
     assert (code, err.count("Another process of this training is gone")) == (2, 1), err
     before = checkpoint(tmp_path / "run")["global_step"]
     words = diffwave_words(
@@ -214,7 +206,7 @@ def test_a_signal_stops_all_processes_at_one_step(is_all, latents, tmp_path):
         os.killpg(process.pid, signal.SIGINT)
     else:
         os.kill(process.pid, signal.SIGTERM)
-    code, _, err = finish(process)
+    code, _, err = process.finish()
     assert (code, err.count("the same command continues")) == (130, 1), err
     assert checkpoint(tmp_path / "run")["global_step"] > 0
 

@@ -234,7 +234,7 @@ def test_few_tasks_wait_and_each_worker_has_the_threads_of_its_cores(copy, monke
 
     monkeypatch.setattr(ray, "wait", counted)
     monkeypatch.setattr(ray, "cluster_resources", seen)
-    report = copy({f"{number:02d}": "words" for number in range(30)})
+    report = copy({f"{number:02d}": "threads" for number in range(30)})
     assert report.num_done == 30
     assert max(waiting) == ray_engine.QUEUED_PER_SLOT * max(cores)
     assert {record["threads"] for record in report.records.values()} == {1}

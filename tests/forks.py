@@ -1,0 +1,159 @@
+"""Commands in processes of their own that start at once.
+
+To start Python and import torch and Lightning takes a core five seconds. Here one process has
+imported them for all tests of a worker of pytest, and each command is a fork of it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import SimpleNamespace
+
+IMPORTED = [
+    *("rave.main_cli", "rave.trainer", "rave.training", "rave.audio_statistics", "rave.dataset"),
+    *("rave.audio", "rave.latent_dataset", "rave.shard_writer", "rave.numba_safe", "rave.export"),
+    *("diffwave.train", "diffwave.training", "diffwave.diagnose", "diffwave.generate"),
+    *("diffwave.inference", "diffwave.lmnt", "diffwave.editing", "diffwave.failures"),
+    *("torch.utils.tensorboard", "PIL.ImageOps"),
+]
+
+
+def _context() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    return context
+
+
+def _run(
+    module: str,
+    words: list[str],
+    outputs: list[Connection],
+    folder: str | None,
+    environment: Mapping[str, str],
+    before: Callable[[], None] | None,
+) -> None:
+    os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # the system's own, as in any other process
+    os.environ.update(environment)
+    if folder is not None:
+        os.chdir(folder)
+    for handle, output in enumerate(outputs, start=1):
+        os.dup2(output.fileno(), handle)
+        output.close()
+    # Those of the server may be files, in which a stream has its place.
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    if before is not None:
+        before()
+    _be(module, words)
+
+
+def _be(module: str, words: list[str]) -> None:
+    sys.argv = [module, *words]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+class Fork:
+    """`python -m MODULE WORD …` in a process of its own; has what tests need of a Popen.
+
+    Args:
+        module: Its name.
+        words: Its arguments.
+        folder: The working directory.
+        environment: What is set there beside what is set at the first fork.
+        before: Is called in the process first.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *words: object,
+        folder: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+    ):
+        pipes = [multiprocessing.Pipe(duplex=False) for _ in range(2)]
+        where = None if folder is None else str(folder)
+        outputs = [output for _, output in pipes]
+        self._process = _context().Process(
+            target=_run,
+            args=(module, [str(w) for w in words], outputs, where, environment or {}, before),
+        )
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        self._said = ["", ""]
+        self._readers = []
+        for number, (told, output) in enumerate(pipes):
+            output.close()
+            reader = threading.Thread(target=self._read, args=(number, told), daemon=True)
+            reader.start()
+            self._readers.append(reader)
+
+    def _read(self, number: int, told: Connection) -> None:
+        with told, open(told.fileno(), errors="replace", closefd=False) as file:
+            self._said[number] = file.read()
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+        return self._process.exitcode
+
+    def finish(self, timeout_s: float | None = 300) -> tuple[int | None, str, str]:
+        """Wait for the end, and return exit code, stdout and stderr; kills what takes longer."""
+        self._process.join(timeout_s)
+        if self._process.exitcode is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self._process.join()
+        for reader in self._readers:
+            reader.join(timeout_s)
+        return self._process.exitcode, *self._said
+
+
+class _Copy:
+    """What Lightning starts for each process but the first: here, a fork of the first."""
+
+    def __init__(self, command: list[str], env: Mapping[str, str], cwd: str | None = None):
+        python, option, module, *words = command
+        assert (python, option, words) == (sys.executable, "-m", sys.argv[1:])
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.environ.clear()
+            os.environ.update(env)
+            code: object = 1
+            try:
+                _be(module, words)
+            except SystemExit as ended:
+                code = ended.code
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code if isinstance(code, int) else bool(code))
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if done else None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def fork_the_others() -> None:
+    """Let Lightning fork the other processes of a training, where it would start them."""
+    from pytorch_lightning.strategies.launchers import subprocess_script
+
+    subprocess_script.subprocess = SimpleNamespace(Popen=_Copy)
