@@ -179,7 +179,10 @@ def pitched_starts(seed: int) -> Array:
 
 def prior_places(seed: int) -> Array:
     """Return which of all segments of two clips the prior is trained on."""
-    clips = [np.arange(0, 60, dtype=np.float32)[None], np.arange(100, 160, dtype=np.float32)[None]]
+    clips = {
+        name: np.arange(first, first + 60, dtype=np.float32)[None]
+        for name, first in (("a", 0), ("b", 100))
+    }
     segments = PriorSegments(clips, 11, 1000, seed)
     firsts = np.array([float(segments[index][0, 0]) for index in range(1000)])
     return np.where(firsts < 100, firsts, firsts - 50)[:, None]

@@ -91,7 +91,7 @@ DRAWS = {
     "crop at another speed": of(training.pitched_starts, uniform(0, 1)),
     "file of a crop": of(training.files, np.repeat([0, 1, 1, 1], 100)),
     "segment of the prior": of(
-        training.prior_places, whole(100), "rave.prior_training:PriorSegments.__getitem__"
+        training.prior_places, whole(100), "rave.prior_training:PriorSegments._drawn"
     ),
     # Augmentations
     "gain": of(
