@@ -83,7 +83,9 @@ class Places:
         shutil.copytree(self.run, path)
         if number:
             state = checkpoint(path)
-            state["state_dict"]["model.decoder.wave.parametrizations.weight.original0"] *= 2
+            for name, weights in state["state_dict"].items():
+                if name.endswith("weight.original0"):  # the norms of encoder and decoder
+                    weights *= 2
             torch.save(state, last_checkpoint(path))
         remember(path, True, True, True, False)
         return path

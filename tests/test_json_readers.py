@@ -18,6 +18,7 @@ from diffwave.spectrogram import SpectrogramHeader
 from rave import batch
 from rave.audio_store import PreparedHeader
 from rave.codec_format import CodecFormat
+from rave.commands.train import ORIGIN, _read_origin
 from rave.experiment import check_run
 from rave.latent_shards import LatentShards, ShardsHeader
 from rave.latents import LatentHeader
@@ -77,6 +78,7 @@ HEADERS = {
         lambda path: TrainingAudio.read(path.parent),
     ),
     "rave/experiment.py": ("codec/run.json", lambda path: check_run(path.parent, "rave")),
+    "rave/commands/train.py": ("initial.json", _read_origin),
     "rave/versions.py": ("split.json", lambda path: Split.read(path.parent)),
     "rave/codec_format.py": ("header.json", read_exported),
     "diffwave/controls.py": ("controls/controls.json", lambda p: ControlHeader.read(p.parent)),
@@ -113,6 +115,7 @@ def headers(material, tmp_path_factory):
     made = tmp_path_factory.mktemp("headers")
     Split(2**63, 0.2, 5).write(made)
     TrainingData(material["latents"], material["mels"], None).write(made)
+    (made / ORIGIN).write_text(json.dumps({"run": "a", "fingerprint": "b"}))
     record = kept.Record("a", 1.0, 3, "rave encode", ["b"])
     (made / "001-made").mkdir()
     (made / "001-made" / "made.json").write_text(json.dumps(vars(record)))

@@ -25,6 +25,7 @@ from rave.main_cli import AVAILABLE_SCRIPTS, main
 
 # Of what a command writes: that it was asked for, not what came of it.
 REPEATED = {"command", "run", "codec", "codec_path", "latents", "seed"}
+TIMES = {"cpu_seconds", "train_seconds"}  # also inside of records
 # What every command has; the law below shows them.
 COMMON = {"--help", "--json", "--verbose", "--version"}
 
@@ -146,6 +147,10 @@ class Named(dict):
         return self._places[name]
 
 
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in TIMES}
+
+
 def written_in(folder: Path) -> dict[str, bytes]:
     """Return what a command made: no journal or header that only repeats its options."""
     found = {}
@@ -158,8 +163,8 @@ def written_in(folder: Path) -> dict[str, bytes]:
         if path.suffix == ".ckpt":
             weights = read_checkpoint(path)["state_dict"]
             found[name] = b"".join(each.numpy().tobytes() for each in weights.values())
-        elif path.name in ("evaluation.json", "diagnosis.json", "latents.json"):
-            record = json.loads(path.read_text())
+        elif path.suffix == ".json":
+            record = json.loads(path.read_text(), object_hook=without_times)
             kept = {key: value for key, value in record.items() if key not in REPEATED}
             found[name] = json.dumps(kept).encode()
         else:

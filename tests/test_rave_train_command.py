@@ -98,7 +98,8 @@ def test_a_recipe_that_imports_foreign_code_is_refused(prepared, tmp_path, capsy
 def test_a_folder_that_is_not_prepared_audio_is_refused(tmp_path, capsys):
     assert train(tmp_path / "none", tmp_path / "run") == 2
     assert "does not exist. Give what `rave preprocess` wrote" in error_of(capsys)
-    assert train(tmp_path, tmp_path / "run") == 2
+    (tmp_path / "recordings").mkdir()
+    assert train(tmp_path / "recordings", tmp_path / "run") == 2
     assert "is not a folder that `rave preprocess` wrote" in error_of(capsys)
 
 

@@ -17,7 +17,7 @@ from rave.command import (
     add_settings,
     command_parser,
 )
-from rave.files import read_json, write_json
+from rave.files import read_json, typed, write_json
 from rave.launch import is_first
 from rave.parsing import existing, one_line
 from rave.recipes import check_settings, list_options, list_recipes, recipe_type, stated
@@ -208,12 +208,22 @@ def _initialise(system: RaveSystem, run: Path) -> dict[str, str]:
     return {"run": str(run.absolute()), "fingerprint": taken.fingerprint}
 
 
+def _read_origin(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    what = "a record of initial weights"
+    try:
+        known: dict[str, str] = typed(read_json(path, what), dict[str, str], "it")
+        return {name: known[name] for name in ("run", "fingerprint")}
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"'{path}' is not {what} ({error}). Remove it.") from error
+
+
 def _check_origin(out: Path, run: Path) -> None:
     """Check that a run that is begun started from the weights of another."""
     from rave.codec import load_run
 
-    path = out / ORIGIN
-    known = read_json(path, "a record of initial weights") if path.exists() else {}
+    known = _read_origin(out / ORIGIN)
     if known.get("run") == str(run.absolute()):
         return
     if known and known.get("fingerprint") == load_run(run)[1].fingerprint:  # it was moved
