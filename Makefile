@@ -41,15 +41,12 @@ demo: $(INSTALLED)
 demo-train: $(INSTALLED)
 	@$(BIN)/python scripts/demo_train.py $(DEMO_OPTIONS)
 
-# One more than there are cores, since some tests wait for others' processes; each takes up to 2 GB.
-WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n + 1 : 4)))
-
 # mypy has one thread, so the tests do not wait for it.
 test: style
 	@$(MAKE) --no-print-directory --jobs 2 types tests
 
 tests: $(ALL_INSTALLED)
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 soak: $(ALL_INSTALLED)
 	$(BIN)/pytest --soak --capture no tests/test_kill.py tests/test_hostile.py tests/test_fuzz.py tests/test_soak.py \
