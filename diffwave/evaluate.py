@@ -134,8 +134,7 @@ def run(options: argparse.Namespace) -> Result:
 
     _check(options, SHORTEST_S)
     out: Path = options.out or options.run / OUT
-    for folder in (options.latents_dir, options.audio_dir):
-        check_output_folder(out, folder)
+    check_output_folder(out, options.latents_dir, options.audio_dir)
     device = choose_device(options.device)
     trained = open_run(options.run)
     model = trained.model.to(device)

@@ -137,19 +137,20 @@ def remove_partials(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def check_output_folder(folder: Path, source: Path) -> None:
-    """Check that a command may write a folder of files made from those of another.
+def check_output_folder(folder: Path, *sources: Path | None) -> None:
+    """Check that a command may write a folder of files made from those of others.
 
     Raises:
-        ValueError: If `folder` is a file, or is `source` or inside it.
+        ValueError: If `folder` is a file, or is one of `sources` or inside it.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"'{folder}' is a file; the output is a folder. Choose another name.")
-    if folder.resolve().is_relative_to(source.resolve()):
-        raise ValueError(
-            f"The output folder '{folder}' is inside the input folder '{source}'. "
-            "Choose one outside, so that the output is never taken for input."
-        )
+    for source in sources:
+        if source and folder.resolve().is_relative_to(source.resolve()):
+            raise ValueError(
+                f"The output folder '{folder}' is inside the input folder '{source}'. "
+                "Choose one outside, so that the output is never taken for input."
+            )
 
 
 def check_no_source(outputs: Iterable[Path], sources: Iterable[Path]) -> None:

@@ -263,8 +263,8 @@ def work(tree: Path, jobs: list[Job], until: float) -> None:
         if job.changed:
             shutil.copy2(ROOT / file, tree / file)
         found = job.known() or {}
-        told = f"{file or job.files[0]}: exit code {found['code']} {' '.join(found['failed'])}"
-        print(f"{time.monotonic() - started:.1f} s, {told}", file=sys.stderr, flush=True)
+        outcome = f"{file or job.files[0]}: exit code {found['code']} {' '.join(found['failed'])}"
+        print(f"{time.monotonic() - started:.1f} s, {outcome}", file=sys.stderr, flush=True)
 
 
 def copied(tree: Path) -> Path:

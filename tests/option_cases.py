@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# What a change is looked for in: all that is written, or what is told where that is all there is.
-WRITTEN, TOLD = "written", "told"
+# What a change is looked for in: all that is written, or what is printed where nothing else is.
+WRITTEN, PRINTED = "written", "printed"
 
 
 @dataclass(frozen=True)

@@ -228,11 +228,11 @@ def standing_in():
             "rave.backend.importlib.util.find_spec",
             lambda name: None if name == "openvino" else find(name),
         )
+        patch.setattr("rave.export.write_torchscript", write_parts)
         patch.setattr("rave.codec_format.write_torchscript", write_parts)
         patch.setattr("rave.nn_tilde.scripted", lambda module: module)
         patch.setattr("diffwave.nn_tilde.scripted", lambda module: module)
         patch.setattr("diffwave.nn_tilde.MAX_STEPS", 8)
-        patch.setattr("rave.export.write_torchscript", write_parts)
         patch.setattr("diffwave.export._guess", lambda *given: torch.zeros(1))
         patch.setattr("rave.codec_source.answers", lambda *given: (torch.zeros(1),))
         patch.setattr(

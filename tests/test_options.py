@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from option_cases import TOLD, Case
+from option_cases import PRINTED, Case
 from option_places import Places, standing_in
 from option_table import COMMANDS
 
@@ -31,7 +31,7 @@ COMMON = {"--help", "--json", "--verbose", "--version"}
 
 
 def module_of(command: str) -> Any:
-    """Return the module of a command; what follows a comma tells rows of the table apart."""
+    """Return the module of a command; rows of the table differ by what follows a comma."""
     name = command.partition(",")[0]
     if name.startswith("rave "):
         return import_module(f"rave.commands.{name.removeprefix('rave ')}")
@@ -76,12 +76,12 @@ def test_every_command_has_json_a_traceback_and_a_version(command, capsys, monke
     words = row.words.format_map(Anything()).split()
     monkeypatch.setattr(module, "run", lambda options: Result("in words", {"figure": 1}))
     monkeypatch.setattr(Path, "exists", lambda path: True)
-    told = []
+    printed = []
     for options in ([], ["--json"]):
         assert call(command, [*words, *options]) == 0
-        told.append(capsys.readouterr().out)
-    assert told[0] == "in words\n"
-    assert json.loads(told[1]) == {"figure": 1}
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == "in words\n"
+    assert json.loads(printed[1]) == {"figure": 1}
 
     def refuse(options):
         raise ValueError("no such thing")
@@ -108,14 +108,14 @@ def places(run, tmp_path_factory):
 
 
 class Runner:
-    """Runs commands of the table, each only once, and returns what they made and told."""
+    """Runs commands of the table, each only once, and returns what they made and printed."""
 
     def __init__(self, folder: Path, places: Places) -> None:
         self.folder, self.places = folder, places
         self._numbers, self._known = count(), {}
 
     def __call__(self, command: str, words: str, after: str = "") -> tuple[Any, ...]:
-        """Return exit code, what was written by name, and what was told."""
+        """Return exit code, what was written by name, and what was printed."""
         key = command.partition(",")[0], words, after
         if key not in self._known:
             self._known[key] = self.fresh(command, words, after)
@@ -132,8 +132,8 @@ class Runner:
                 err.truncate(0)
             code = call(command, words.format_map(named).split())
         refusal = re.findall(r": error: (.*)", err.getvalue())
-        told = "\n".join([out.getvalue(), *refusal]).replace(str(folder), "")
-        return code, written_in(folder), told
+        printed = "\n".join([out.getvalue(), *refusal]).replace(str(folder), "")
+        return code, written_in(folder), printed
 
 
 class Named(dict):
@@ -202,7 +202,7 @@ def test_another_value_of_an_option_changes_what_is_made_or_is_refused(command, 
     elif case.after:  # as into a new folder
         assert (one[0], other[0]) == (2, 0)
         assert runner(command, before)[1].items() <= other[1].items()
-    elif case.seen == TOLD:
+    elif case.seen == PRINTED:
         assert one[0] == other[0] == 0
         assert one[2] != other[2]
     else:
@@ -211,6 +211,6 @@ def test_another_value_of_an_option_changes_what_is_made_or_is_refused(command, 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_same_options_make_and_tell_the_same(command, runner):
+def test_the_same_options_make_and_print_the_same(command, runner):
     words = COMMANDS[command].words
     assert runner(command, words) == runner.fresh(command, words)

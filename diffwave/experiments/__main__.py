@@ -126,9 +126,7 @@ def perform(
     from diffwave.experiments.page import write_pages
     from rave.files import check_output_folder, read_json
 
-    for folder in (latents, spectrograms):
-        if folder is not None:
-            check_output_folder(out, folder)
+    check_output_folder(out, latents, spectrograms)
     experiments = [each for each in everything if each.name in names]
     left_out = [
         each.name for each in experiments if each.needs_spectrograms and spectrograms is None

@@ -71,8 +71,7 @@ def run(options: argparse.Namespace) -> Result:
         raise ValueError(
             f"--shard-mb is {options.shard_mb}; it must be from {smallest} to {largest:.0f}."
         )
-    for folder in folders:
-        check_output_folder(out, folder)
+    check_output_folder(out, *folders)
     if (out / HEADER_NAME).exists():
         raise ValueError(f"'{out}' is a latent folder itself. Choose another one for the shards.")
     digests = [digest(folder / HEADER_NAME) for folder in folders]
