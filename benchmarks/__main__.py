@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.comparison import Bench, Comparison, Outcome
 from benchmarks.harness import ROOT, measure
-from rave.command import EXIT_INTERRUPTED, EXIT_SKIPPED, sentence
+from rave.cli import EXIT_INTERRUPTED, EXIT_SKIPPED, sentence
 from rave.parsing import EXIT_ERROR
 
 LIMITS = "limits"
@@ -94,7 +94,7 @@ class Report:
     def write(self) -> None:
         """Write results.json and length.png, each whole or not at all."""
         from benchmarks.results import plot_length
-        from rave.files import atomic_write, write_json
+        from rave.files.atomic import atomic_write, write_json
 
         records = self.records()
         content = {

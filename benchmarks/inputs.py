@@ -40,8 +40,8 @@ def write_codec(folder: Path, settings: tuple[str, ...]) -> None:
     import torch
 
     from rave import experiment
-    from rave.checkpoint import last_checkpoint
-    from rave.files import atomic_write
+    from rave.files.atomic import atomic_write
+    from rave.runs.checkpoint import last_checkpoint
 
     torch.manual_seed(SEED)
     experiment.parse_recipe("rave", "v2", settings)
@@ -117,7 +117,7 @@ def recordings(bench: Bench, count: int, shortest_s: float, longest_s: float) ->
     """Return a folder of WAV files whose lengths are spread evenly over their logarithm."""
     import numpy as np
 
-    from rave.audio import write_audio
+    from rave.audio.io import write_audio
 
     folder = bench.work / f"recordings-{count}-{longest_s:g}s"
     if folder.exists():

@@ -116,7 +116,7 @@ def main() -> None:
     """Answer requests until there are no more."""
     name_package()
     if sys.argv[1:] == ["--ours"]:
-        from rave.memory import keep_freed_memory
+        from rave.compute.memory import keep_freed_memory
 
         keep_freed_memory()  # as our commands do
     channel = os.fdopen(os.dup(1), "w", buffering=1)

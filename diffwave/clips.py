@@ -20,10 +20,10 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from rave.held_out import Split, first_held_out, recording_keys, split_names
 from rave.latent_dataset import ClipFile, keys_and_lengths
-from rave.latent_shards import WINDOW_SHARDS, LatentShards, shard_name, top_folder
-from rave.latents import LatentFile
-from rave.versions import Split, first_held_out, recording_keys, split_names
+from rave.latents.folder import LatentFile
+from rave.latents.shards import WINDOW_SHARDS, LatentShards, shard_name, top_folder
 
 Integers = NDArray[np.int64]
 # Of a sharded set, what is measured beforehand (dimensions, scales of conditions) is measured on no

@@ -18,12 +18,12 @@ from torch.utils.data import Dataset, default_collate
 
 from diffwave.clips import Clip, ShardedClips, drawable, spread
 from diffwave.conditioner import LABEL, NO_LABEL, SPECTROGRAM
-from diffwave.controls import ControlHeader, open_control
-from diffwave.spectrogram import SpectrogramHeader, open_spectrogram
+from diffwave.conditions.controls import ControlHeader, open_control
+from diffwave.conditions.spectrogram import SpectrogramHeader, open_spectrogram
 from diffwave.standardizer import Standardizer
 from rave.latent_dataset import array_of
-from rave.latent_shards import top_folder
-from rave.latents import LatentHeader
+from rave.latents.folder import LatentHeader
+from rave.latents.shards import top_folder
 
 
 class Segment(TypedDict, total=False):

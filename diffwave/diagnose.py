@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from diffwave.train import check_settings
-from rave.command import CODEC, Result, add_device, add_seed, command_parser, execute
+from rave.cli import CODEC, Result, add_device, add_seed, command_parser, execute
 from rave.parsing import existing
-from rave.recipes import list_recipes, recipe_type
+from rave.runs.recipes import list_recipes, recipe_type
 
 if TYPE_CHECKING:
-    from diffwave.expected_losses import Recipe
+    from diffwave.diagnosis.expected_losses import Recipe
 
 RECORD, PICTURE = "diagnosis.json", "diagnosis.png"
 # Where a run's diagnosis is written, inside the run.
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> Result:
     """Diagnose, write the figures, and say what was found."""
     if options.settings:
         check_settings(options.config or "default", options.settings)
-    from rave.files import atomic_write, write_json
+    from rave.files.atomic import atomic_write, write_json
 
     is_run = _is_run(options.path)
     _check_options(options, is_run)
@@ -132,8 +132,8 @@ def _is_run(path: Path) -> bool:
         return True
     if (path / "latents.json").exists() and not (path / "weights.pt").exists():
         return False
-    from diffwave.lmnt import is_lmnt_run
-    from rave.latents import is_sharded
+    from diffwave.upstream.run import is_lmnt_run
+    from rave.latents.folder import is_sharded
 
     if is_sharded(path):  # refused where its header is read
         return False
@@ -167,7 +167,7 @@ def _check_options(options: argparse.Namespace, is_run: bool) -> None:
 
 def _check_out(out: Path, path: Path, is_run: bool) -> None:
     """Check that a diagnosis may be written into a folder."""
-    from rave.files import check_output_folder
+    from rave.files.atomic import check_output_folder
 
     if is_run and out.exists() and not out.is_dir():
         raise ValueError(f"'{out}' is a file; the output is a folder. Choose another name.")
@@ -176,13 +176,13 @@ def _check_out(out: Path, path: Path, is_run: bool) -> None:
 
 
 def _of_latents(options: argparse.Namespace) -> Diagnosis:
-    from rave.latents import GENERATED, LatentHeader
+    from rave.latents.folder import GENERATED, LatentHeader
 
     if LatentHeader.read(options.path).contents == GENERATED:
-        from diffwave.generated_diagnosis import diagnose_generated
+        from diffwave.diagnosis.generated import diagnose_generated
 
         return diagnose_generated(options.path)
-    from diffwave.latent_diagnosis import diagnose_latents
+    from diffwave.diagnosis.latents import diagnose_latents
 
     config, settings = options.config or "default", options.settings or ()
     return diagnose_latents(options.path, read_recipe(config, settings))
@@ -200,7 +200,7 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
         ValueError: If it cannot be read, or sets what follows from the latents.
     """
     from diffwave.denoiser import check_loss, check_weighting
-    from diffwave.expected_losses import Recipe
+    from diffwave.diagnosis.expected_losses import Recipe
     from diffwave.train import read_settings
     from rave.experiment import new_model
 
@@ -218,8 +218,8 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
 
 
 def _of_run(options: argparse.Namespace) -> Diagnosis:
-    from diffwave.run_diagnosis import diagnose_run
-    from rave.device import choose_device
+    from diffwave.diagnosis.run import diagnose_run
+    from rave.compute.device import choose_device
 
     def progress(part: str) -> None:
         print(f"Looking at {part} …", file=sys.stderr)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rave.command import (
+from rave.cli import (
     AUDIO_FOLDER,
     CODEC,
     DIFFUSION_RUN,
@@ -118,19 +118,19 @@ def run(options: argparse.Namespace) -> Result:
     from tqdm import tqdm
 
     from diffwave.conditioner import LABEL
-    from diffwave.conditions import parse_guidance
-    from diffwave.evaluation import FORMAT, VERSION, measure_ladder
-    from diffwave.generate import DPM_SOLVER, build_sampler
-    from diffwave.ladder import Ladder, recording_path, without_versions
-    from diffwave.ladder_picture import draw
+    from diffwave.conditions.inputs import parse_guidance
+    from diffwave.diagnosis.run_data import open_data
+    from diffwave.diagnosis.samples import WINDOW_FRAMES
+    from diffwave.evaluation.figures import FORMAT, VERSION, measure_ladder
+    from diffwave.evaluation.ladder import Ladder, recording_path, without_versions
+    from diffwave.evaluation.picture import draw
     from diffwave.run import TrainingData, open_run, training_settings
-    from diffwave.run_data import open_data
-    from diffwave.sample_diagnosis import WINDOW_FRAMES
+    from diffwave.sampling.samplers import DPM_SOLVER, build_sampler
     from rave.codec import load_codec
-    from rave.device import choose_device
-    from rave.evaluation import SHORTEST_S
-    from rave.files import atomic_write, check_output_folder, write_json
-    from rave.musicnn import load_musicnn
+    from rave.compute.device import choose_device
+    from rave.evaluation.folders import SHORTEST_S
+    from rave.evaluation.musicnn import load_musicnn
+    from rave.files.atomic import atomic_write, check_output_folder, write_json
 
     _check(options, SHORTEST_S)
     out: Path = options.out or options.run / OUT

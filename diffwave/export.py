@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import CODEC, DIFFUSION_RUN, Result, command_parser, execute
+from rave.cli import CODEC, DIFFUSION_RUN, Result, command_parser, execute
 from rave.parsing import existing, one_of
 
 if TYPE_CHECKING:
@@ -102,18 +102,18 @@ def _write_nn_tilde(options: argparse.Namespace) -> Result:
 
     import torch
 
-    from diffwave.editing import Sampling
-    from diffwave.generate import DPM_SOLVER
-    from diffwave.nn_tilde import MAX_STEPS, NNTildeSampler
     from diffwave.run import open_run
-    from diffwave.streaming_sampler import StreamingSampler
+    from diffwave.sampling.editing import Sampling
+    from diffwave.sampling.samplers import DPM_SOLVER
+    from diffwave.streaming.nn_tilde import MAX_STEPS, NNTildeSampler
+    from diffwave.streaming.sampler import StreamingSampler
     from rave.codec import Codec, load_codec, load_streamable
     from rave.codec_format import CodecFormat, write_torchscript
     from rave.codec_source import answers, check_difference, largest_difference
-    from rave.files import atomic_write
-    from rave.host_module import rate_note
-    from rave.latents import check_codec
-    from rave.scripted_noise import FRESH_NOISE
+    from rave.files.atomic import atomic_write
+    from rave.latents.folder import check_codec
+    from rave.streaming.host_module import rate_note
+    from rave.streaming.noise import FRESH_NOISE
 
     trained = open_run(options.run)
     model, header = trained.model, trained.header
@@ -187,15 +187,15 @@ def _guess(model: LatentDiffusion, denoiser: Any = None) -> Any:
 
 
 def _write_lmnt(options: argparse.Namespace) -> Result:
-    from diffwave.lmnt import (
+    from diffwave.run import open_run
+    from diffwave.upstream.run import (
         WEIGHTS,
         checkpoint_from_model,
         model_from_checkpoint,
         write_lmnt_run,
     )
-    from diffwave.run import open_run
     from rave.codec_source import check_difference, largest_difference
-    from rave.files import check_output_folder
+    from rave.files.atomic import check_output_folder
 
     trained = open_run(options.run)
     check_output_folder(options.out, options.run)
@@ -227,8 +227,8 @@ def _write_lmnt(options: argparse.Namespace) -> Result:
 
 def _check_empty(folder: Path, force: bool) -> None:
     """Check that a folder is new or empty, or holds an earlier export that may be replaced."""
-    from diffwave.lmnt import WEIGHTS
-    from rave.latents import HEADER_NAME
+    from diffwave.upstream.run import WEIGHTS
+    from rave.latents.folder import HEADER_NAME
 
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     names = {name for name in names if not name.startswith(".")}

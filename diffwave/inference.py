@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffwave.task import check_task
-from rave.command import (
+from diffwave.sampling.request import check_task
+from rave.cli import (
     DIFFUSION_RUN,
     Result,
     add_backend,
@@ -22,8 +22,8 @@ from rave.command import (
 from rave.parsing import existing, one_line, one_of
 
 if TYPE_CHECKING:
-    from diffwave.editing import Sampling
-    from diffwave.task import Task
+    from diffwave.sampling.editing import Sampling
+    from diffwave.sampling.request import Task
 
 BATCH_SIZE = 8
 # Called with the steps made and those to make in all.
@@ -159,7 +159,7 @@ def run(options: argparse.Namespace, watch: Watch | None = None) -> Result:
         watch: Called after each step of the sampler; what it raises stops the command.
     """
     check_task(options)
-    from diffwave.lmnt_waveform import read_vocoder
+    from diffwave.upstream.vocoder import read_vocoder
 
     vocoder = read_vocoder(options.run)
     if vocoder is not None:
@@ -171,16 +171,16 @@ def run(options: argparse.Namespace, watch: Watch | None = None) -> Result:
 
 
 def _generate(options: argparse.Namespace, watch: Watch | None) -> Result:
-    from diffwave.conditions import open_conditions, parse_controls, parse_guidance
-    from diffwave.editing import Sampling
-    from diffwave.generate import build_sampler
-    from diffwave.generated import compare
+    from diffwave.conditions.inputs import open_conditions, parse_controls, parse_guidance
+    from diffwave.diagnosis.generated_latents import compare
     from diffwave.run import open_run
-    from diffwave.task import task_of
-    from rave.device import choose_device
-    from rave.journal import sole_writer
-    from rave.latent_models import check_output, clear, write_header
-    from rave.latents import read_latents
+    from diffwave.sampling.editing import Sampling
+    from diffwave.sampling.request import task_of
+    from diffwave.sampling.samplers import build_sampler
+    from rave.compute.device import choose_device
+    from rave.jobs.journal import sole_writer
+    from rave.latents.folder import read_latents
+    from rave.latents.generated import check_output, clear, write_header
 
     device = choose_device(options.device)
     count = 4 if options.count is None else options.count
@@ -261,8 +261,8 @@ def _write(
 
     from tqdm import tqdm
 
-    from rave.latent_models import clip_name
-    from rave.latents import write_latents
+    from rave.latents.folder import write_latents
+    from rave.latents.generated import clip_name
 
     written: dict[str, int] = {}
     raw_size = sampling.model.standardizer.raw_size

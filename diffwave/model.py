@@ -13,7 +13,7 @@ from diffwave.denoiser import check_prediction, denoised_from
 from diffwave.network import LatentNetwork
 from diffwave.schedule import NoiseSchedule
 from diffwave.standardizer import Standardizer
-from rave.backend import accelerated, choose_backend
+from rave.compute.backend import accelerated, choose_backend
 
 # The network sees the position in the schedule on this scale, however many timesteps there are.
 STEP_SCALE = 1000.0
@@ -194,8 +194,8 @@ class LatentDiffusion(nn.Module):
         """Let the network be computed otherwise where no gradient is asked for.
 
         Args:
-            backend: See `rave.backend.BACKENDS`.
-            precision: See `rave.backend.PRECISIONS`.
+            backend: See `rave.compute.backend.BACKENDS`.
+            precision: See `rave.compute.backend.PRECISIONS`.
 
         Raises:
             ValueError: If there is no such backend or precision here.

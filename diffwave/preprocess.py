@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, command_parser, execute
-from rave.files import check_record
+from rave.cli import Result, command_parser, execute
+from rave.files.atomic import check_record
 
 if TYPE_CHECKING:
-    from rave.latents import LatentHeader
+    from rave.latents.folder import LatentHeader
 
 JOURNAL_NAME = ".preprocess.jsonl"
 WAVEFORM_RATE_HZ = 22050  # lmnt diffwave's
@@ -70,8 +70,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Make the folder and report what became of every file."""
-    from rave.files import check_output_folder
-    from rave.latents import LatentHeader
+    from rave.files.atomic import check_output_folder
+    from rave.latents.folder import LatentHeader
 
     _name_folders(options)
     if options.is_waveform:
@@ -102,13 +102,13 @@ def _name_folders(options: argparse.Namespace) -> None:
 
 
 def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
-    from diffwave.spectrogram import LogMel
-    from diffwave.waveform import HOP_SAMPLES
-    from rave.audio import list_audio_files, read_audio
-    from rave.batch import SkipFile, process_files, result_names
-    from rave.files import check_output_folder, remove_partials
-    from rave.journal import Journal
-    from rave.latents import write_latents
+    from diffwave.conditions.spectrogram import LogMel
+    from diffwave.upstream.waveform import HOP_SAMPLES
+    from rave.audio.io import list_audio_files, read_audio
+    from rave.files.atomic import check_output_folder, remove_partials
+    from rave.jobs.journal import Journal
+    from rave.jobs.loop import SkipFile, process_files, result_names
+    from rave.latents.folder import write_latents
 
     if options.mel_hop != HOP_SAMPLES:
         raise ValueError(f"--mel-hop is {options.mel_hop}; of --waveform it is {HOP_SAMPLES}.")
@@ -144,12 +144,12 @@ def _make_spectrograms(
     options: argparse.Namespace, header: LatentHeader, sources: dict[str, str]
 ) -> Result:
     from diffwave.conditioner import whole_ratio
-    from diffwave.controls import HEADER_NAME as OTHERS
-    from diffwave.spectrogram import HEADER_NAME as OURS
-    from diffwave.spectrogram import LogMel, SpectrogramHeader, write_spectrogram
-    from rave.batch import process_files
-    from rave.files import remove_partials
-    from rave.journal import Journal
+    from diffwave.conditions.controls import HEADER_NAME as OTHERS
+    from diffwave.conditions.spectrogram import HEADER_NAME as OURS
+    from diffwave.conditions.spectrogram import LogMel, SpectrogramHeader, write_spectrogram
+    from rave.files.atomic import remove_partials
+    from rave.jobs.journal import Journal
+    from rave.jobs.loop import process_files
 
     ratio = whole_ratio(header.hop_samples, options.mel_hop)
     if options.mels < 1:
@@ -201,12 +201,17 @@ def _make_controls(
 ) -> Result:
     from dataclasses import replace
 
-    from diffwave.controls import HEADER_NAME as OURS
-    from diffwave.controls import NUM_CHANNELS, ControlHeader, check_controls, write_control
-    from diffwave.spectrogram import HEADER_NAME as OTHERS
-    from rave.batch import process_files
-    from rave.files import remove_partials
-    from rave.journal import Journal
+    from diffwave.conditions.controls import HEADER_NAME as OURS
+    from diffwave.conditions.controls import (
+        NUM_CHANNELS,
+        ControlHeader,
+        check_controls,
+        write_control,
+    )
+    from diffwave.conditions.spectrogram import HEADER_NAME as OTHERS
+    from rave.files.atomic import remove_partials
+    from rave.jobs.journal import Journal
+    from rave.jobs.loop import process_files
 
     names = check_controls(options.controls)
     _check_kind(options.out, OTHERS, "spectrograms; choose")

@@ -11,14 +11,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from diffwave.lmnt import is_lmnt_run, read_lmnt_run, read_lmnt_settings
 from diffwave.model import LatentDiffusion
 from diffwave.settings import TrainingSettings
+from diffwave.upstream.run import is_lmnt_run, read_lmnt_run, read_lmnt_settings
 from rave.experiment import build_training, check_run, parse_recipe, rebuild_model
-from rave.files import read_header, write_json
-from rave.gin_text import read_bindings
-from rave.latents import LatentHeader
-from rave.shard_storage import is_address
+from rave.files.atomic import read_header, write_json
+from rave.latents.folder import LatentHeader
+from rave.latents.storage import is_address
+from rave.runs.gin_text import read_bindings
 
 KIND = "diffwave"
 DATA_FORMAT, DATA_VERSION, DATA_NAME = "rave-diffwave-data", 1, "data.json"
@@ -46,12 +46,12 @@ class DiffusionRun:
 def open_run(folder: Path) -> DiffusionRun:
     """Return the trained model of a run: the best checkpoint on held-out latents, or the last.
 
-    A folder of the patched lmnt diffwave is a run too; see diffwave.lmnt.
+    A folder of the patched lmnt diffwave is a run too; see diffwave.upstream.run.
 
     Raises:
         ValueError: If the folder is not a run of this kind, or has no checkpoint.
     """
-    from rave.checkpoint import global_step, load_weights, read_checkpoint, trained_checkpoint
+    from rave.runs.checkpoint import global_step, load_weights, read_checkpoint, trained_checkpoint
 
     if is_lmnt_run(folder):
         model, header, num_steps = read_lmnt_run(folder)

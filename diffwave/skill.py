@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from diffwave.clips import Clip
 from diffwave.reference_loss import Array, LossCurve, ReferenceLosses
-from rave.files import write_json
-from rave.latent_shards import ShardedFile
+from rave.files.atomic import write_json
+from rave.latents.shards import ShardedFile
 
 SKILL_FILE = "skill.json"
 # Between bins of log-SNR; the first and the last bin have no other end. The same for every

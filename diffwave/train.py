@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave import recipes
-from rave.command import (
+from rave.cli import (
     Result,
     add_device,
     add_processes,
@@ -19,16 +18,17 @@ from rave.command import (
     command_parser,
     execute,
 )
+from rave.latents.storage import latents_place
 from rave.parsing import existing
-from rave.recipes import list_recipes, recipe_type
-from rave.shard_storage import latents_place
+from rave.runs import recipes
+from rave.runs.recipes import list_recipes, recipe_type
 
 if TYPE_CHECKING:
     from diffwave.clips import Clip
     from diffwave.dataset import ClipReader
     from diffwave.model import LatentDiffusion
     from diffwave.settings import TrainingSettings
-    from rave.latents import LatentHeader
+    from rave.latents.folder import LatentHeader
 
 # Values of the recipe that follow from the data and the command line.
 GIVEN = (
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> Result:
     from diffwave.clips import sample, split_clips
     from diffwave.conditioner import NormalizedConditioner
     from diffwave.dataset import FixedSegments, SegmentDataset
-    from diffwave.latent_diagnosis import white_latents
+    from diffwave.diagnosis.latents import white_latents
     from diffwave.reference_loss import REFERENCE_SEGMENTS
     from diffwave.run import KIND, TrainingData, open_run
     from diffwave.skill import judge, save_skill, skill_bins
@@ -115,15 +115,15 @@ def run(options: argparse.Namespace) -> Result:
         held_out_errors,
         measure_references,
     )
-    from rave.checkpoint import check_not_released, finished_steps
-    from rave.device import choose_device, choose_precision
+    from rave.compute.device import choose_device, choose_precision
+    from rave.compute.launch import is_first
     from rave.experiment import build_training, new_model, resolved_config, save_run
-    from rave.files import check_output_folder
+    from rave.files.atomic import check_output_folder
+    from rave.held_out import Split, data_state
     from rave.latent_dataset import LatentDataset, keys_and_lengths
-    from rave.latent_models import check_header, save_header
-    from rave.launch import is_first
+    from rave.latents.generated import check_header, save_header
+    from rave.runs.checkpoint import check_not_released, finished_steps
     from rave.trainer import Loaders, StepBatches, fit
-    from rave.versions import Split, data_state
 
     device = choose_device(options.device)
     for folder in (options.latents, options.spectrograms, controls):
@@ -231,8 +231,8 @@ def _earlier(run: Path) -> LatentDiffusion | None:
     """Return the model of a run that is begun, with its last weights if it has any; or None."""
     from diffwave.model import LatentDiffusion
     from diffwave.run import KIND
-    from rave.checkpoint import last_checkpoint, load_weights, read_checkpoint
     from rave.experiment import rebuild_model
+    from rave.runs.checkpoint import last_checkpoint, load_weights, read_checkpoint
 
     if not (run / "model.gin").exists():
         return None
@@ -270,7 +270,7 @@ def _reader(
     earlier: LatentDiffusion | None,
 ) -> ClipReader:
     """Return a reader of the latents and of the conditions asked for."""
-    from diffwave.controls import check_controls
+    from diffwave.conditions.controls import check_controls
     from diffwave.dataset import ClipReader
 
     folder, *names = options.controls or [None]
@@ -286,7 +286,7 @@ def _reader(
 
 def _gains(model: Any, held_out: Any, loss: str, weighting: str) -> dict[str, float]:
     """Return the conditioner gain of all conditions together, and of each if there are several."""
-    from diffwave.diagnostics import conditioner_gain
+    from diffwave.diagnosis.conditioner import conditioner_gain
 
     if len(held_out) < 2:
         return {}
@@ -298,7 +298,7 @@ def _gains(model: Any, held_out: Any, loss: str, weighting: str) -> dict[str, fl
 
 
 def _check_contents(header: LatentHeader, folder: Path | str) -> None:
-    from rave.latents import GENERATED, POSTERIOR_SAMPLE
+    from rave.latents.folder import GENERATED, POSTERIOR_SAMPLE
 
     if header.contents == POSTERIOR_SAMPLE:
         print(

@@ -41,7 +41,7 @@ from diffwave.reference_loss import (
 )
 from diffwave.settings import TrainingSettings
 from diffwave.skill import skill_bins
-from rave import processes
+from rave.compute import distributed as processes
 
 # Added to the seed of each purpose, so that no two draw the same numbers.
 NOISE_STREAM, HELD_OUT_STREAM = 1, 2

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result
+from rave.cli import Result
 from rave.parsing import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffwave.lmnt_waveform import Vocoder
+    from diffwave.upstream.vocoder import Vocoder
 
 USED_OPTIONS = {
     "run",
@@ -63,8 +63,8 @@ def vocode(options: argparse.Namespace, vocoder: Vocoder, defaults: argparse.Nam
     """
     from tqdm import tqdm
 
-    from rave.device import choose_device
-    from rave.files import check_no_source
+    from rave.compute.device import choose_device
+    from rave.files.atomic import check_no_source
 
     device = choose_device(options.device)
     for name in sorted(vars(options).keys() - USED_OPTIONS):
@@ -104,11 +104,11 @@ def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
 
     Each is what the command makes of that file alone.
     """
-    from rave.audio import list_audio_files
-    from rave.audio_blocks import WRITTEN
-    from rave.batch import SkipFile, process_files, result_names
-    from rave.files import check_output_folder, check_record, remove_partials
-    from rave.journal import Journal
+    from rave.audio.blocks import WRITTEN
+    from rave.audio.io import list_audio_files
+    from rave.files.atomic import check_output_folder, check_record, remove_partials
+    from rave.jobs.journal import Journal
+    from rave.jobs.loop import SkipFile, process_files, result_names
 
     folder: Path = options.from_audio if options.spectrogram is None else options.spectrogram
     if options.count is not None:
@@ -176,10 +176,10 @@ def _write(
     is_fast: bool,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Write one file; return its `rave.audio_blocks.Quantizer.figures`."""
+    """Write one file; return its `rave.audio.blocks.Quantizer.figures`."""
     import torch
 
-    from rave.audio import write_audio
+    from rave.audio.io import write_audio
 
     device = vocoder.model.step_table.device
     spectrogram = None if task.spectrogram is None else task.spectrogram.to(device)
@@ -251,7 +251,7 @@ def _check_condition(options: argparse.Namespace, vocoder: Vocoder) -> None:
 def _following(path: Path, vocoder: Vocoder, *, is_audio: bool) -> Audible:
     import torch
 
-    from diffwave.waveform import HOP_SAMPLES
+    from diffwave.upstream.waveform import HOP_SAMPLES
 
     read = _spectrogram_of if is_audio else _read_spectrogram
     found = read(path, vocoder)
@@ -262,7 +262,7 @@ def _read_spectrogram(path: Path, vocoder: Vocoder) -> Tensor:
     import numpy as np
     import torch
 
-    from diffwave.spectrogram import open_spectrogram
+    from diffwave.conditions.spectrogram import open_spectrogram
 
     found = np.array(open_spectrogram(path, vocoder.model.num_mels, None))
     if found.shape[1] == 0 or not np.isfinite(found).all():
@@ -273,9 +273,9 @@ def _read_spectrogram(path: Path, vocoder: Vocoder) -> Tensor:
 def _spectrogram_of(path: Path, vocoder: Vocoder) -> Tensor:
     import torch
 
-    from diffwave.spectrogram import LogMel
-    from diffwave.waveform import HOP_SAMPLES
-    from rave.audio import read_audio
+    from diffwave.conditions.spectrogram import LogMel
+    from diffwave.upstream.waveform import HOP_SAMPLES
+    from rave.audio.io import read_audio
 
     transform = LogMel(vocoder.sample_rate_hz, HOP_SAMPLES, vocoder.model.num_mels)
     audio = read_audio(path, vocoder.sample_rate_hz, 1)[0]

@@ -21,7 +21,7 @@ import soxr
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from rave.audio_blocks import FULL_SCALE
+from rave.audio.blocks import FULL_SCALE
 
 Array = NDArray[np.float32]
 SILENCE = 1e-10  # magnitudes below are silence

@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rave import experiment
-from rave.backend import accelerated, choose_backend
-from rave.checkpoint import codec_checkpoint, load_weights, read_checkpoint
+from rave.audio.derivative import differentiated, integrated
+from rave.blocks.convolution import fold_weight_norm
 from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
-from rave.convolution import fold_weight_norm
-from rave.derivative import differentiated, integrated
-from rave.latents import LatentHeader, check_codec
+from rave.compute.backend import accelerated, choose_backend
+from rave.jobs.windows import WHOLE, WINDOW_FRAMES, Part, audio_windows
+from rave.latents.folder import LatentHeader, check_codec
 from rave.model import RAVE
-from rave.positional_noise import PositionalNoise
+from rave.noise import PositionalNoise
+from rave.runs.checkpoint import codec_checkpoint, load_weights, read_checkpoint
 from rave.training_audio import TrainingAudio
 from rave.upstream import run as upstream
 from rave.upstream import torchscript as upstream_script
-from rave.windows import WHOLE, WINDOW_FRAMES, Part, audio_windows
 
 Array = NDArray[np.float32]
 
@@ -59,8 +59,8 @@ class Codec:
         """Let encoder and decoder be computed otherwise; the filter bank stays as it is.
 
         Args:
-            backend: See `rave.backend.BACKENDS`; a .ts file of this project has its own.
-            precision: See `rave.backend.PRECISIONS`.
+            backend: See `rave.compute.backend.BACKENDS`; a .ts file of this project has its own.
+            precision: See `rave.compute.backend.PRECISIONS`.
 
         Raises:
             ValueError: If there is no such backend or precision here, or a .ts file is asked for
@@ -241,8 +241,8 @@ def load_codec(
         device: To compute on.
         ema: Take the averaged weights of a run.
         derivative: The model knows the derivative of audio; nothing in a run of acids-rave says so.
-        backend: What computes: see `rave.backend.BACKENDS`.
-        precision: Of encoder and decoder: see `rave.backend.PRECISIONS`.
+        backend: What computes: see `rave.compute.backend.BACKENDS`.
+        precision: Of encoder and decoder: see `rave.compute.backend.PRECISIONS`.
 
     Raises:
         ValueError: If it is neither, is damaged, or has no averaged weights; or cannot be computed

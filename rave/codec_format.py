@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rave.files import atomic_write, built
+from rave.files.atomic import atomic_write, built
 from rave.model import RAVE
 from rave.training_audio import TrainingAudio
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rave.audio import check_rate_and_channels, list_audio_files, read_audio
-from rave.audio_store import AudioStore, StoredFile, open_audio
+from rave.audio.io import check_rate_and_channels, list_audio_files, read_audio
+from rave.audio.prepared import AudioStore, StoredFile, open_audio
 from rave.augmentation import Array, Augmentations, change_pitch
-from rave.versions import Split, first_held_out, recording_keys, split_names
+from rave.held_out import Split, first_held_out, recording_keys, split_names
 
 BLOCK_SAMPLES = 1 << 16  # compared at a time
 
@@ -23,7 +23,7 @@ class AudioFilesDataset(torch.utils.data.Dataset[Tensor]):
     """The audio files under a folder, of any format, each decoded whole when it is asked for.
 
     Args:
-        folder: Searched with its subfolders, see `rave.audio.list_audio_files`.
+        folder: Searched with its subfolders, see `rave.audio.io.list_audio_files`.
         sample_rate_hz: Every file is resampled to this rate.
         num_channels: Every file is mixed to this many channels.
 
@@ -83,7 +83,7 @@ def split_audio(
 ) -> tuple[list[AudioRange], list[AudioRange]]:
     """Divide audio into training and held-out ranges.
 
-    Whole recordings are held out, chosen as `rave.versions.split_names` does. If there is one
+    Whole recordings are held out, chosen as `rave.held_out.split_names` does. If there is one
     only, its last part is, and that of its versions is not trained on.
 
     Args:

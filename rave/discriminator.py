@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rave.convolution import LEAKY_SLOPE, normalised
+from rave.blocks.convolution import LEAKY_SLOPE, normalised
 
 NUM_LAYERS, STRIDE = 4, 4
 PERIOD_KERNEL, SCALE_KERNEL = 5, 15

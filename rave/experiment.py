@@ -22,11 +22,11 @@ from typing import Any, TypeVar
 
 import gin
 
-from rave.checkpoint import finished_steps
-from rave.files import atomic_write, read_json, write_json
-from rave.gin_text import READING_ERRORS, RefusedError, check_names
-from rave.model_size import limited_size
-from rave.recipes import MACRO, check_form, check_used, read_gin, recipe_lines
+from rave.files.atomic import atomic_write, read_json, write_json
+from rave.runs.checkpoint import finished_steps
+from rave.runs.gin_text import READING_ERRORS, RefusedError, check_names
+from rave.runs.model_size import limited_size
+from rave.runs.recipes import MACRO, check_form, check_used, read_gin, recipe_lines
 
 RUN_FORMAT = "rave-diffwave-run"
 RUN_VERSION = 1

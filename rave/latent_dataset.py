@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rave.latent_shards import LatentShards, ShardedFile
-from rave.latents import LatentFile, LatentHeader, is_sharded, read_latents
-from rave.shard_storage import is_address
-from rave.versions import recording_keys
+from rave.held_out import recording_keys
+from rave.latents.folder import LatentFile, LatentHeader, is_sharded, read_latents
+from rave.latents.shards import LatentShards, ShardedFile
+from rave.latents.storage import is_address
 
 ClipFile: TypeAlias = LatentFile | ShardedFile
 
@@ -23,7 +23,7 @@ class LatentDataset(torch.utils.data.Dataset[Tensor]):
     """The clips of a latent folder, in the order of its header, or of a sharded set.
 
     Args:
-        place: A latent folder; or a sharded set (see rave.latent_shards), a folder or an address
+        place: A latent folder; or a sharded set (see rave.latents.shards), a folder or an address
             that fsspec knows, such as s3://bucket/set.
         files: Keep only these.
 

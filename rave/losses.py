@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rave import processes
+from rave.compute import distributed as processes
 from rave.spectra import power_spectra
 
 # Added to the target's mean power, so that a silent crop does not divide by zero.

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rave.command import complete, execute
+from rave.cli import complete, execute
 from rave.parsing import COMPLETING, EXIT_ERROR, one_line, print_version
 
 AVAILABLE_SCRIPTS = {

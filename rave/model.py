@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rave import processes
 from rave.blocks.bottleneck import Bottleneck, Gaussian
+from rave.blocks.convolution import reach
+from rave.blocks.posterior import DiagonalGaussian
 from rave.blocks.signals import MEMORY_FRAMES, MelSpectrogram, Recurrent
-from rave.convolution import reach
-from rave.posterior import DiagonalGaussian
+from rave.compute import distributed as processes
 from rave.pqmf import PQMF
 
 

@@ -15,7 +15,7 @@ from scipy.signal import firwin, kaiserord
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rave.convolution import padding
+from rave.blocks.convolution import padding
 
 NUM_BANDS = [2**exponent for exponent in range(9)]
 

@@ -13,9 +13,9 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rave import processes
+from rave.compute import distributed as processes
+from rave.held_out import Origin, Split, first_held_out, recording_keys, split_names
 from rave.prior import LatentPrior
-from rave.versions import Origin, Split, first_held_out, recording_keys, split_names
 
 Clips = dict[str, NDArray[np.float32]]
 HELD_OUT_SEGMENTS = 64

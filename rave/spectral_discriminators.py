@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rave.convolution import LEAKY_SLOPE, normalised
+from rave.blocks.convolution import LEAKY_SLOPE, normalised
 from rave.discriminator import CombinedDiscriminator
 
 DESCRIPT_SLOPE = 0.1  # of its leaky ReLUs

@@ -31,15 +31,15 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
-from rave import checkpoint as files
-from rave import processes
-from rave.checkpoint import BEST, CHECKPOINTS, LAST, finished_steps, last_checkpoint
-from rave.device import choose_device
-from rave.files import atomic_write, remove_partials
-from rave.journal import sole_writer
-from rave.launch import is_first
-from rave.parallel import placement
-from rave.versions import what_changed
+from rave.compute import distributed as processes
+from rave.compute.device import choose_device
+from rave.compute.launch import is_first
+from rave.compute.strategy import placement
+from rave.files.atomic import atomic_write, remove_partials
+from rave.held_out import what_changed
+from rave.jobs.journal import sole_writer
+from rave.runs import checkpoint as files
+from rave.runs.checkpoint import BEST, CHECKPOINTS, LAST, finished_steps, last_checkpoint
 
 SAVE_EVERY_S = 180.0
 
@@ -80,7 +80,7 @@ class Loaders:
     Attributes:
         train: Endless batches, beginning at the step that was asked for (see `StepBatches`).
         held_out: Batches of a validation, the same ones in the same order each time.
-        data: Of `rave.versions.data_state`: what it all is from.
+        data: Of `rave.held_out.data_state`: what it all is from.
     """
 
     train: Any

@@ -13,9 +13,10 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from rave import processes
+from rave.audio.derivative import derivative
 from rave.augmentation import Augmentations
-from rave.derivative import derivative
+from rave.blocks.posterior import DiagonalGaussian
+from rave.compute import distributed as processes
 from rave.discriminator import CombinedDiscriminator
 from rave.losses import (
     SpectralDistance,
@@ -25,7 +26,6 @@ from rave.losses import (
     waveform_distance,
 )
 from rave.model import RAVE
-from rave.posterior import DiagonalGaussian
 
 FIDELITIES = (0.80, 0.90, 0.95, 0.99)
 NUM_LOGGED_CROPS = 4

@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rave.audio import AudioStream
-from rave.audio_blocks import amplified
-from rave.files import built, read_header, write_json
-from rave.latents import MAX_GAIN_DB, LatentStatistics, StatisticsAccumulator
+from rave.audio.blocks import amplified
+from rave.audio.io import AudioStream
+from rave.files.atomic import built, read_header, write_json
+from rave.latents.folder import MAX_GAIN_DB, LatentStatistics, StatisticsAccumulator
 from rave.parsing import one_line
 
 if TYPE_CHECKING:
     import torch
 
-    from rave.audio_store import AudioStore
+    from rave.audio.prepared import AudioStore
     from rave.codec import Codec
     from rave.codec_format import CodecFormat
     from rave.dataset import AudioRange
-    from rave.versions import Split
+    from rave.held_out import Split
 
 Audio = NDArray[np.float32]
 NAME, FORMAT, VERSION = "training_audio.json", "rave-training-audio", 1

@@ -24,7 +24,7 @@ import torch
 from diffwave.clips import split_clips
 from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments
 from diffwave.denoiser import add_noise
-from diffwave.generate import generate
+from diffwave.diagnosis.sample_statistics import Array, compare
 from diffwave.model import LatentDiffusion
 from diffwave.reference_loss import (
     REFERENCE_SEGMENTS,
@@ -33,10 +33,10 @@ from diffwave.reference_loss import (
     loss_curve,
 )
 from diffwave.run import open_run
-from diffwave.sample_statistics import Array, compare
+from diffwave.sampling.samplers import generate
 from diffwave.schedule import alpha_bar_from_log_snr
-from rave.files import write_json
-from rave.latents import LatentHeader
+from rave.files.atomic import write_json
+from rave.latents.folder import LatentHeader
 
 LOG_SNR = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
 BATCH_SIZE = 16

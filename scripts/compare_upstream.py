@@ -28,8 +28,8 @@ from upstream_environment import FAMILY, make_environment, run_there
 from upstream_stages import compare, largest
 from upstream_training import TRAINED, around, make_datasets, train_here, written_back
 
-from rave.command import Result, command_parser, execute
-from rave.files import atomic_write
+from rave.cli import Result, command_parser, execute
+from rave.files.atomic import atomic_write
 
 BAR = 1e-3
 KINDS = (

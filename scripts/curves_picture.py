@@ -20,7 +20,7 @@ from training_curves import (
     skill_by_level,
 )
 
-from diffwave.run_picture import GENERATED, OTHER, REAL, STYLE
+from diffwave.diagnosis.run_picture import GENERATED, OTHER, REAL, STYLE
 
 PICTURE = "curves.svg"
 PANEL_INCHES = (3.3, 2.7)

@@ -282,7 +282,7 @@ def make_demo_audio(
     """
     import soundfile
 
-    from rave.files import atomic_write
+    from rave.files.atomic import atomic_write
 
     paths = []
     for index in range(num_files):

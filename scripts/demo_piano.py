@@ -212,7 +212,7 @@ def make_recordings(folder: Path, sample_rate_hz: int = 22050, seed: int = 0) ->
     """
     import soundfile
 
-    from rave.files import atomic_write
+    from rave.files.atomic import atomic_write
 
     paths = []
     for name in (*(piece.name for piece in PIECES), IMPROVISATION):

@@ -17,7 +17,7 @@ from demo_audio import make_demo_audio
 from demo_walk import Stage, run_demo, walk_stages
 from report_train import write_report
 
-from rave.versions import Origin, split_names, without_suffix
+from rave.held_out import Origin, split_names, without_suffix
 
 SAMPLE_RATE_HZ = 22050
 # The shares that the two recipes named tiny hold out; the smaller one lies within the larger.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rave.command import EXIT_INTERRUPTED
-from rave.files import read_json, write_json
+from rave.cli import EXIT_INTERRUPTED
+from rave.files.atomic import read_json, write_json
 from rave.parsing import EXIT_ERROR, escaping
 
 # What a demo did: its own keys, and the commands with their titles, times and outputs.

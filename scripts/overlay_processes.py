@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from training_curves import CODEC_TRAIN, DIFFUSION_TRAIN, Curves, read_curves
 
-from diffwave.run_picture import GENERATED, OTHER, REAL, STYLE
+from diffwave.diagnosis.run_picture import GENERATED, OTHER, REAL, STYLE
 
 PICTURE = "overlay.png"
 RAVE, DIFFWAVE = "rave", "diffwave"

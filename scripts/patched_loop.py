@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rave.audio_blocks import LevelMeter
+from rave.audio.blocks import LevelMeter
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN_LINES = 8

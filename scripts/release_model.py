@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from curves_picture import PICTURE, draw_curves
 from training_curves import CURVES, Curves, read_curves, thinned
 
-from rave.command import Result, add_device, command_parser, execute
-from rave.files import atomic_folder, atomic_write, write_json
+from rave.cli import Result, add_device, command_parser, execute
+from rave.files.atomic import atomic_folder, atomic_write, write_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +73,7 @@ def half_precision(model: nn.Module, run: Path) -> dict[str, Any]:
 
 
 def _write_run(folder: Path, run: Path, model: nn.Module, num_steps: int) -> None:
-    from rave.checkpoint import packed, released_checkpoint
+    from rave.runs.checkpoint import packed, released_checkpoint
 
     for name in SETTINGS:
         shutil.copyfile(run / name, folder / name)
@@ -89,8 +89,8 @@ def release_codec(run: Path, out: Path) -> tuple[str, str]:
     Raises:
         ValueError: If `run` is no run of `rave train`, or has a weight that does not fit.
     """
-    from rave.checkpoint import global_step
     from rave.codec import load_run, open_run
+    from rave.runs.checkpoint import global_step
 
     opened = open_run(run)
     num_steps = global_step(opened.checkpoint, run)
@@ -114,8 +114,8 @@ def measure_codec(codec: Path, prepared: Path, device: str) -> None:
         ValueError: If codec or audio cannot be read, or do not fit.
     """
     from rave import experiment
-    from rave.audio_store import open_audio
-    from rave.device import choose_device
+    from rave.audio.prepared import open_audio
+    from rave.compute.device import choose_device
     from rave.training_audio import remember
 
     experiment.parse_recipe("rave", str(codec / "config.gin"))

@@ -28,9 +28,9 @@ from report_html import (
 )
 from training_curves import CODEC_DECIBELS, SKILL, Curves
 
-from rave.audio import AudioStream
-from rave.files import read_json
-from rave.latents import LatentHeader
+from rave.audio.io import AudioStream
+from rave.files.atomic import read_json
+from rave.latents.folder import LatentHeader
 from rave.training_audio import brought, sound_of
 
 TITLE = "New music from a latent space"

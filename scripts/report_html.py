@@ -13,8 +13,8 @@ from typing import Any
 import soundfile
 from report_plots import SPECTROGRAM_RANGE_DB, colour_ramp, spectrogram_png
 
-from rave.command import Result, command_parser, execute
-from rave.files import atomic_write
+from rave.cli import Result, command_parser, execute
+from rave.files.atomic import atomic_write
 
 
 def _data_address(kind: str, content: bytes) -> str:

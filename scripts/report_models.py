@@ -26,7 +26,7 @@ from training_curves import (
     skill_by_level,
 )
 
-from rave.files import read_json
+from rave.files.atomic import read_json
 from rave.latent_dataset import LatentDataset
 
 CROPS = "Log-spectral distance, held-out crops"
@@ -50,7 +50,7 @@ def ladder(models: Path) -> str:
     path = models / EVALUATION
     if not path.exists():
         return ""
-    from diffwave.evaluation import reading
+    from diffwave.evaluation.figures import reading
 
     evaluation = read_json(path, "a released model")
     rungs = evaluation["rungs"]

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from rave.numba_safe import librosa
+from rave.compute.numba_safe import librosa
 
 Array = NDArray[Any]
 # (step, value) pairs.

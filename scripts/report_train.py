@@ -44,8 +44,8 @@ from training_curves import (
     read_curves,
 )
 
-from rave.audio_statistics import measure
-from rave.files import read_json
+from rave.evaluation.audio_statistics import measure
+from rave.files.atomic import read_json
 from rave.latent_dataset import LatentDataset
 
 # Of the diffusion model; its figures lie beside it.

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from upstream_exports import difference
 
+from rave.audio.derivative import differentiated
 from rave.codec import load_run
-from rave.derivative import differentiated
 
 # Of acids-rave's centred synthesis, which ours takes out.
 SYNTHESIS_LAG = 16

@@ -14,8 +14,8 @@ import numpy as np
 from upstream_environment import FAMILY, rave_here, rave_there, run_there
 from upstream_stages import compare, largest
 
-from rave.audio import write_audio
-from rave.upstream.export import CHECKPOINT
+from rave.audio.io import write_audio
+from rave.export.acids_rave import CHECKPOINT
 from rave.upstream.run import find_checkpoint
 
 SAMPLE_RATE_HZ, DURATION_S, NUM_FILES = 44100, 10, 3

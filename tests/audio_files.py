@@ -6,8 +6,8 @@ import av
 import numpy as np
 import soundfile
 
-from rave.audio import AudioStream
-from rave.audio_formats import decode_blocks
+from rave.audio.formats import decode_blocks
+from rave.audio.io import AudioStream
 
 
 def sine(frequency_hz, sample_rate_hz, duration_s=1.0, gain=0.5):

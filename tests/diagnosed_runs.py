@@ -9,8 +9,8 @@ from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
 from numpy.typing import NDArray
 
 from diffwave import train
-from diffwave.controls import LOUDNESS, ControlHeader
-from rave.latents import write_latents
+from diffwave.conditions.controls import LOUDNESS, ControlHeader
+from rave.latents.folder import write_latents
 
 SMALL = [
     "MAX_STEPS=300",

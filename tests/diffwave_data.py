@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rave.latents import (
+from rave.latents.folder import (
     POSTERIOR_MEAN,
     LatentFile,
     LatentHeader,

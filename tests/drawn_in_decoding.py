@@ -17,16 +17,18 @@ import numpy as np
 import torch
 from drawn_in_training import RATE_HZ, Array, torch_seeded
 
-from diffwave import editing, run_diagnosis, vocode
-from diffwave.generate import NoiseStream
-from diffwave.ladder import NOISE, Ladder
+from diffwave import vocode
+from diffwave.diagnosis import run as run_diagnosis
+from diffwave.evaluation.ladder import NOISE, Ladder
+from diffwave.sampling import editing
+from diffwave.sampling.samplers import NoiseStream
 from diffwave.schedule import cosine_schedule
-from rave import evaluation
 from rave.codec import DecoderNoise
 from rave.commands import augment, encode
+from rave.evaluation.folders import folders as evaluation
+from rave.jobs.windows import WHOLE, WINDOW_FRAMES
 from rave.prior import LatentPrior
-from rave.scripted_noise import NUM_STREAMS, PositionalUniform
-from rave.windows import WHOLE, WINDOW_FRAMES
+from rave.streaming.noise import NUM_STREAMS, PositionalUniform
 
 
 def versions(seed: int) -> tuple[Array, Array]:
@@ -42,9 +44,9 @@ def versions(seed: int) -> tuple[Array, Array]:
 
     with (
         TemporaryDirectory() as folder,
-        patch("rave.audio.AudioStream", lambda *_: [ones]),
-        patch("rave.audio.write_audio", write),
-        patch("rave.audio_formats.decode_blocks", lambda _: iter([(RATE_HZ, ones)])),
+        patch("rave.audio.io.AudioStream", lambda *_: [ones]),
+        patch("rave.audio.io.write_audio", write),
+        patch("rave.audio.formats.decode_blocks", lambda _: iter([(RATE_HZ, ones)])),
     ):
         source = Path(folder) / "source"
         source.touch()
@@ -164,7 +166,7 @@ def audio_noise(seed: int) -> Array:
 
     vocoder: Any = Fake(model=Fake(step_table=torch.zeros(1), sample=sample), sample_rate_hz=1)
     task = vocode.Audible(1000, None)
-    with patch("rave.audio.write_audio", lambda *_: Fake(figures={})):
+    with patch("rave.audio.io.write_audio", lambda *_: Fake(figures={})):
         for index in range(8):
             vocode._write(Path(), vocoder, task, seed + index, False)
     return torch.cat(drawn).numpy()

@@ -25,11 +25,11 @@ from diffwave.training import DiffusionSystem
 from rave import augmentation
 from rave.blocks import bottleneck
 from rave.blocks.noise import NoiseGenerator
+from rave.blocks.posterior import DiagonalGaussian
 from rave.blocks.quantizer import _draw as drawn_vectors
 from rave.dataset import AudioRange, PreparedAudioDataset
 from rave.losses import SpectralDistance
 from rave.model import RAVE
-from rave.posterior import DiagonalGaussian
 from rave.prior_training import PriorSegments
 from rave.training import RaveSystem
 

@@ -19,10 +19,27 @@ from pathlib import Path
 from types import SimpleNamespace
 
 IMPORTED = [
-    *("rave.main_cli", "rave.trainer", "rave.training", "rave.audio_statistics", "rave.dataset"),
-    *("rave.audio", "rave.latent_dataset", "rave.shard_writer", "rave.numba_safe", "rave.export"),
-    *("diffwave.train", "diffwave.training", "diffwave.diagnose", "diffwave.generate"),
-    *("diffwave.inference", "diffwave.lmnt", "diffwave.editing", "diffwave.failures"),
+    *(
+        "rave.main_cli",
+        "rave.trainer",
+        "rave.training",
+        "rave.evaluation.audio_statistics",
+        "rave.dataset",
+    ),
+    *(
+        "rave.audio.io",
+        "rave.latent_dataset",
+        "rave.latents.shard_writer",
+        "rave.compute.numba_safe",
+        "rave.export.torchscript",
+    ),
+    *("diffwave.train", "diffwave.training", "diffwave.diagnose", "diffwave.sampling.samplers"),
+    *(
+        "diffwave.inference",
+        "diffwave.upstream.run",
+        "diffwave.sampling.editing",
+        "diffwave.diagnosis.failures",
+    ),
     *("torch.utils.tensorboard", "PIL.ImageOps"),
 ]
 

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 from audio_files import noise, write, write_with_av
 
-from rave.audio_formats import AUDIO_SUFFIXES
+from rave.audio.formats import AUDIO_SUFFIXES
 
 RATE_HZ = 22050
 TEN_HOURS = 10 * 3600 * RATE_HZ  # more than 2 GiB is what a pipe writes that knows no length

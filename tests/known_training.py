@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from training_curves import read_curves
 
 from diffwave.schedule import named_schedule
-from rave.posterior import DiagonalGaussian
+from rave.blocks.posterior import DiagonalGaussian
 from rave.trainer import Loaders, fit
 from rave.training import RaveSystem
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rave.latents import LatentHeader
+from rave.latents.folder import LatentHeader
 
 LATENT_SIZE, RAW_SIZE, HIDDEN, BLOCKS, CYCLE = 3, 4, 6, 5, 3
 MELS, CHANNELS, HOP, MEL_HOP = 7, 5, 1024, 256

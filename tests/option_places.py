@@ -28,10 +28,10 @@ from test_diffwave_waveform import write_run as write_vocoder
 import rave.codec
 from diffwave import preprocess, train
 from diffwave.experiments.catalogue import catalogue
-from rave.audio_statistics import AudioStatistics
-from rave.checkpoint import last_checkpoint
+from rave.evaluation.audio_statistics import AudioStatistics
+from rave.evaluation.musicnn import EMBEDDING_SIZE, PATCH_SAMPLES
 from rave.main_cli import main
-from rave.musicnn import EMBEDDING_SIZE, PATCH_SAMPLES
+from rave.runs.checkpoint import last_checkpoint
 
 PLAIN = (int, float, str, list, tuple)
 AUDIO_RATE_HZ = 32000  # not the codec's
@@ -217,22 +217,22 @@ def standing_in():
         patch.setattr("diffwave.experiments.catalogue.catalogue", few_experiments)
         patch.setattr("diffwave.experiments.catalogue.QUICK_NAMES", EXPERIMENTS[:1])
         patch.setattr("torch.set_num_threads", lambda number: print(number, "threads"))
-        patch.setattr("rave.musicnn.load_musicnn", lambda: None)
-        patch.setattr("rave.evaluation.embed", embed)
-        patch.setattr("rave.evaluation.measure", measured)
+        patch.setattr("rave.evaluation.musicnn.load_musicnn", lambda: None)
+        patch.setattr("rave.evaluation.folders.embed", embed)
+        patch.setattr("rave.evaluation.folders.measure", measured)
         patch.setattr("diffwave.app.server.serving", serving)
         patch.setattr("diffwave.app.server.open_browser", lambda *given: print("a browser"))
         patch.setattr("diffwave.app.server.threading", MagicMock(Event=interrupt))
         find, load = importlib.util.find_spec, rave.codec.load_codec
         patch.setattr(
-            "rave.backend.importlib.util.find_spec",
+            "rave.compute.backend.importlib.util.find_spec",
             lambda name: None if name == "openvino" else find(name),
         )
-        patch.setattr("rave.export.write_torchscript", write_parts)
+        patch.setattr("rave.export.torchscript.write_torchscript", write_parts)
         patch.setattr("rave.codec_format.write_torchscript", write_parts)
-        patch.setattr("rave.nn_tilde.scripted", lambda module: module)
-        patch.setattr("diffwave.nn_tilde.scripted", lambda module: module)
-        patch.setattr("diffwave.nn_tilde.MAX_STEPS", 8)
+        patch.setattr("rave.streaming.nn_tilde.scripted", lambda module: module)
+        patch.setattr("diffwave.streaming.nn_tilde.scripted", lambda module: module)
+        patch.setattr("diffwave.streaming.nn_tilde.MAX_STEPS", 8)
         patch.setattr("diffwave.export._guess", lambda *given: torch.zeros(1))
         patch.setattr("rave.codec_source.answers", lambda *given: (torch.zeros(1),))
         patch.setattr(

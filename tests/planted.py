@@ -15,10 +15,10 @@ from audio_files import write
 from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
 from numpy.typing import NDArray
 
-from diffwave.controls import NUM_CHANNELS, ControlHeader
-from diffwave.spectrogram import SpectrogramHeader
-from rave.latents import write_latents
-from rave.versions import note_of
+from diffwave.conditions.controls import NUM_CHANNELS, ControlHeader
+from diffwave.conditions.spectrogram import SpectrogramHeader
+from rave.held_out import note_of
+from rave.latents.folder import write_latents
 
 TRAINING, HELD_OUT, VERSION = "trained on", "held out", "a version of what is held out"
 # Two folders, which are class labels of latents too; each recording has a version.

@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 
 from rave import experiment
-from rave.checkpoint import last_checkpoint
+from rave.blocks.convolution import fold_weight_norm
 from rave.codec import Codec, load_run
 from rave.codec_format import CodecFormat
-from rave.convolution import fold_weight_norm
-from rave.files import atomic_write
-from rave.latents import LatentStatistics
+from rave.files.atomic import atomic_write
+from rave.latents.folder import LatentStatistics
 from rave.model import RAVE
+from rave.runs.checkpoint import last_checkpoint
 from rave.training_audio import TrainingAudio
 
 # Two channels after the first convolution: enough for every law, and quick.

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from audio_files import sine, write
 
-from rave.checkpoint import last_checkpoint, read_checkpoint
 from rave.main_cli import main
 from rave.model import RAVE
+from rave.runs.checkpoint import last_checkpoint, read_checkpoint
 from rave.training import RaveTraining
 
 RATE_HZ = 22050

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import ray
 
-from rave.batch import SkipFile
 from rave.commands.encode import Encoding
+from rave.jobs.loop import SkipFile
 
 
 def meet_trouble(folder: Path, name: str) -> None:

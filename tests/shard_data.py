@@ -10,8 +10,14 @@ import numpy as np
 from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
 from numpy.typing import NDArray
 
-from rave.latents import POSTERIOR_MEAN, LatentFile, LatentHeader, LatentStatistics, write_latents
-from rave.shard_writer import Clip, finish, write_shard
+from rave.latents.folder import (
+    POSTERIOR_MEAN,
+    LatentFile,
+    LatentHeader,
+    LatentStatistics,
+    write_latents,
+)
+from rave.latents.shard_writer import Clip, finish, write_shard
 
 SIZE = 16
 

@@ -15,7 +15,8 @@ import torch
 from rave_models import SMALL
 from rave_runs import RATE_HZ
 
-from rave import experiment, processes
+from rave import experiment
+from rave.compute import distributed as processes
 from rave.training import RaveSystem
 
 BATCH_SIZE, NUM_PROCESSES, CROP_SAMPLES = 4, 2, 8192

@@ -12,12 +12,12 @@ from upstream_runs import write_upstream_run
 
 from diffwave.run import KIND as DIFFUSION
 from rave import experiment
-from rave.checkpoint import last_checkpoint
 from rave.codec import load_codec
 from rave.codec_format import CodecFormat
 from rave.commands.train_prior import KIND as PRIOR
-from rave.latents import LatentHeader
+from rave.latents.folder import LatentHeader
 from rave.main_cli import main
+from rave.runs.checkpoint import last_checkpoint
 
 
 def latents_of(folder: Path, **codec: str) -> LatentHeader:

@@ -23,7 +23,7 @@ from diffwave.app.asked import Bounds
 from diffwave.app.commands import Job, Stopped
 from diffwave.app.workshop import LERP, Workshop
 from rave.commands import decode, interpolate
-from rave.latents import LatentHeader
+from rave.latents.folder import LatentHeader
 from rave.main_cli import main
 
 
@@ -308,7 +308,7 @@ def test_axes_come_with_their_share_of_the_variance(shop, sound):
 
 
 def test_the_command_says_what_is_missing(rave, tmp_path, monkeypatch):
-    monkeypatch.setattr("rave.commands.app.SHIPPED", tmp_path / "none")
+    monkeypatch.setattr("diffwave.app.__main__.SHIPPED", tmp_path / "none")
     code, _, error = rave("app")
     assert code == 2
     assert "Name a run: rave app --codec RUN" in error

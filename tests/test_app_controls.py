@@ -17,8 +17,8 @@ pytest.importorskip("gradio", reason="the extra [app] is not installed")
 from diffwave.app import workshop
 from diffwave.app.page import Page
 from diffwave.app.workshop import LERP, SLERP, Workshop
-from rave.bending import principal_axes
-from rave.latents import read_latents
+from rave.latents.bending import principal_axes
+from rave.latents.folder import read_latents
 
 # Gradio 6.31 asks pandas for what pandas 3 no longer needs (2026-11).
 pytestmark = pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")

@@ -13,17 +13,17 @@ import torch
 from killing import differences
 from lmnt_runs import make_checkpoint
 
-from rave.checkpoint import read_checkpoint
+from rave.runs.checkpoint import read_checkpoint
 
 MEMORY_BYTES = 2**32  # of addresses: torch alone takes more than two thirds
 PROGRAM = """
 import json, resource, sys
 from pathlib import Path
-from diffwave.lmnt import model_from_checkpoint
-from diffwave.lmnt_waveform import vocoder_from_checkpoint
-from rave.checkpoint import model_weights, read_checkpoint
+from diffwave.upstream.run import model_from_checkpoint
+from diffwave.upstream.vocoder import vocoder_from_checkpoint
+from rave.runs.checkpoint import model_weights, read_checkpoint
 from rave.experiment import build_training, parse_recipe
-from rave.gin_text import read_bindings
+from rave.runs.gin_text import read_bindings
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 
 def opened(path):

@@ -13,8 +13,8 @@ from audio_files import sine, write
 from rave_models import SHORT, write_run
 
 from diffwave import inference
-from rave.backend import LARGE, accelerated, choose_backend
 from rave.codec import DecoderNoise, load_codec
+from rave.compute.backend import LARGE, accelerated, choose_backend
 from rave.losses import log_spectral_distance_db
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def test_openvino_gives_what_torch_gives(recipe, tmp_path):
 @needs_openvino
 def test_openvino_tells_nobody():
     code = (
-        "import torch; from rave.backend import accelerated; "
+        "import torch; from rave.compute.backend import accelerated; "
         "accelerated(torch.nn.Linear(1, 1), 'openvino', 'float32')(torch.ones(1, 1)); "
         "from openvino.tools.ovc import telemetry_utils; print(telemetry_utils.tm.__name__)"
     )
@@ -84,7 +84,7 @@ def test_openvino_binds_no_thread_to_a_core():
 @needs_openvino
 def test_a_process_survives_signals_after_two_models_are_gone():
     code = (
-        "import signal, subprocess, torch; from rave.backend import accelerated\n"
+        "import signal, subprocess, torch; from rave.compute.backend import accelerated\n"
         "one, two = (accelerated(torch.nn.Linear(1, 1), 'openvino', 'float32') for _ in range(2))\n"
         "one(torch.ones(1, 1)), two(torch.ones(1, 1))\n"
         "del one, two\n"

@@ -10,8 +10,8 @@ from strangers import audio_of, edit_header, format_of, latents_of
 from test_rave_upstream_lmdb import LAZY, lazy_record, write_database
 from upstream_runs import CHECKPOINT, checkpoint_of, golden_weights, write_upstream_run
 
-from rave.files import built, check_inside
-from rave.latents import LatentFile
+from rave.files.atomic import built, check_inside
+from rave.latents.folder import LatentFile
 from rave.main_cli import main
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rave import command
+from rave import cli as command
 from rave.parsing import MAX_SEED
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -26,7 +26,7 @@ def test_upstream_packages_of_the_same_import_name_are_named(tmp_path, monkeypat
 
 def test_a_reader_that_stops_early_is_no_error():
     code = (
-        "from rave.command import *\n"
+        "from rave.cli import *\n"
         "work = lambda options: Result('a line\\n' * 100000)\n"
         "sys.exit(execute(command_parser('some', 'Do some work.', 'some'), work, []))\n"
     )

@@ -19,11 +19,11 @@ from rave_models import SHORT, known_audio, write_run
 from training_curves import read_curves
 
 from diffwave.__main__ import PROGRAMS
-from rave.audio import read_audio
-from rave.checkpoint import last_checkpoint, read_checkpoint
+from rave.audio.io import read_audio
 from rave.codec import load_codec, load_run
-from rave.latents import INFORMATIVE_NATS
+from rave.latents.folder import INFORMATIVE_NATS
 from rave.main_cli import AVAILABLE_SCRIPTS
+from rave.runs.checkpoint import last_checkpoint, read_checkpoint
 
 RATE_HZ, HOP, SIZE = 44100, 64, 4
 SECONDS = {"long.wav": 4.5, "short.wav": 1.5}

@@ -15,10 +15,10 @@ import soundfile
 from diffwave_data import HOP, RATE_HZ, autoregression, settings, write_latent_folder
 
 from diffwave import inference, preprocess, train
-from diffwave.spectrogram import LogMel, SpectrogramHeader
+from diffwave.conditions.spectrogram import LogMel, SpectrogramHeader
 from rave.latent_dataset import LatentDataset
-from rave.latents import GENERATED, POSTERIOR_SAMPLE, LatentHeader
-from rave.recipes import list_recipes
+from rave.latents.folder import GENERATED, POSTERIOR_SAMPLE, LatentHeader
+from rave.runs.recipes import list_recipes
 
 
 @pytest.fixture

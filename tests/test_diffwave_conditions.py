@@ -20,10 +20,9 @@ from diffwave.conditioner import (
     LabelConditioner,
     SpectrogramConditioner,
 )
-from diffwave.conditions import parse_controls, parse_guidance
+from diffwave.conditions.inputs import parse_controls, parse_guidance
 from diffwave.dataset import ClipReader, FixedSegments, conditions_of
-from diffwave.diagnostics import conditioner_gain
-from diffwave.lmnt import checkpoint_from_model
+from diffwave.diagnosis.conditioner import conditioner_gain
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
 from diffwave.run import open_run
@@ -31,8 +30,9 @@ from diffwave.schedule import named_schedule
 from diffwave.settings import TrainingSettings
 from diffwave.standardizer import Standardizer
 from diffwave.training import DiffusionSystem, dropped_conditions
-from rave.checkpoint import BEST, CHECKPOINTS, read_checkpoint
-from rave.latents import LatentHeader
+from diffwave.upstream.run import checkpoint_from_model
+from rave.latents.folder import LatentHeader
+from rave.runs.checkpoint import BEST, CHECKPOINTS, read_checkpoint
 
 CHANNELS = 4
 FRAMES = 8

@@ -13,8 +13,14 @@ import soundfile
 from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
 
 from diffwave import preprocess
-from diffwave.controls import CONTROLS, NUM_CHANNELS, ControlHeader, build_transform, open_control
-from rave.latents import LatentHeader
+from diffwave.conditions.controls import (
+    CONTROLS,
+    NUM_CHANNELS,
+    ControlHeader,
+    build_transform,
+    open_control,
+)
+from rave.latents.folder import LatentHeader
 
 NUM_FRAMES = 40
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffwave.diagnostics import ignored_conditioner
-from diffwave.network_diagnosis import foreign_schedule, other_schedule
-from diffwave.sample_diagnosis import (
+from diffwave.diagnosis.conditioner import ignored_conditioner
+from diffwave.diagnosis.network import foreign_schedule, other_schedule
+from diffwave.diagnosis.samples import (
     Trace,
     clamped_sampler,
     exploding_norm,

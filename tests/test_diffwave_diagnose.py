@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from diffwave_data import autoregression, write_latent_folder
 
-from diffwave import diagnose, run_diagnosis
-from rave.latents import GENERATED
+from diffwave import diagnose
+from diffwave.diagnosis import run as run_diagnosis
+from rave.latents.folder import GENERATED
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -15,15 +15,15 @@ from diffwave_data import HOP, RATE_HZ, autoregression, settings, write_latent_f
 
 from diffwave import inference, train
 from diffwave.conditioner import ControlConditioner
-from diffwave.conditions import Conditions
-from diffwave.editing import Sampling, continue_clip, generate_long, inpaint, paint, vary
-from diffwave.generate import NoiseStream, generate, item_generator, sample
+from diffwave.conditions.inputs import Conditions
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
+from diffwave.sampling.editing import Sampling, continue_clip, generate_long, inpaint, paint, vary
+from diffwave.sampling.request import Task
+from diffwave.sampling.samplers import NoiseStream, generate, item_generator, sample
+from diffwave.sampling.windows import Windows, sample_in_windows
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
-from diffwave.task import Task
-from diffwave.windows import Windows, sample_in_windows
 
 MEMORY = 0.9
 SCHEDULE = named_schedule("cosine")
@@ -91,7 +91,7 @@ def test_variation_moves_further_from_the_clip_the_stronger_it_is() -> None:
     clip = torch.from_numpy(autoregression(400, 60, MEMORY, 0))[None]
     correlations = []
     for first_step in (45, 30, 15, 0):
-        from diffwave.generate import build_sampler
+        from diffwave.sampling.samplers import build_sampler
 
         timestep = build_sampler("dpm-solver++", SCHEDULE, NUM_STEPS).timesteps[first_step]
         power = float(SCHEDULE.alpha_bar[int(timestep)])

@@ -15,12 +15,12 @@ from rave_runs import RATE_HZ, make_informative, prepare
 from rave_runs import train as train_codec
 from test_rave_musicnn import prelude
 
-from diffwave import evaluate, ladder, train
+from diffwave import evaluate, train
 from diffwave import preprocess as diffwave_preprocess
-from diffwave.evaluation import BAR, LadderFigures, _diversity, _position, reading
-from diffwave.ladder import FOLLOWING, GAUSSIAN, GENERATED, RECONSTRUCTION, TITLES
-from rave.audio_statistics import measure
-from rave.evaluation import Piece
+from diffwave.evaluation.figures import BAR, LadderFigures, _diversity, _position, ladder, reading
+from diffwave.evaluation.ladder import FOLLOWING, GAUSSIAN, GENERATED, RECONSTRUCTION, TITLES
+from rave.evaluation.audio_statistics import measure
+from rave.evaluation.folders import Piece
 from rave.main_cli import main
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -95,7 +95,7 @@ def test_the_ladder_is_drawn_with_the_seed_that_is_given(folder, capsys, monkeyp
     def keep(ladder, num_sets, size):
         raise ValueError(f"drawn with {ladder.seed}")
 
-    monkeypatch.setattr("diffwave.evaluation.measure_ladder", keep)
+    monkeypatch.setattr("diffwave.evaluation.figures.measure_ladder", keep)
     assert "drawn with 23" in run(folder, capsys, "--seed", "23")[2]
 
 

@@ -12,13 +12,13 @@ import pytest
 from diffwave_data import HOP, RATE_HZ, autoregression
 from test_imports import heavy_after
 
+from diffwave.conditions.spectrogram import SpectrogramHeader
 from diffwave.experiments.__main__ import main, perform
 from diffwave.experiments.catalogue import catalogue
 from diffwave.experiments.data import read_data
 from diffwave.experiments.laboratory import Laboratory
 from diffwave.experiments.recipe import TINY
-from diffwave.spectrogram import SpectrogramHeader
-from rave.latents import (
+from rave.latents.folder import (
     POSTERIOR_MEAN,
     LatentFile,
     LatentHeader,

@@ -15,21 +15,21 @@ from diagnosed_runs import MEMORIES, SMALL
 from diffwave_data import autoregression, write_latent_folder
 from numpy.typing import NDArray
 
-import diffwave.generate
+import diffwave.diagnosis.run
+import diffwave.diagnosis.run_samples
+import diffwave.diagnosis.samples
 import diffwave.network
-import diffwave.run_diagnosis
-import diffwave.run_samples
-import diffwave.sample_diagnosis
+import diffwave.sampling.samplers
 from diffwave import train
-from diffwave.controls import LOUDNESS
-from diffwave.failures import REMEDIES, WHITE_LATENTS
-from diffwave.latent_diagnosis import diagnose_latents
+from diffwave.conditions.controls import LOUDNESS
+from diffwave.diagnosis.failures import REMEDIES, WHITE_LATENTS
+from diffwave.diagnosis.latents import diagnose_latents
+from diffwave.diagnosis.run import RunDiagnosis, diagnose_run
 from diffwave.model import LatentDiffusion
-from diffwave.run_diagnosis import RunDiagnosis, diagnose_run
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
-from rave.checkpoint import BEST, CHECKPOINTS
-from rave.latents import LatentHeader, read_latents
+from rave.latents.folder import LatentHeader, read_latents
+from rave.runs.checkpoint import BEST, CHECKPOINTS
 
 
 class StubCodec:
@@ -59,8 +59,8 @@ class StubCodec:
 
 
 def use_codec(monkeypatch: pytest.MonkeyPatch, codec: StubCodec) -> None:
-    monkeypatch.setattr(diffwave.run_diagnosis, "load_codec", lambda *_: codec)
-    monkeypatch.setattr(diffwave.run_samples, "DecoderNoise", lambda *_: None)
+    monkeypatch.setattr(diffwave.diagnosis.run, "load_codec", lambda *_: codec)
+    monkeypatch.setattr(diffwave.diagnosis.run_samples, "DecoderNoise", lambda *_: None)
 
 
 Weights = dict[str, torch.Tensor]
@@ -104,7 +104,7 @@ def ignored_conditioner(run: Path, weights: Weights, monkeypatch: pytest.MonkeyP
 
 def clamped_sampler(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut latents to [-1, 1] after every step, as is right for audio."""
-    build = diffwave.generate.build_sampler
+    build = diffwave.sampling.samplers.build_sampler
 
     def build_clamped(*arguments: Any) -> Any:
         sampler = build(*arguments)
@@ -118,7 +118,7 @@ def clamped_sampler(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch
         sampler.step = clamped
         return sampler
 
-    monkeypatch.setattr(diffwave.generate, "build_sampler", build_clamped)
+    monkeypatch.setattr(diffwave.sampling.samplers, "build_sampler", build_clamped)
 
 
 def exploding_norm(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def memorised(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> N
     def recall(self: Any, noisy: torch.Tensor, timestep: torch.Tensor, terms: Any) -> torch.Tensor:
         num_frames = noisy.shape[2]
         if num_frames not in known:
-            data = diffwave.run_diagnosis.open_data(*known["open"])
+            data = diffwave.diagnosis.run.open_data(*known["open"])
             segments = data.segments(data.training, 64)
             raw = torch.stack([segment["raw"] for segment in segments])
             known[num_frames] = self.standardizer.standardize(raw)
@@ -159,13 +159,13 @@ def memorised(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> N
         weight = torch.softmax(-away / (2.0 * (1.0 - alpha_bar)), dim=1)
         return torch.einsum("bs,skn->bkn", weight, clips)
 
-    open_data = diffwave.run_diagnosis.open_data
+    open_data = diffwave.diagnosis.run.open_data
 
     def remember(*arguments: Any) -> Any:
         known["open"] = arguments
         return open_data(*arguments)
 
-    monkeypatch.setattr(diffwave.run_diagnosis, "open_data", remember)
+    monkeypatch.setattr(diffwave.diagnosis.run, "open_data", remember)
     monkeypatch.setattr(LatentDiffusion, "denoise_guided", recall)
 
 

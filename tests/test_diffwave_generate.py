@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from diffwave.conditioner import SpectrogramConditioner
-from diffwave.conditions import Conditions
-from diffwave.generate import (
+from diffwave.conditions.inputs import Conditions
+from diffwave.model import LatentDiffusion
+from diffwave.network import DiffWave
+from diffwave.sampling.samplers import (
     SAMPLERS,
     NoiseStream,
     build_sampler,
@@ -19,8 +21,6 @@ from diffwave.generate import (
     item_generator,
     sample,
 )
-from diffwave.model import LatentDiffusion
-from diffwave.network import DiffWave
 from diffwave.schedule import NoiseSchedule, named_schedule
 from diffwave.standardizer import Standardizer
 

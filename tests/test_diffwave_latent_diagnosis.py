@@ -11,15 +11,16 @@ import pytest
 import torch
 from diffwave_data import autoregression, settings, write_latent_folder
 
-from diffwave import latent_diagnosis, train
+from diffwave import train
 from diffwave.diagnose import read_recipe
-from diffwave.expected_losses import Recipe
-from diffwave.failures import CLAMPED_SAMPLER, LEVEL_LOST, REMEDIES, WHITE_LATENTS
-from diffwave.generated_diagnosis import diagnose_generated
-from diffwave.latent_diagnosis import LatentDiagnosis, diagnose_latents
-from diffwave.latent_statistics import distance_from_normal, memory
+from diffwave.diagnosis import latents as latent_diagnosis
+from diffwave.diagnosis.expected_losses import Recipe
+from diffwave.diagnosis.failures import CLAMPED_SAMPLER, LEVEL_LOST, REMEDIES, WHITE_LATENTS
+from diffwave.diagnosis.generated import diagnose_generated
+from diffwave.diagnosis.latent_statistics import distance_from_normal, memory
+from diffwave.diagnosis.latents import LatentDiagnosis, diagnose_latents
 from diffwave.schedule import named_schedule
-from rave.latents import GENERATED, POSTERIOR_SAMPLE, LatentStatistics, write_latents
+from rave.latents.folder import GENERATED, POSTERIOR_SAMPLE, LatentStatistics, write_latents
 
 SHORT = Recipe(held_out_fraction=0.3, segment_frames=32)
 

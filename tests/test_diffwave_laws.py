@@ -16,10 +16,10 @@ from diffwave_data import autoregression, write_latent_folder
 from numpy.typing import NDArray
 
 from diffwave import train
-from diffwave.generate import generate, item_generator, sample
+from diffwave.diagnosis.sample_statistics import sliced_wasserstein
 from diffwave.model import LatentDiffusion
 from diffwave.run import open_run
-from diffwave.sample_statistics import sliced_wasserstein
+from diffwave.sampling.samplers import generate, item_generator, sample
 from diffwave.schedule import named_schedule
 
 SMALL = [

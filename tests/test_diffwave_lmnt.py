@@ -25,14 +25,14 @@ from lmnt_runs import (
 
 from diffwave import export, inference, preprocess, train
 from diffwave.conditioner import SpectrogramConditioner
-from diffwave.generate import generate
-from diffwave.lmnt import checkpoint_from_model, lmnt_name, model_from_checkpoint
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
 from diffwave.run import open_run
+from diffwave.sampling.samplers import generate
 from diffwave.schedule import SCHEDULES, named_schedule
 from diffwave.standardizer import Standardizer
-from rave.latents import GENERATED, LatentHeader
+from diffwave.upstream.run import checkpoint_from_model, lmnt_name, model_from_checkpoint
+from rave.latents.folder import GENERATED, LatentHeader
 
 FRAMES = 11
 

@@ -17,12 +17,12 @@ from rave_models import SHORT, codec_of, remember, small_model, write_run
 import rave.codec
 import rave.codec_source
 from diffwave import export, train
-from diffwave.controls import ControlHeader
-from diffwave.editing import Sampling, generate_long
+from diffwave.conditions.controls import ControlHeader
 from diffwave.run import open_run
+from diffwave.sampling.editing import Sampling, generate_long
 from rave.codec import Codec, load_run
 from rave.codec_format import CodecFormat
-from rave.latents import write_latents
+from rave.latents.folder import write_latents
 from rave.main_cli import main as rave_main
 from rave.upstream.torchscript import CroppedRAVE
 

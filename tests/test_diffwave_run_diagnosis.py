@@ -15,25 +15,27 @@ import torch
 from diffwave_data import HOP, autoregression, settings, write_latent_folder
 from torch import Tensor, nn
 
-from diffwave import diagnose, network_diagnosis, run_samples, train, training
+from diffwave import diagnose, train, training
 from diffwave.clips import split_clips
 from diffwave.conditioner import ControlConditioner
-from diffwave.controls import CHROMA, LOUDNESS, ControlHeader
+from diffwave.conditions.controls import CHROMA, LOUDNESS, ControlHeader
 from diffwave.dataset import ClipReader, FixedSegments
-from diffwave.diagnostics import conditioner_gain
-from diffwave.generate import generate
-from diffwave.model import LatentDiffusion
-from diffwave.network import DiffWave
-from diffwave.network_diagnosis import Probe, magnitudes
-from diffwave.reference_loss import GaussianModel
-from diffwave.run import TrainingData, open_run, training_settings
-from diffwave.run_diagnosis import RunDiagnosis, diagnose_run
-from diffwave.sample_diagnosis import (
+from diffwave.diagnosis import network as network_diagnosis
+from diffwave.diagnosis import run_samples
+from diffwave.diagnosis.conditioner import conditioner_gain
+from diffwave.diagnosis.network import Probe, magnitudes
+from diffwave.diagnosis.run import RunDiagnosis, diagnose_run
+from diffwave.diagnosis.samples import (
     trace_sampling,
 )
+from diffwave.model import LatentDiffusion
+from diffwave.network import DiffWave
+from diffwave.reference_loss import GaussianModel
+from diffwave.run import TrainingData, open_run, training_settings
+from diffwave.sampling.samplers import generate
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
-from rave.latents import LatentHeader, write_latents
+from rave.latents.folder import LatentHeader, write_latents
 
 
 @pytest.fixture(scope="module")

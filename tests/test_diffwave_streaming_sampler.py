@@ -15,16 +15,16 @@ from diffwave.conditioner import (
     LabelConditioner,
     SpectrogramConditioner,
 )
-from diffwave.conditions import Conditions
-from diffwave.editing import Sampling, generate_long
-from diffwave.generate import DDIM, DDPM, DPM_SOLVER, generate, sample
+from diffwave.conditions.inputs import Conditions
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
-from diffwave.sampler_steps import step_table
+from diffwave.sampling.editing import Sampling, generate_long
+from diffwave.sampling.samplers import DDIM, DDPM, DPM_SOLVER, generate, sample
 from diffwave.schedule import named_schedule
-from diffwave.scripted_normal import ScriptedNormal
 from diffwave.standardizer import Standardizer
-from diffwave.streaming_sampler import StreamingSampler
+from diffwave.streaming.normal import ScriptedNormal
+from diffwave.streaming.sampler import StreamingSampler
+from diffwave.streaming.sampler_steps import step_table
 from diffwave.transformer import DiffusionTransformer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

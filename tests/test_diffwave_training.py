@@ -27,9 +27,9 @@ from diffwave.training import (
     generator_for,
     learning_rate_factor,
 )
-from rave.checkpoint import BEST, CHECKPOINTS, finished_steps, last_checkpoint, read_checkpoint
-from rave.command import EXIT_INTERRUPTED
+from rave.cli import EXIT_INTERRUPTED
 from rave.parsing import EXIT_ERROR
+from rave.runs.checkpoint import BEST, CHECKPOINTS, finished_steps, last_checkpoint, read_checkpoint
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_fixed_segments_cover_a_clip_to_its_end(latents: Path) -> None:
 
 
 def header_files(folder: Path) -> list[Any]:
-    from rave.latents import LatentHeader
+    from rave.latents.folder import LatentHeader
 
     return LatentHeader.read(folder).files
 

@@ -13,8 +13,8 @@ import soundfile
 import torch
 
 from diffwave import diagnose, export, inference, preprocess
-from diffwave.lmnt_waveform import read_vocoder, vocoder_from_checkpoint
-from diffwave.spectrogram import LogMel
+from diffwave.conditions.spectrogram import LogMel
+from diffwave.upstream.vocoder import read_vocoder, vocoder_from_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden" / "lmnt_diffwave.npz"
 KINDS = ["conditional", "unconditional"]
@@ -118,8 +118,8 @@ def test_pieces_equal_the_whole(
 
 
 def test_steps_of_the_default_schedules_are_those_of_the_paper() -> None:
-    from diffwave.lmnt_waveform import FAST_BETAS
-    from diffwave.waveform import WaveformDiffusion
+    from diffwave.upstream.vocoder import FAST_BETAS
+    from diffwave.upstream.waveform import WaveformDiffusion
 
     model = WaveformDiffusion(0, 1, 1, 1, np.linspace(1e-4, 0.05, 50).tolist(), FAST_BETAS)
     steps = [0.0, 0.894134, 4.086654, 10.451817, 22.992493, 42.918643]

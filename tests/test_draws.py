@@ -14,7 +14,8 @@ import pytest
 from drawn_in_training import NEVER, Array
 from scipy.special import ndtri
 
-from rave import augmentation, frechet
+from rave import augmentation
+from rave.evaluation.folders import frechet
 
 ROOT = Path(__file__).parents[1]
 PARTS = (np.arange(10_000) + 0.5) / 10_000
@@ -78,7 +79,9 @@ DRAWS = {
     "noise bands left out": of(
         training.bands_that_are_missing, uniform(-1, 1), "rave.blocks.noise:NoiseGenerator.forward"
     ),
-    "posterior": of(training.posterior_samples, NORMAL, "rave.posterior:DiagonalGaussian.sample"),
+    "posterior": of(
+        training.posterior_samples, NORMAL, "rave.blocks.posterior:DiagonalGaussian.sample"
+    ),
     "scales": of(training.scales, whole(4), "rave.losses:SpectralDistance.forward"),
     "points of the penalty": of(
         training.penalty_draws, NORMAL, "rave.blocks.bottleneck:Wasserstein.penalty"
@@ -133,19 +136,19 @@ DRAWS = {
         decoding.encoded_noise,
         NORMAL,
         "rave.commands.encode:Encoding._windows",
-        "rave.positional_noise:PositionalNoise.normal",
+        "rave.noise:PositionalNoise.normal",
     ),
     "uninformative latents": of(decoding.filled_latents, NORMAL, "rave.codec:DecoderNoise.fill"),
     "bands": of(
         decoding.bands,
         uniform(-1, 1),
         "rave.codec:DecoderNoise.bands",
-        "rave.positional_noise:PositionalNoise.uniform",
+        "rave.noise:PositionalNoise.uniform",
     ),
     "numbers in the host": of(decoding.scripted, uniform(0, 1)),
     "normal numbers in the host": of(decoding.scripted_normal, NORMAL),
     "numbers in the host without a seed": of(
-        decoding.scripted_afresh, uniform(0, 1), "rave.scripted_noise:PositionalUniform.forward"
+        decoding.scripted_afresh, uniform(0, 1), "rave.streaming.noise:PositionalUniform.forward"
     ),
     "prior": of(decoding.prior_samples, NORMAL, "rave.prior:_drawn"),
     # Training of the diffusion model
@@ -178,50 +181,58 @@ DRAWS = {
         training.held_out_steps, whole(50), "diffwave.training:held_out_timesteps", has_seed=False
     ),
     # Generation
-    "clips": of(decoding.streamed, NORMAL, "diffwave.generate:NoiseStream.window"),
-    "painting": of(decoding.painted, NORMAL, "diffwave.editing:paint"),
+    "clips": of(decoding.streamed, NORMAL, "diffwave.sampling.samplers:NoiseStream.window"),
+    "painting": of(decoding.painted, NORMAL, "diffwave.sampling.editing:paint"),
     "audio": of(decoding.audio_noise, NORMAL, "diffwave.vocode:_write"),
-    "white noise of the ladder": of(decoding.white_rung, NORMAL, "diffwave.ladder:Ladder.noise"),
-    "latents of the ladder": of(decoding.latent_rung, NORMAL, "diffwave.ladder:Ladder._drawn"),
-    "noise of a diagnosis": of(decoding.probed, NORMAL, "diffwave.run_diagnosis:_probe"),
+    "white noise of the ladder": of(
+        decoding.white_rung, NORMAL, "diffwave.evaluation.ladder:Ladder.noise"
+    ),
+    "latents of the ladder": of(
+        decoding.latent_rung, NORMAL, "diffwave.evaluation.ladder:Ladder._drawn"
+    ),
+    "noise of a diagnosis": of(decoding.probed, NORMAL, "diffwave.diagnosis.run:_probe"),
     # Measures
     "pieces": of(
-        partial(decoding.pieces_drawn, draw=frechet._draw), whole(10), "rave.frechet:_draw"
+        partial(decoding.pieces_drawn, draw=frechet._draw),
+        whole(10),
+        "rave.evaluation.frechet:_draw",
     ),
     "pieces anew": of(
-        partial(decoding.pieces_drawn, draw=frechet._redraw), whole(10), "rave.frechet:_redraw"
+        partial(decoding.pieces_drawn, draw=frechet._redraw),
+        whole(10),
+        "rave.evaluation.frechet:_redraw",
     ),
-    "halves": of(decoding.first_halves, whole(10), "rave.evaluation:_halves"),
+    "halves": of(decoding.first_halves, whole(10), "rave.evaluation.folders:_halves"),
 }
 # Draws that are no part of a result, or whose law a test of their own knows.
 COMPARED = "the same input of both sides of a comparison"
 ELSEWHERE = {
     "rave.codec_source:answers": COMPARED,
-    "rave.onnx_export:_inputs": COMPARED,
+    "rave.export.onnx:_inputs": COMPARED,
     "rave.initial_weights:_difference": COMPARED,
     "diffwave.export:_guess": COMPARED,
-    "diffwave.sample_statistics:sliced_wasserstein": "directions of a measure, the same each time",
+    "diffwave.diagnosis.sample_statistics:sliced_wasserstein": "directions of a measure, the same each time",
     "diffwave.app.page:Page.build": "a seed for the next result",
-    "diffwave.evaluation:measure_ladder": "builds the rung; see the latents of the ladder",
+    "diffwave.evaluation.figures:measure_ladder": "builds the rung; see the latents of the ladder",
     "rave.commands.shard:run": "test_latent_shards.py::"
     "test_a_set_is_cut_into_shards_and_depends_on_clips_and_seed_alone",
     "diffwave.clips:ShardedClips.drawn": "test_sharded_training.py::"
     "test_every_frame_is_as_likely_as_any_other",
     "diffwave.clips:ShardedClips._shard": "test_sharded_training.py::"
     "test_every_frame_is_as_likely_as_any_other",
-    "diffwave.scripted_normal:ScriptedNormal.forward": "test_diffwave_streaming_sampler.py::"
+    "diffwave.streaming.normal:ScriptedNormal.forward": "test_diffwave_streaming_sampler.py::"
     "test_the_numbers_of_a_seed_are_torchs",
-    "diffwave.streaming_sampler:StreamingSampler.begin": "test_diffwave_streaming_sampler.py::"
+    "diffwave.streaming.sampler:StreamingSampler.begin": "test_diffwave_streaming_sampler.py::"
     "test_without_a_seed_each_stream_is_another",
-    "diffwave.streaming_sampler:StreamingSampler.begin_window": "test_diffwave_streaming_sampler.py"
+    "diffwave.streaming.sampler:StreamingSampler.begin_window": "test_diffwave_streaming_sampler.py"
     "::test_a_stream_is_what_the_same_seed_makes_in_a_file",
-    "diffwave.nn_tilde:NNTildeSampler.sample": "test_diffwave_nn_tilde.py::"
+    "diffwave.streaming.nn_tilde:NNTildeSampler.sample": "test_diffwave_nn_tilde.py::"
     "test_what_latents_do_not_say_is_filled_with_noise",
-    "diffwave.waveform:WaveformDiffusion.sample": "test_diffwave_waveform.py::"
+    "diffwave.upstream.waveform:WaveformDiffusion.sample": "test_diffwave_waveform.py::"
     "test_network_and_samples_are_theirs",
-    "rave.nn_tilde:NNTilde.audio_of": "test_rave_nn_tilde.py::"
+    "rave.streaming.nn_tilde:NNTilde.audio_of": "test_rave_nn_tilde.py::"
     "test_missing_latents_are_filled_with_normal_noise",
-    "rave.nn_tilde:NNTilde.audio_of_raw": "test_rave_nn_tilde.py::"
+    "rave.streaming.nn_tilde:NNTilde.audio_of_raw": "test_rave_nn_tilde.py::"
     "test_the_host_hears_the_offline_model_after_the_stated_latency",
 }
 

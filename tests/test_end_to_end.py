@@ -17,8 +17,8 @@ from demo_train import DIFFWAVE_HELD_OUT
 from diffwave_data import autoregression, write_latent_folder
 from forks import Fork
 
-from rave.latents import GENERATED, POSTERIOR_MEAN, LatentHeader
-from rave.versions import split_names
+from rave.held_out import split_names
+from rave.latents.folder import GENERATED, POSTERIOR_MEAN, LatentHeader
 
 
 def fork_command(command, folder):

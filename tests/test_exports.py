@@ -10,10 +10,10 @@ from test_rave_onnx import needs_onnx
 
 import rave.codec
 import rave.codec_source
-import rave.export
-from rave.checkpoint import last_checkpoint
+import rave.export.torchscript
 from rave.codec import load_codec
 from rave.main_cli import main
+from rave.runs.checkpoint import last_checkpoint
 
 CPU = torch.device("cpu")
 FORMATS = {
@@ -72,7 +72,7 @@ def test_no_export_appears_that_is_beyond_the_bound(tmp_path, monkeypatch, capsy
 
 def test_an_export_of_changed_or_broken_weights_does_not_appear(tmp_path, monkeypatch, capsys):
     run = write_run(tmp_path / "run", "v2", *SHORT)
-    fold_weight_norm = rave.export.fold_weight_norm
+    fold_weight_norm = rave.export.torchscript.fold_weight_norm
     for factor, figure in ((1.01, "e-0"), (float("nan"), "nan")):
 
         def fold(model, factor=factor):
@@ -80,7 +80,7 @@ def test_an_export_of_changed_or_broken_weights_does_not_appear(tmp_path, monkey
             with torch.no_grad():
                 next(iter(model.encoder.parameters())).mul_(factor)
 
-        monkeypatch.setattr(rave.export, "fold_weight_norm", fold)
+        monkeypatch.setattr(rave.export.torchscript, "fold_weight_norm", fold)
         assert exported(run, tmp_path, "torchscript")[0] == 2
         assert figure in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -11,7 +11,7 @@ import pytest
 
 from diffwave.__main__ import PROGRAMS
 from rave.main_cli import AVAILABLE_SCRIPTS
-from rave.recipes import check_settings, list_options, list_recipes
+from rave.runs.recipes import check_settings, list_options, list_recipes
 
 PACKAGES = Path(__file__).parents[1]
 COMMANDS = [

@@ -24,13 +24,13 @@ from diffwave.conditioner import (
     LabelConditioner,
     SpectrogramConditioner,
 )
-from diffwave.controls import CONTROLS, NUM_CHANNELS
-from diffwave.editing import Sampling
+from diffwave.conditions.controls import CONTROLS, NUM_CHANNELS
 from diffwave.model import LatentDiffusion
 from diffwave.run import DiffusionRun
+from diffwave.sampling.editing import Sampling
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
-from diffwave.streaming_sampler import StreamingSampler
+from diffwave.streaming.sampler import StreamingSampler
 
 SIZE, NUM_FRAMES, WINDOW, REACH = 2, 150, 40, 9
 PLACES = np.arange(NUM_FRAMES, dtype=np.float32)

@@ -17,8 +17,8 @@ from audio_files import write
 from forks import Fork
 from rave_runs import checkpoint, train, train_words
 
-from rave.checkpoint import last_checkpoint
 from rave.main_cli import main
+from rave.runs.checkpoint import last_checkpoint
 
 LIMIT_BYTES = 4096
 CHECKPOINT_LIMIT_BYTES = 100_000  # curves are smaller, checkpoints larger

@@ -20,16 +20,16 @@ from upstream_runs import write_upstream_run
 
 from diffwave.run import TrainingData, open_run
 from rave import experiment
-from rave.audio import AudioStream
-from rave.audio_formats import AudioError
-from rave.audio_store import open_audio
-from rave.checkpoint import last_checkpoint, read_checkpoint
+from rave.audio.formats import AudioError
+from rave.audio.io import AudioStream
+from rave.audio.prepared import open_audio
 from rave.codec import load_run
-from rave.files import check_inside
-from rave.gin_text import read_bindings
-from rave.journal import Journal
+from rave.files.atomic import check_inside
+from rave.jobs.journal import Journal
 from rave.latent_dataset import LatentDataset
-from rave.latents import LatentHeader, read_latents
+from rave.latents.folder import LatentHeader, read_latents
+from rave.runs.checkpoint import last_checkpoint, read_checkpoint
+from rave.runs.gin_text import read_bindings
 from rave.upstream.config import Config
 
 EXAMPLES, SOAK_EXAMPLES = 60, 5000

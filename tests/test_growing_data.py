@@ -13,14 +13,14 @@ from test_rave_prior import SETTINGS as PRIOR
 
 from diffwave import train as diffwave_train
 from diffwave.clips import split_clips
+from diffwave.diagnosis.run_data import TrainingData, open_data
 from diffwave.run import open_run, training_settings
-from diffwave.run_data import TrainingData, open_data
-from rave.audio_store import open_audio
-from rave.checkpoint import BEST, CHECKPOINTS, last_checkpoint, read_checkpoint
+from rave.audio.prepared import open_audio
 from rave.dataset import split_audio
+from rave.held_out import SPLIT_NAME, Origin, Split, recording_keys, split_names, without_suffix
 from rave.latent_dataset import LatentDataset, keys_and_lengths
 from rave.main_cli import main
-from rave.versions import SPLIT_NAME, Origin, Split, recording_keys, split_names, without_suffix
+from rave.runs.checkpoint import BEST, CHECKPOINTS, last_checkpoint, read_checkpoint
 
 FIRST, MORE = "abcd", "efghijklmnop"
 

@@ -31,13 +31,13 @@ from test_rave_upstream_lmdb import LAZY, lazy_record, samples_record, write_dat
 
 from diffwave import train as diffwave_train
 from diffwave.conditioner import LABEL, SPECTROGRAM
-from diffwave.controls import CONTROLS
+from diffwave.conditions.controls import CONTROLS
 from diffwave.dataset import conditions_of
 from diffwave.training import DiffusionSystem
-from rave.checkpoint import last_checkpoint, read_checkpoint
-from rave.files import read_json
+from rave.files.atomic import read_json
 from rave.main_cli import main
 from rave.prior_training import PriorSystem
+from rave.runs.checkpoint import last_checkpoint, read_checkpoint
 from rave.training import RaveSystem
 from rave.training_audio import NAME as TRAINING_AUDIO
 

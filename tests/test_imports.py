@@ -59,7 +59,7 @@ def test_help_of_diffwave_imports_nothing_heavy_and_ends_with_an_example(module)
 
 def test_a_folder_named_diffwave_beside_the_user_hides_nothing(tmp_path):
     (tmp_path / "diffwave").mkdir()
-    program = "from rave.recipes import list_recipes; print(list_recipes('diffwave'))"
+    program = "from rave.runs.recipes import list_recipes; print(list_recipes('diffwave'))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )

@@ -12,18 +12,18 @@ from every_command import call
 from test_states import RESUMED
 
 from diffwave.app import kept
-from diffwave.controls import ControlHeader
+from diffwave.conditions.controls import ControlHeader
+from diffwave.conditions.spectrogram import SpectrogramHeader
 from diffwave.run import TrainingData
-from diffwave.spectrogram import SpectrogramHeader
-from rave import batch
-from rave.audio_store import PreparedHeader
+from rave.audio.prepared import PreparedHeader
 from rave.codec_format import CodecFormat
 from rave.commands.train import ORIGIN, _read_origin
 from rave.experiment import check_run
-from rave.latent_shards import LatentShards, ShardsHeader
-from rave.latents import LatentHeader
+from rave.held_out import Split
+from rave.jobs import loop as batch
+from rave.latents.folder import LatentHeader
+from rave.latents.shards import LatentShards, ShardsHeader
 from rave.training_audio import TrainingAudio
-from rave.versions import Split
 
 ROOT = Path(__file__).parents[1]
 NAN, HUGE = "@NaN@", "@1e999@"  # as JSON has no words for them
@@ -70,19 +70,22 @@ def read_kept(path):
 
 # Where each is, who reads it, and how.
 HEADERS = {
-    "rave/latents.py": ("latents/latents.json", lambda path: LatentHeader.read(path.parent)),
-    "rave/audio_store.py": ("prepared/prepared.json", lambda p: PreparedHeader.read(p.parent)),
-    "rave/latent_shards.py": ("shards/shards.json", ShardsHeader.read),
+    "rave/latents/folder.py": ("latents/latents.json", lambda path: LatentHeader.read(path.parent)),
+    "rave/audio/prepared.py": ("prepared/prepared.json", lambda p: PreparedHeader.read(p.parent)),
+    "rave/latents/shards.py": ("shards/shards.json", ShardsHeader.read),
     "rave/training_audio.py": (
         "codec/training_audio.json",
         lambda path: TrainingAudio.read(path.parent),
     ),
     "rave/experiment.py": ("codec/run.json", lambda path: check_run(path.parent, "rave")),
     "rave/commands/train.py": ("initial.json", _read_origin),
-    "rave/versions.py": ("split.json", lambda path: Split.read(path.parent)),
+    "rave/held_out.py": ("split.json", lambda path: Split.read(path.parent)),
     "rave/codec_format.py": ("header.json", read_exported),
-    "diffwave/controls.py": ("controls/controls.json", lambda p: ControlHeader.read(p.parent)),
-    "diffwave/spectrogram.py": (
+    "diffwave/conditions/controls.py": (
+        "controls/controls.json",
+        lambda p: ControlHeader.read(p.parent),
+    ),
+    "diffwave/conditions/spectrogram.py": (
         "spectrograms/spectrograms.json",
         lambda path: SpectrogramHeader.read(path.parent),
     ),
@@ -90,7 +93,7 @@ HEADERS = {
     "diffwave/app/kept.py": ("001-made/made.json", read_kept),
 }
 # Read elsewhere: these two by all of them; a journal and the parts of a shard below.
-OTHERS = {"rave/files.py", "rave/journal.py"}
+OTHERS = {"rave/files/atomic.py", "rave/jobs/journal.py"}
 # Of whoever makes them: results of experiments.
 OWN = {f"diffwave/experiments/{name}.py" for name in ("__main__", "laboratory", "page")}
 

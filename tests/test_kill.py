@@ -14,7 +14,7 @@ from diffwave_data import settings
 from forks import Fork
 from rave_runs import RATE_HZ, TINY, prepare
 
-from rave.journal import sole_writer
+from rave.jobs.journal import sole_writer
 from rave.main_cli import main
 
 KILLS, SOAK_KILLS = 4, 50

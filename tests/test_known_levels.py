@@ -9,19 +9,19 @@ from audio_files import noise, write
 from rave_models import known_audio, small_model
 from shard_data import array_of, file_of
 
-import rave.audio
-from diffwave.ladder import Ladder
-from diffwave.sample_diagnosis import decoded_db
-from rave.audio import WAV_LIMIT_BYTES, read_audio, write_audio
-from rave.audio_blocks import LevelMeter, Quantizer, amplified
-from rave.audio_statistics import measure, pool
-from rave.audio_store import PreparedAudio, PreparedFile, PreparedHeader
+import rave.audio.io
+from diffwave.diagnosis.samples import decoded_db
+from diffwave.evaluation.ladder import Ladder
+from rave.audio.blocks import LevelMeter, Quantizer, amplified
+from rave.audio.io import WAV_LIMIT_BYTES, read_audio, write_audio
+from rave.audio.prepared import PreparedAudio, PreparedFile, PreparedHeader
 from rave.codec_format import CodecFormat
 from rave.commands.encode import Encoding
-from rave.evaluation import compare_pair
-from rave.shard_writer import CLIP_BYTES, Clip, shard_numbers, write_shard
+from rave.evaluation.audio_statistics import measure, pool
+from rave.evaluation.folders import compare_pair
+from rave.jobs.windows import WINDOW_FRAMES
+from rave.latents.shard_writer import CLIP_BYTES, Clip, shard_numbers, write_shard
 from rave.training_audio import HeardAudio, SoundMeter
-from rave.windows import WINDOW_FRAMES
 
 RATE_HZ = 8000
 HALF_DB = 20 * np.log10(0.5)
@@ -132,7 +132,7 @@ def test_a_wav_holds_4_gib_whatever_its_channels_and_one_sample_more_makes_it_rf
 ):
     assert WAV_LIMIT_BYTES < 2**32 - 1024  # a header comes to it
     most = 100
-    monkeypatch.setattr(rave.audio, "WAV_LIMIT_BYTES", most * num_channels * 2)
+    monkeypatch.setattr(rave.audio.io, "WAV_LIMIT_BYTES", most * num_channels * 2)
     for num_samples, kind in ((most, b"RIFF"), (most + 1, b"RF64")):
         path = tmp_path / f"{num_samples}.wav"
         audio = noise(num_samples, num_channels)

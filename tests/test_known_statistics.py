@@ -9,26 +9,26 @@ from diffwave_data import RATE_HZ, write_latent_folder
 from test_verdicts import clips
 from tqdm import tqdm
 
-from diffwave import sample_diagnosis
 from diffwave.app import commands
-from diffwave.diagnostics import ConditionerGain
-from diffwave.evaluation import _copying, _diversity, _mean_pairwise, _position, _rung
-from diffwave.expected_losses import schedule_end
-from diffwave.generated import compare
-from diffwave.generated_diagnosis import diagnose_generated
-from diffwave.ladder import FOLLOWING, GAUSSIAN, GENERATED, RECONSTRUCTION, Ladder
-from diffwave.network_diagnosis import broadcast_share
+from diffwave.diagnosis import samples as sample_diagnosis
+from diffwave.diagnosis.conditioner import ConditionerGain
+from diffwave.diagnosis.expected_losses import schedule_end
+from diffwave.diagnosis.generated import diagnose_generated
+from diffwave.diagnosis.generated_latents import compare
+from diffwave.diagnosis.network import broadcast_share
+from diffwave.diagnosis.sample_statistics import autocorrelation, sliced_wasserstein
+from diffwave.diagnosis.sample_statistics import compare as compare_samples
+from diffwave.evaluation.figures import _copying, _diversity, _mean_pairwise, _position, _rung
+from diffwave.evaluation.ladder import FOLLOWING, GAUSSIAN, GENERATED, RECONSTRUCTION, Ladder
 from diffwave.reference_loss import LossCurve, ReferenceLosses
-from diffwave.sample_statistics import autocorrelation, sliced_wasserstein
-from diffwave.sample_statistics import compare as compare_samples
 from diffwave.schedule import SCHEDULES, named_schedule
 from diffwave.skill import judge
-from rave.audio_statistics import AudioStatistics, distances, pool
-from rave.evaluation import Piece
-from rave.frechet import estimate, frechet_distance
-from rave.latents import GENERATED as GENERATED_LATENTS
-from rave.latents import StatisticsAccumulator
-from rave.shard_writer import merged_statistics
+from rave.evaluation.audio_statistics import AudioStatistics, distances, pool
+from rave.evaluation.folders import Piece
+from rave.evaluation.frechet import estimate, frechet_distance
+from rave.latents.folder import GENERATED as GENERATED_LATENTS
+from rave.latents.folder import StatisticsAccumulator
+from rave.latents.shard_writer import merged_statistics
 from rave.trainer import _Progress
 
 # Latents (D, N)

@@ -13,13 +13,13 @@ import webdataset
 from diffwave_data import autoregression, settings, write_latent_folder
 from shard_data import NAMES, write_folder
 
-import rave.latents as rave_latents
+import rave.latents.folder as rave_latents
 from diffwave import diagnose, train
 from diffwave.clips import split_clips
 from rave.latent_dataset import LatentDataset
-from rave.latents import LatentHeader
+from rave.latents.folder import LatentHeader
+from rave.latents.shard_writer import key_of_path
 from rave.main_cli import main
-from rave.shard_writer import key_of_path
 
 
 def contents(folder):

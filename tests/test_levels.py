@@ -9,9 +9,9 @@ import torch
 from audio_files import noise, write
 from rave_models import SHORT, write_run
 
-from rave.audio_store import PreparedAudio
-from rave.checkpoint import last_checkpoint, read_checkpoint
+from rave.audio.prepared import PreparedAudio
 from rave.main_cli import main
+from rave.runs.checkpoint import last_checkpoint, read_checkpoint
 
 LARGEST = 32767 / 32768
 

@@ -11,9 +11,9 @@ from torch import nn
 from upstream_runs import CONFIG, write_upstream_run
 
 from diffwave.run import open_run
-from rave import model_size
 from rave.codec import load_run
-from rave.model_size import MAX_TENSORS, limited_size
+from rave.runs import model_size
+from rave.runs.model_size import MAX_TENSORS, limited_size
 
 
 @pytest.fixture

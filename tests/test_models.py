@@ -11,7 +11,7 @@ from demo_piano import make_recordings
 from training_curves import CODEC_DECIBELS, CURVES, SKILL
 
 from diffwave import inference
-from rave.audio_statistics import followed
+from rave.evaluation.audio_statistics import followed
 from rave.main_cli import main as rave
 
 MODELS = sorted(path.parent for path in (Path(__file__).parents[1] / "models").glob("*/codec"))

@@ -6,7 +6,7 @@ import mutants
 import pytest
 from mutants import Job, Mutant, Place, choose
 
-MUTANT = Mutant("rave/audio.py", "read", "-a\n+b")
+MUTANT = Mutant("rave/audio/io.py", "read", "-a\n+b")
 TODAY = {"": "all", "tests/test_a.py": "a", "tests/test_b.py": "b"}
 
 

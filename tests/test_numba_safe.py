@@ -25,11 +25,11 @@ class Finder:
 import importlib.util
 librosa_file = importlib.util.find_spec("librosa").origin
 sys.meta_path.insert(0, Finder())
-import rave.numba_safe
+import rave.compute.numba_safe
 other = open(librosa_file, "rb")
 real(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 print("free afterwards")
-from rave.numba_safe import librosa
+from rave.compute.numba_safe import librosa
 import numpy as np
 print(librosa.onset.onset_detect(y=np.eye(1, 9000, 4000)[0], sr=22050).shape)
 """

@@ -19,9 +19,9 @@ from option_places import Places, standing_in
 from option_table import COMMANDS
 
 from diffwave.__main__ import PROGRAMS
-from rave.checkpoint import read_checkpoint
-from rave.command import Result
+from rave.cli import Result
 from rave.main_cli import AVAILABLE_SCRIPTS, main
+from rave.runs.checkpoint import read_checkpoint
 
 # Of what a command writes: that it was asked for, not what came of it.
 REPEATED = {"command", "run", "codec", "codec_path", "latents", "seed"}

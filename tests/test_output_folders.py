@@ -9,13 +9,13 @@ import pytest
 from audio_files import noise, write
 from rave_models import write_run
 
-from rave.checkpoint import last_checkpoint, read_checkpoint
 from rave.experiment import save_run
-from rave.files import read_json, remove_partials, write_json
-from rave.gin_text import read_bindings
-from rave.journal import Journal, sole_writer
-from rave.latents import open_array
+from rave.files.atomic import read_json, remove_partials, write_json
+from rave.jobs.journal import Journal, sole_writer
+from rave.latents.folder import open_array
 from rave.main_cli import main
+from rave.runs.checkpoint import last_checkpoint, read_checkpoint
+from rave.runs.gin_text import read_bindings
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
 

@@ -14,8 +14,8 @@ from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
 from source_archives import download, unpack
 
 from diffwave import inference
-from diffwave.spectrogram import SpectrogramHeader
-from rave.latents import GENERATED, LatentHeader, read_latents, write_latents
+from diffwave.conditions.spectrogram import SpectrogramHeader
+from rave.latents.folder import GENERATED, LatentHeader, read_latents, write_latents
 
 LATENT_SIZE, NUM_FRAMES, NUM_MELS, MEL_HOP = 6, 40, 8, HOP // 2
 SMALL = ("batch_size=2", "crop_frames=16", "residual_layers=2", "residual_channels=8", "n_mels=4")

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from rave import journal as journal_module
-from rave.batch import process_files
-from rave.files import atomic_folder, atomic_write, sync, write_json
-from rave.journal import FolderLock, Journal
+from rave.files.atomic import atomic_folder, atomic_write, sync, write_json
+from rave.jobs import journal as journal_module
+from rave.jobs.journal import FolderLock, Journal
+from rave.jobs.loop import process_files
 from rave.trainer import _WholeFiles
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="folders are synced on POSIX only")

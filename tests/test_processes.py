@@ -15,7 +15,7 @@ from forks import Fork, fork_the_others
 from rave_runs import checkpoint, prepare, train_words
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rave.parallel import placement
+from rave.compute.strategy import placement
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo's sockets are Unix's")
 TWO = ("--devices", "2")

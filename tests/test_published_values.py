@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from diffwave.editing import steps_of
+from diffwave.sampling.editing import steps_of
+from diffwave.sampling.request import task_of
 from diffwave.schedule import LINEAR_SCHEDULES, SCHEDULES, named_schedule
-from diffwave.task import task_of
-from rave.audio_blocks import STEREO_GAINS, mixing_matrix
+from rave.audio.blocks import STEREO_GAINS, mixing_matrix
 from rave.blocks.noise import amplitude
 from rave.blocks.snake import Snake
 
@@ -72,7 +72,7 @@ def test_a_variation_makes_the_nearest_number_of_steps(num_steps):
 @pytest.mark.parametrize("off", [-0.45, 0.0, 0.45])
 def test_seconds_are_the_nearest_frame(rate_hz, off, monkeypatch, tmp_path):
     given = np.zeros((2, 400), np.float32)
-    monkeypatch.setattr("diffwave.task._read_given", lambda path, trained: (given, 0.0))
+    monkeypatch.setattr("diffwave.sampling.request._read_given", lambda path, trained: (given, 0.0))
     trained: Any = SimpleNamespace(header=SimpleNamespace(frame_rate_hz=rate_hz))
 
     def task(**options: Any) -> Any:

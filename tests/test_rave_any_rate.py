@@ -5,11 +5,11 @@ import torch
 from nn_host import Host, unknown_operators
 from rave_models import SHORT, small_model, write_run
 
-from rave.any_rate import NNTildeAtAnyRate, StreamingRational
 from rave.codec import load_codec
 from rave.codec_format import CodecFormat
-from rave.export import export_nn_tilde
+from rave.export.torchscript import export_nn_tilde
 from rave.main_cli import main
+from rave.streaming.any_rate import NNTildeAtAnyRate, StreamingRational
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 RATES = (48000, 96000, 22050)

@@ -9,10 +9,10 @@ import pytest
 import soundfile
 from audio_files import cut, noise, sine, write, write_with_av
 
-import rave.audio
-from rave.audio import AudioStream, list_audio_files, read_audio, write_audio
-from rave.audio_blocks import Quantizer, fit_length, mixing_matrix, regroup, resample
-from rave.audio_formats import AudioError
+import rave.audio.io
+from rave.audio.blocks import Quantizer, fit_length, mixing_matrix, regroup, resample
+from rave.audio.formats import AudioError
+from rave.audio.io import AudioStream, list_audio_files, read_audio, write_audio
 
 
 def frequency_and_gain(audio, sample_rate_hz):
@@ -305,7 +305,7 @@ def test_16_bit_audio_comes_back_bit_for_bit(tmp_path, name):
 
 
 def test_a_wav_beyond_4_gib_is_rf64(tmp_path, monkeypatch):
-    monkeypatch.setattr(rave.audio, "WAV_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(rave.audio.io, "WAV_LIMIT_BYTES", 1000)
     write_audio(tmp_path / "a.wav", [noise(1000)], 44100, 1, 1000)
     assert (tmp_path / "a.wav").read_bytes()[:4] == b"RF64"
     assert read_audio(tmp_path / "a.wav", 44100, 1).shape == (1, 1000)

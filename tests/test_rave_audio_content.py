@@ -9,10 +9,10 @@ import soundfile
 from audio_files import decoded, joined, noise, notes_of, write, write_with_av
 from hostile import wav
 
-from rave.audio import read_audio
-from rave.audio_chunks import AudioError
-from rave.audio_formats import decode_blocks
-from rave.audio_parts import find_parts
+from rave.audio.chunks import AudioError
+from rave.audio.formats import decode_blocks
+from rave.audio.io import read_audio
+from rave.audio.parts import find_parts
 
 RATE_HZ = 44100
 

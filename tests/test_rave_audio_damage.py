@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from audio_files import decoded, joined, noise, notes_of, sine, write, write_with_av
 
-from rave.audio import read_audio, read_audio_part
-from rave.audio_blocks import mixing_matrix
-from rave.audio_parts import Findings, find_parts
+from rave.audio.blocks import mixing_matrix
+from rave.audio.io import read_audio, read_audio_part
+from rave.audio.parts import Findings, find_parts
 
 RATE_HZ = 44100
 

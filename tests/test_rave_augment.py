@@ -9,16 +9,16 @@ from audio_files import noise, sine, write
 from rave_models import SHORT, write_run
 
 from diffwave.clips import split_clips
-from rave.audio import list_audio_files
-from rave.audio_store import PreparedAudio
-from rave.batch import result_names
-from rave.command import EXIT_SKIPPED, execute
+from rave.audio.io import list_audio_files
+from rave.audio.prepared import PreparedAudio
+from rave.cli import EXIT_SKIPPED, execute
 from rave.commands import augment, preprocess
 from rave.dataset import split_audio
-from rave.latent_shards import LatentShards
-from rave.latents import LatentFile, LatentHeader
+from rave.held_out import Origin, origin, originals, recordings, split_names
+from rave.jobs.loop import result_names
+from rave.latents.folder import LatentFile, LatentHeader
+from rave.latents.shards import LatentShards
 from rave.parsing import EXIT_ERROR
-from rave.versions import Origin, origin, originals, recordings, split_names
 
 RATE_HZ = 22050
 

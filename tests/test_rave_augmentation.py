@@ -4,7 +4,7 @@ from audio_files import noise, sine
 from rave_runs import checkpoint, prepare, train
 
 from rave import experiment
-from rave.audio_store import open_audio
+from rave.audio.prepared import open_audio
 from rave.augmentation import (
     Augmentations,
     Compress,

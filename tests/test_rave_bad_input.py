@@ -11,8 +11,8 @@ from audio_files import cut, noise, sine, write
 from rave_models import remember, write_run
 from rave_runs import checkpoint
 
-from rave.checkpoint import last_checkpoint
-from rave.latents import LatentHeader
+from rave.latents.folder import LatentHeader
+from rave.runs.checkpoint import last_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from rave_models import codec_of, small_model
 
-from rave.bending import Bend, parse_bend, principal_axes
+from rave.latents.bending import Bend, parse_bend, principal_axes
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from rave import experiment
 from rave.blocks.bottleneck import mean_discrepancy
 from rave.blocks.quantizer import Codebook, ResidualQuantizer, nearest
 from rave.codec import DecoderNoise, load_codec, load_run
-from rave.latents import LatentHeader
+from rave.latents.folder import LatentHeader
 from rave.main_cli import main
 from rave.training import RaveSystem
 

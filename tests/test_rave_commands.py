@@ -8,10 +8,10 @@ import pytest
 import soundfile
 from audio_files import noise, sine, write
 
-from rave import latents as rave_latents
 from rave.codec import Codec
 from rave.latent_dataset import LatentDataset
-from rave.latents import LatentHeader
+from rave.latents.folder import LatentHeader
+from rave.latents.folder import folder as rave_latents
 
 AUDIO = {  # name: rate, samples, channels
     "cd.flac": (44100, 30_001, 2),

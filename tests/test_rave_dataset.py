@@ -6,14 +6,14 @@ import torch
 from audio_files import noise, sine, write
 from torch.utils.data import DataLoader
 
-from rave.audio_store import PreparedAudio, PreparedFile, PreparedHeader
+from rave.audio.prepared import PreparedAudio, PreparedFile, PreparedHeader
 from rave.dataset import (
     AudioFilesDataset,
     PreparedAudioDataset,
     PreparedCropsDataset,
     split_audio,
 )
-from rave.versions import Origin, split_names
+from rave.held_out import Origin, split_names
 
 
 def prepare(folder, lengths, num_channels=1):

@@ -9,8 +9,8 @@ from audio_files import sine, write
 from rave_models import SHORT, write_run
 from rave_runs import prepare, tiny_parts, train
 
+from rave.audio.derivative import derivative, differentiated, integrated
 from rave.codec import DecoderNoise, load_codec
-from rave.derivative import derivative, differentiated, integrated
 from rave.main_cli import main
 from rave.training import RaveSystem
 

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_rave_musicnn import beat, flute, prelude
 
-from rave.audio_statistics import DISTANCES, distances, followed, measure, pool
-from rave.batch import result_names
 from rave.commands.evaluate import pair_names
-from rave.evaluation import Piece, compare
-from rave.frechet import estimate, frechet_distance
+from rave.evaluation.audio_statistics import DISTANCES, distances, followed, measure, pool
+from rave.evaluation.folders import Piece, compare
+from rave.evaluation.frechet import estimate, frechet_distance
+from rave.evaluation.musicnn import SAMPLE_RATE_HZ
+from rave.jobs.loop import result_names
 from rave.main_cli import main
-from rave.musicnn import SAMPLE_RATE_HZ
 
 RATE_HZ = 22050
 

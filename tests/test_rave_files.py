@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from rave.batch import SkipFile, process_files
-from rave.files import (
+from rave.files.atomic import (
     atomic_folder,
     atomic_write,
     check_output_folder,
@@ -15,7 +14,8 @@ from rave.files import (
     remove_partials,
     write_json,
 )
-from rave.journal import FolderLock, Journal
+from rave.jobs.journal import FolderLock, Journal
+from rave.jobs.loop import SkipFile, process_files
 
 
 def names(folder):
@@ -159,7 +159,7 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path):
 
 def test_a_writer_that_was_killed_holds_nothing(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from rave.journal import FolderLock\n"
+        "import sys, time; from pathlib import Path; from rave.jobs.journal import FolderLock\n"
         "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

@@ -7,12 +7,12 @@ from rave_runs import checkpoint, prepare, train
 from upstream_runs import golden_weights, write_upstream_run, write_whole_run
 
 from rave import experiment
-from rave.checkpoint import last_checkpoint, model_weights
 from rave.codec import load_run
 from rave.commands.train import _check_origin
-from rave.files import read_json, write_json
+from rave.export.acids_rave import export_run
+from rave.files.atomic import read_json, write_json
 from rave.initial_weights import take_weights
-from rave.upstream.export import export_run
+from rave.runs.checkpoint import last_checkpoint, model_weights
 
 RECIPES = ("v1", "v2", "v3", "discrete", "v2+spectral_discriminator")
 

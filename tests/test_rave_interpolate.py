@@ -5,7 +5,7 @@ import pytest
 import soundfile
 from audio_files import noise, sine, write
 
-from rave.blending import lerp, mean, mean_of_length, slerp
+from rave.latents.blending import lerp, mean, mean_of_length, slerp
 
 
 @pytest.fixture(scope="module")

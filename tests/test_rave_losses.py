@@ -6,7 +6,7 @@ import pytest
 import torch
 from rave_runs import checkpoint, prepare, train
 
-from rave.device import choose_precision
+from rave.compute.device import choose_precision
 from rave.losses import (
     DecibelDistance,
     SpectralDistance,

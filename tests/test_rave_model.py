@@ -7,10 +7,10 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from rave import experiment
+from rave.blocks.convolution import ConvTranspose1d, fold_weight_norm
 from rave.blocks.noise import NoiseGenerator
-from rave.convolution import ConvTranspose1d, fold_weight_norm
-from rave.posterior import DiagonalGaussian
-from rave.recipes import list_recipes
+from rave.blocks.posterior import DiagonalGaussian
+from rave.runs.recipes import list_recipes
 
 
 def audio_of(num_samples, num_channels=1, seed=0):

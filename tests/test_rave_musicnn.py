@@ -5,7 +5,7 @@ import pytest
 import torch
 from audio_files import noise
 
-from rave.musicnn import (
+from rave.evaluation.musicnn import (
     EMBEDDING_SIZE,
     PATCH_FRAMES,
     SAMPLE_RATE_HZ,

@@ -11,11 +11,11 @@ from rave.blocks.adain import AdaIN
 from rave.blocks.bottleneck import Discrete
 from rave.codec import DecoderNoise, load_codec
 from rave.codec_format import CodecFormat
-from rave.export import export_nn_tilde, export_torchscript
+from rave.export.torchscript import export_nn_tilde, export_torchscript
 from rave.main_cli import main
-from rave.nn_tilde import NNTilde, latent_count
-from rave.resampling import StreamingResampler
-from rave.scripted_noise import ADDED_ROWS, BANDS, FRESH_NOISE, PositionalUniform
+from rave.streaming.nn_tilde import NNTilde, latent_count
+from rave.streaming.noise import ADDED_ROWS, BANDS, FRESH_NOISE, PositionalUniform
+from rave.streaming.resampling import StreamingResampler
 
 NOISY = ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")
 STEREO = ("v2", *SHORT, "NUM_CHANNELS=2")

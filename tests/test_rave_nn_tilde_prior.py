@@ -8,7 +8,7 @@ from rave_models import SHORT, small_model, write_run
 
 from rave.codec import load_run
 from rave.codec_format import CodecFormat
-from rave.export import export_nn_tilde
+from rave.export.torchscript import export_nn_tilde
 from rave.main_cli import main
 from rave.prior import LatentPrior
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from audio_files import noise, sine, write, write_with_av
 
-import rave.audio
-from rave.audio_store import PreparedHeader
-from rave.command import EXIT_INTERRUPTED, EXIT_SKIPPED, execute
+import rave.audio.io
+from rave.audio.prepared import PreparedHeader
+from rave.cli import EXIT_INTERRUPTED, EXIT_SKIPPED, execute
 from rave.commands import preprocess
 from rave.dataset import PreparedAudioDataset
 from rave.parsing import EXIT_ERROR
@@ -135,7 +135,7 @@ def test_other_settings_need_force(tmp_path, prepare, capsys):
     assert samples(tmp_path / "out", "a.wav", 2).shape == (2, 1000)
 
 
-class InterruptedStream(rave.audio.AudioStream):
+class InterruptedStream(rave.audio.io.AudioStream):
     """Raises an error in the middle of the file named b.wav."""
 
     error: BaseException
@@ -160,7 +160,7 @@ def test_a_stopped_run_leaves_whole_files_and_continues(
     for name in ("a.wav", "b.wav", "c.wav"):
         write(tmp_path / "in" / name, noise(200_000))
     with monkeypatch.context() as patch:
-        patch.setattr(rave.audio, "AudioStream", InterruptedStream)
+        patch.setattr(rave.audio.io, "AudioStream", InterruptedStream)
         patch.setattr(InterruptedStream, "error", error, raising=False)
         assert prepare() == code
     assert f"rave preprocess: {'error: ' if code == 2 else ''}{message}" in capsys.readouterr().err
@@ -177,7 +177,7 @@ def test_a_stopped_run_leaves_whole_files_and_continues(
 def test_a_disk_that_is_really_full_is_one_sentence(tmp_path, prepare):
     write(tmp_path / "in" / "a.wav", noise(300_000))
     program = (
-        "import resource, signal, sys; from rave.command import execute;"
+        "import resource, signal, sys; from rave.cli import execute;"
         "from rave.commands import preprocess;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffwave_data import autoregression, write_latent_folder
 
-from rave.latents import GENERATED, LatentHeader
+from rave.latents.folder import GENERATED, LatentHeader
 from rave.main_cli import main
 from rave.prior import LatentPrior, dequantize, principal_axes, quantize, shift, unshift
 from rave.prior_training import PriorSegments

@@ -7,9 +7,9 @@ from rave_models import SHORT, band_noise, small_model
 from torch import nn
 
 import rave
-from rave.convolution import ConvTranspose1d, fold_weight_norm
-from rave.streaming import Clock, streamed
-from rave.streaming_model import StreamingRAVE
+from rave.blocks.convolution import ConvTranspose1d, fold_weight_norm
+from rave.streaming.layers import Clock, streamed
+from rave.streaming.model import StreamingRAVE
 
 LONG = ("RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")  # a hop of 128, for blocks of noise
 NUM_FRAMES = 60

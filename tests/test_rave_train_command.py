@@ -10,8 +10,8 @@ from audio_files import sine, write
 from rave_models import write_run
 from rave_runs import checkpoint, prepare, train
 
-from rave.checkpoint import last_checkpoint
 from rave.main_cli import main
+from rave.runs.checkpoint import last_checkpoint
 from rave.training import RaveSystem
 
 

@@ -20,8 +20,8 @@ from upstream_runs import (
 )
 
 from rave.codec import DecoderNoise, load_codec, load_run
-from rave.export import export_torchscript
-from rave.latents import LatentHeader
+from rave.export.torchscript import export_torchscript
+from rave.latents.folder import LatentHeader
 from rave.main_cli import main
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import torch
 from upstream_runs import CONFIG, write_upstream_run
 
 from rave.codec import load_codec
-from rave.gin_text import Reference, read_bindings
+from rave.runs.gin_text import Reference, read_bindings
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ from audio_files import noise, sine, write
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from rave_runs import RATE_HZ, checkpoint, train
 
-from rave.audio import read_audio
-from rave.audio_formats import decode_blocks
-from rave.audio_store import open_audio
+from rave.audio.formats import decode_blocks
+from rave.audio.io import read_audio
+from rave.audio.prepared import open_audio
 from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_audio
 from rave.upstream.lmdb_file import pairs
 

@@ -7,8 +7,8 @@ from upstream_runs import assert_every_length_equals
 from upstream_scripts import exports, kinds, outputs, write_export
 
 from rave.codec import DecoderNoise, load_codec
+from rave.jobs.windows import Part
 from rave.upstream.torchscript import ResampledCodec
-from rave.windows import Part
 
 CPU = torch.device("cpu")
 V2 = "v2+causal+stereo"

@@ -20,9 +20,10 @@ import pytest
 from audio_files import noise, sine, write
 from rave_models import remember
 
-from rave import batch, ray_engine
 from rave.commands import encode
-from rave.journal import Journal
+from rave.jobs import loop as batch
+from rave.jobs import ray_engine
+from rave.jobs.journal import Journal
 from rave.main_cli import main
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
@@ -318,7 +319,7 @@ def listening(pid):
 def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, tmp_path, beside):
     code = (
         "import sys; del sys.path[0]  # the current directory, which `rave` has not there\n"
-        "import os; import rave.ray_engine as e; start = e._start\n"
+        "import os; import rave.jobs.ray_engine as e; start = e._start\n"
         "def told(folder):\n"
         "    start(folder)\n"
         "    import ray; ray.get(ray.remote(lambda: None).remote())  # a worker is there\n"

@@ -33,17 +33,20 @@ from planted import (
 from test_frames_and_conditions import OF_LABEL, obedient_model
 from test_held_out import train_diffusion
 
-from diffwave import evaluation, ladder, run_diagnosis, run_samples
 from diffwave.clips import split_clips
 from diffwave.conditioner import LABEL, SPECTROGRAM
-from diffwave.controls import CONTROLS
+from diffwave.conditions.controls import CONTROLS
 from diffwave.dataset import ClipReader, ConditionSource
-from diffwave.expected_losses import Recipe
+from diffwave.diagnosis import run as run_diagnosis
+from diffwave.diagnosis import run_samples
+from diffwave.diagnosis.expected_losses import Recipe
+from diffwave.diagnosis.latents import diagnose_latents
+from diffwave.diagnosis.run_data import RunData
+from diffwave.evaluation.figures import figures as evaluation
+from diffwave.evaluation.figures import ladder
+from diffwave.evaluation.ladder import Ladder
 from diffwave.experiments import data as experiments
-from diffwave.ladder import Ladder
-from diffwave.latent_diagnosis import diagnose_latents
 from diffwave.run import DiffusionRun
-from diffwave.run_data import RunData
 
 ROOT = Path(__file__).parents[1]
 BOTH = None  # looked at by what it makes of it
@@ -81,8 +84,8 @@ DIVIDING = {
     "rave/commands/train_prior.py",
     "rave/training_audio.py",
     "diffwave/train.py",
-    "diffwave/latent_diagnosis.py",
-    "diffwave/run_diagnosis.py",
+    "diffwave/diagnosis/latents.py",
+    "diffwave/diagnosis/run.py",
     "diffwave/evaluate.py",
     "diffwave/experiments/data.py",
 }
@@ -139,7 +142,7 @@ def test_all_that_divides_recordings_is_listed_here():
     call = re.compile(r"(?<!def )\b(split_audio|split_clips|divide|open_data)\(")
     paths = [*ROOT.glob("rave/**/*.py"), *ROOT.glob("diffwave/**/*.py")]
     found = {p.relative_to(ROOT).as_posix() for p in paths if call.search(p.read_text())}
-    assert found - {"diffwave/run_data.py"} == DIVIDING
+    assert found - {"diffwave/diagnosis/run_data.py"} == DIVIDING
 
 
 HOP_SAMPLES, NUM_SEGMENT_FRAMES, COUNT = 8, 16, 6  # of the ladder's; more than one batch

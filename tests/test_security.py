@@ -32,11 +32,11 @@ from upstream_runs import CHECKPOINT, CONFIG, write_upstream_run
 
 from diffwave import inference
 from diffwave import train as diffwave_train
-from diffwave.controls import open_control
+from diffwave.conditions.controls import open_control
 from diffwave.experiments.laboratory import Laboratory
-from rave.checkpoint import last_checkpoint, read_checkpoint
-from rave.latents import LatentHeader
+from rave.latents.folder import LatentHeader
 from rave.main_cli import main
+from rave.runs.checkpoint import last_checkpoint, read_checkpoint
 
 
 class Code:

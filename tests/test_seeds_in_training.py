@@ -13,12 +13,10 @@ from seeded import PRIOR, call, contents, parsers, sets
 from test_diffwave_generate import make_model
 from test_finished_folders import SAME
 
-from diffwave import ladder as ladders
-from diffwave.controls import LOUDNESS, ControlHeader
-from diffwave.experiments.catalogue import catalogue
-from diffwave.experiments.laboratory import HEADER_NAME, Laboratory
-from diffwave.experiments.recipe import TINY
-from diffwave.ladder import (
+from diffwave.conditions.controls import LOUDNESS, ControlHeader
+from diffwave.conditions.spectrogram import SpectrogramHeader
+from diffwave.evaluation.figures import ladder as ladders
+from diffwave.evaluation.ladder import (
     FOLLOWING,
     GAUSSIAN,
     GENERATED,
@@ -28,10 +26,12 @@ from diffwave.ladder import (
     TITLES,
     Ladder,
 )
-from diffwave.ladder import NOISE as WHITE
-from diffwave.spectrogram import SpectrogramHeader
+from diffwave.evaluation.ladder import NOISE as WHITE
+from diffwave.experiments.catalogue import catalogue
+from diffwave.experiments.laboratory import HEADER_NAME, Laboratory
+from diffwave.experiments.recipe import TINY
 from rave.codec import DecoderNoise
-from rave.latents import write_latents
+from rave.latents.folder import write_latents
 
 STOP = "handed over"
 
@@ -251,8 +251,8 @@ def test_a_measure_draws_with_the_seed_that_it_is_given(tmp_path, monkeypatch, c
     (tmp_path / "run.json").touch()
     here = str(tmp_path)
     monkeypatch.setattr("rave.commands.evaluate._measured", lambda *_: [])
-    monkeypatch.setattr("rave.evaluation.compare", lambda _, __, seed, ___: keep(seed))
-    monkeypatch.setattr("diffwave.run_diagnosis.diagnose_run", lambda *_, seed, **__: keep(seed))
+    monkeypatch.setattr("rave.evaluation.folders.compare", lambda _, __, seed, ___: keep(seed))
+    monkeypatch.setattr("diffwave.diagnosis.run.diagnose_run", lambda *_, seed, **__: keep(seed))
     monkeypatch.setattr("diffwave.experiments.__main__.perform", lambda *given: keep(given[-1]))
     for command, words in (
         ("rave evaluate", [here, here]),

@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 import rave.trainer as trainer_module
 from diffwave import train
 from diffwave.clips import ShardedClips, label_names, sample, split_clips
-from diffwave.controls import LOUDNESS, ControlHeader
+from diffwave.conditions.controls import LOUDNESS, ControlHeader
 from diffwave.dataset import ClipReader, FixedSegments, SegmentDataset
 from diffwave.standardizer import Standardizer
-from rave.checkpoint import LAST, read_checkpoint
 from rave.latent_dataset import LatentDataset
-from rave.latents import LatentHeader, write_latents
+from rave.latents.folder import LatentHeader, write_latents
+from rave.runs.checkpoint import LAST, read_checkpoint
 from rave.trainer import StepBatches
 
 
@@ -57,7 +57,7 @@ def many(tmp_path_factory):
 
 @pytest.fixture
 def few_slots(monkeypatch):
-    for module in ("rave.latent_shards", "diffwave.clips"):
+    for module in ("rave.latents.shards", "diffwave.clips"):
         monkeypatch.setattr(f"{module}.WINDOW_SHARDS", 4)
 
 

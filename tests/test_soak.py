@@ -14,7 +14,7 @@ from rave_models import SHORT, small_model
 
 from diffwave.app.workshop import Workshop
 from rave.codec_format import CodecFormat
-from rave.export import export_nn_tilde
+from rave.export.torchscript import export_nn_tilde
 
 RATE_HZ, BLOCK = 44100, 2048
 SECONDS, SOAK_SECONDS = 40, 2 * 3600

@@ -26,8 +26,8 @@ from every_command import (
 
 import rave.main_cli
 from diffwave import inference
-from rave import batch
-from rave.command import command_parser, execute
+from rave.cli import command_parser, execute
+from rave.jobs import loop as batch
 
 ROOT = Path(__file__).parents[1]
 REFUSED = LARGE - {"diffwave diagnose"}  # as there is too little material
@@ -200,9 +200,9 @@ def test_no_header_stands_beside_data_of_before_that_is_replaced(name, histories
 @pytest.mark.parametrize(
     ("name", "part", "module", "read"),
     [
-        ("rave shard", "latents", "rave.files", "read_json"),
-        ("rave unshard", "shards", "rave.files", "read_json"),
-        ("diffwave inference, mels", "vocoder", "diffwave.lmnt_waveform", "read_checkpoint"),
+        ("rave shard", "latents", "rave.files.atomic", "read_json"),
+        ("rave unshard", "shards", "rave.files.atomic", "read_json"),
+        ("diffwave inference, mels", "vocoder", "diffwave.upstream.vocoder", "read_checkpoint"),
     ],
 )
 def test_what_changes_as_it_is_read_is_seen_at_the_next_run(

@@ -7,8 +7,8 @@ import pytest
 from audio_files import noise, write
 from tqdm import tqdm
 
-from rave.batch import BatchReport
-from rave.command import Result, command_parser, execute
+from rave.cli import Result, command_parser, execute
+from rave.jobs.loop import BatchReport
 from rave.main_cli import main
 from rave.parsing import CONTROL, escaped, escaping, one_line
 

@@ -20,11 +20,11 @@ from test_rave_prior import SETTINGS as PRIOR
 
 from diffwave.training import DiffusionSystem
 from rave import trainer
-from rave.audio_store import PreparedAudio
-from rave.checkpoint import LAST
-from rave.latents import read_latents
+from rave.audio.prepared import PreparedAudio
+from rave.latents.folder import read_latents
 from rave.main_cli import main
 from rave.prior_training import PriorSystem
+from rave.runs.checkpoint import LAST
 from rave.training import RaveSystem
 
 RATE_HZ, CROP = 16000, 2304

@@ -15,8 +15,8 @@ from rave_runs import RATE_HZ, prepare, train
 
 from diffwave import inference
 from rave.codec import load_codec, load_run
-from rave.export import export_torchscript
-from rave.latents import LatentHeader, StatisticsAccumulator
+from rave.export.torchscript import export_torchscript
+from rave.latents.folder import LatentHeader, StatisticsAccumulator
 from rave.training_audio import NAME, Sound, TrainingAudio, sound_of
 
 CPU = torch.device("cpu")

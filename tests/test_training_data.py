@@ -11,7 +11,7 @@ from test_rave_prior import SETTINGS as PRIOR
 
 from diffwave import train as diffwave_train
 from rave.main_cli import main
-from rave.recipes import list_recipes, stated
+from rave.runs.recipes import list_recipes, stated
 
 LENGTH = RATE_HZ // 2
 

@@ -12,7 +12,7 @@ from diffwave import train
 from diffwave.clips import Clip
 from diffwave.reference_loss import LossCurve, ReferenceLosses
 from diffwave.skill import TOO_LITTLE, judge, units
-from rave.latents import LatentFile
+from rave.latents.folder import LatentFile
 
 REFERENCES = ReferenceLosses(1.0, 1.0, 0.9)
 

@@ -9,9 +9,9 @@ import torch
 from rave_models import SHORT, SMALL, build_model
 
 from rave import experiment
-from rave.checkpoint import last_checkpoint
 from rave.codec import load_run
-from rave.files import atomic_write
+from rave.files.atomic import atomic_write
+from rave.runs.checkpoint import last_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = (GOLDEN / "acids_rave_v2.gin").read_text()

@@ -94,7 +94,7 @@ def our_step(
     from benchmarks.tasks.bare import without_trainer
     from diffwave.training import DiffusionSystem
     from rave import experiment
-    from rave.device import choose_precision
+    from rave.compute.device import choose_precision
 
     model = our_model(settings, latent_size)
     training = experiment.build_training()
@@ -128,7 +128,7 @@ def our_sampling(
     device: str,
 ) -> Work:
     """Return what samples one item."""
-    from diffwave.generate import generate
+    from diffwave.sampling.samplers import generate
 
     model = our_model(settings, latent_size).to(device).eval()
     model.accelerate(backend, precision)

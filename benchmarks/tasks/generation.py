@@ -67,8 +67,8 @@ def generate(
     models: str, duration_s: float, out: str, backend: str, precision: str, device: str
 ) -> Callable[[], None]:
     """Return what generates as `diffwave.inference` and `rave decode` do by default."""
-    from diffwave.editing import Sampling, generate_long
-    from rave.audio import write_audio
+    from diffwave.sampling.editing import Sampling, generate_long
+    from rave.audio.io import write_audio
     from rave.codec import DecoderNoise
 
     trained, codec = load(models, device, backend, precision)

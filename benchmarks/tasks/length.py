@@ -72,7 +72,7 @@ def decode(minutes: float, codec: str, device: str) -> Callable[[], None]:
 def sample(minutes: float, codec: str, device: str) -> Callable[[], None]:
     """Return what samples latents of a length with the network of `diffusion`."""
     from benchmarks.tasks.diffusion import our_model
-    from diffwave.editing import Sampling, generate_long
+    from diffwave.sampling.editing import Sampling, generate_long
 
     frames_per_minute = 60 * inputs.RATE_HZ / inputs.V2_HOP
     sampling = Sampling(our_model([], 16).to(device).eval(), range(1), 0, num_steps=NUM_STEPS)

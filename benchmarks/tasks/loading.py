@@ -27,7 +27,7 @@ def ours(
     """Return what loads batches as `rave train` does, and puts them on the device."""
     from torch.utils.data import DataLoader
 
-    from rave.audio_store import open_audio
+    from rave.audio.prepared import open_audio
     from rave.dataset import PreparedAudioDataset, split_audio
     from rave.trainer import StepBatches
 

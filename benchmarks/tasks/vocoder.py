@@ -32,8 +32,8 @@ def ours(num_frames: int, device: str) -> tuple[Callable[[], Any], dict[str, int
     import numpy as np
     import torch
 
-    from diffwave.lmnt_waveform import FAST_BETAS
-    from diffwave.waveform import WaveformDiffusion
+    from diffwave.upstream.vocoder import FAST_BETAS
+    from diffwave.upstream.waveform import WaveformDiffusion
 
     betas = np.linspace(1e-4, 0.05, 50).tolist()
     sizes = (NUM_MELS, NUM_BLOCKS, CHANNELS, DILATION_CYCLE)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rave.command import Result
+from rave.cli import Result
 
 INFERENCE = ("python", "-m", "diffwave.inference")
 # As every command writes one: who warns, and perhaps the file that it is about, stand before it.

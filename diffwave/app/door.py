@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from rave.journal import FolderLock
+from rave.jobs.journal import FolderLock
 
 HOST = "127.0.0.1"
 HTTP_PORT = 80

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from rave.files import built, read_json, write_json
+from rave.files.atomic import built, read_json, write_json
 
 RECORD = "made.json"
 

@@ -16,7 +16,7 @@ from diffwave.app.asked import NO_SOUND, WAYS, Asked, Bounds
 from diffwave.app.commands import Job, Stopped, short
 from diffwave.app.kept import Made, Sound
 from diffwave.app.workshop import MAX_FILE_GB, MAX_SOUND_S, Workshop
-from rave.command import sentence
+from rave.cli import sentence
 from rave.parsing import MAX_SEED
 
 NUM_BENT = 6

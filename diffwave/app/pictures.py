@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffwave.spectrogram import WINDOW_SAMPLES, LogMel
-from rave.audio import read_audio
+from diffwave.conditions.spectrogram import WINDOW_SAMPLES, LogMel
+from rave.audio.io import read_audio
 
 Array = NDArray[np.float32]
 # Columns of a spectrogram, points of a curve: what a wide window can show.

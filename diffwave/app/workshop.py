@@ -14,13 +14,13 @@ from diffwave.app.commands import INFERENCE, Command, Job, as_typed, run_command
 from diffwave.app.kept import Made, Record, Sound, file_name, keep, kept, new_folder
 from diffwave.conditioner import LABEL, LabelConditioner
 from diffwave.run import open_run
-from rave.audio import AudioStream, write_audio
-from rave.audio_formats import AUDIO_SUFFIXES
-from rave.bending import principal_axes
+from rave.audio.formats import AUDIO_SUFFIXES
+from rave.audio.io import AudioStream, write_audio
+from rave.cli import Result
 from rave.codec import load_codec
-from rave.command import Result
-from rave.device import choose_device
-from rave.latents import LatentHeader, read_latents
+from rave.compute.device import choose_device
+from rave.latents.bending import principal_axes
+from rave.latents.folder import LatentHeader, read_latents
 
 Array = NDArray[np.float32]
 # A sound is cut to this: what one waits for in front of a page. Of a larger file nothing is taken.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import LATENTS, Result, add_seed, command_parser, execute
+from rave.cli import LATENTS, Result, add_seed, command_parser, execute
 from rave.parsing import existing
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def perform(
     from diffwave.experiments.diary_model import NUM_MELS
     from diffwave.experiments.laboratory import Laboratory
     from diffwave.experiments.page import write_pages
-    from rave.files import check_output_folder, read_json
+    from rave.files.atomic import check_output_folder, read_json
 
     check_output_folder(out, latents, spectrograms)
     experiments = [each for each in everything if each.name in names]

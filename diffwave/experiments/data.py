@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from diffwave.clips import Clip, split_clips
+from diffwave.conditions.spectrogram import SpectrogramHeader
 from diffwave.dataset import ClipReader
-from diffwave.spectrogram import SpectrogramHeader
-from rave.latents import POSTERIOR_MEAN, LatentHeader
+from rave.latents.folder import POSTERIOR_MEAN, LatentHeader
 
 # Of a clip: 5 s at the diary's 21.5 frames a second.
 CLIP_FRAMES = 109

@@ -30,9 +30,9 @@ from diffwave.experiments.diary_training import DiaryRun
 from diffwave.experiments.our_model import OurModel, OurRun
 from diffwave.experiments.recipe import Experiment, Row, Scale
 from diffwave.experiments.results import Picture, ResultRow, run_key, tidy
-from rave.checkpoint import read_checkpoint
-from rave.files import atomic_write, read_json, write_json
-from rave.journal import check_links
+from rave.files.atomic import atomic_write, read_json, write_json
+from rave.jobs.journal import check_links
+from rave.runs.checkpoint import read_checkpoint
 
 FORMAT, VERSION, HEADER_NAME = "rave-diffwave-experiments", 1, "experiments.json"
 LOCKS, RUNS = ".locks", "runs"
@@ -61,7 +61,7 @@ class Laboratory:
 
     Raises:
         ValueError: If the folder holds results of other latents, another scale or seed, or a link
-            that leads out of it; see `rave.journal.FolderLock`.
+            that leads out of it; see `rave.jobs.journal.FolderLock`.
     """
 
     def __init__(

@@ -22,8 +22,8 @@ from diffwave.experiments.measures import Lab, Rows
 from diffwave.experiments.our_model import OurRun
 from diffwave.experiments.results import Picture, ResultRow
 from diffwave.training import generator_for
-from rave.blending import lerp, mean, mean_of_length, slerp
-from rave.latents import POSTERIOR_MEAN
+from rave.latents.blending import lerp, mean, mean_of_length, slerp
+from rave.latents.folder import POSTERIOR_MEAN
 
 DRAW_STREAM = 41
 NUM_DRAWS = 150

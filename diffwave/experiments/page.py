@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffwave.experiments.plots import plot, scatter
-from rave.files import atomic_write, read_json
+from rave.files.atomic import atomic_write, read_json
 
 PAGE, TABLE = "index.html", "table.md"
 TITLE = "The diary, repeated"

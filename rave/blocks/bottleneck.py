@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rave import processes
+from rave.blocks.posterior import STD_FLOOR, DiagonalGaussian, Point
 from rave.blocks.quantizer import ResidualQuantizer
-from rave.posterior import STD_FLOOR, DiagonalGaussian, Point
+from rave.compute import distributed as processes
 
 
 class Bottleneck(nn.Module):

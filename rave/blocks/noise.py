@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rave.convolution import LEAKY_SLOPE, Conv1d
+from rave.blocks.convolution import LEAKY_SLOPE, Conv1d
 
 # Amplitudes start near 1e-3: the decoder's noise is quiet until it is learned (DDSP, appendix B.2).
 AMPLITUDE_BIAS = -5.0

@@ -29,7 +29,7 @@ class MelSpectrogram(nn.Module):
         self, sample_rate_hz: int, window_samples: int, hop_samples: int, num_bands: int
     ) -> None:
         # Seconds, which models without a spectrogram do not spend.
-        from rave.numba_safe import librosa
+        from rave.compute.numba_safe import librosa
 
         super().__init__()
         self.window_samples, self.hop_samples = window_samples, hop_samples

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rave.blocks.convolution import LEAKY_SLOPE, Conv1d, ConvTranspose1d, normalised
 from rave.blocks.noise import NoiseGenerator, amplitude, check_noise
 from rave.blocks.v2 import Residual
-from rave.convolution import LEAKY_SLOPE, Conv1d, ConvTranspose1d, normalised
 
 FIRST_KERNEL, LAST_KERNEL, UNIT_KERNEL, LOUDNESS_KERNEL = 7, 5, 3, 3
 DILATIONS = (1, 3, 5)  # of a stack's units

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rave.blocks.convolution import LEAKY_SLOPE, Conv1d, ConvTranspose1d, normalised
 from rave.blocks.noise import NoiseGenerator, check_noise
-from rave.convolution import LEAKY_SLOPE, Conv1d, ConvTranspose1d, normalised
 
 
 class Residual(nn.Module):

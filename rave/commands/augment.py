@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rave.command import AUDIO_FOLDER, Result, add_seed, command_parser
+from rave.cli import AUDIO_FOLDER, Result, add_seed, command_parser
+from rave.held_out import JOURNAL_NAME, VERSION_SUFFIX, note_of, noted
 from rave.parsing import existing
-from rave.versions import JOURNAL_NAME, VERSION_SUFFIX, note_of, noted
 
 SEMITONES = (-2.0, -1.0, 0.0, 0.0, 1.0, 2.0)
 MAX_SEMITONES = 12.0
@@ -57,10 +57,10 @@ def run(options: argparse.Namespace) -> Result:
         ValueError: If folders or options cannot be used, or no file is usable.
         OSError: If the folder cannot be written; what was finished is kept.
     """
-    from rave.audio import list_audio_files
-    from rave.batch import process_files
-    from rave.files import check_output_folder, remove_partials
-    from rave.journal import Journal
+    from rave.audio.io import list_audio_files
+    from rave.files.atomic import check_output_folder, remove_partials
+    from rave.jobs.journal import Journal
+    from rave.jobs.loop import process_files
 
     folder: Path = options.out_dir
     for semitones in options.semitones:
@@ -107,8 +107,8 @@ def run(options: argparse.Namespace) -> Result:
 
 
 def _check(record: dict[str, Any]) -> None:
-    from rave.audio_blocks import WRITTEN
-    from rave.files import check_record
+    from rave.audio.blocks import WRITTEN
+    from rave.files.atomic import check_record
 
     check_record(record, recorded_s=float, duration_s=float, levels=list[dict[str, Any]])
     for _, level in zip(record["others"], record["levels"], strict=True):
@@ -122,7 +122,7 @@ def names_of(
 
     a.wav and a~1.flac, a~2.flac …; a.wav~1.flac where others have these names.
     """
-    from rave.batch import distinct_names, fitted
+    from rave.jobs.loop import distinct_names, fitted
 
     def copy_name(name: str, level: int) -> str:
         suffix = PurePosixPath(name).suffix
@@ -166,7 +166,7 @@ def write_versions(
 
     Returns:
         `recorded_s` and `duration_s`, the seconds of the recording, and with its versions; `levels`
-        of each version, see `rave.audio_blocks.Quantizer.figures`.
+        of each version, see `rave.audio.blocks.Quantizer.figures`.
 
     Raises:
         AudioError: If the file cannot be used.
@@ -174,10 +174,10 @@ def write_versions(
     """
     import numpy as np
 
-    from rave.audio import AudioStream, write_audio
-    from rave.audio_blocks import Quantizer, from_sample
-    from rave.audio_formats import AudioError, decode_blocks
-    from rave.files import atomic_write
+    from rave.audio.blocks import Quantizer, from_sample
+    from rave.audio.formats import AudioError, decode_blocks
+    from rave.audio.io import AudioStream, write_audio
+    from rave.files.atomic import atomic_write
 
     rate_hz, first = next(decode_blocks(source), (0, None))
     if first is None:

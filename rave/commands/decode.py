@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import (
+from rave.cli import (
     CODEC,
     LATENTS,
     Result,
@@ -27,11 +27,11 @@ from rave.command import (
 from rave.parsing import existing
 
 if TYPE_CHECKING:
-    from rave.bending import Bend
     from rave.codec import Array, Codec, DecoderNoise
     from rave.codec_source import CodecSource
-    from rave.latents import LatentFile, LatentHeader
-    from rave.windows import Part
+    from rave.jobs.windows import Part
+    from rave.latents.bending import Bend
+    from rave.latents.folder import LatentFile, LatentHeader
 
 JOURNAL_NAME = ".decode.jsonl"
 SILENT_DBFS = -70.0
@@ -72,12 +72,12 @@ def run(options: argparse.Namespace) -> Result:
         ValueError: If codec or folders cannot be used, or no file is usable.
         OSError: If the output folder cannot be written; what was finished is kept.
     """
-    from rave.audio_blocks import WRITTEN
-    from rave.batch import process_files, result_names
-    from rave.bending import parse_bend
-    from rave.files import check_output_folder, check_record, remove_partials
-    from rave.journal import Journal
-    from rave.latents import LatentHeader
+    from rave.audio.blocks import WRITTEN
+    from rave.files.atomic import check_output_folder, check_record, remove_partials
+    from rave.jobs.journal import Journal
+    from rave.jobs.loop import process_files, result_names
+    from rave.latents.bending import parse_bend
+    from rave.latents.folder import LatentHeader
 
     folder: Path = options.out_audio_dir
     bend = parse_bend(options.shift, options.scale)
@@ -147,7 +147,7 @@ def noise_digest(codec: Codec) -> str:
 
 @dataclass(frozen=True)
 class Decoding:
-    """The work on one latent file, or on parts of it (`rave.batch.DivisibleWork`).
+    """The work on one latent file, or on parts of it (`rave.jobs.loop.DivisibleWork`).
 
     Args:
         opener: Opens the codec.
@@ -185,7 +185,7 @@ class Decoding:
 
     def num_windows(self, name: str, source: Path) -> int:
         """Return how many windows a file has."""
-        from rave.windows import WINDOW_FRAMES
+        from rave.jobs.windows import WINDOW_FRAMES
 
         return -(-self._entries[name].num_frames // WINDOW_FRAMES)
 
@@ -196,7 +196,7 @@ class Decoding:
             SkipFile: As the whole.
             OSError: If `path` cannot be written.
         """
-        from rave.windows import write_blocks
+        from rave.jobs.windows import write_blocks
 
         latents = self._latents(name, source)
         write_blocks(path, self.opener.codec.network_blocks(latents, self._noise, part=part))
@@ -205,7 +205,7 @@ class Decoding:
         self, name: str, source: Path, paths: Sequence[Path], results: Sequence[Any]
     ) -> dict[str, Any]:
         """Write the audio of all parts, and return what `__call__` does."""
-        from rave.windows import WINDOW_FRAMES, read_blocks
+        from rave.jobs.windows import WINDOW_FRAMES, read_blocks
 
         codec_format = self.opener.codec.format
         window_samples = WINDOW_FRAMES * codec_format.hop_samples
@@ -229,8 +229,8 @@ class Decoding:
     def _latents(self, name: str, source: Path) -> Array:
         import numpy as np
 
-        from rave.batch import SkipFile
-        from rave.latents import read_latents
+        from rave.jobs.loop import SkipFile
+        from rave.latents.folder import read_latents
 
         entry = self._entries[name]
         try:
@@ -247,8 +247,8 @@ class Decoding:
         return self.bend(latents, self.opener.codec)
 
     def _write(self, name: str, latents: Array, blocks: Iterator[Array]) -> dict[str, Any]:
-        from rave.audio import write_audio
-        from rave.audio_blocks import LevelMeter, amplified, resample
+        from rave.audio.blocks import LevelMeter, amplified, resample
+        from rave.audio.io import write_audio
 
         codec, entry = self.opener.codec, self._entries[name]
         meter = LevelMeter()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rave.command import (
+from rave.cli import (
     AUDIO_FOLDER,
     CODEC,
     Result,
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
     from rave.codec import Array, Codec
     from rave.codec_source import CodecSource
-    from rave.latents import LatentHeader
+    from rave.jobs.windows import Part
+    from rave.latents.folder import LatentHeader
     from rave.training_audio import HeardAudio
-    from rave.windows import Part
 
     Sums: TypeAlias = list[tuple[NDArray[np.float64], int]]  # and frames, of each window
 
 JOURNAL_NAME = ".encode.jsonl"
-# Of a file, as in `rave.latents.LatentFile`.
+# Of a file, as in `rave.latents.folder.LatentFile`.
 FIELDS = {"path": str, "num_frames": int, "source_sample_rate_hz": int, "source_num_samples": int}
 
 
@@ -81,8 +81,8 @@ def run(options: argparse.Namespace) -> Result:
         ValueError: If codec or folders cannot be used, or no file is usable.
         OSError: If the latent folder cannot be written; what was finished is kept.
     """
-    from rave.audio import list_audio_files
-    from rave.files import check_output_folder
+    from rave.audio.io import list_audio_files
+    from rave.files.atomic import check_output_folder
 
     sources = list_audio_files(options.audio_dir)
     check_output_folder(options.latents_dir, options.audio_dir)
@@ -100,12 +100,12 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
         ValueError: If codec or folders cannot be used, or no file is usable.
         OSError: If the latent folder cannot be written; what was finished is kept.
     """
-    from rave.batch import process_files, result_names
-    from rave.files import remove_partials
-    from rave.journal import Journal
-    from rave.latents import HEADER_NAME, POSTERIOR_MEAN, POSTERIOR_SAMPLE
+    from rave.files.atomic import remove_partials
+    from rave.held_out import recordings
+    from rave.jobs.journal import Journal
+    from rave.jobs.loop import process_files, result_names
+    from rave.latents.folder import HEADER_NAME, POSTERIOR_MEAN, POSTERIOR_SAMPLE
     from rave.training_audio import levels_of, levels_to_match
-    from rave.versions import recordings
 
     folder: Path = options.latents_dir
     engine = open_engine(options)
@@ -145,7 +145,7 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
 
 @dataclass(frozen=True)
 class Encoding:
-    """The work on one audio file, or on parts of it (`rave.batch.DivisibleWork`).
+    """The work on one audio file, or on parts of it (`rave.jobs.loop.DivisibleWork`).
 
     Args:
         opener: Opens the codec.
@@ -171,7 +171,7 @@ class Encoding:
             AudioError: If the file cannot be used.
             OSError: If the latents cannot be written.
         """
-        from rave.windows import WHOLE
+        from rave.jobs.windows import WHOLE
 
         audio = self._audio(source)
         sums: Sums = []
@@ -180,8 +180,8 @@ class Encoding:
 
     def num_windows(self, name: str, source: Path) -> int:
         """Return how many windows a file has; a guess."""
-        from rave.audio_formats import guess_duration_s
-        from rave.windows import WINDOW_FRAMES
+        from rave.audio.formats import guess_duration_s
+        from rave.jobs.windows import WINDOW_FRAMES
 
         codec_format = self.opener.codec.format
         frames = guess_duration_s(source) * codec_format.sample_rate_hz / codec_format.hop_samples
@@ -198,7 +198,7 @@ class Encoding:
             AudioError: If the file cannot be used.
             OSError: If `path` cannot be written.
         """
-        from rave.windows import write_blocks
+        from rave.jobs.windows import write_blocks
 
         audio = self._audio(source)
         sums: Sums = []
@@ -209,7 +209,7 @@ class Encoding:
         self, name: str, source: Path, paths: Sequence[Path], results: Sequence[Any]
     ) -> dict[str, Any]:
         """Write the latents of all parts, and return what `__call__` does."""
-        from rave.windows import WINDOW_FRAMES, read_blocks
+        from rave.jobs.windows import WINDOW_FRAMES, read_blocks
 
         sums = [each for of_part, _ in results for each in of_part]
         blocks = read_blocks(paths, self.opener.codec.format.latent_size, WINDOW_FRAMES)
@@ -222,9 +222,9 @@ class Encoding:
 
     def _windows(self, audio: Iterable[Array], part: Part, sums: Sums) -> Iterator[Array]:
         """Yield the latents (D, n) of each window, and append its sums and number of frames."""
-        from rave.latents import StatisticsAccumulator
-        from rave.positional_noise import PositionalNoise
-        from rave.windows import WINDOW_FRAMES
+        from rave.jobs.windows import WINDOW_FRAMES
+        from rave.latents.folder import StatisticsAccumulator
+        from rave.noise import PositionalNoise
 
         codec = self.opener.codec
         size, position = codec.format.latent_size, part.first * WINDOW_FRAMES
@@ -244,7 +244,7 @@ class Encoding:
         sums: Sums,
         source: Callable[[], dict[str, Any]],
     ) -> dict[str, Any]:
-        from rave.latents import StatisticsAccumulator, write_latents
+        from rave.latents.folder import StatisticsAccumulator, write_latents
 
         size = self.opener.codec.format.latent_size
         num_frames = write_latents(self.folder / self.paths[name], blocks, size, is_durable=False)
@@ -259,8 +259,8 @@ class Encoding:
 
 
 def _check(record: dict[str, Any], latent_size: int) -> None:
-    from rave.files import check_record
-    from rave.latents import StatisticsAccumulator
+    from rave.files.atomic import check_record
+    from rave.latents.folder import StatisticsAccumulator
     from rave.training_audio import Sound
 
     check_record(record, **FIELDS, gain_db=float | None, sound=Sound | None, sums=dict)
@@ -275,7 +275,7 @@ def _header(
     origins: dict[str, str],
     skipped: dict[str, str],
 ) -> LatentHeader:
-    from rave.latents import LatentFile, LatentHeader, StatisticsAccumulator
+    from rave.latents.folder import LatentFile, LatentHeader, StatisticsAccumulator
 
     sums = StatisticsAccumulator(codec.format.latent_size)
     files = []

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import AUDIO_FOLDER, Result, add_seed, command_parser
+from rave.cli import AUDIO_FOLDER, Result, add_seed, command_parser
+from rave.held_out import without_suffix
 from rave.parsing import existing
-from rave.versions import without_suffix
 
 if TYPE_CHECKING:
-    from rave.evaluation import Piece
-    from rave.musicnn import Musicnn
+    from rave.evaluation.folders import Piece
+    from rave.evaluation.musicnn import Musicnn
 
 SAMPLE_RATE_HZ = 22050
 
@@ -70,10 +70,10 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the figures cannot be written.
     """
     _check(options)
-    from rave.batch import skipped_line
-    from rave.evaluation import compare, pooled
-    from rave.files import write_json
-    from rave.musicnn import load_musicnn
+    from rave.evaluation.folders import compare, pooled
+    from rave.evaluation.musicnn import load_musicnn
+    from rave.files.atomic import write_json
+    from rave.jobs.loop import skipped_line
 
     sources = {
         side: _sources(folder, options.only)
@@ -119,8 +119,8 @@ def _check(options: argparse.Namespace) -> None:
 
 def _sources(folder: Path, only: list[str] | None) -> dict[str, Path]:
     """Return the files of a folder by their names with suffix, in sorted order."""
-    from rave.audio import list_audio_files
-    from rave.batch import result_names
+    from rave.audio.io import list_audio_files
+    from rave.jobs.loop import result_names
 
     files = list_audio_files(folder)
     if only:
@@ -144,9 +144,9 @@ def _measured(
 ) -> list[Piece]:
     from tqdm import tqdm
 
-    from rave.audio_formats import AudioError
-    from rave.batch import skipped_line
-    from rave.evaluation import measure_file
+    from rave.audio.formats import AudioError
+    from rave.evaluation.folders import measure_file
+    from rave.jobs.loop import skipped_line
 
     pieces: list[Piece] = []
     reasons: dict[str, str] = {}
@@ -172,7 +172,7 @@ def _pairs(
     figures: dict[str, Any],
 ) -> list[str]:
     """Compare files of the same name, add the figures, and return lines about them."""
-    from rave.evaluation import compare_pair
+    from rave.evaluation.folders import compare_pair
 
     usable = {
         side: {name: path for name, path in files.items() if f"{side} '{name}'" not in skipped}
@@ -218,7 +218,7 @@ def pair_names(
         Name, without suffix where that is unique, of each pair, and its files; and of the reference
         and the audio why each other file is in none.
     """
-    from rave.batch import result_names
+    from rave.jobs.loop import result_names
 
     stems = {"reference": result_names(reference, ""), "audio": result_names(audio, "")}
     possible: dict[str, dict[str, set[str]]] = {}
@@ -253,8 +253,8 @@ def _followed(
     skipped: dict[str, str],
     figures: dict[str, Any],
 ) -> list[str]:
-    from rave.audio import read_audio
-    from rave.audio_statistics import followed
+    from rave.audio.io import read_audio
+    from rave.evaluation.audio_statistics import followed
 
     source = read_audio(options.follows, options.sample_rate, 1)[0]
     figures["follows"] = {

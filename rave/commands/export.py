@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import RAVE_RUN, Result, add_weights, command_parser
+from rave.cli import RAVE_RUN, Result, add_weights, command_parser
 from rave.parsing import existing
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> Result:
 
     from rave.codec import Codec, load_codec, open_run
     from rave.codec_source import answers, check_difference, largest_difference
-    from rave.files import atomic_folder, atomic_write
+    from rave.files.atomic import atomic_folder, atomic_write
 
     cpu = torch.device("cpu")
     opened = open_run(options.run, ema=options.ema, derivative=options.derivative)
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> Result:
             "integrate. Export it as TorchScript without --streaming."
         )
     if options.format == ONNX:
-        from rave.onnx_export import export_onnx
+        from rave.export.onnx import export_onnx
 
         found, notes = export_onnx(opened.model, codec_format, options.out), list[str]()
         fingerprint = codec_format.fingerprint
@@ -132,7 +132,7 @@ def run(options: argparse.Namespace) -> Result:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Refuse a name that does not fit the format, and options that would have no effect."""
-    from rave.files import check_new_folder
+    from rave.files.atomic import check_new_folder
 
     is_script = options.format == TORCHSCRIPT
     if is_script and options.out.suffix != ".ts":
@@ -160,8 +160,8 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _write(options: argparse.Namespace, opened: OpenedRun, path: Path) -> list[str]:
     """Write TorchScript or a run of acids-rave, and return what to know of it."""
-    from rave.export import export_torchscript
-    from rave.upstream.export import export_run
+    from rave.export.acids_rave import export_run
+    from rave.export.torchscript import export_torchscript
 
     if options.streaming:
         return _write_streaming(options, opened.model, opened.format, path)
@@ -180,10 +180,10 @@ def _write_streaming(
     options: argparse.Namespace, model: RAVE, codec_format: CodecFormat, path: Path
 ) -> list[str]:
     """Write a module for nn~ and return what the user should know of it."""
-    from rave.export import export_nn_tilde
-    from rave.host_module import rate_note
-    from rave.nn_tilde import NNTildePrior, latent_count
-    from rave.scripted_noise import FRESH_NOISE
+    from rave.export.torchscript import export_nn_tilde
+    from rave.streaming.host_module import rate_note
+    from rave.streaming.nn_tilde import NNTildePrior, latent_count
+    from rave.streaming.noise import FRESH_NOISE
 
     is_normal = model.bottleneck.rows_per_latent == 2
     wanted = (FIDELITY if is_normal else 1.0) if options.fidelity is None else options.fidelity

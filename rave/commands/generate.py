@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rave.command import (
+from rave.cli import (
     CODEC,
     Result,
     add_backend,
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> Result:
 
 def _sources(inputs: Sequence[Path]) -> dict[str, Path]:
     """Return the audio files of some files and folders by the names that they will keep."""
-    from rave.audio import list_audio_files
+    from rave.audio.io import list_audio_files
 
     sources: dict[str, Path] = {}
     for path in inputs:
@@ -114,9 +114,9 @@ def _check_outputs(
     sources: Mapping[str, Path], inputs: Sequence[Path], folder: Path, *, is_forced: bool
 ) -> None:
     """Check that nothing but what this command wrote before would be written over."""
-    from rave.batch import result_names
     from rave.commands.decode import JOURNAL_NAME
-    from rave.files import check_no_source, check_output_folder
+    from rave.files.atomic import check_no_source, check_output_folder
+    from rave.jobs.loop import result_names
 
     for path in inputs:
         if path.is_dir():

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import (
+from rave.cli import (
     CODEC,
     Result,
     add_backend,
@@ -65,8 +65,8 @@ def run(options: argparse.Namespace) -> Result:
         ValueError: If fewer than two recordings are given, or one of them cannot be used.
         OSError: If the folder cannot be written.
     """
-    from rave import blending
-    from rave.files import check_no_source
+    from rave.files.atomic import check_no_source
+    from rave.latents.folder import blending
     from rave.training_audio import level_lines, levels_of, levels_to_match
 
     if len(options.audio) < 2:
@@ -152,8 +152,8 @@ def _write(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     import numpy as np
 
-    from rave.audio import write_audio
-    from rave.audio_blocks import LevelMeter, amplified
+    from rave.audio.blocks import LevelMeter, amplified
+    from rave.audio.io import write_audio
     from rave.codec import DecoderNoise
 
     # One noise for all blends: they differ in what is blended, and in nothing else.

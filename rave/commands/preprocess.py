@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import AUDIO_FOLDER, Result, add_engine, command_parser, open_engine
+from rave.cli import AUDIO_FOLDER, Result, add_engine, command_parser, open_engine
 from rave.parsing import existing, one_line
 
 if TYPE_CHECKING:
-    from rave.audio_store import PreparedHeader
-    from rave.batch import BatchReport
+    from rave.audio.prepared import PreparedHeader
+    from rave.jobs.loop import BatchReport
 
 JOURNAL_NAME = ".preprocess.jsonl"
 # Of a file.
@@ -60,12 +60,12 @@ def run(options: argparse.Namespace) -> Result:
         ValueError: If the folders or settings cannot be used, or no file is usable.
         OSError: If the prepared folder cannot be written; what was finished is kept.
     """
-    from rave.audio import check_rate_and_channels, list_audio_files
-    from rave.audio_store import HEADER_NAME, PreparedFile, PreparedHeader
-    from rave.batch import process_files, result_names
-    from rave.files import check_output_folder, check_record, remove_partials
-    from rave.journal import Journal
-    from rave.versions import recordings
+    from rave.audio.io import check_rate_and_channels, list_audio_files
+    from rave.audio.prepared import HEADER_NAME, PreparedFile, PreparedHeader
+    from rave.files.atomic import check_output_folder, check_record, remove_partials
+    from rave.held_out import recordings
+    from rave.jobs.journal import Journal
+    from rave.jobs.loop import process_files, result_names
 
     folder: Path = options.prepared_dir
     settings = {"sample_rate_hz": options.sample_rate, "num_channels": options.channels}
@@ -133,9 +133,9 @@ class Preparing:
             AudioError: If the file cannot be used.
             OSError: If the samples cannot be written.
         """
-        from rave.audio import AudioStream
-        from rave.audio_blocks import Quantizer
-        from rave.files import atomic_write
+        from rave.audio.blocks import Quantizer
+        from rave.audio.io import AudioStream
+        from rave.files.atomic import atomic_write
 
         quantize = Quantizer()
         num_samples = 0

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import CODEC, Result, add_device, add_seed, command_parser
+from rave.cli import CODEC, Result, add_device, add_seed, command_parser
 from rave.parsing import existing
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rave.codec_format import CodecFormat
-    from rave.latents import LatentHeader, LatentStatistics
+    from rave.latents.folder import LatentHeader, LatentStatistics
     from rave.prior import LatentPrior
 
 
@@ -64,10 +64,10 @@ def run(options: argparse.Namespace) -> Result:
 
     from tqdm import tqdm
 
-    from rave.device import choose_device
-    from rave.journal import sole_writer
-    from rave.latent_models import check_output, clear, clip_name, write_header
-    from rave.latents import write_latents
+    from rave.compute.device import choose_device
+    from rave.jobs.journal import sole_writer
+    from rave.latents.folder import write_latents
+    from rave.latents.generated import check_output, clear, clip_name, write_header
     from rave.upstream.run import is_run
 
     device = choose_device(options.device)
@@ -120,11 +120,11 @@ def open_prior(
 
 
 def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
-    from rave.checkpoint import load_weights, read_checkpoint, trained_checkpoint
     from rave.commands.train_prior import KIND
     from rave.experiment import rebuild_model
-    from rave.latents import LatentHeader
+    from rave.latents.folder import LatentHeader
     from rave.prior import LatentPrior
+    from rave.runs.checkpoint import load_weights, read_checkpoint, trained_checkpoint
 
     model = rebuild_model(run, KIND, LatentPrior)
     header = LatentHeader.read(run)
@@ -136,7 +136,7 @@ def _open_upstream(
     run: Path, codec: Path | None, form: CodecFormat | None
 ) -> tuple[LatentPrior, LatentHeader]:
     from rave.codec import load_run
-    from rave.latents import GENERATED, LatentHeader, LatentStatistics
+    from rave.latents.folder import GENERATED, LatentHeader, LatentStatistics
     from rave.upstream.prior import open_prior
 
     model, fingerprint = open_prior(run)
@@ -168,7 +168,7 @@ def _statistics(latents: NDArray[np.float32]) -> LatentStatistics:
 
     All dimensions count as informative, since the noise of the others is in them already.
     """
-    from rave.latents import LatentStatistics
+    from rave.latents.folder import LatentStatistics
 
     std = latents.std(axis=(0, 2))
     zeros = [0.0] * len(std)

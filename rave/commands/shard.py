@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import LATENTS, Result, add_seed, command_parser
+from rave.cli import LATENTS, Result, add_seed, command_parser
 from rave.parsing import existing
 
 if TYPE_CHECKING:
-    from rave.journal import Journal
-    from rave.latent_shards import Shard
-    from rave.latents import LatentFile, LatentHeader
-    from rave.shard_writer import Clip
+    from rave.jobs.journal import Journal
+    from rave.latents.folder import LatentFile, LatentHeader
+    from rave.latents.shard_writer import Clip
+    from rave.latents.shards import Shard
 
 JOURNAL_NAME = ".shard.jsonl"
 DEFAULT_SHARD_MB = 128.0
@@ -60,10 +60,10 @@ def run(options: argparse.Namespace) -> Result:
 
     import numpy as np
 
-    from rave.files import check_output_folder, digest, remove_partials
-    from rave.journal import Journal
-    from rave.latents import HEADER_NAME, SHARDS_NAME, LatentHeader
-    from rave.shard_writer import shard_numbers
+    from rave.files.atomic import check_output_folder, digest, remove_partials
+    from rave.jobs.journal import Journal
+    from rave.latents.folder import HEADER_NAME, SHARDS_NAME, LatentHeader
+    from rave.latents.shard_writer import shard_numbers
 
     folders, out = options.latents_dirs, options.shards_dir
     smallest, largest = SHARD_MB
@@ -140,10 +140,9 @@ def _written(
 
     from tqdm import tqdm
 
-    from rave.batch import skipped_line
-    from rave.latent_shards import shard_name
-    from rave.latents import SHARDS_NAME, read_latents
-    from rave.shard_writer import (
+    from rave.jobs.loop import skipped_line
+    from rave.latents.folder import SHARDS_NAME, read_latents
+    from rave.latents.shard_writer import (
         Clip,
         begin_anew,
         clear,
@@ -153,6 +152,7 @@ def _written(
         original_paths,
         write_shard,
     )
+    from rave.latents.shards import shard_name
 
     numbers = range(len(firsts) - 1)
     shards = {n: shard for n in numbers if (shard := _done(out, n, journal))}
@@ -214,8 +214,8 @@ def _written(
 
 def _done(out: Path, number: int, journal: Journal) -> Shard | None:
     """Return what is known of a shard that is there as it was written, with all of its clips."""
-    from rave.files import built
-    from rave.latent_shards import Shard, shard_name
+    from rave.files.atomic import built
+    from rave.latents.shards import Shard, shard_name
 
     path = out / shard_name(number)
     record = dict(journal.get(path.name) or {})

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import (
+from rave.cli import (
     RAVE_RUN,
     Result,
     add_device,
@@ -17,17 +17,17 @@ from rave.command import (
     add_settings,
     command_parser,
 )
-from rave.files import read_json, typed, write_json
-from rave.launch import is_first
+from rave.compute.launch import is_first
+from rave.files.atomic import read_json, typed, write_json
 from rave.parsing import existing, one_line
-from rave.recipes import check_settings, list_options, list_recipes, recipe_type, stated
+from rave.runs.recipes import check_settings, list_options, list_recipes, recipe_type, stated
 
 if TYPE_CHECKING:
-    from rave.audio_store import AudioStore
+    from rave.audio.prepared import AudioStore
     from rave.dataset import PreparedCropsDataset
+    from rave.held_out import Split
     from rave.trainer import Loaders
     from rave.training import RaveSystem, RaveTraining
-    from rave.versions import Split
 
 ORIGIN = "initial.json"  # in a run folder: whose weights it started from
 SAME_MODEL = 1e-3  # of the largest value: what two ways to compute the same may differ by
@@ -72,8 +72,8 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> Result:
     """Build, save the resolved recipe, train, and report the last validation."""
     check_settings("rave", options.recipe, options.settings)
-    from rave.audio_store import open_audio
-    from rave.files import check_output_folder
+    from rave.audio.prepared import open_audio
+    from rave.files.atomic import check_output_folder
 
     check_output_folder(options.out, options.data)
     store = open_audio(options.data)
@@ -82,12 +82,12 @@ def run(options: argparse.Namespace) -> Result:
     import torch
 
     from rave import experiment
-    from rave.checkpoint import finished_steps
-    from rave.device import choose_device, choose_precision
+    from rave.compute.device import choose_device, choose_precision
+    from rave.held_out import Split, recording_keys
+    from rave.runs.checkpoint import finished_steps
     from rave.trainer import fit
     from rave.training import RaveSystem
     from rave.training_audio import remember
-    from rave.versions import Split, recording_keys
 
     device = choose_device(options.device)
     settings = _with_data_format(options.settings, store.sample_rate_hz, store.num_channels)
@@ -258,8 +258,8 @@ def _loaders(
     from torch.utils.data import DataLoader
 
     from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_audio
+    from rave.held_out import data_state, recording_keys
     from rave.trainer import Loaders, StepBatches
-    from rave.versions import data_state, recording_keys
 
     train_ranges, held_out_ranges = split_audio(store, split)
     names = ", ".join(piece.name for piece in held_out_ranges[:8])

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.command import Result, add_device, add_processes, add_seed, add_settings, command_parser
-from rave.recipes import check_settings, recipe_type
-from rave.shard_storage import latents_place
+from rave.cli import Result, add_device, add_processes, add_seed, add_settings, command_parser
+from rave.latents.storage import latents_place
+from rave.runs.recipes import check_settings, recipe_type
 
 if TYPE_CHECKING:
     from rave.prior_training import PriorTraining
@@ -57,17 +57,17 @@ def run(options: argparse.Namespace) -> Result:
     from torch.utils.data import DataLoader
 
     from rave import experiment
-    from rave.checkpoint import finished_steps
-    from rave.device import choose_device
-    from rave.files import check_output_folder
+    from rave.compute.device import choose_device
+    from rave.compute.launch import is_first
+    from rave.files.atomic import check_output_folder
+    from rave.held_out import Split, data_state, recording_keys
     from rave.latent_dataset import LatentDataset
-    from rave.latent_models import check_header, save_header
-    from rave.latents import HEADER_NAME
-    from rave.launch import is_first
+    from rave.latents.folder import HEADER_NAME
+    from rave.latents.generated import check_header, save_header
     from rave.prior import LatentPrior, principal_axes
     from rave.prior_training import HELD_OUT_SEGMENTS, PriorSegments, PriorSystem, divide
+    from rave.runs.checkpoint import finished_steps
     from rave.trainer import Loaders, StepBatches, fit
-    from rave.versions import Split, data_state, recording_keys
 
     choose_device(options.device)
     if isinstance(options.latents, Path):

@@ -6,17 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.command import Result, command_parser
+from rave.cli import Result, command_parser
 
 if TYPE_CHECKING:
-    from rave.latents import LatentFile
+    from rave.latents.folder import LatentFile
 
 JOURNAL_NAME = ".unshard.jsonl"
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave unshard`."""
-    from rave.shard_storage import latents_place
+    from rave.latents.storage import latents_place
 
     parser = command_parser(
         "rave unshard",
@@ -48,10 +48,10 @@ def run(options: argparse.Namespace) -> Result:
     import numpy as np
     from tqdm import tqdm
 
-    from rave.files import check_output_folder, remove_partials, sync
-    from rave.journal import Journal
-    from rave.latent_shards import LatentShards
-    from rave.latents import HEADER_NAME, write_latents
+    from rave.files.atomic import check_output_folder, remove_partials, sync
+    from rave.jobs.journal import Journal
+    from rave.latents.folder import HEADER_NAME, write_latents
+    from rave.latents.shards import LatentShards
 
     folder = options.latents_dir
     if isinstance(options.shards, Path):
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> Result:
 
 def _is_written(path: Path, latent_size: int, num_frames: int) -> bool:
     """Return whether an array is there, and whole: a power cut may leave its name only."""
-    from rave.latents import read_latents
+    from rave.latents.folder import read_latents
 
     try:
         read_latents(path, latent_size, num_frames)

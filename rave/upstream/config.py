@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rave.gin_text import Reference, read_bindings
+from rave.runs.gin_text import Reference, read_bindings
 
 CAUSAL, CENTRED = "causal", "centered"
 

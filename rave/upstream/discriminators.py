@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rave.discriminator import NUM_LAYERS, PERIOD_KERNEL, SCALE_KERNEL, STRIDE
-from rave.gin_text import Reference
+from rave.runs.gin_text import Reference
 from rave.spectral_discriminators import BAND_EDGES
 from rave.upstream.config import Config
 from rave.upstream.names import COMMON, Rules

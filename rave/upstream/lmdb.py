@@ -27,10 +27,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from rave.audio import check_rate_and_channels, read_audio_part
-from rave.audio_blocks import FULL_SCALE
+from rave.audio.blocks import FULL_SCALE
+from rave.audio.io import check_rate_and_channels, read_audio_part
+from rave.held_out import Origin, origin, recordings, without_suffix
 from rave.upstream.lmdb_file import Bytes, pairs
-from rave.versions import Origin, origin, recordings, without_suffix
 
 DATA, METADATA = "data.mdb", "metadata.yaml"
 WAVEFORM = b"waveform"

@@ -14,7 +14,7 @@ from rave.blocks.noise import NoiseGenerator
 from rave.blocks.snake import Snake
 from rave.blocks.v1 import DILATIONS, UNIT_KERNEL, DecoderV1, EncoderV1
 from rave.blocks.v2 import DecoderV2, EncoderV2
-from rave.gin_text import Reference
+from rave.runs.gin_text import Reference
 from rave.upstream.config import Config, Part
 from rave.upstream.signals import recurrent_layer
 

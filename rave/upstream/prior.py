@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from rave.gin_text import read_bindings
-from rave.model_size import limited_size
 from rave.prior import KERNEL_SIZE, LatentPrior
+from rave.runs.gin_text import read_bindings
+from rave.runs.model_size import limited_size
 from rave.upstream.run import find_checkpoint, find_config, fingerprint, read_weights
 
 CODEC = "synth."

@@ -11,9 +11,9 @@ from typing import Any, TypeGuard
 from torch import Tensor
 
 from rave.blocks.bottleneck import Gaussian
-from rave.checkpoint import BEST, LAST, read_checkpoint
 from rave.model import RAVE
-from rave.model_size import limited_size
+from rave.runs.checkpoint import BEST, LAST, read_checkpoint
+from rave.runs.model_size import limited_size
 from rave.upstream.config import Config
 from rave.upstream.family import build_model
 from rave.upstream.names import naming, their_name

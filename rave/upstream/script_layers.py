@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from rave.blocks.adain import AdaIN
+from rave.blocks.convolution import LEAKY_SLOPE
 from rave.blocks.noise import NoiseGenerator
 from rave.blocks.signals import MelSpectrogram, Recurrent
 from rave.blocks.snake import Snake
 from rave.blocks.v1 import DILATIONS, UNIT_KERNEL, DecoderV1, EncoderV1
 from rave.blocks.v2 import DecoderV2, EncoderV2
-from rave.convolution import LEAKY_SLOPE
 
 CONVOLUTIONS = ("Conv1d", "CachedConv1d")
 TRANSPOSED = ("ConvTranspose1d", "CachedConvTranspose1d")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rave.blocks.signals import MelSpectrogram, Recurrent
-from rave.gin_text import Reference
+from rave.runs.gin_text import Reference
 from rave.upstream.config import Config, Part
 
 SIGNAL_NAMES = (

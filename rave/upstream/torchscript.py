@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rave.blocks.bottleneck import Bottleneck, Discrete, Gaussian, Spherical, Wasserstein
+from rave.blocks.convolution import fold_weight_norm, padding
 from rave.blocks.quantizer import ResidualQuantizer
 from rave.codec_format import CodecFormat
-from rave.convolution import fold_weight_norm, padding
 from rave.model import RAVE
 from rave.pqmf import PQMF
 from rave.upstream.names import naming, their_name

@@ -1,0 +1,207 @@
+"""What a result is to follow: curves of any length and a label, cut into windows.
+
+C channels of a curve, N latent frames, R a curve's frames per latent frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffwave.conditioner import LABEL, SPECTROGRAM, LabelConditioner, SpectrogramConditioner
+from diffwave.conditions.controls import CONTROLS, NUM_CHANNELS, open_control, write_control
+from diffwave.conditions.spectrogram import (
+    LogMel,
+    count_frames,
+    open_spectrogram,
+    write_spectrogram,
+)
+
+if TYPE_CHECKING:
+    from diffwave.model import LatentDiffusion
+    from rave.latents.folder import LatentHeader
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What all items of a batch follow.
+
+    Attributes:
+        curves: By name, (C, N·R), may be memory-mapped; frame n·R begins with latent frame n.
+        label: Number of the class label, or None.
+    """
+
+    curves: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    label: int | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of what is followed."""
+        return [*self.curves, *([] if self.label is None else [LABEL])]
+
+    def num_frames(self, model: LatentDiffusion) -> int | None:
+        """Return for how many latent frames there are curves; None if there are none.
+
+        Raises:
+            ValueError: If a curve is too short for one frame.
+        """
+        lengths = {name: self._length(model, name) for name in self.curves}
+        for name, length in lengths.items():
+            if length == 0:
+                raise ValueError(
+                    f"The {name} to follow has {self.curves[name].shape[1]} frames; one latent "
+                    f"frame needs {model.named_conditioners()[name].ratio}."
+                )
+        return min(lengths.values(), default=None)
+
+    def _length(self, model: LatentDiffusion, name: str) -> int:
+        return self.curves[name].shape[1] // model.named_conditioners()[name].ratio
+
+    def window(self, model: LatentDiffusion, start: int, stop: int) -> dict[str, Tensor]:
+        """Return the inputs of latent frames start to stop: (1, C, n·R) each, label (1,).
+
+        Raises:
+            ValueError: If a curve does not reach so far.
+        """
+        inputs: dict[str, Tensor] = {}
+        for name, curve in self.curves.items():
+            ratio = model.named_conditioners()[name].ratio
+            if curve.shape[1] < stop * ratio:
+                raise ValueError(
+                    f"The {name} to follow has {curve.shape[1]} frames, but {stop} latent frames "
+                    f"need {stop * ratio}. Ask for fewer --seconds."
+                )
+            part = np.array(curve[:, start * ratio : stop * ratio])
+            inputs[name] = torch.from_numpy(part)[None]
+        if self.label is not None:
+            inputs[LABEL] = torch.tensor([self.label])
+        return inputs
+
+
+@contextlib.contextmanager
+def open_conditions(
+    model: LatentDiffusion,
+    header: LatentHeader,
+    from_audio: Path | None = None,
+    spectrogram: Path | None = None,
+    controls: Mapping[str, Path] | None = None,
+    label: str | None = None,
+    only: Sequence[str] = (),
+) -> Iterator[Conditions]:
+    """Yield conditions for a model, from files.
+
+    Args:
+        model: That is to follow them.
+        header: Of the latents it was trained on.
+        from_audio: Audio file from which all curves that the model follows are made.
+        spectrogram: A file of diffwave.preprocess; stands in for that of the audio.
+        controls: A file of each named control; stands in for that of the audio.
+        label: Name of a class label.
+        only: Names of the curves to make from the audio; none stands for all.
+
+    Raises:
+        ValueError: If the model does not follow what is given, or a file does not fit.
+        AudioError: If the audio cannot be read.
+    """
+    given = {**({SPECTROGRAM: spectrogram} if spectrogram else {}), **(controls or {})}
+    model.check_conditions([*given, *([LABEL] if label is not None else [])])
+    if only and from_audio is None:
+        raise ValueError(f"--follow {only[0]} needs --from-audio, the recording to follow.")
+    model.check_conditions(only)
+    names = [n for n in model.conditioners if n != LABEL and (not only or n in {*only, *given})]
+    if from_audio is not None and not names:
+        model.check_conditions([f"'{from_audio}'"])
+    with contextlib.ExitStack() as stack:
+        curves: dict[str, NDArray[np.float32]] = {}
+        folder = None
+        for name in names if from_audio is not None else given:
+            path = given.get(name)
+            if path is None:
+                assert from_audio is not None
+                if folder is None:
+                    temporary = tempfile.TemporaryDirectory(prefix="diffwave-")
+                    folder = stack.enter_context(temporary)
+                path = Path(folder, f"{name}.npy")
+                _write_curve(path, from_audio, name, model, header)
+            curves[name] = _open_curve(path, name, model)
+        number = None
+        if label is not None:
+            labels = model.conditioners[LABEL]
+            assert isinstance(labels, LabelConditioner)
+            number = labels.index(label)
+        yield Conditions(curves, number)
+        curves.clear()  # closes the files before their folder goes
+
+
+def _write_curve(
+    path: Path, audio: Path, name: str, model: LatentDiffusion, header: LatentHeader
+) -> None:
+    rate_hz, hop = header.sample_rate_hz, header.hop_samples
+    num_frames = count_frames(audio, rate_hz, hop)
+    conditioner = model.conditioners[name]
+    if isinstance(conditioner, SpectrogramConditioner):
+        transform = LogMel(rate_hz, conditioner.mel_hop_samples, conditioner.num_mels)
+        write_spectrogram(path, audio, transform, rate_hz, num_frames * conditioner.ratio)
+    else:
+        write_control(path, audio, name, rate_hz, hop, num_frames)
+
+
+def _open_curve(path: Path, name: str, model: LatentDiffusion) -> NDArray[np.float32]:
+    conditioner = model.conditioners[name]
+    if isinstance(conditioner, SpectrogramConditioner):
+        return open_spectrogram(path, conditioner.num_mels, None)
+    return open_control(path, name)
+
+
+def parse_controls(texts: list[str]) -> dict[str, Path]:
+    """Return the files of controls given as NAME=FILE.
+
+    Raises:
+        ValueError: If one is written otherwise, or there is no such control.
+    """
+    controls: dict[str, Path] = {}
+    for text in texts:
+        name, sign, path = text.partition("=")
+        if not sign or not path or name not in NUM_CHANNELS:
+            raise ValueError(
+                f"--control {text} is not NAME=F.npy with NAME one of {', '.join(CONTROLS)}."
+            )
+        controls[name] = Path(path)
+    return controls
+
+
+def parse_guidance(texts: list[str], followed: list[str]) -> dict[str, float]:
+    """Return the guidance scale of what is followed, given as SCALE for all or NAME=SCALE.
+
+    Raises:
+        ValueError: If one is no number, or names what is not followed.
+    """
+    scales: dict[str, float] = {}
+    for text in texts:
+        name, sign, number = text.rpartition("=")
+        try:
+            scale = float(number)
+        except ValueError:
+            raise ValueError(
+                f"--guidance {text} is neither a number nor NAME=NUMBER, such as 2 or chroma=3."
+            ) from None
+        if not followed:
+            raise ValueError(
+                "--guidance needs a condition: add --from-audio, --spectrogram, --control or "
+                "--label."
+            )
+        if sign and name not in followed:
+            raise ValueError(
+                f"--guidance {text} needs {name} to follow; given are: {', '.join(followed)}."
+            )
+        scales |= {name: scale} if sign else {one: scale for one in followed if one not in scales}
+    return scales

@@ -1,0 +1,289 @@
+"""Log-mel spectrograms aligned to latent frames, and the folder that holds them.
+
+    SPECTROGRAMS_DIR/
+      spectrograms.json     header: format version, codec, rate, hops, mel bands, files
+      a.npy, sub/b.npy      float32 (M, N·R) in [0, 1], beside each (D, N) of the latent folder
+
+Latent frame n covers the audio from n·hop to (n + 1)·hop; its R mel frames are centred in R equal
+parts of that stretch. M mel bands, R = hop / mel hop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffwave.conditioner import whole_ratio
+from diffwave.conditions.framing import centred_windows, hann_window
+from rave.files.atomic import built, read_header, write_json
+from rave.latents.folder import LatentHeader, open_array, write_latents
+
+FORMAT, VERSION, HEADER_NAME = "rave-spectrograms", 1, "spectrograms.json"
+# Kong et al. 2020 (arXiv:2009.09761) and its public implementation.
+WINDOW_SAMPLES = 1024
+LOWEST_HZ = 20.0
+SMALLEST_MAGNITUDE = 1e-5
+REFERENCE_DB, RANGE_DB = 20.0, 100.0
+BLOCK_FRAMES = 512
+
+
+@dataclass(frozen=True)
+class SpectrogramHeader:
+    """What spectrograms.json says.
+
+    Attributes:
+        codec: Fingerprint of the codec of the latents.
+        sample_rate_hz: Of the codec.
+        hop_samples: Audio samples per latent frame.
+        mel_hop_samples: Audio samples per mel frame.
+        num_mels: M.
+        files: Each array's path with its number of latent frames.
+        skipped: Files that could not be used, and why.
+        sources: The audio file of each array; empty before 2026-12.
+    """
+
+    codec: str
+    sample_rate_hz: int
+    hop_samples: int
+    mel_hop_samples: int
+    num_mels: int
+    files: dict[str, int]
+    skipped: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> int:
+        """Return mel frames per latent frame."""
+        return whole_ratio(self.hop_samples, self.mel_hop_samples)
+
+    def write(self, folder: Path) -> None:
+        """Write spectrograms.json into `folder`, whole or not at all."""
+        write_json(folder / HEADER_NAME, {"format": FORMAT, "version": VERSION, **asdict(self)})
+
+    @classmethod
+    def read(cls, folder: Path) -> SpectrogramHeader:
+        """Return the header of a spectrogram folder.
+
+        Raises:
+            ValueError: If the folder has none, or one that this program cannot read.
+        """
+        return read_header(
+            folder / HEADER_NAME,
+            "a spectrogram folder",
+            lambda content: built(cls, content),
+            "Run python -m diffwave.preprocess again.",
+            format=FORMAT,
+            version=VERSION,
+        )
+
+    def check_matches(self, latents: LatentHeader, this: str, that: str) -> None:
+        """Check that the spectrograms were made for these latents.
+
+        Args:
+            latents: Header of the latents.
+            this: What to call the spectrograms in the message.
+            that: What to call the latents.
+
+        Raises:
+            ValueError: If codec, rate or hop differ, or files are missing or of another length.
+        """
+        check_made_for(self, latents, this, that, "spectrogram")
+
+
+class ConditionHeader(Protocol):
+    """What the headers of spectrograms and of controls have in common."""
+
+    @property
+    def codec(self) -> str: ...  # noqa: D102
+    @property
+    def sample_rate_hz(self) -> int: ...  # noqa: D102
+    @property
+    def hop_samples(self) -> int: ...  # noqa: D102
+    @property
+    def files(self) -> dict[str, int]: ...  # noqa: D102
+    @property
+    def sources(self) -> dict[str, str]: ...  # noqa: D102
+
+
+def check_made_for(
+    header: ConditionHeader, latents: LatentHeader, this: str, that: str, what: str
+) -> None:
+    """Check that conditions were made for these latents.
+
+    Args:
+        header: Of the conditions.
+        latents: Header of the latents.
+        this: What to call the conditions in the message.
+        that: What to call the latents.
+        what: What one of the conditions is.
+
+    Raises:
+        ValueError: If codec, rate or hop differ, or files are missing, of another length or made
+            of other audio files.
+    """
+    found = (header.codec, header.sample_rate_hz, header.hop_samples)
+    needed = (latents.codec, latents.sample_rate_hz, latents.hop_samples)
+    again = f"Make the {what}s again with python -m diffwave.preprocess."
+    if found != needed:
+        raise ValueError(
+            "{} was made for codec {} at {} Hz, hop {}; ".format(this, *found)
+            + "{} is of codec {} at {} Hz, hop {}. ".format(that, *needed)
+            + again
+        )
+    other = [file.path for file in latents.files if header.files.get(file.path) != file.num_frames]
+    if other:
+        raise ValueError(
+            f"{len(other)} of {len(latents.files)} clips of {that} have no {what} of "
+            f"their length in {this} (first: '{other[0]}'). {again}"
+        )
+    for file in latents.files:  # a name of theirs may have been another file's before
+        if (source := header.sources.get(file.path, file.source)) != file.source:
+            raise ValueError(
+                f"'{file.path}' of {that} was made of '{file.source}', but its {what} in {this} of "
+                f"'{source}'. {again}"
+            )
+
+
+def read_spectrogram(path: Path, header: SpectrogramHeader, num_frames: int) -> NDArray[np.float32]:
+    """Return one array of a spectrogram folder, memory-mapped, (M, num_frames·R).
+
+    Raises:
+        ValueError: If the file is missing or has another shape than its header says.
+    """
+    return open_spectrogram(path, header.num_mels, num_frames * header.ratio)
+
+
+def open_spectrogram(path: Path, num_mels: int, num_mel_frames: int | None) -> NDArray[np.float32]:
+    """Return a spectrogram file, memory-mapped, (num_mels, num_mel_frames or any number)."""
+    try:
+        array: NDArray[np.float32] = open_array(path)
+    except ValueError as error:
+        raise ValueError(f"Cannot read spectrogram '{path}' ({error}).") from error
+    frames = array.shape[-1] if num_mel_frames is None else num_mel_frames
+    if array.ndim != 2 or array.shape != (num_mels, frames) or array.dtype != np.float32:
+        raise ValueError(
+            f"'{path}' holds {array.dtype} {array.shape}; float32 {(num_mels, frames)} is needed. "
+            "Make the spectrograms again with python -m diffwave.preprocess."
+        )
+    return array
+
+
+class LogMel:
+    """The transform, in blocks of bounded memory that add up to the whole.
+
+    Args:
+        sample_rate_hz: Of the audio.
+        mel_hop_samples: Between frames.
+        num_mels: M.
+
+    Raises:
+        ValueError: If the rate is too low to hold the lowest mel band.
+
+    Source: the public implementation of Kong et al. 2020. Differs: mel frame i is centred on sample
+    (i + 1/2)·hop instead of i·hop, and the audio continues as silence beyond its ends.
+    """
+
+    def __init__(self, sample_rate_hz: int, mel_hop_samples: int, num_mels: int) -> None:
+        from rave.compute.numba_safe import librosa
+
+        if sample_rate_hz <= 2 * LOWEST_HZ:
+            raise ValueError(f"A spectrogram needs more than {2 * LOWEST_HZ} Hz sample rate.")
+        self.mel_hop_samples = mel_hop_samples
+        self.num_mels = num_mels
+        self._filters: NDArray[np.float32] = librosa.filters.mel(
+            sr=sample_rate_hz,
+            n_fft=WINDOW_SAMPLES,
+            n_mels=num_mels,
+            fmin=LOWEST_HZ,
+            fmax=sample_rate_hz / 2,
+            htk=True,
+            norm=None,
+        )
+        self._window = hann_window(WINDOW_SAMPLES)
+
+    def blocks(
+        self, audio: Iterable[NDArray[np.float32]], num_mel_frames: int
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the spectrogram of a stream of audio, block after block.
+
+        Args:
+            audio: Blocks of mono samples, (n,) each.
+            num_mel_frames: In total; the audio is cut, or continued as silence, to fit.
+
+        Yields:
+            (M, frames) in [0, 1]; the frames add up to `num_mel_frames`.
+        """
+        hop = self.mel_hop_samples
+        for windows in centred_windows(audio, hop, WINDOW_SAMPLES, num_mel_frames, BLOCK_FRAMES):
+            yield self._log_mel(windows)
+
+    def of_lmnt_diffwave(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the spectrogram of whole audio as lmnt diffwave has it.
+
+        Frame i is centred on sample i·hop, and the audio is mirrored at its ends.
+
+        Args:
+            audio: (T,).
+
+        Returns:
+            (M, 1 + T // hop) in [0, 1].
+
+        Raises:
+            ValueError: If the audio is too short to be mirrored.
+        """
+        if len(audio) <= WINDOW_SAMPLES // 2:
+            raise ValueError(
+                f"The audio has {len(audio)} samples; a spectrogram needs more than "
+                f"{WINDOW_SAMPLES // 2}."
+            )
+        padded = np.pad(audio, WINDOW_SAMPLES // 2, mode="reflect")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)
+        windows = windows[:: self.mel_hop_samples]
+        starts = range(0, len(windows), BLOCK_FRAMES)
+        blocks = [self._log_mel(windows[start : start + BLOCK_FRAMES]) for start in starts]
+        return np.concatenate(blocks, axis=1)
+
+    def _log_mel(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        magnitude = np.abs(np.fft.rfft(frames * self._window, axis=1))
+        mel = self._filters @ magnitude.T
+        level_db = 20.0 * np.log10(np.maximum(mel, SMALLEST_MAGNITUDE)) - REFERENCE_DB
+        return np.clip((level_db + RANGE_DB) / RANGE_DB, 0.0, 1.0).astype(np.float32)
+
+
+def write_spectrogram(
+    path: Path, source: Path, transform: LogMel, sample_rate_hz: int, num_mel_frames: int
+) -> None:
+    """Write the spectrogram of an audio file, whole or not at all, in bounded memory.
+
+    Raises:
+        AudioError: If the audio cannot be read, to its end.
+        OSError: If `path` cannot be written.
+    """
+    audio = mono_blocks(source, sample_rate_hz)
+    blocks = transform.blocks(audio, num_mel_frames)
+    write_latents(path, blocks, transform.num_mels, is_durable=False)
+
+
+def mono_blocks(path: Path, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    """Yield the samples of an audio file as mono, (n,) each.
+
+    Raises:
+        AudioError: If the audio cannot be read, to its end.
+    """
+    from rave.audio.io import AudioStream
+
+    return (block[0] for block in AudioStream(path, sample_rate_hz, 1))
+
+
+def count_frames(path: Path, sample_rate_hz: int, hop_samples: int) -> int:
+    """Return how many latent frames an audio file has: ceil(samples / hop).
+
+    Raises:
+        AudioError: If the audio cannot be read, to its end.
+    """
+    return -(-sum(len(block) for block in mono_blocks(path, sample_rate_hz)) // hop_samples)

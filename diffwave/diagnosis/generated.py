@@ -1,0 +1,132 @@
+"""What is wrong with a folder of generated latents, from its header and its values alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffwave.diagnosis.failures import Finding, findings_in_words
+from diffwave.diagnosis.generated_latents import compare, varying
+from diffwave.diagnosis.latent_report import duration
+from diffwave.diagnosis.samples import clamped_sampler, level_lost
+from rave.latent_dataset import LatentDataset
+from rave.latents.folder import LatentHeader
+from rave.parsing import one_line
+
+# Values that are looked at for piling up, at most, evenly from all frames: 128 MB.
+NUM_VALUES = 2**25
+
+
+@dataclass(frozen=True)
+class GeneratedDiagnosis:
+    """What was measured of a folder of generated latents.
+
+    Attributes:
+        folder: The latent folder.
+        header: Its header, which has the statistics of the training latents.
+        files: Of each file, its path and what `generated.compare` says.
+        rms: (D,) root mean square deviation from the mean of the training latents.
+        findings: The known failures that show.
+    """
+
+    folder: Path
+    header: LatentHeader
+    files: Sequence[dict[str, Any]]
+    rms: NDArray[np.float64]
+    findings: Sequence[Finding]
+
+    @property
+    def relative(self) -> NDArray[np.float64]:
+        """Return the level of each dimension that varies in training, relative to training."""
+        std = np.asarray(self.header.statistics.std)
+        varies = varying(std)
+        return np.asarray(self.rms[varies] / std[varies])
+
+    def words(self) -> str:
+        """Return what was found, for a person."""
+        header = self.header
+        num_frames = sum(file.num_frames for file in header.files)
+        level, width = self.relative, max(len(each["path"]) for each in self.files)
+        lines = [
+            f"'{self.folder}': {len(self.files)} files of generated latents, {num_frames} frames "
+            f"({duration(num_frames, header.frame_rate_hz)}), {header.latent_size} dimensions.",
+            "",
+            findings_in_words(self.findings, "these generated latents"),
+            "",
+            "More shows in the run that generated them: python -m diffwave.diagnose RUN",
+            "",
+            "Relative to the training latents",
+            f"  level of a dimension: {level.min():.2f} to {level.max():.2f}, median "
+            f"{np.median(level):.2f}",
+            f"  {'file':<{width}}  level  largest shift of a mean, in std",
+        ]
+        lines += [
+            f"  {one_line(each['path']):<{width}}  {each['level']:5.2f}  "
+            f"{each['largest_shift']:.2f}" + (f"  ({each['warning']})" if each["warning"] else "")
+            for each in self.files
+        ]
+        return "\n".join(lines)
+
+    def record(self) -> dict[str, Any]:
+        """Return the figures as JSON-able data."""
+        return {
+            "kind": "generated latents",
+            "folder": str(self.folder),
+            "findings": [finding.record() for finding in self.findings],
+            "num_files": len(self.files),
+            "num_frames": sum(file.num_frames for file in self.header.files),
+            "frame_rate_hz": self.header.frame_rate_hz,
+            "raw_size": self.header.latent_size,
+            "rms": self.rms.tolist(),
+            "training_std": list(self.header.statistics.std),
+            "files": list(self.files),
+        }
+
+    def picture(self, path: Path) -> None:
+        """Draw the level of each dimension; the suffix of `path` says in which format."""
+        from diffwave.diagnosis.latent_picture import draw_generated
+
+        draw_generated(self, path)
+
+
+def diagnose_generated(folder: Path) -> GeneratedDiagnosis:
+    """Return what is wrong with generated latents.
+
+    Args:
+        folder: What diffwave.inference wrote.
+
+    Raises:
+        ValueError: If it cannot be read, is empty, or holds values that are not finite.
+    """
+    latents = LatentDataset(folder)
+    header, num_frames = latents.header, sum(file.num_frames for file in latents.files)
+    if num_frames == 0:
+        raise ValueError(f"'{folder}' holds not one frame. Generate again.")
+    power: NDArray[np.float64] = np.zeros(header.latent_size)
+    mean, skip = (
+        np.asarray(header.statistics.mean),
+        -(-num_frames * header.latent_size // NUM_VALUES),
+    )
+    files, values = list[dict[str, Any]](), list[NDArray[np.float32]]()
+    for index, file in enumerate(latents.files):
+        if file.num_frames == 0:
+            continue
+        array = latents.array(index)
+        found = compare(array, header)
+        shift = np.asarray(found["mean"]) - mean
+        power += (np.square(found["std"]) + np.square(shift)) * (file.num_frames / num_frames)
+        files.append({"path": file.path, "num_frames": file.num_frames, **found})
+        values.append(np.array(array[:, ::skip]))
+    rms = np.sqrt(power)
+    findings = (
+        clamped_sampler(np.concatenate(values, axis=1)),
+        level_lost(rms, np.asarray(header.statistics.std)),
+    )
+    return GeneratedDiagnosis(
+        folder, header, files, rms, [finding for finding in findings if finding is not None]
+    )

@@ -1,0 +1,313 @@
+"""Can latents be learned, and what will a training show? From the latents alone, without a model.
+
+D raw latent size, K modelled dimensions, P principal dimensions, L lags, N frames.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffwave.clips import Clip, split_clips
+from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments, standardized_runs
+from diffwave.denoiser import LossKind, Prediction
+from diffwave.diagnosis.expected_losses import (
+    ExpectedLoss,
+    Recipe,
+    ScheduleEnd,
+    all_expected_losses,
+    expected_losses,
+    schedule_end,
+)
+from diffwave.diagnosis.failures import WHITE_LATENTS, Finding
+from diffwave.diagnosis.latent_statistics import Array, Memory, distance_from_normal, memory
+from diffwave.reference_loss import (
+    REFERENCE_SEGMENTS,
+    LossCurve,
+    ReferenceLosses,
+    SpectralDensity,
+    channel_errors,
+    fit_gaussian,
+    loss_curve,
+    reference_losses,
+)
+from diffwave.schedule import (
+    COSINE,
+    SCHEDULES,
+    alpha_bar_from_log_snr,
+    named_schedule,
+)
+from diffwave.skill import units
+from diffwave.standardizer import PrincipalDimensions, Standardizer, check_fidelity
+from rave.latents.folder import GENERATED, LatentHeader
+
+# Told to be white noise: best linear denoiser above this share of the loss of `white`. Of white
+# noise it is 1 (0.9999 and more in draws of many sizes), of latents of which no more is to be known
+# than that neighbouring frames correlate by 0.3 (9 % of their variance) it is 0.977.
+WHITE_SHARE = 0.98
+# The same for one dimension, whose share is measured on fewer values: of 20 minutes of piano,
+# encoded as samples of the posterior, dimensions of noise have 0.970 to 1.023, others at most
+# 0.785.
+WHITE_DIMENSION_SHARE = 0.96
+# Shares of the variance for which the number of principal dimensions is given.
+FIDELITIES = (0.9, 0.95, 0.99)
+# Read at once.
+BLOCK_FRAMES = 4096
+# Of which memory and distribution are measured, at most: a million frames, from all over.
+NUM_BLOCKS = 256
+# Up to so many frames apart frames are compared: 24 s at 21.5 frames a second.
+NUM_LAGS = 512
+# Whose distribution is measured, about.
+DISTRIBUTION_FRAMES = 65536
+# Of the curves over noise levels.
+CURVE_LOG_SNR = np.linspace(-8.0, 8.0, 65)
+
+# Before progress is shown.
+PROGRESS_DELAY_S = 2.0
+# By which latents are judged, on the schedule `cosine`, whatever the recipe is.
+USUAL: tuple[Prediction, LossKind] = ("v", "mse")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LatentDiagnosis:
+    """What was measured of a folder of real latents.
+
+    Attributes:
+        folder: The latent folder.
+        header: Its header.
+        recipe: Of the training that is considered.
+        variance: (P,) of the training latents along each principal dimension, falling.
+        num_for: How many principal dimensions hold each of `FIDELITIES` of the variance.
+        latent_size: K.
+        references: v, mse, cosine: whether the latents are white.
+        white_shares: (K,) `gaussian` over `white` of each modelled dimension.
+        raw_memory: Of the D raw dimensions.
+        memory: Of the K modelled dimensions.
+        normal_distances: (K,) of each modelled dimension's distribution from a normal one.
+        ends: Of each schedule.
+        expected: Of the recipe, and then of every schedule, prediction and kind of loss.
+        curve: v, mse over log-SNR.
+        num_held_out: Independent units of the held-out latents, see `diffwave.skill.units`.
+    """
+
+    folder: Path
+    header: LatentHeader
+    recipe: Recipe
+    variance: Array
+    num_for: Mapping[float, int]
+    latent_size: int
+    references: ReferenceLosses
+    white_shares: Array
+    raw_memory: Memory
+    memory: Memory
+    normal_distances: Array
+    ends: Sequence[ScheduleEnd]
+    expected: Sequence[ExpectedLoss]
+    curve: LossCurve
+    num_held_out: int
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Return the known failures that show."""
+        finding = white_latents(self.references)
+        return [finding] if finding else []
+
+    @property
+    def num_white(self) -> int:
+        """Return how many of the modelled dimensions are white noise."""
+        return int((self.white_shares > WHITE_DIMENSION_SHARE).sum())
+
+    def words(self) -> str:
+        """Return what was found, for a person."""
+        from diffwave.diagnosis.latent_report import words
+
+        return words(self)
+
+    def record(self) -> dict[str, Any]:
+        """Return the figures as JSON-able data."""
+        header, statistics = self.header, self.header.statistics
+        return {
+            "kind": "latents",
+            "folder": str(self.folder),
+            "findings": [finding.record() for finding in self.findings],
+            "contents": header.contents,
+            "num_files": len(header.files),
+            "num_skipped": len(header.skipped),
+            "num_frames": sum(file.num_frames for file in header.files),
+            "frame_rate_hz": header.frame_rate_hz,
+            "raw_size": header.latent_size,
+            "num_informative": int(statistics.is_informative.sum()),
+            "information": statistics.information.tolist(),
+            "kl": list(statistics.kl),
+            "principal_variance": self.variance.tolist(),
+            "num_principal_for": {str(share): count for share, count in self.num_for.items()},
+            "fidelity": self.recipe.fidelity,
+            "latent_size": self.latent_size,
+            "white_share": self.references.gaussian / self.references.white,
+            "white_shares": self.white_shares.tolist(),
+            "num_white": self.num_white,
+            "raw_memory_frames": self.raw_memory.frames.tolist(),
+            "raw_memory_is_whole": self.raw_memory.is_whole.tolist(),
+            "memory_frames": self.memory.frames.tolist(),
+            "memory_is_whole": self.memory.is_whole.tolist(),
+            "segment_frames": self.recipe.segment_frames,
+            "normal_distances": self.normal_distances.tolist(),
+            "schedules": [asdict(each) for each in self.ends],
+            "expected_losses": [asdict(each) for each in self.expected],
+        }
+
+    def picture(self, path: Path) -> None:
+        """Draw variances, memory and losses; the suffix of `path` says in which format."""
+        from diffwave.diagnosis.latent_picture import draw
+
+        draw(self, path)
+
+
+def white_latents(references: ReferenceLosses, objective: str = "v, mse, cosine") -> Finding | None:
+    """Return the finding that latents are white noise, where they are.
+
+    Args:
+        references: Of held-out latents.
+        objective: Of the references, in words.
+    """
+    share = references.gaussian / references.white
+    if share <= WHITE_SHARE:
+        return None
+    return Finding(
+        WHITE_LATENTS,
+        f"The best linear denoiser leaves {100 * share:.1f} % of the loss of white noise "
+        f"({references.gaussian:.3f} of {references.white:.3f}; {objective}), so there is nothing "
+        "to learn.",
+    )
+
+
+def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagnosis:
+    """Return what the latents of a folder promise.
+
+    Files are read three times, in parts. What is kept of them does not grow with their number.
+
+    Args:
+        folder: A latent folder of real music.
+        recipe: Of the training that is considered; None for the default.
+
+    Raises:
+        ValueError: If the folder holds generated latents, too little, or what cannot be read.
+    """
+    recipe = recipe or Recipe()
+    check_fidelity(recipe.fidelity)
+    header = LatentHeader.read(folder)
+    if header.contents == GENERATED:
+        raise ValueError(
+            f"'{folder}' holds generated latents; those of real music are needed. "
+            "Give what rave encode wrote."
+        )
+    reader = ClipReader.open(folder, header)
+    training, held_out = split_clips(header.files, recipe.held_out_fraction)
+    blocks, others = list(_blocks(training)), list(_blocks(held_out))
+    principal = PrincipalDimensions.of(
+        _finite(reader, block) for block in _shown(blocks, "Dimensions", len(blocks))
+    )
+    for block in _shown(others, "Held-out files", len(others)):
+        _finite(reader, block)
+    standardizer = Standardizer.of(principal, recipe.fidelity)
+
+    segments = FixedSegments(reader, training, recipe.segment_frames, REFERENCE_SEGMENTS)
+    num_runs = -(-len(segments) // RUN_OF_SEGMENTS)
+    runs = _shown(standardized_runs(standardizer, segments), "Covariance", num_runs)
+    gaussian = fit_gaussian(runs)
+    segments = FixedSegments(reader, held_out, recipe.segment_frames, recipe.held_out_segments)
+    data = SpectralDensity(standardizer.latent_size, recipe.segment_frames)
+    for run, num_valid_frames in standardized_runs(standardizer, segments):
+        data.add(run, num_valid_frames)
+    cosine = named_schedule(COSINE)
+    _, white, linear = channel_errors(gaussian, data, cosine.alpha_bar.numpy(), "v")
+    objective = recipe.prediction, recipe.loss, recipe.weighting
+    names = _shown(SCHEDULES, "Losses", len(SCHEDULES))
+    levels = alpha_bar_from_log_snr(torch.from_numpy(CURVE_LOG_SNR)).numpy()
+    raw_memory, own_memory, distances = _over_time(reader, standardizer, header, blocks)
+    return LatentDiagnosis(
+        folder,
+        header,
+        recipe,
+        variance=principal.variance[principal.is_real],
+        num_for={fidelity: principal.count(fidelity) for fidelity in FIDELITIES},
+        latent_size=standardizer.latent_size,
+        references=reference_losses(gaussian, data, cosine, *USUAL),
+        white_shares=linear.mean(axis=0) / white.mean(axis=0),
+        raw_memory=raw_memory,
+        memory=own_memory,
+        normal_distances=distances,
+        ends=[schedule_end(name) for name in SCHEDULES],
+        expected=[
+            expected_losses(gaussian, data, recipe.schedule_name, recipe.schedule, *objective),
+            *all_expected_losses(gaussian, data, names),
+        ],
+        curve=loss_curve(gaussian, data, levels, *USUAL),
+        num_held_out=len(set(units(segments.clips).tolist())),
+    )
+
+
+def _over_time(
+    reader: ClipReader, standardizer: Standardizer, header: LatentHeader, blocks: Sequence[Clip]
+) -> tuple[Memory, Memory, Array]:
+    """Return the memory of raw and of modelled dimensions, and the latter's distances from normal.
+
+    Measured together, of blocks from all over the training latents.
+    """
+    count = min(NUM_BLOCKS, len(blocks))
+    chosen = [blocks[index * len(blocks) // count] for index in range(count)]
+    skip = -(-sum(block.num_frames for block in chosen) // DISTRIBUTION_FRAMES)
+    raw_size, kept = header.latent_size, list[NDArray[np.float32]]()
+    mean = standardizer.mean.double().numpy()[:, None]
+
+    def both() -> Iterator[Array]:
+        for block in _shown(chosen, "Memory", count):
+            raw = reader.raw(block)
+            latents = standardizer.standardize(torch.from_numpy(np.array(raw))[None])[0].numpy()
+            kept.append(latents[:, ::skip])
+            yield np.concatenate([raw - mean, latents])
+
+    found = memory(both(), NUM_LAGS)
+    parts = (
+        Memory(found.correlation[rows], found.frames[rows], found.is_whole[rows])
+        for rows in (slice(raw_size), slice(raw_size, None))
+    )
+    raw_memory, own_memory = parts
+    return raw_memory, own_memory, distance_from_normal(np.concatenate(kept, axis=1))
+
+
+def _blocks(clips: Sequence[Clip]) -> Iterator[Clip]:
+    """Yield the clips in parts that can be held in memory."""
+    for clip in clips:
+        for start in range(clip.start, clip.stop, BLOCK_FRAMES):
+            yield Clip(clip.file, start, min(start + BLOCK_FRAMES, clip.stop))
+
+
+def _finite(reader: ClipReader, block: Clip) -> NDArray[np.float32]:
+    """Return the raw latents of a block, if all of them are numbers."""
+    raw = reader.raw(block)
+    if not np.isfinite(raw).all():
+        raise ValueError(
+            f"'{Path(reader.folder) / block.file.path}' holds values that are not finite (NaN or "
+            "infinite). Encode the audio again."
+        )
+    return raw
+
+
+def _shown(items: Iterable[T], label: str, count: int) -> Iterable[T]:
+    """Return some items; while they are gone through, progress is shown where it takes long."""
+    from tqdm import tqdm
+
+    shown: Iterable[T] = tqdm(
+        items, label, count, file=sys.stderr, leave=False, delay=PROGRESS_DELAY_S
+    )
+    return shown

@@ -1,0 +1,288 @@
+"""A whole diagnosis of a run: what it has learned, its network, its conditions, its samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+
+from diffwave.dataset import FixedSegments, Segment, standardized_runs
+from diffwave.diagnosis import network
+from diffwave.diagnosis.conditioner import (
+    BATCH_SIZE,
+    conditioner_curves,
+    conditioner_gain,
+    ignored_conditioner,
+    order_across_clips,
+)
+from diffwave.diagnosis.failures import (
+    BROADCAST_OUTPUT,
+    EXPLODING_NORM,
+    FOREIGN_SCHEDULE,
+    LEVEL_LOST,
+    RESIDUAL_READOUT,
+    SILENT_DECODE,
+    Finding,
+)
+from diffwave.diagnosis.latents import USUAL, white_latents
+from diffwave.diagnosis.run_data import RunData, open_data
+from diffwave.diagnosis.run_samples import FEWEST_FRAMES, NUM_REAL, diagnose_samples
+from diffwave.model import LatentDiffusion
+from diffwave.reference_loss import (
+    REFERENCE_SEGMENTS,
+    GaussianModel,
+    LossCurve,
+    ReferenceLosses,
+    SpectralDensity,
+    fit_gaussian,
+    reference_losses,
+)
+from diffwave.run import KIND, DiffusionRun, TrainingData, open_run, training_settings
+from diffwave.schedule import COSINE, named_schedule
+from diffwave.settings import TrainingSettings
+from diffwave.skill import judge, skill_bins
+from diffwave.training import held_out_errors, measure_references
+from diffwave.upstream.run import is_lmnt_run
+from rave.codec import load_codec
+from rave.experiment import rebuild_model
+
+# Held-out segments that the network is asked about; each costs some hundred passes.
+NUM_PROBED = 16
+# Samples of a network that is wired wrong, or is asked with another schedule than its own, may have
+# any level. That follows from the first, and would only hide it.
+WRONG_NETWORKS = (BROADCAST_OUTPUT, RESIDUAL_READOUT, FOREIGN_SCHEDULE)
+LEVELS_OF_SAMPLES = (EXPLODING_NORM, LEVEL_LOST, SILENT_DECODE)
+
+
+@dataclass(frozen=True)
+class RunDiagnosis:
+    """What was measured of a run, and what is wrong with it.
+
+    Attributes:
+        figures: Numbers, texts, lists and dicts of them.
+        findings: The failures found; none in a healthy run.
+    """
+
+    figures: dict[str, Any]
+    findings: list[Finding] = field(default_factory=list)
+
+    def words(self) -> str:
+        """Return what a person reads: findings first, then short tables."""
+        from diffwave.diagnosis.run_report import words
+
+        return words(self.figures, self.findings)
+
+    def record(self) -> dict[str, Any]:
+        """Return findings and figures as JSON-able data."""
+        record = {"findings": [each.record() for each in self.findings], **self.figures}
+        return cast(dict[str, Any], _jsonable(record))
+
+    def picture(self, path: Path) -> None:
+        """Draw the figures into a .png or .svg file."""
+        from diffwave.diagnosis.run_picture import draw
+
+        draw(self.figures, path)
+
+
+def diagnose_run(
+    folder: Path,
+    *,
+    latents: Path | None = None,
+    spectrograms: Path | None = None,
+    controls: Path | None = None,
+    codec: Path | None = None,
+    device: torch.device | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> RunDiagnosis:
+    """Return the diagnosis of a run.
+
+    Args:
+        folder: What diffwave.train wrote, or a run of the patched lmnt diffwave.
+        latents: The latents that it was trained on, if they have moved since.
+        spectrograms: The same of its spectrograms.
+        controls: The same of its controls.
+        codec: Decodes generated latents; None leaves out what needs it.
+        device: To compute on; None for the CPU.
+        seed: Of what is generated.
+        progress: Called with a few words when a part of the work begins.
+
+    Raises:
+        ValueError: If the folder is no run, or its latents or conditions are not found or are
+            not those of the run.
+    """
+    tell = progress or (lambda _: None)
+    device = device or torch.device("cpu")
+    run, settings = open_run(folder), training_settings(folder)
+    given = TrainingData(latents, spectrograms, controls)
+    data = open_data(run, settings, given, FEWEST_FRAMES)
+    decoder = None
+    if codec is not None:
+        decoder = load_codec(codec, device)
+        decoder.check_latents(run.header, folder)
+    figures: dict[str, Any] = {
+        "kind": "run",
+        "run": str(folder),
+        "num_steps": run.num_steps,
+        "latent_size": run.model.standardizer.latent_size,
+        "raw_size": run.model.standardizer.raw_size,
+        "follows": list(run.model.conditioners),
+        "latents": str(data.reader.folder),
+        "is_training_data": data.is_known,
+        "segment_frames": data.num_frames,
+        "frame_rate_hz": run.header.frame_rate_hz,
+        "timesteps": None,
+        "conditioner": None,
+    }
+    tell("what has been learned")
+    num_frames = settings.segment_frames
+    held_out = FixedSegments(data.reader, data.held_out, num_frames, settings.held_out_segments)
+    known = FixedSegments(data.reader, data.training, num_frames, REFERENCE_SEGMENTS)
+    references, levels = measure_references(run.model, known, held_out, settings)
+    gaussian, usual = _linear(run.model, data)
+    run.model.to(device)
+    figures |= _learned(run.model, held_out, settings, references, levels)
+    if not is_lmnt_run(folder):  # whose draws follow from its noise as well
+        figures["timesteps"] = network.timestep_coverage(
+            settings.seed, settings.batch_size, run.num_steps, len(run.model.schedule)
+        )
+    tell("the network")
+    probed = data.segments(data.held_out, NUM_PROBED)
+    probe = _probe(run.model, data, probed, seed)
+    figures["network"], causes = _network(run, probe)
+    causes.append(white_latents(usual))
+    if run.model.is_conditional and len(probed) > 1:
+        tell("the conditions")
+        figures["conditioner"] = followed = _conditioner(probe, probed, held_out, settings)
+        changes = {name: max(each["change"]) for name, each in followed["curves"].items()}
+        causes.append(
+            ignored_conditioner(
+                followed["best_gain"], changes, figures["held_out_loss"], references.white
+            )
+        )
+    tell("the samples")
+    more, effects = diagnose_samples(run, data, gaussian, decoder, seed)
+    findings = [each for each in causes if each is not None]
+    if any(each.name in WRONG_NETWORKS for each in findings):
+        effects = [each for each in effects if each.name not in LEVELS_OF_SAMPLES]
+    return RunDiagnosis({**figures, **more}, [*findings, *effects])
+
+
+def _linear(model: LatentDiffusion, data: RunData) -> tuple[GaussianModel, ReferenceLosses]:
+    """Return the best linear denoiser, and the losses by which latents are judged."""
+    standardizer = model.standardizer
+    known = data.segments(data.training, REFERENCE_SEGMENTS)
+    gaussian = fit_gaussian(standardized_runs(standardizer, known))
+    power = SpectralDensity(standardizer.latent_size, data.num_frames)
+    for latents, num_frames in standardized_runs(
+        standardizer, data.segments(data.held_out, NUM_REAL)
+    ):
+        power.add(latents, num_frames)
+    return gaussian, reference_losses(gaussian, power, named_schedule(COSINE), *USUAL)
+
+
+def _learned(
+    model: LatentDiffusion,
+    held_out: FixedSegments,
+    settings: TrainingSettings,
+    references: ReferenceLosses,
+    levels: LossCurve,
+) -> dict[str, Any]:
+    """Return loss, references and skill over log-SNR, as the training measures them."""
+    device = model.standardizer.mean.device
+    errors = []
+    with torch.no_grad():
+        for start in range(0, len(held_out), BATCH_SIZE):
+            stop = min(start + BATCH_SIZE, len(held_out))
+            batch = default_collate([held_out[index] for index in range(start, stop)])
+            batch = cast(Segment, {name: value.to(device) for name, value in batch.items()})
+            found = held_out_errors(model, batch, len(held_out), settings.loss, settings.weighting)
+            errors.append(found.cpu().double())
+    losses = torch.cat(errors).numpy()
+    loss = float(losses.mean())
+    return {
+        "prediction": model.prediction,
+        "loss": settings.loss,
+        "weighting": settings.weighting,
+        "held_out_loss": loss,
+        **asdict(references),
+        **asdict(judge(losses, levels, references, held_out.clips)),
+        "by_log_snr": [asdict(each) for each in skill_bins(losses, levels)],
+    }
+
+
+def _probe(
+    model: LatentDiffusion, data: RunData, segments: FixedSegments, seed: int
+) -> network.Probe:
+    _, latents, inputs = data.batch(segments, model)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+    return network.Probe(model, latents, noise.to(latents.device), inputs)
+
+
+def _network(
+    run: DiffusionRun, probe: network.Probe
+) -> tuple[dict[str, Any], list[Finding | None]]:
+    """Return what was measured of the network, and what is wrong with it."""
+    share, change = network.broadcast_share(probe), network.readout_change(probe)
+    told = network.told_errors(probe)
+    figures = {
+        "levels": [network.magnitudes(probe, level) for level in network.LEVELS],
+        "broadcast_share": share,
+        "readout_change": change,
+        "told": told,
+    }
+    foreign = None
+    if not is_lmnt_run(run.folder):
+        named = rebuild_model(run.folder, KIND, LatentDiffusion).schedule
+        foreign = network.other_schedule(run.model.schedule, named)
+    return figures, [
+        network.broadcast_output(share, run.model.standardizer.latent_size),
+        network.residual_readout(change),
+        foreign
+        or network.foreign_schedule(*(np.asarray(told[each]) for each in ("error", "zero"))),
+    ]
+
+
+def _conditioner(
+    probe: network.Probe,
+    probed: FixedSegments,
+    held_out: FixedSegments,
+    settings: TrainingSettings,
+) -> dict[str, Any]:
+    """Return gains over all noise levels, and what other conditions change at each."""
+    order = order_across_clips(probed.clips)
+    others = {name: value[order] for name, value in probe.inputs.items()}
+    model, objective = probe.model, (settings.loss, settings.weighting)
+
+    def gain(names: list[str], is_alone: bool = False) -> float:
+        return conditioner_gain(model, held_out, *objective, names, is_alone).gain
+
+    names = list(model.conditioners)
+    gains = {name: gain([name]) for name in names}
+    alone = dict(gains)
+    if len(names) > 1:
+        alone = {name: gain([name], True) for name in names}
+        gains["all"] = alone["all"] = gain(names)
+    return {
+        "gain": gains,
+        "gain_alone": alone,
+        "best_gain": {name: max(gains[name], alone[name]) for name in gains},
+        "curves": conditioner_curves(probe, others),
+    }
+
+
+def _jsonable(content: Any) -> Any:
+    """Return content with None for what is no finite number."""
+    if isinstance(content, dict):
+        return {key: _jsonable(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_jsonable(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content

@@ -1,0 +1,108 @@
+"""What a run generates, measured against the music that it was trained on and against the rest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from diffwave.diagnosis import samples
+from diffwave.diagnosis.failures import Finding
+from diffwave.diagnosis.run_data import RunData
+from diffwave.diagnosis.sample_statistics import windows
+from diffwave.reference_loss import GaussianModel
+from diffwave.run import DiffusionRun
+from rave.codec import Codec, DecoderNoise
+
+# Segments that are generated, real ones to compare them with, at most, and those that are decoded.
+NUM_GENERATED, NUM_REAL, NUM_DECODED = 32, 128, 4
+# Frames that a segment needs so that autocorrelation and windows can be told.
+FEWEST_FRAMES = 2 * samples.WINDOW_FRAMES
+# Frames of the training that are searched for copies, at most: three hours at 21.5 frames/s.
+SEARCHED_FRAMES = 2**18
+
+
+def diagnose_samples(
+    run: DiffusionRun, data: RunData, gaussian: GaussianModel, decoder: Codec | None, seed: int
+) -> tuple[dict[str, Any], list[Finding]]:
+    """Generate, and return what was measured of the samples, and what is wrong with them.
+
+    Args:
+        run: Its model on the device to compute on.
+        data: Its latents. Samples follow the conditions of held-out clips.
+        gaussian: The best linear denoiser of the training latents.
+        decoder: Decodes samples; None leaves that out.
+        seed: Of the samples.
+    """
+    model, header = run.model, run.header
+    raw_held_out, latents, _ = data.batch(data.segments(data.held_out, NUM_REAL), model)
+    held_out = latents.cpu().double().numpy()
+    _, latents, _ = data.batch(data.segments(data.training, NUM_GENERATED), model)
+    training = latents.cpu().double().numpy()
+    followed = data.segments(data.held_out, NUM_GENERATED)
+    inputs = data.batch(followed, model)[2]
+    count = len(followed) if inputs else NUM_GENERATED
+    latents, trace = samples.trace_sampling(model, data.num_frames, count, seed, inputs, gaussian)
+    raw = model.standardizer.unstandardize(latents)
+    generated = latents.cpu().double().numpy()
+    figures: dict[str, Any] = {
+        "sampling": {
+            "count": count,
+            "num_steps": len(trace.denoised),
+            **{name: value.tolist() for name, value in asdict(trace).items()},
+        },
+        "samples": None,
+        "nearest": None,
+        "decoded": None,
+    }
+    exploding = samples.exploding_norm(trace)
+    if not np.isfinite(generated).all():
+        assert exploding is not None
+        return figures, [exploding]
+    mean, std = (np.asarray(each) for each in (header.statistics.mean, header.statistics.std))
+    deviation = np.sqrt(np.square(raw.cpu().double().numpy() - mean[:, None]).mean(axis=(0, 2)))
+    level = samples.relative_level(deviation, std)
+    figures["samples"] = {
+        "level": level,
+        "clamped_share": samples.clamped_share(generated),
+        **samples.describe(generated, training, held_out),
+    }
+    few = held_out[_places(len(held_out), NUM_GENERATED)]
+    cut = [windows(each, samples.WINDOW_FRAMES).astype(np.float32) for each in (generated, few)]
+    stretches = data.stretches(model, samples.WINDOW_FRAMES - 1, SEARCHED_FRAMES)
+    distances = samples.nearest_distances(
+        np.concatenate(cut).reshape(-1, generated.shape[1], samples.WINDOW_FRAMES),
+        (each.numpy() for each in stretches),
+    )
+    near, real = distances[: len(cut[0])], distances[len(cut[0]) :]
+    figures["nearest"] = {
+        "generated": float(np.median(near)),
+        "held_out": float(np.median(real)),
+    }
+    findings = [
+        samples.clamped_sampler(generated) or samples.clamped_sampler(raw.cpu().numpy()),
+        # What has exploded has no level that could have been lost on the way to raw latents.
+        exploding or samples.level_lost(deviation, std),
+        samples.memorised(near, real),
+    ]
+    if decoder is not None:
+        noise = DecoderNoise(decoder.format, seed)
+        decoded = {
+            name: samples.decoded_db(decoder, _some(clips), noise)
+            for name, clips in (("generated", raw), ("held_out", raw_held_out))
+        }
+        figures["decoded"] = decoded
+        findings.append(samples.silent_decode(decoded["generated"], decoded["held_out"], level))
+    return figures, [each for each in findings if each is not None]
+
+
+def _some(clips: Tensor) -> Any:
+    """Return a few of some clips as an array."""
+    return clips[_places(len(clips), NUM_DECODED)].cpu().numpy()
+
+
+def _places(length: int, count: int) -> Any:
+    """Return at most `count` places in a list, evenly spread."""
+    return np.linspace(0, length - 1, min(count, length)).astype(int)

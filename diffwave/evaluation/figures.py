@@ -1,0 +1,237 @@
+"""The ladder's figures: distances from the training recordings, position, diversity, copying.
+
+D raw latent size, K latent size, N latent frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffwave.diagnosis.run_samples import SEARCHED_FRAMES
+from diffwave.diagnosis.sample_statistics import windows
+from diffwave.diagnosis.samples import WINDOW_FRAMES, nearest_distances
+from diffwave.evaluation.ladder import (
+    FOLLOWING,
+    GAUSSIAN,
+    GENERATED,
+    HELD_OUT,
+    NOISE,
+    NORMAL,
+    RECONSTRUCTION,
+    TITLES,
+    Ladder,
+)
+from rave.evaluation.audio_statistics import DISTANCES, distances
+from rave.evaluation.folders import Piece, groups, num_patches, pooled
+from rave.evaluation.frechet import estimate
+
+FORMAT, VERSION = "rave-diffwave-evaluation", 1
+# Generated music should lie nearer than this, between reconstruction (0) and Gaussian latents (1).
+BAR = 1 / 3
+# Windows whose nearest neighbour in the training is looked for, at most.
+NUM_SEARCHED = 256
+Clips = list[list[Piece]]
+
+
+@dataclass(frozen=True)
+class LadderFigures:
+    """What was measured.
+
+    Attributes:
+        rungs: From the recordings down; see docs/evaluation.md for the keys.
+        position: Of the generated music.
+        diversity: How different generated clips are from each other.
+        copying: How near they are to the training.
+    """
+
+    rungs: list[dict[str, Any]]
+    position: dict[str, Any]
+    diversity: dict[str, float]
+    copying: dict[str, float]
+
+    def record(self) -> dict[str, Any]:
+        """Return the figures as JSON-able data."""
+        return {**asdict(self), "reading": reading(asdict(self))}
+
+    def words(self) -> str:
+        """Return the table and what it says, for a person."""
+        lines = [
+            f"{'distance from the training recordings':42}{'Fréchet':>17}"
+            f"{'spectra':>10}{'onsets':>9}{'chroma':>9}{'loudness':>10}",
+            f"{'':42}{'± std':>17}{'dB':>10}{'octaves':>9}{'%':>9}{'dB':>10}",
+        ]
+        for rung in self.rungs:
+            spread = f"{rung['frechet']:.1f} ± {rung['frechet_std']:.1f}"
+            cells = (
+                ("–" if rung[name] is None else f"{rung[name]:.2f}").rjust(width)
+                for name, width in zip(DISTANCES, (10, 9, 9, 10), strict=True)
+            )
+            lines.append(f"{rung['title']:42}{spread:>17}{''.join(cells)}")
+        return "\n".join([*lines, *reading(asdict(self))])
+
+
+def reading(record: Mapping[str, Any]) -> list[str]:
+    """Return what the figures of a ladder say, sentence by sentence.
+
+    Args:
+        record: Of `LadderFigures.record`; its own sentences are not read.
+    """
+    rungs, position = record["rungs"], record["position"]
+    told = [f"{rung['title']} ({rung['frechet']:.1f})" for rung in rungs]
+    wrong = [
+        f"{told[index]} beyond {told[index + 1]}"
+        for index, (one, other) in enumerate(pairwise(rungs))
+        if one["frechet"] > other["frechet"]
+    ]
+    sentences = [
+        f"The ladder is out of order: {'; '.join(wrong)}."
+        if wrong
+        else "The ladder is in order, every rung below the next."
+    ]
+    value, std = position["value"], position["std"]
+    if value is None:
+        sentences.append(
+            "The position of generated music is not known: Gaussian latents come no farther "
+            "from the recordings than the codec's reconstructions."
+        )
+    else:
+        side = "within" if value <= BAR else "not within"
+        sentences.append(
+            f"Generated music lies at {value:.2f} ± {std:.2f} of the way from the codec's "
+            f"reconstructions (0) to Gaussian latents (1): {side} the lower third."
+        )
+    sentences.append(
+        f"Generated clips differ from each other {record['diversity']['ratio']:.2f} times as much "
+        "as held-out music does."
+    )
+    sentences.append(
+        f"Their nearest neighbours in the training lie at {record['copying']['ratio']:.2f} of the "
+        "distance at which those of held-out music lie (far below 1: copies)."
+    )
+    return sentences
+
+
+def measure_ladder(ladder: Ladder, num_sets: int, size: int | None = None) -> LadderFigures:
+    """Build every rung, and measure it.
+
+    Args:
+        ladder: What the rungs are made of.
+        num_sets: Sets of generated clips, to show the spread over seeds.
+        size: Patches of 3 s that distances are measured with; None for all that a rung has.
+
+    Raises:
+        ValueError: If the recordings cannot be found or are too short, or what is generated is
+            not finite.
+    """
+    reference = ladder.reference()
+    held_out = ladder.held_out()
+    power = pooled(_joined(held_out)).power
+    reconstruction = ladder.reconstruction()
+    sets = [ladder.generated(number) for number in range(num_sets)]
+    clips: dict[str, list[Clips]] = {
+        HELD_OUT: [held_out],
+        RECONSTRUCTION: [reconstruction],
+        GENERATED: [each for each, _ in sets],
+    }
+    if ladder.run.model.conditioners:
+        clips[FOLLOWING] = [ladder.following()[0]]
+    clips[GAUSSIAN] = [ladder.gaussian()]
+    clips[NORMAL] = [ladder.normal()]
+    clips[NOISE] = [ladder.noise(power)]
+    most = min(
+        num_patches(each)
+        for each in [reference, *(_joined(one) for some in clips.values() for one in some)]
+    )
+    size = most if size is None else size
+    if not 2 <= size <= most:
+        raise ValueError(
+            f"Sets of {size} patches of 3 s were asked for; rungs and recordings hold {most}, and "
+            "2 are the least. Ask for fewer, or for more --count or --seconds."
+        )
+    rungs = [_rung(name, some, reference, size, ladder.seed) for name, some in clips.items()]
+    by_name = {rung["name"]: rung for rung in rungs}
+    return LadderFigures(
+        rungs,
+        _position(by_name),
+        _diversity(sets[0][0], reconstruction),
+        _copying(ladder, sets[0][1]),
+    )
+
+
+def _rung(
+    name: str, sets: list[Clips], reference: list[Piece], size: int, seed: int
+) -> dict[str, Any]:
+    """Return the figures of a rung of one or more sets of clips."""
+    joined = [_joined(clips) for clips in sets]
+    found = [estimate(groups(reference), groups(each), size, seed) for each in joined]
+    seeds = [each.distance for each in found]
+    return {
+        "name": name,
+        "title": TITLES[name],
+        "frechet": float(np.mean(seeds)),
+        # Over sets if there are several, else over pieces drawn anew.
+        "frechet_std": float(np.std(seeds, ddof=1)) if len(seeds) > 1 else found[0].std,
+        "interval": np.mean([each.interval for each in found], axis=0).tolist(),
+        "patches": size,
+        "seeds": seeds,
+        **distances(pooled(reference), pooled([piece for each in joined for piece in each])),
+    }
+
+
+def _position(rungs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    nearest, farthest = rungs[RECONSTRUCTION]["frechet"], rungs[GAUSSIAN]["frechet"]
+    position: dict[str, Any] = {"value": None, "std": None, "seeds": [], "bar": BAR}
+    if farthest <= nearest:
+        return position
+    values = [(each - nearest) / (farthest - nearest) for each in rungs[GENERATED]["seeds"]]
+    position["seeds"] = values
+    position["value"] = float(np.mean(values))
+    position["std"] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    if FOLLOWING in rungs:
+        position["following"] = (rungs[FOLLOWING]["frechet"] - nearest) / (farthest - nearest)
+    return position
+
+
+def _diversity(generated: Clips, real: Clips) -> dict[str, float]:
+    """Return the mean distance of two clips' mean embeddings: of generated and of real ones."""
+    ours, theirs = (_mean_pairwise(clips) for clips in (generated, real))
+    return {"generated": ours, "held_out": theirs, "ratio": ours / max(theirs, 1e-12)}
+
+
+def _mean_pairwise(clips: Clips) -> float:
+    means = np.stack([np.concatenate(groups(clip)).mean(axis=0) for clip in clips])
+    between = np.linalg.norm(means[:, None] - means[None], axis=2)
+    return float(between.sum() / max(len(means) * (len(means) - 1), 1))
+
+
+def _copying(ladder: Ladder, latents: Tensor) -> dict[str, float]:
+    """Return the median distance of windows of latents to the nearest one of the training."""
+    raw = np.stack([each["raw"].numpy() for each in ladder.segments])
+    standardizer = ladder.run.model.standardizer
+    real = (
+        standardizer.standardize(torch.from_numpy(raw).to(standardizer.mean.device)).cpu().numpy()
+    )
+    cut = [_windows(each) for each in (latents.numpy(), real)]
+    stretches = ladder.data.stretches(ladder.run.model, WINDOW_FRAMES - 1, SEARCHED_FRAMES)
+    found = nearest_distances(np.concatenate(cut), (each.numpy() for each in stretches))
+    ours, theirs = (float(np.median(part)) for part in (found[: len(cut[0])], found[len(cut[0]) :]))
+    return {"generated": ours, "held_out": theirs, "ratio": ours / max(theirs, 1e-12)}
+
+
+def _windows(segments: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return windows (Q, K, W) of segments, at most `NUM_SEARCHED`, evenly spread."""
+    points = windows(segments, WINDOW_FRAMES)
+    places = np.linspace(0, len(points) - 1, min(NUM_SEARCHED, len(points))).astype(int)
+    return points[places].reshape(-1, segments.shape[1], WINDOW_FRAMES).astype(np.float32)
+
+
+def _joined(clips: Sequence[list[Piece]]) -> list[Piece]:
+    return [piece for clip in clips for piece in clip]

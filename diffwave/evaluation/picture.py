@@ -1,0 +1,48 @@
+"""A picture of the ladder: a bar for each rung, and where the lower third ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from diffwave.diagnosis.run_picture import DOTS_PER_INCH, OTHER, REAL, STYLE
+from diffwave.diagnosis.run_picture import GENERATED as GENERATED_COLOUR
+from diffwave.evaluation.ladder import GAUSSIAN, GENERATED, RECONSTRUCTION
+
+SIZE_INCHES = (9.0, 3.6)
+BESIDE: Any = {"textcoords": "offset points", "color": OTHER}
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Draw the rungs of an evaluation.json into a .png or .svg file."""
+    rungs = record["rungs"]
+    values = np.array([rung["frechet"] for rung in rungs])
+    named = {rung["name"]: rung["frechet"] for rung in rungs}
+    colours = [_colour(rung["name"]) for rung in rungs]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+        axes = figure.subplots()
+        places = np.arange(len(rungs))
+        errors = np.array([rung["frechet_std"] for rung in rungs])
+        axes.barh(places, values, color=colours, xerr=np.minimum(errors, values), ecolor="#444444")
+        nearest, farthest = named[RECONSTRUCTION], named[GAUSSIAN]
+        if farthest > nearest:
+            bar = nearest + record["position"]["bar"] * (farthest - nearest)
+            axes.axvline(bar, color=OTHER, linestyle="--")
+            axes.annotate("lower third", (bar, -0.5), xytext=(4, -4), **BESIDE)
+        axes.set_yticks(places, [rung["title"] for rung in rungs])
+        axes.invert_yaxis()
+        patches = rungs[0]["patches"]
+        axes.set_xlabel(f"Fréchet distance from the training recordings, {patches} patches of 3 s")
+        metadata: Any = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
+
+
+def _colour(name: str) -> str:
+    if name.startswith(GENERATED) or name == "following":
+        return GENERATED_COLOUR
+    return REAL if name in ("held_out", RECONSTRUCTION) else OTHER

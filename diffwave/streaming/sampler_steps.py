@@ -1,0 +1,45 @@
+"""The steps of a sampler as numbers, for programs that cannot run diffusers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffwave.sampling.samplers import DDPM, SAMPLERS, build_sampler
+from diffwave.schedule import NoiseSchedule
+
+
+def step_table(name: str, schedule: NoiseSchedule, max_steps: int) -> tuple[Tensor, Tensor]:
+    """Return what each step of each number of steps S ≤ `max_steps` does.
+
+    A step is linear: it makes a·noisy + b·denoised + c·denoised of the step before.
+
+    Args:
+        name: Of a sampler that draws no noise at its steps.
+        schedule: The one the model was trained with.
+        max_steps: Largest S.
+
+    Returns:
+        Timesteps (max_steps + 1, max_steps) int64 and a, b, c (max_steps + 1, max_steps, 3), of
+        step i of S at [S, i].
+
+    Raises:
+        ValueError: If the sampler draws noise.
+    """
+    if name == DDPM:
+        others = ", ".join(sorted(set(SAMPLERS) - {DDPM}))
+        raise ValueError(f"The sampler '{name}' draws noise at its steps. Choose one of: {others}.")
+    timesteps = torch.zeros(max_steps + 1, max_steps, dtype=torch.int64)
+    table = torch.zeros(max_steps + 1, max_steps, 3)
+    for num_steps in range(1, max_steps + 1):
+        sampler = build_sampler(name, schedule, num_steps)
+        assert sampler.init_noise_sigma == 1.0
+        for number, timestep in enumerate(sampler.timesteps):
+            # Rows that answer to noisy latents, and to what even and odd steps denoise.
+            noisy = torch.tensor([1.0, 0.0, 0.0])[None, :, None]
+            denoised = torch.tensor([0.0, number % 2 == 0, number % 2 == 1])[None, :, None]
+            a, even, odd = sampler.step(denoised.float(), timestep, noisy).prev_sample[0, :, 0]
+            now, before = (odd, even) if number % 2 else (even, odd)
+            table[num_steps, number] = torch.stack([a, now, before])
+            timesteps[num_steps, number] = int(timestep)
+    return timesteps, table

@@ -1,0 +1,398 @@
+"""What every command shares: options, errors, exit codes, and figures as JSON.
+
+Exit codes: 0 all done; 1 done, but some files were skipped (each is named); 2 bad input, nothing
+half-written; 130 interrupted, the same command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import InitVar, dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from rave.compute.launch import is_first
+from rave.compute.memory import keep_freed_memory
+from rave.parsing import (
+    COMPLETING,
+    EXIT_ERROR,
+    MAX_SEED,
+    LinesError,
+    Parser,
+    add_version,
+    device_name,
+    escaping,
+    one_line,
+    one_of,
+    seed,
+)
+
+if TYPE_CHECKING:
+    from rave.codec import Codec
+    from rave.codec_source import CodecSource
+    from rave.jobs.loop import Engine
+
+EXIT_SKIPPED, EXIT_INTERRUPTED = 1, 130
+AUDIO_FOLDER = "a folder of audio files"
+RAVE_RUN = "a run folder of `rave train` or of acids-rave"
+CODEC = f"{RAVE_RUN}, or a .ts file"
+DIFFUSION_RUN = "what diffwave.train wrote"
+LATENTS = "a folder that `rave encode` wrote"
+
+
+@dataclass
+class Result:
+    """What a command reports.
+
+    Attributes:
+        summary: What a person reads, on stdout.
+        figures: The same as data, printed instead when `--json` is given.
+        num_skipped: Files that could not be used.
+        written: Each audio file written now or earlier: `rave.audio.blocks.Quantizer.figures`.
+        warnings: What looks wrong with a file; printed on stderr, and part of the figures.
+    """
+
+    summary: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    num_skipped: int = 0
+    written: InitVar[Mapping[str, Mapping[str, Any]] | None] = None
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self, written: Mapping[str, Mapping[str, Any]] | None) -> None:
+        """Add what became of the level of audio, and the warnings."""
+        written = written or {}
+        limited = {name: n for name, of in written.items() if (n := of["num_limited_samples"])}
+        if written:
+            self.figures["peak"] = {name: of["peak"] for name, of in written.items()}
+            self.figures["num_limited_samples"] = limited
+        for name, count in limited.items():
+            peak = written[name]["peak"]
+            text = f"{count} samples beyond full scale were limited (peak {peak:.3g}). "
+            text += "If that is audible, lower the level of the recording."
+            self.warnings = {**self.warnings, name: [*self.warnings.get(name, []), text]}
+        if written or self.warnings:
+            self.figures["warnings"] = self.warnings
+
+
+def command_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all commands share; its help ends with an example."""
+    parser = Parser(
+        prog=prog,
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--verbose", action="store_true", help="print a traceback with an error")
+    add_version(parser)
+    return parser
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add `--seed`."""
+    parser.add_argument(
+        "--seed", type=seed, default=0, help=f"random seed, 0 to {MAX_SEED} (default 0)"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add `--device`."""
+    parser.add_argument(
+        "--device",
+        type=device_name,
+        default="auto",
+        help="auto, cpu, cuda, cuda:N or mps (default auto)",
+    )
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Add `--devices` and `--nodes`: of commands that train."""
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="GPUs (or processes on the CPU) of each node that share each batch (default 1)",
+    )
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="nodes that share each batch; each runs this command (default 1)",
+    )
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add `--ema` and `--derivative`, which say what a run of acids-rave does not."""
+    parser.add_argument(
+        "--ema", action="store_true", help="take the averaged weights of a run of acids-rave"
+    )
+    parser.add_argument(
+        "--derivative",
+        action="store_true",
+        help="the codec was trained on audio's derivative (acids-rave's train --derivative): "
+        "differentiate before encoding, integrate after decoding",
+    )
+
+
+def add_level(parser: argparse.ArgumentParser) -> None:
+    """Add `--match-level`: of commands that encode audio."""
+    parser.add_argument(
+        "--match-level",
+        action="store_true",
+        help="bring audio to the level that the codec was trained at, and give the gain back after "
+        "decoding",
+    )
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """Add `--as-encoded`, `--codec-rate`, `--shift`, `--scale`: of commands that decode files."""
+    parser.add_argument(
+        "--as-encoded",
+        action="store_true",
+        help="decode the codec's uninformative dimensions as they are, as acids-rave does, instead "
+        "of as the noise that the decoder was trained on",
+    )
+    parser.add_argument(
+        "--codec-rate",
+        action="store_true",
+        help="write at the codec's sample rate instead of each source's",
+    )
+    for option, what in (
+        ("--shift", "add VALUE to the latents along a principal axis, 0 the widest"),
+        ("--scale", "multiply their distance from the mean along a principal axis by VALUE"),
+    ):
+        parser.add_argument(
+            option,
+            action="append",
+            default=[],
+            metavar="AXIS=VALUE",
+            help=f"bend: {what} (may be repeated)",
+        )
+
+
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Add `--backend` and `--precision`: what computes, and how precisely."""
+    parser.add_argument(
+        "--backend",
+        **one_of("backend", ("auto", "torch", "openvino")),
+        default="auto",
+        help="torch; openvino, which is faster on a CPU (extra [fast]); or auto, openvino where it "
+        "is installed and the model is large (default auto)",
+    )
+    parser.add_argument(
+        "--precision",
+        **one_of("precision", ("float32", "bfloat16")),
+        default="float32",
+        help="float32, or bfloat16, which is faster where the processor has it, and a little less "
+        "exact (default float32)",
+    )
+
+
+def backend_settings(options: argparse.Namespace) -> dict[str, str]:
+    """Return what of `add_backend` a journal keeps: only a choice that changes results."""
+    return {} if options.precision == "float32" else {"precision": options.precision}
+
+
+def codec_source(options: argparse.Namespace) -> CodecSource:
+    """Return how to open the codec that options name: its place, device, backend and weights.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    from rave.codec_source import CodecSource
+    from rave.compute.device import choose_device
+
+    return CodecSource(
+        options.codec,
+        choose_device(options.device),
+        backend=options.backend,
+        precision=options.precision,
+        ema=options.ema,
+        derivative=options.derivative,
+    )
+
+
+def open_codec(options: argparse.Namespace) -> Codec:
+    """Return the codec that a command's options name.
+
+    Raises:
+        ValueError: If it cannot be opened so.
+    """
+    return codec_source(options).codec
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add `--engine`, `--address` and `--cpus-per-worker`: who does the work on the files."""
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="local: this process; ray: all cores of this machine or of a Ray cluster, extra [ray] "
+        "(default local)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="address of a running Ray cluster that this machine is part of: auto or HOST:PORT "
+        "(default: none, Ray is started on this machine)",
+    )
+    parser.add_argument(
+        "--cpus-per-worker", type=int, metavar="N", help="cores of a Ray worker (default 1)"
+    )
+
+
+def open_engine(options: argparse.Namespace) -> Engine:
+    """Return the engine that options name.
+
+    Raises:
+        ValueError: If it is not installed or cannot be reached, or options contradict each other.
+    """
+    from rave.jobs.loop import LocalEngine
+
+    if options.engine == "local":
+        for name in ("address", "cpus_per_worker"):
+            if getattr(options, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(
+                    f"{option} works only with --engine ray. Add it, or leave {option} out."
+                )
+        return LocalEngine()
+    from rave.jobs.ray_engine import RayEngine
+
+    cpus = 1 if options.cpus_per_worker is None else options.cpus_per_worker
+    needs_gpu = False
+    if "device" in options:
+        from rave.compute.device import choose_device
+
+        needs_gpu = choose_device(options.device).type == "cuda"
+    return RayEngine(options.address, cpus, needs_gpu=needs_gpu)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add `--set` and `--dry-run`, the options of commands that read a recipe."""
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a value of the recipe, e.g. MAX_STEPS=5000 (may be repeated)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
+
+
+def execute(
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace], Result],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Parse, do the work, print its result, and return the exit code.
+
+    A `ValueError` or `OSError` from the work is the user's to fix: one sentence on stderr, exit 2.
+    Meanwhile no control character reaches the terminal: names may be those of strangers.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name may be no text at all
+            stream.reconfigure(errors="backslashreplace")
+    if COMPLETING in os.environ:
+        complete(parser)
+    with escaping():
+        return _execute(parser, work, arguments)
+
+
+def _execute(
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace], Result],
+    arguments: Sequence[str] | None,
+) -> int:
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # of --help, --version, or what cannot be parsed
+        return int(stop.code or 0)
+    keep_freed_memory()
+    for name in installed_upstream():
+        print(
+            f"{parser.prog}: warning: the package '{name}' is installed here too, under the same "
+            "import name. Give it, or rave-diffwave, an environment of its own.",
+            file=sys.stderr,
+        )
+    try:
+        with _quiet_unless_first(), _state_kept():
+            result = work(options)
+    except KeyboardInterrupt:
+        if is_first():
+            print(f"{parser.prog}: interrupted; the same command continues.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (ValueError, OSError) as error:
+        if options.verbose:
+            traceback.print_exc()
+        print(f"{parser.prog}: error: {sentence(error)}", file=sys.stderr)
+        return EXIT_ERROR
+    if not is_first():
+        return 0
+    for name, texts in result.warnings.items():
+        for text in texts:
+            print(f"{parser.prog}: warning: {one_line(f'{name}: {text}')}", file=sys.stderr)
+    try:
+        print(json.dumps(result.figures, indent=1) if options.json else result.summary, flush=True)
+    except BrokenPipeError:  # whoever read it has heard enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_SKIPPED if result.num_skipped else 0
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that completes a command line, and end the process."""
+    import argcomplete
+
+    argcomplete.autocomplete(parser)
+
+
+@contextmanager
+def _quiet_unless_first() -> Iterator[None]:
+    """Let one of the processes that work together tell what they do."""
+    if is_first():
+        yield
+        return
+    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        yield
+
+
+@contextmanager
+def _state_kept() -> Iterator[None]:
+    """Leave torch's random numbers and threads as they were, also after an error or Ctrl-C."""
+    torch = sys.modules.get("torch")
+    if torch is None:  # they are nobody's yet
+        yield
+        return
+    numbers, num_threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(numbers)
+        torch.set_num_threads(num_threads)
+
+
+def installed_upstream() -> list[str]:
+    """Return the packages of this environment that bring the import names `rave` and `diffwave`."""
+    names = ("acids-rave", "diffwave")  # to read what all packages are takes 0.1 s
+    return [name for name in names if any(metadata.distributions(name=name))]
+
+
+def sentence(error: Exception) -> str:
+    """Return what a user is shown of an error that is theirs to fix."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f" ('{error.filename}')" if error.filename else ""
+        return one_line(f"{error.strerror}{place}. What was finished before is kept.")
+    if isinstance(error, LinesError):
+        return str(error)
+    # Where a value of a recipe is refused, gin adds the path of its call to the message.
+    return one_line(str(error).partition("\n  In call to configurable")[0])

@@ -1,0 +1,58 @@
+"""Where the processes of a training run, for Lightning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+
+from rave.compute import distributed as processes
+from rave.compute.launch import launched
+
+
+class SharedBatches(DDPStrategy):
+    """Processes that average their gradients themselves; see `rave.compute.distributed`.
+
+    torch's DistributedDataParallel expects one forward and one backward pass a step through all
+    parameters; adversarial training has several, through some of them.
+    """
+
+    def configure_ddp(self) -> None:
+        """Begin with equal models, without a wrapper around them."""
+        assert self.model is not None
+        processes.begin_equal(self.model)
+
+
+def placement(device: torch.device, num_devices: int, num_nodes: int) -> dict[str, Any]:
+    """Return what Lightning's trainer is told of devices and nodes.
+
+    Args:
+        device: Kind of device, and which one where it has a number.
+        num_devices: Of each node; what torchrun says counts more.
+        num_nodes: As in `num_devices`.
+
+    Raises:
+        ValueError: If there are not so many.
+    """
+    local, nodes = launched() or (num_devices, num_nodes)
+    if min(local, nodes) < 1:
+        raise ValueError(f"--devices {local} --nodes {nodes} were given; 1 or more are needed.")
+    if local * nodes == 1:
+        return {"devices": 1 if device.index is None else [device.index]}
+    if device.index is not None or device.type == "mps":
+        raise ValueError(
+            f"Several devices were asked for, and '{device}', which is one. Give --device cuda or "
+            "cpu, or leave it out."
+        )
+    if device.type == "cuda" and local > torch.cuda.device_count():
+        raise ValueError(
+            f"{local} GPUs were asked for; this machine has {torch.cuda.device_count()}. Lower "
+            "--devices."
+        )
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    return {
+        "devices": local,
+        "num_nodes": nodes,
+        "strategy": SharedBatches(process_group_backend=backend),
+    }

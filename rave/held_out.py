@@ -1,0 +1,285 @@
+"""Versions of a recording, such as transposed ones, and which recordings are held out.
+
+`rave augment` notes in each version that it writes of which recording beside it that is one, and
+headers pass it on. Versions are never divided between training and what is held out, and nothing is
+measured on them. A name shows nothing: RECORD~1.WAV and RECORD~2.WAV are two recordings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rave.files.atomic import built, read_header, write_json
+
+SPLIT_FORMAT, SPLIT_VERSION, SPLIT_NAME = "rave-diffwave-split", 1, "split.json"
+VERSION_SUFFIX = ".flac"
+NOTE = "version_of"
+JOURNAL_NAME = ".augment.jsonl"  # of `rave augment`
+VERSION_NAME = re.compile(r"~\d+$")
+
+
+class Origin(NamedTuple):
+    """What a file was made from.
+
+    Attributes:
+        recording: Name of the recording, without suffix, the same for all its versions.
+        is_version: Whether the file is a version of it, not the recording itself.
+    """
+
+    recording: str
+    is_version: bool = False
+
+
+def without_suffix(name: str) -> str:
+    """Return a relative posix name without its suffix."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def origin(path: str, recording: str | None) -> Origin:
+    """Return the origin of a file of a header.
+
+    Args:
+        path: Of what was made of it; without suffix it is its recording if it is no version.
+        recording: As the header states it; None in headers written before 2026-12, which called
+            versions what is named a~1.
+    """
+    if recording is not None:
+        return Origin(recording, without_suffix(path) != recording)
+    stem = without_suffix(path)
+    return Origin(VERSION_NAME.sub("", stem), VERSION_NAME.search(stem) is not None)
+
+
+def note_of(recording: str) -> str:
+    """Return what a version carries: ASCII that holds any name.
+
+    Args:
+        recording: Name of the file beside it of which it is a version.
+    """
+    return json.dumps({NOTE: recording})
+
+
+def recordings(sources: Mapping[str, Path], results: Mapping[str, str]) -> dict[str, str]:
+    """Return the name, without suffix, of the recording that each audio file is or is a version of.
+
+    Args:
+        sources: Relative posix names and paths.
+        results: Paths of what is made of each, see `rave.jobs.loop.result_names`.
+    """
+    found = {}
+    for name, path in sources.items():
+        beside = noted(path)
+        original = name if beside is None else str(PurePosixPath(name).with_name(beside))
+        found[name] = without_suffix(results.get(original, original))
+        if beside is None and _is_old_version(name, path):
+            found[name] = origin(name, None).recording
+    return found
+
+
+def _is_old_version(name: str, path: Path) -> bool:
+    """Return whether `rave augment` wrote a file before 2026-12, without a note.
+
+    Its journal holds the names of recordings, of which none was named as a version then.
+    """
+    if origin(name, None).is_version:
+        for folder in path.parents[: len(PurePosixPath(name).parts)]:
+            journal = folder / JOURNAL_NAME
+            if journal.is_file():
+                return json.dumps(path.relative_to(folder).as_posix()) not in journal.read_text()
+    return False
+
+
+def noted(path: Path) -> str | None:
+    """Return the name of the file beside it of which an audio file is a version, or None.
+
+    It is the note that `rave augment` wrote into it.
+    """
+    import soundfile
+
+    from rave.audio.io import native_path
+
+    if path.suffix.lower() != VERSION_SUFFIX or not path.is_file():
+        return None
+    try:
+        with soundfile.SoundFile(native_path(path)) as file:
+            noted = json.loads(file.comment)[NOTE]
+            return noted if isinstance(noted, str) and PurePosixPath(noted).name == noted else None
+    except (soundfile.LibsndfileError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def originals(origins: Mapping[str, Origin]) -> list[str]:
+    """Return the names that are no versions; the first version where there is nothing else."""
+    known = {found.recording for found in origins.values() if not found.is_version}
+    kept = []
+    for name, found in origins.items():
+        if not found.is_version or found.recording not in known:
+            known.add(found.recording)
+            kept.append(name)
+    return kept
+
+
+def recording_digest(recording: str) -> bytes:
+    """Return 32 bytes of a recording; the lowest are held out."""
+    return sha256(recording.encode(errors="surrogateescape")).digest()
+
+
+def num_held_out(num_recordings: int, held_out_fraction: float) -> int:
+    """Return how many of at least 2 recordings are held out: one at least, and never all."""
+    return min(max(round(held_out_fraction * num_recordings), 1), num_recordings - 1)
+
+
+def key_of(digest: bytes) -> int:
+    """Return the first 8 bytes of a digest as a number; numbers are ordered as digests are."""
+    return int.from_bytes(digest[:8], "big")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which recordings are held out: fixed when a run begins, so that new ones move no other.
+
+    Attributes:
+        below: Recordings whose key, `key_of` their digest, is lower are held out.
+        fraction: Of the recordings that was asked for.
+        only: Key of the only recording there was, whose end is held out; None if there were more.
+    """
+
+    below: int
+    fraction: float
+    only: int | None = None
+
+    @classmethod
+    def of(cls, keys: Any, held_out: float | Split) -> Split:
+        """Return the split that holds out a fraction of the recordings with these keys.
+
+        At least one if there are two, and never all. A split is returned as it is.
+        """
+        if isinstance(held_out, Split):
+            return held_out
+        known = np.unique(np.asarray(keys, np.uint64))
+        if len(known) < 2:
+            return cls(round(held_out * (2**64 - 1)), held_out, *known.tolist())
+        return cls(int(known[num_held_out(len(known), held_out)]), held_out)
+
+    @classmethod
+    def read(cls, run_folder: Path) -> Split | None:
+        """Return the split of a run; None if it has none, as runs from before 2026-12.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        if not (run_folder / SPLIT_NAME).exists():
+            return None
+        remedy = "Copy it from where the run was made."
+        return read_header(
+            run_folder / SPLIT_NAME,
+            "a run",
+            lambda content: built(cls, content),
+            remedy,
+            format=SPLIT_FORMAT,
+            version=SPLIT_VERSION,
+        )
+
+    def write(self, run_folder: Path) -> None:
+        """Write the split into a run, whole or not at all."""
+        tag = {"format": SPLIT_FORMAT, "version": SPLIT_VERSION}
+        write_json(run_folder / SPLIT_NAME, {**tag, **asdict(self)})
+
+    def divides(self, key: int) -> bool:
+        """Return whether only the end of a recording is held out."""
+        return key == self.only
+
+    def holds_out(self, key: int) -> bool:
+        """Return whether a whole recording is held out."""
+        return key < self.below and key != self.only
+
+    def check(self, num_training: int, num_held_out: int) -> None:
+        """Check that there are files to train on, and files that are held out.
+
+        Raises:
+            ValueError: If none is left of either.
+        """
+        for count, what in ((num_training, "may train on"), (num_held_out, "holds out")):
+            if not count:
+                raise ValueError(
+                    f"The data has no recording that this run {what}: which recordings are held "
+                    "out follows from their names, and was fixed when the run began. Put back "
+                    "what was removed or renamed since, or give another --out."
+                )
+
+
+def data_state(keys: Any, lengths: Any, content: object = None) -> dict[str, Any]:
+    """Return what shows whether recordings are the same, in any order: their number and a digest.
+
+    Args:
+        keys: Of each file's recording.
+        lengths: Of each file.
+        content: What was measured of them all, if it was.
+    """
+    pairs = np.stack([np.asarray(keys, np.uint64), np.asarray(lengths, np.uint64)])
+    pairs = pairs[:, np.lexsort(pairs[::-1])]
+    digest = sha256(pairs.astype("<u8").tobytes() + repr(content).encode())
+    return {"num_recordings": len(np.unique(pairs[0])), "digest": digest.hexdigest()}
+
+
+def what_changed(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return what a run that goes on with other data says; both of `data_state`."""
+    counts = [state["num_recordings"] for state in (now, before)]
+    what = "in names or content" if len(set(counts)) == 1 else "{} recordings, {} before"
+    return (  # losses on other held-out music cannot be compared: the best begins anew
+        f"The data has changed since the last checkpoint: {what.format(*counts)}. What was held "
+        "out stays held out, what was trained on stays so, and new recordings are divided by the "
+        "same rule. What was measured of the data when the run began, such as scales, is kept. "
+        "best.ckpt is chosen anew."
+    )
+
+
+def recording_keys(origins: Iterable[Origin]) -> NDArray[np.uint64]:
+    """Return the key of each file's recording."""
+    return np.array([key_of(recording_digest(found.recording)) for found in origins], np.uint64)
+
+
+def split_names(
+    origins: Mapping[str, Origin], held_out: float | Split
+) -> tuple[list[str], list[str]]:
+    """Divide whole recordings into training and held-out ones, the same way for audio and latents.
+
+    The choice depends on each recording's name without its suffix and on nothing else, so that
+    adding files moves few others, and a RAVE and a DiffWave trained on one folder hold out the same
+    pieces. By the split of a run, adding files moves no other.
+
+    Args:
+        origins: Of each name.
+        held_out: Fraction of the number of recordings, or the split of a run.
+
+    Returns:
+        Training names and held-out names, each in the given order; versions of what is held out
+        are in neither. Of a recording of which the end is held out, both name it.
+
+    Raises:
+        ValueError: If a run's split leaves nothing to train on, or nothing held out.
+    """
+    keys = dict(zip(origins, recording_keys(origins.values()).tolist(), strict=True))
+    split = Split.of(list(keys.values()), held_out)
+    training = [name for name in origins if not split.holds_out(keys[name])]
+    kept_back = [
+        name
+        for name in originals(origins)
+        if split.holds_out(keys[name]) or split.divides(keys[name])
+    ]
+    if held_out is split:
+        split.check(len(training), len(kept_back))
+    return training, kept_back
+
+
+def first_held_out(length: int, held_out_fraction: float) -> int:
+    """Return where the held-out end of the only recording begins, of a length from 2."""
+    return length - min(max(round(held_out_fraction * length), 1), length - 1)

@@ -1,0 +1,391 @@
+"""The latent folder: one float32 .npy (latent_size, frames) per audio file and one latents.json.
+
+    LATENTS_DIR/
+      latents.json          header: format version, codec, rate, hop, statistics, files
+      a.npy, sub/b.npy      one array per audio file, mirroring the audio tree
+
+numpy alone can read it. D is the latent size, N a number of frames.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rave.audio.io import MAX_SAMPLE_RATE_HZ
+from rave.files.atomic import (
+    atomic_write,
+    built,
+    check_inside,
+    read_header,
+    regular,
+    typed,
+    write_json,
+)
+from rave.held_out import Origin, origin
+
+FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
+SHARDS_NAME = "shards.json"  # of a sharded set, see rave.latents.shards
+POSTERIOR_MEAN, POSTERIOR_SAMPLE, GENERATED = "posterior mean", "posterior sample", "generated"
+MAX_GAIN_DB = 400.0  # audio of more than that from any training level is no audio
+# A dimension that carries less carries nothing that its posterior's own noise does not drown.
+INFORMATIVE_NATS = 0.05
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """Per-dimension statistics over all frames of a folder; lists of D numbers.
+
+    Attributes:
+        mean: Of the posterior mean.
+        std: Of the posterior mean.
+        posterior_std: Root mean square of the posterior std; 1 where a dimension carries nothing.
+        kl: Mean KL divergence of the posterior from N(0, 1), nats per frame.
+        num_frames: Frames counted.
+    """
+
+    mean: list[float]
+    std: list[float]
+    posterior_std: list[float]
+    kl: list[float]
+    num_frames: int
+
+    @property
+    def information(self) -> NDArray[np.float64]:
+        """Return (D,) nats per frame that each dimension carries, if it were a Gaussian channel.
+
+        ½·ln(1 + std² / noise_std²). The KL is no measure of it: a posterior that is narrower
+        than the prior, yet the same for every sound, has a KL and is uninformative.
+        """
+        information: NDArray[np.float64] = 0.5 * np.log1p(
+            np.square(np.asarray(self.std) / np.maximum(self.noise_std, 1e-12))
+        )
+        return information
+
+    @property
+    def noise_std(self) -> NDArray[np.float64]:
+        """Return (D,) the geometric mean of the posterior std, that of an ordinary frame.
+
+        A few frames of a huge one, which the codec does not know, make nearly no difference. It
+        follows from the definition of the KL, 2·kl = E[mean² + variance − 1 − ln variance].
+        """
+        rms = np.asarray(self.posterior_std)
+        power = np.square(self.mean) + np.square(self.std) + np.square(rms)
+        log_variance = power - 1.0 - 2.0 * np.asarray(self.kl)
+        # No geometric mean is above the root mean square.
+        return np.exp(np.minimum(0.5 * log_variance, np.log(np.maximum(rms, 1e-12))))
+
+    @property
+    def is_informative(self) -> NDArray[np.bool_]:
+        """Return (D,) whether each dimension carries information."""
+        return self.information > INFORMATIVE_NATS
+
+
+class StatisticsAccumulator:
+    """Sums over frames from which `LatentStatistics` follow; sums of files add up."""
+
+    NAMES = ("sum", "sum_of_squares", "posterior_variance", "kl")
+
+    def __init__(self, latent_size: int) -> None:
+        self._sums = np.zeros((len(self.NAMES), latent_size))
+        self._num_frames = 0
+
+    def add(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+        """Count frames. `mean` and `std` of the posterior, each (D, N)."""
+        self.add_sums(self.sums_of(mean, std), mean.shape[1])
+
+    def add_sums(self, sums: NDArray[Any], num_frames: int) -> None:
+        """Count frames by what `sums_of` says of them."""
+        self._sums += sums
+        self._num_frames += num_frames
+
+    @staticmethod
+    def sums_of(mean: NDArray[np.float32], std: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the sums over frames, (4, D). `mean` and `std` of the posterior, each (D, N)."""
+        centre, variance = mean.astype(np.float64), np.square(std.astype(np.float64))
+        power = np.square(centre)
+        kl = 0.5 * (power + variance - 1.0 - np.log(variance))
+        return np.stack([value.sum(axis=1) for value in (centre, power, variance, kl)])
+
+    def record(self) -> dict[str, Any]:
+        """Return the sums as JSON-able data, small and quickly read: a journal has one a file."""
+        packed = self._sums.astype("<f8").tobytes()
+        return {"sums": b64encode(packed).decode(), "num_frames": self._num_frames}
+
+    def merge(self, record: dict[str, Any]) -> None:
+        """Add the sums that another accumulator recorded.
+
+        Raises:
+            ValueError, TypeError, KeyError: If it is no such record.
+        """
+        if "sums" in record:
+            values = np.frombuffer(b64decode(record["sums"]), "<f8").reshape(self._sums.shape)
+        else:  # before 2026-11-23
+            values = np.array([record[name] for name in self.NAMES])
+        if not np.isfinite(values).all():
+            raise ValueError("sums that are not finite")
+        self.add_sums(values, typed(record["num_frames"], int, "num_frames"))
+
+    def statistics(self) -> LatentStatistics:
+        """Return the statistics of all frames counted."""
+        total, squares, variance, kl = self._sums / max(self._num_frames, 1)
+        std = np.sqrt(np.maximum(squares - np.square(total), 0.0))
+        return LatentStatistics(
+            mean=total.tolist(),
+            std=std.tolist(),
+            posterior_std=np.sqrt(variance).tolist(),
+            kl=kl.tolist(),
+            num_frames=self._num_frames,
+        )
+
+
+@dataclass(frozen=True)
+class LatentFile:
+    """One array of the folder.
+
+    Attributes:
+        path: Relative to the folder, posix, ending in .npy.
+        num_frames: Latent frames N.
+        source: Audio file it was made from, relative to the audio folder; None if generated.
+        source_sample_rate_hz: Rate of that file; the codec's if generated.
+        source_num_samples: Its length in samples at that rate.
+        gain_db: That the audio was brought to the codec's training level with; decoding takes it
+            back.
+        recording: Path, without suffix, of the recording that it is or is a version of; None: see
+            `rave.held_out.origin`.
+    """
+
+    path: str
+    num_frames: int
+    source: str | None
+    source_sample_rate_hz: int
+    source_num_samples: int
+    gain_db: float = 0.0  # left out of latents.json where it is 0
+    recording: str | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Return which recording it is, or is a version of."""
+        return origin(self.path, self.recording)
+
+
+@dataclass(frozen=True)
+class LatentHeader:
+    """What latents.json says.
+
+    Attributes:
+        codec: Fingerprint of the codec's weights.
+        codec_path: Where the codec was when the folder was written; only for messages.
+        sample_rate_hz: Of the codec.
+        hop_samples: Audio samples per latent frame.
+        latent_size: D.
+        contents: POSTERIOR_MEAN, POSTERIOR_SAMPLE or GENERATED.
+        statistics: Of the real music: for a generated folder, those of the training latents.
+        files: One entry per array.
+        seed: Of the samples, if any.
+        skipped: Audio files that could not be encoded, and why.
+    """
+
+    codec: str
+    codec_path: str
+    sample_rate_hz: int
+    hop_samples: int
+    latent_size: int
+    contents: str
+    statistics: LatentStatistics
+    files: list[LatentFile]
+    seed: int | None = None
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Return latent frames per second."""
+        return self.sample_rate_hz / self.hop_samples
+
+    def write(self, folder: Path) -> None:
+        """Write latents.json into `folder`, whole or not at all."""
+        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        for file in content["files"]:
+            if not file["gain_db"]:
+                del file["gain_db"]
+        write_json(folder / HEADER_NAME, content)
+
+    @classmethod
+    def read(cls, folder: Path) -> LatentHeader:
+        """Return the header of a latent folder.
+
+        Raises:
+            ValueError: If the folder has no latents.json, or one that this program cannot read; or
+                if it is a sharded set.
+        """
+        if is_sharded(folder):
+            raise ValueError(
+                f"'{folder}' is a sharded set of latents; a latent folder is needed here. Give the "
+                f"one that it was made from, or make it again: rave unshard {folder} LATENTS_DIR"
+            )
+
+        def build(content: dict[str, Any]) -> LatentHeader:
+            header = built(cls, content)
+            header.check()
+            return header
+
+        return read_header(
+            folder / HEADER_NAME,
+            "a latent folder",
+            build,
+            "Encode again.",
+            format=FORMAT,
+            version=VERSION,
+        )
+
+    def check(self) -> None:
+        """Check what a command that trusts the header would otherwise do: it may be a stranger's.
+
+        Raises:
+            ValueError: If sizes are none, contradict each other, or a file lies elsewhere.
+        """
+        s = self.statistics
+        for values in (s.mean, s.std, s.posterior_std, s.kl):
+            if len(values) != self.latent_size:
+                raise ValueError(f"statistics of {len(values)} of {self.latent_size} dimensions")
+        if min(self.sample_rate_hz, self.hop_samples, self.latent_size) < 1:
+            raise ValueError("a size that is not positive")
+        for file in self.files:
+            check_inside(file.path)
+            rate_hz = file.source_sample_rate_hz
+            if min(file.num_frames, file.source_num_samples) < 0:
+                raise ValueError(f"'{file.path}' has a negative length")
+            if not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ:
+                raise ValueError(f"'{file.path}' is of {rate_hz} Hz")
+            if abs(file.gain_db) > MAX_GAIN_DB:
+                raise ValueError(f"'{file.path}' has a gain of {file.gain_db} dB")
+
+    def check_matches(self, other: LatentHeader, this: str, that: str) -> None:
+        """Check that two sets of latents come from one codec.
+
+        Args:
+            other: The header to compare with.
+            this: What to call these latents in the message.
+            that: What to call the others.
+
+        Raises:
+            ValueError: If rate, hop, size or codec differ; the message names both sides.
+        """
+        check_codec(
+            self,
+            other.codec,
+            other.sample_rate_hz,
+            other.hop_samples,
+            other.latent_size,
+            this,
+            that,
+        )
+
+
+def check_codec(
+    header: LatentHeader,
+    codec: str,
+    sample_rate_hz: int,
+    hop_samples: int,
+    latent_size: int,
+    this: str,
+    that: str,
+) -> None:
+    """Check that latents fit a codec, given by its fingerprint and sizes.
+
+    Raises:
+        ValueError: If anything differs; the message names both sides.
+    """
+    found = (header.latent_size, header.hop_samples, header.sample_rate_hz)
+    needed = (latent_size, hop_samples, sample_rate_hz)
+    if found != needed:
+        raise ValueError(
+            "{} has {} dimensions, hop {} at {} Hz; ".format(this, *found)
+            + "{} has {} dimensions, hop {} at {} Hz. ".format(that, *needed)
+            + "Encode the audio again with the codec that is to decode it."
+        )
+    if header.codec != codec:
+        raise ValueError(
+            f"{this} was encoded by another codec ('{header.codec_path}', fingerprint "
+            f"{header.codec}) than {that} (fingerprint {codec}). Encode the audio again."
+        )
+
+
+def read_latents(
+    path: Path, latent_size: int, num_frames: int | None = None
+) -> NDArray[np.float32]:
+    """Return one array of a latent folder, memory-mapped and read-only, (D, N).
+
+    Raises:
+        ValueError: If the file is missing, is no float array of D rows, or has another length than
+            its header says.
+    """
+    try:
+        array = open_array(path)
+    except ValueError as error:
+        raise ValueError(f"Cannot read latents '{path}' ({error}). Encode again.") from error
+    shape = (latent_size, array.shape[-1] if num_frames is None else num_frames)
+    if array.ndim != 2 or array.shape != shape or array.dtype != np.float32:
+        raise ValueError(
+            f"'{path}' holds {array.dtype} {array.shape}; float32 {shape} is needed. Encode again."
+        )
+    return array
+
+
+def open_array(path: Path) -> NDArray[Any]:
+    """Return the array of a .npy file, memory-mapped and read-only; objects in it are not made.
+
+    Raises:
+        ValueError: If the file cannot be read, or is no array of numbers.
+    """
+    try:
+        with np.errstate(over="raise"):  # of a size that no file has
+            array: NDArray[Any] = np.lib.format.open_memmap(regular(path), mode="r")
+    except Exception as error:  # numpy raises many types for a damaged header
+        raise ValueError(str(error)) from error
+    return array
+
+
+def write_latents(
+    path: Path,
+    blocks: Iterable[NDArray[np.float32]],
+    latent_size: int,
+    *,
+    is_durable: bool = True,
+) -> int:
+    """Write one array (D, N) from blocks (D, n), whole or not at all; return N.
+
+    `is_durable` is that of `rave.files.atomic.atomic_write`.
+
+    Frames are contiguous on disk (Fortran order), so that any number of them is written and read
+    without holding the others.
+    """
+    num_frames = 0
+    with (
+        atomic_write(path, is_durable=is_durable) as temporary,
+        temporary.open("wb") as file,
+    ):
+        write_array_header(file, latent_size, 0)  # room for the last one
+        for block in blocks:
+            file.write(np.ascontiguousarray(block.T, dtype="<f4").tobytes())
+            num_frames += block.shape[1]
+        file.seek(0)
+        write_array_header(file, latent_size, num_frames)
+    return num_frames
+
+
+def write_array_header(file: IO[bytes], latent_size: int, num_frames: int) -> None:
+    """Write the .npy header of latents (D, N); numpy leaves room in it for any N."""
+    header = {"descr": "<f4", "fortran_order": True, "shape": (latent_size, num_frames)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def is_sharded(folder: Path) -> bool:
+    """Return whether a folder is a sharded set of latents and no latent folder."""
+    return (folder / SHARDS_NAME).exists() and not (folder / HEADER_NAME).exists()

@@ -1,0 +1,110 @@
+"""What all models of latents share: the header that a run keeps, the folder of generated latents.
+
+    RUN/latents.json                        of the training latents, without the list of files
+    OUT/latents.json, generated_000.npy     a latent folder, with the statistics of the training's
+
+`rave sample_prior` and `python -m diffwave.inference` write the same folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+from rave.files.atomic import remove_partials
+from rave.held_out import Split
+from rave.latents.folder import GENERATED, HEADER_NAME, LatentFile, LatentHeader
+
+CLIPS = "generated_*.npy"
+
+
+def save_header(folder: Path, header: LatentHeader) -> None:
+    """Write what generation needs to know of the latents that a run begins on."""
+    header = replace(header, files=[], skipped={})
+    path = folder / HEADER_NAME
+    if not path.exists():
+        header.write(folder)
+
+
+def check_header(folder: Path, header: LatentHeader) -> None:
+    """Check that a run may continue, if it is begun, on latents: of its codec, added ones too.
+
+    Raises:
+        ValueError: If they are of another codec; or are others than it was begun on, and what it
+            holds out is not known, as of runs from before 2026-12.
+    """
+    if not (folder / HEADER_NAME).exists():
+        return
+    found = LatentHeader.read(folder)
+    header.check_matches(found, "The latent folder", f"run '{folder}'")
+    if found.statistics != header.statistics and Split.read(folder) is None:
+        raise ValueError(
+            f"Run '{folder}' was begun on other latents ({found.statistics.num_frames} frames; "
+            f"these have {header.statistics.num_frames}), and does not say which recordings it "
+            "holds out. Give it the same latents, or another --out."
+        )
+
+
+def clip_name(index: int) -> str:
+    """Return the name of a generated clip's file."""
+    return CLIPS.replace("*", f"{index:03d}")
+
+
+def check_output(folder: Path, is_forced: bool) -> None:
+    """Check that generated latents may be written into a folder.
+
+    Clips without a header are of a command that was interrupted; this one makes them again.
+
+    Raises:
+        ValueError: If it is a file, holds latents of real audio, or is not empty and not forced.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"'{folder}' is a file; a folder is needed for the latents.")
+    if (folder / HEADER_NAME).exists() and LatentHeader.read(folder).contents != GENERATED:
+        raise ValueError(
+            f"'{folder}' holds latents of real audio, which are never overwritten. "
+            "Choose another folder."
+        )
+    if is_forced or not folder.exists():
+        return
+    other = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if HEADER_NAME not in other:
+        other = [name for name in other if not fnmatch(name, CLIPS)]
+    if other:
+        what = "latents" if HEADER_NAME in other else f"other files (first: '{other[0]}')"
+        raise ValueError(
+            f"'{folder}' already holds {what}. Choose another folder, or add --force to write "
+            "into it."
+        )
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier command generated in a folder."""
+    remove_partials(folder)
+    (folder / HEADER_NAME).unlink(missing_ok=True)  # a header must not outlive its latents
+    for path in folder.glob(CLIPS):
+        path.unlink()
+
+
+def write_header(
+    folder: Path,
+    num_frames: dict[str, int],
+    header: LatentHeader,
+    seed: int,
+    gain_db: float = 0.0,
+) -> None:
+    """Write the header of generated latents.
+
+    Args:
+        folder: Holds them.
+        num_frames: Of each file.
+        header: Of the training latents.
+        seed: That they were generated from.
+        gain_db: That the audio they were made of was brought to the training level with.
+    """
+    files = [
+        LatentFile(name, count, None, header.sample_rate_hz, count * header.hop_samples, gain_db)
+        for name, count in num_frames.items()
+    ]
+    replace(header, contents=GENERATED, files=files, seed=seed).write(folder)

@@ -1,0 +1,153 @@
+"""Where the files of a sharded set lie: in a folder, or at an address that fsspec knows.
+
+Remote files are copied whole. The copies used last stay in a folder of their own, which goes when
+the program ends; what a `kill -9` leaves lies in the system's folder for temporary files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+from rave.files.atomic import PARTIAL_PREFIX, atomic_write
+from rave.parsing import existing
+
+
+def is_address(place: Path | str) -> bool:
+    """Return whether a place is an address such as s3://bucket/set."""
+    return isinstance(place, str) and "://" in place
+
+
+def latents_place(text: str) -> Path | str:
+    """A type of argument: an address as it is, anything else as a path, which must exist."""
+    return text if is_address(text) else existing("what rave encode or rave shard wrote")(text)
+
+
+class LocalStorage:
+    """The files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, name: str) -> Path:
+        """Return where a file is."""
+        return self.folder / name
+
+    def expect(self, name: str) -> None:
+        """Nothing has to be fetched."""
+
+
+class RemoteStorage:
+    """Copies of the files at an address, not more than so many.
+
+    Processes that were forked or pickled from one another share them.
+
+    Args:
+        address: Such as s3://bucket/set.
+        max_copies: Held at a time, beside those whose name is in `kept`.
+        kept: Names of files that are never removed.
+
+    Raises:
+        ValueError: If fsspec, or the package that it needs for this protocol, does not know it.
+    """
+
+    def __init__(self, address: str, max_copies: int, kept: tuple[str, ...] = ()) -> None:
+        self.address, self.max_copies, self.kept = address, max_copies, kept
+        self._connect()
+        self.folder = Path(tempfile.mkdtemp(prefix="rave-shards-"))
+        self._cleaner = weakref.finalize(self, _remove_if_mine, self.folder, os.getpid())
+
+    def _connect(self) -> None:
+        import fsspec
+
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self.address)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"Cannot open '{self.address}': {error}.") from error
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        for name in ("_files", "_root", "_lock", "_cleaner"):
+            state.pop(name, None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._connect()
+
+    def path(self, name: str) -> Path:
+        """Return where the copy of a file is; it is made if there is none.
+
+        Raises:
+            OSError: If the file is not there, or cannot be copied.
+        """
+        path = self.folder / name
+        if not self._is_fresh(path):
+            with self._lock:  # a file that is on its way is waited for
+                if not self._is_fresh(path):
+                    self._make_room()
+                    with atomic_write(path, is_durable=False) as temporary:
+                        self._files.get_file(f"{self._root}/{name}", str(temporary))
+        return path
+
+    def expect(self, name: str) -> None:
+        """Begin to copy a file that is soon asked for, behind the caller's back."""
+        if not (self.folder / name).exists():
+            threading.Thread(target=self._fetch_quietly, args=(name,), daemon=True).start()
+
+    def _fetch_quietly(self, name: str) -> None:
+        with contextlib.suppress(Exception):  # whoever asks for the file is told
+            self.path(name)
+
+    def _is_fresh(self, path: Path) -> bool:
+        """Return whether a copy is there, and say that it was used."""
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _make_room(self) -> None:
+        copies = [
+            (status.st_mtime_ns, path)
+            for path in self.folder.iterdir()
+            if path.name not in self.kept and not path.name.startswith(PARTIAL_PREFIX)
+            if (status := _status(path)) is not None
+        ]
+        for _, path in sorted(copies)[: max(len(copies) - self.max_copies + 1, 0)]:
+            path.unlink(missing_ok=True)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:  # removed by another process
+        return None
+
+
+def _remove_if_mine(folder: Path, process: int) -> None:
+    """Remove a folder of copies, unless this is a child of the process that made it."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_storage(
+    place: Path | str, max_copies: int, kept: tuple[str, ...]
+) -> LocalStorage | RemoteStorage:
+    """Return the storage of a folder or an address; file:// is a folder.
+
+    Raises:
+        ValueError: If nothing knows the address's protocol.
+    """
+    if isinstance(place, str) and place.startswith("file://"):
+        place = Path(place.removeprefix("file://"))
+    if is_address(place):
+        return RemoteStorage(str(place).rstrip("/"), max_copies, kept)
+    return LocalStorage(Path(place))
