@@ -28,9 +28,10 @@ HAS_INDEX := $(if $(filter file,$(origin TORCH_INDEX)),$(PIP) config list | grep
 
 # Where a fault costs music.
 MUTATED := $(sort $(wildcard $(addsuffix .py, \
-  $(addprefix rave/, audio* batch codec* dataset evaluation files journal latent* resampling streaming* trainer training* windows) \
-  $(addprefix diffwave/, clips condition* controls dataset denoiser editing evaluation generate inference ladder sampler_steps \
-    schedule standardizer streaming_sampler training windows) \
+  $(addprefix rave/, audio/* files/* jobs/* latents/* streaming/* evaluation/folders evaluation/audio_statistics \
+    codec* dataset latent_dataset levels noise trainer training training_audio) \
+  $(addprefix diffwave/, conditions/* sampling/* evaluation/* streaming/sampler* clips conditioner dataset denoiser inference \
+    schedule standardizer training) \
   scripts/apply_patches scripts/make_patches)))
 
 .PHONY: demo demo-train test soak mutants lint style types tests lock clean

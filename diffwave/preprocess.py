@@ -106,8 +106,9 @@ def _make_waveform_spectrograms(options: argparse.Namespace) -> Result:
     from diffwave.upstream.waveform import HOP_SAMPLES
     from rave.audio.io import list_audio_files, read_audio
     from rave.files.atomic import check_output_folder, remove_partials
+    from rave.files.errors import SkipFile
     from rave.jobs.journal import Journal
-    from rave.jobs.loop import SkipFile, process_files, result_names
+    from rave.jobs.loop import process_files, result_names
     from rave.latents.folder import write_latents
 
     if options.mel_hop != HOP_SAMPLES:

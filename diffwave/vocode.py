@@ -107,8 +107,9 @@ def _vocode_folder(options: argparse.Namespace, vocoder: Vocoder) -> Result:
     from rave.audio.blocks import WRITTEN
     from rave.audio.io import list_audio_files
     from rave.files.atomic import check_output_folder, check_record, remove_partials
+    from rave.files.errors import SkipFile
     from rave.jobs.journal import Journal
-    from rave.jobs.loop import SkipFile, process_files, result_names
+    from rave.jobs.loop import process_files, result_names
 
     folder: Path = options.from_audio if options.spectrogram is None else options.spectrogram
     if options.count is not None:

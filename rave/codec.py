@@ -30,7 +30,7 @@ from rave.compute.backend import accelerated, choose_backend
 from rave.jobs.windows import WHOLE, WINDOW_FRAMES, Part, audio_windows
 from rave.latents.folder import LatentHeader, check_codec
 from rave.model import RAVE
-from rave.noise import PositionalNoise
+from rave.noise import DecoderNoise
 from rave.runs.checkpoint import codec_checkpoint, load_weights, read_checkpoint
 from rave.training_audio import TrainingAudio
 from rave.upstream import run as upstream
@@ -54,6 +54,22 @@ class Codec:
     ) -> None:
         self.network: Any = network.to(device).eval()
         self.format, self.path, self.device = format, path, device
+
+    def principal_axes(self) -> tuple[Array, Array]:
+        """Return the mean (D,) and the principal axes (D, D) of the latents, one axis per row.
+
+        Raises:
+            ValueError: If the codec does not hold them.
+        """
+        network = getattr(self.network, "model", self.network)
+        found = [getattr(network, name, None) for name in ("latent_mean", "latent_pca")]
+        mean, axes = (None if one is None else one.detach().cpu().numpy() for one in found)
+        if mean is None or axes is None or len(axes) != self.format.latent_size:
+            raise ValueError(
+                f"The codec '{self.path}' does not state the principal axes of its latents. "
+                "Give a run folder."
+            )
+        return mean, axes
 
     def accelerate(self, backend: str, precision: str) -> None:
         """Let encoder and decoder be computed otherwise; the filter bank stays as it is.
@@ -172,55 +188,6 @@ class Codec:
             band_noise = band_noise.to(self.device)
         audio = self.network.decode(filled, band_noise)
         return audio[0].cpu().numpy()
-
-
-class DecoderNoise:
-    """The noise of decoding: for uninformative latents, and for noisy decoders.
-
-    In training the decoder saw the posterior's noise in every dimension: N(0, 1) where a dimension
-    has collapsed onto the prior. The posterior mean alone is a constant there, which it never saw.
-
-    The noise follows from codec, seed and position, so that a file decodes to the same whatever its
-    name, its folder, and what is decoded beside it.
-
-    Args:
-        format: Of the codec; it knows its uninformative dimensions.
-        seed: Of the command.
-        as_encoded: Leave uninformative latents as they are, as acids-rave does.
-    """
-
-    def __init__(self, format: CodecFormat, seed: int, *, as_encoded: bool = False) -> None:
-        is_noise, self._mean, self._std = format.uninformative
-        self._is_noise = is_noise & (not as_encoded)
-        self._latent_noise = PositionalNoise(seed, "latents", format.latent_size)
-        self._added_noise = PositionalNoise(seed, "augmentation", format.num_noise_rows)
-        self._steps = format.noise_steps_per_frame
-        self._band_noise = PositionalNoise(seed, "bands", format.noise_rows)
-
-    def fill(self, latents: Array, start: int) -> Array:
-        """Return what the decoder takes, (D + A, n).
-
-        Args:
-            latents: (D, n). Noise takes the place of uninformative dimensions; A rows of it come
-                below.
-            start: The frame at which they begin.
-        """
-        stop = start + latents.shape[1]
-        if self._is_noise.any():
-            rows = self._latent_noise.normal(start, stop).T
-            latents = np.where(self._is_noise, self._mean + self._std * rows, latents)
-        if self._added_noise.width:
-            rows = self._added_noise.normal(start, stop).T.astype(np.float32)
-            latents = np.concatenate([latents, rows])
-        return latents
-
-    def bands(self, start: int, num_frames: int) -> torch.Tensor | None:
-        """Return the decoder's noise input, (1, C·M, n·hop/M) in [-1, 1), or None."""
-        if not self._band_noise.width:
-            return None
-        first, last = start * self._steps, (start + num_frames) * self._steps
-        rows = 2.0 * self._band_noise.uniform(first, last) - 1.0
-        return torch.from_numpy(rows.T.astype(np.float32))[None]
 
 
 def load_codec(

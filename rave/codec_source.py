@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rave.codec import Array, Codec, DecoderNoise, load_codec
+from rave.codec import Array, Codec, load_codec
+from rave.noise import DecoderNoise
 
 # Of an export from its run, relative to the largest value; measured 0 to 2e-6 over all formats.
 LARGEST_DIFFERENCE = 1e-4

@@ -104,7 +104,7 @@ def noted(path: Path) -> str | None:
     """
     import soundfile
 
-    from rave.audio.io import native_path
+    from rave.files.atomic import native_path
 
     if path.suffix.lower() != VERSION_SUFFIX or not path.is_file():
         return None

@@ -1,14 +1,18 @@
-"""Losses of both phases. B batch, C channels or bands, T samples."""
+"""Losses of both phases.
+
+B batch, C channels or bands, T samples, S signals, F frames, K frequencies.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rave.compute import distributed as processes
-from rave.spectra import power_spectra
 
 # Added to the target's mean power, so that a silent crop does not divide by zero.
 POWER_FLOOR = 1e-8
@@ -18,6 +22,55 @@ TINY_POWER = 1e-14
 FRAME_POWER_FLOOR = 1e-5
 # Of a squared log ratio; keeps the gradient of its root finite.
 RATIO_FLOOR = 1e-6
+HOPS_PER_WINDOW = 4  # 75 % overlap
+
+
+class _PowerSpectra(torch.autograd.Function):
+    """The power of the STFT of real signals, with one inverse real transform as its gradient.
+
+    torch differentiates through transforms of all the frequencies, negative ones too, adds
+    overlapping frames up sample by sample, and keeps real and imaginary parts squared.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, signals: Tensor, window: Tensor) -> Tensor:
+        frames = signals.unfold(-1, len(window), len(window) // HOPS_PER_WINDOW) * window
+        spectra = torch.fft.rfft(frames)
+        ctx.save_for_backward(spectra, window)
+        ctx.num_samples = signals.shape[-1]
+        return spectra.real.square().addcmul_(spectra.imag, spectra.imag)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        spectra, window = ctx.saved_tensors
+        size, hop = len(window), len(window) // HOPS_PER_WINDOW
+        spectra = spectra * gradients[0]
+        spectra[..., 0] *= 2  # the inverse counts every frequency twice but the first and the last
+        spectra[..., -1] *= 2
+        frames = torch.fft.irfft(spectra, n=size, norm="forward") * window
+        num_signals, num_frames, _ = frames.shape
+        total = frames.new_zeros(num_signals, num_frames + HOPS_PER_WINDOW - 1, hop)
+        for index in range(HOPS_PER_WINDOW):
+            part = frames[..., index * hop : (index + 1) * hop]
+            total[:, index : index + num_frames] += part
+        signals = total.flatten(1)
+        return functional.pad(signals, (0, ctx.num_samples - signals.shape[1])), None
+
+
+def power_spectra(signals: Tensor, window: Tensor) -> Tensor:
+    """Return the power of STFTs with 75 % overlap, centred on the samples 0, hop, 2·hop, ….
+
+    Args:
+        signals: (S, T), reflected at both ends.
+        window: (W), W a multiple of 4; hop W/4.
+
+    Returns:
+        (S, F, K), F = T // hop + 1, K = W/2 + 1.
+    """
+    half = len(window) // 2
+    padded = functional.pad(signals, (half, half), mode="reflect")
+    power: Tensor = _PowerSpectra.apply(padded, window)
+    return power
 
 
 class SpectralDistance(nn.Module):

@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from rave.cli import complete, execute
 from rave.parsing import COMPLETING, EXIT_ERROR, one_line, print_version
@@ -51,8 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_ERROR
-    module = importlib.import_module(f"rave.commands.{arguments[0]}")
+    module = command_module(arguments[0])
     return execute(module.parser(), module.run, arguments[1:])
+
+
+def command_module(name: str) -> ModuleType:
+    """Return the module of a command, which has `parser()` and `run(options)`."""
+    if name == "app":  # The page plays with models of both packages.
+        from diffwave.app import __main__ as app
+
+        return app
+    return importlib.import_module(f"rave.commands.{name}")
 
 
 def _whole_parser(names: Sequence[str]) -> argparse.ArgumentParser:
@@ -61,7 +71,7 @@ def _whole_parser(names: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true")
     commands = parser.add_subparsers()
     for name, what in AVAILABLE_SCRIPTS.items():
-        options = [importlib.import_module(f"rave.commands.{name}").parser()] * (name in names)
+        options = [command_module(name).parser()] * (name in names)
         commands.add_parser(name, help=what, parents=options, add_help=False)
     return parser
 

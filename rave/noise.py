@@ -8,8 +8,13 @@ from __future__ import annotations
 from hashlib import sha256
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
+
+from rave.codec_format import CodecFormat
+
+Array = NDArray[np.float32]
 
 
 class PositionalNoise:
@@ -39,3 +44,52 @@ class PositionalNoise:
         """Return rows `start` to `stop`, N(0, 1), (stop − start, width)."""
         normal: NDArray[np.float64] = ndtri(self.uniform(start, stop))
         return normal.astype(np.float32)
+
+
+class DecoderNoise:
+    """The noise of decoding: for uninformative latents, and for noisy decoders.
+
+    In training the decoder saw the posterior's noise in every dimension: N(0, 1) where a dimension
+    has collapsed onto the prior. The posterior mean alone is a constant there, which it never saw.
+
+    The noise follows from codec, seed and position, so that a file decodes to the same whatever its
+    name, its folder, and what is decoded beside it.
+
+    Args:
+        format: Of the codec; it knows its uninformative dimensions.
+        seed: Of the command.
+        as_encoded: Leave uninformative latents as they are, as acids-rave does.
+    """
+
+    def __init__(self, format: CodecFormat, seed: int, *, as_encoded: bool = False) -> None:
+        is_noise, self._mean, self._std = format.uninformative
+        self._is_noise = is_noise & (not as_encoded)
+        self._latent_noise = PositionalNoise(seed, "latents", format.latent_size)
+        self._added_noise = PositionalNoise(seed, "augmentation", format.num_noise_rows)
+        self._steps = format.noise_steps_per_frame
+        self._band_noise = PositionalNoise(seed, "bands", format.noise_rows)
+
+    def fill(self, latents: Array, start: int) -> Array:
+        """Return what the decoder takes, (D + A, n).
+
+        Args:
+            latents: (D, n). Noise takes the place of uninformative dimensions; A rows of it come
+                below.
+            start: The frame at which they begin.
+        """
+        stop = start + latents.shape[1]
+        if self._is_noise.any():
+            rows = self._latent_noise.normal(start, stop).T
+            latents = np.where(self._is_noise, self._mean + self._std * rows, latents)
+        if self._added_noise.width:
+            rows = self._added_noise.normal(start, stop).T.astype(np.float32)
+            latents = np.concatenate([latents, rows])
+        return latents
+
+    def bands(self, start: int, num_frames: int) -> torch.Tensor | None:
+        """Return the decoder's noise input, (1, C·M, n·hop/M) in [-1, 1), or None."""
+        if not self._band_noise.width:
+            return None
+        first, last = start * self._steps, (start + num_frames) * self._steps
+        rows = 2.0 * self._band_noise.uniform(first, last) - 1.0
+        return torch.from_numpy(rows.T.astype(np.float32))[None]

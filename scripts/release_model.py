@@ -114,9 +114,9 @@ def measure_codec(codec: Path, prepared: Path, device: str) -> None:
         ValueError: If codec or audio cannot be read, or do not fit.
     """
     from rave import experiment
-    from rave.audio.prepared import open_audio
     from rave.compute.device import choose_device
-    from rave.training_audio import remember
+    from rave.dataset import open_audio
+    from rave.levels import remember
 
     experiment.parse_recipe("rave", str(codec / "config.gin"))
     experiment.new_model()

@@ -29,9 +29,10 @@ from report_html import (
 from training_curves import CODEC_DECIBELS, SKILL, Curves
 
 from rave.audio.io import AudioStream
+from rave.audio.sound import sound_of
 from rave.files.atomic import read_json
 from rave.latents.folder import LatentHeader
-from rave.training_audio import brought, sound_of
+from rave.training_audio import brought
 
 TITLE = "New music from a latent space"
 INTRODUCTION = (

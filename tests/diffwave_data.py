@@ -7,13 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rave.latents.folder import (
-    POSTERIOR_MEAN,
-    LatentFile,
-    LatentHeader,
-    StatisticsAccumulator,
-    write_latents,
-)
+from rave.latents.folder import POSTERIOR_MEAN, LatentFile, LatentHeader, write_latents
+from rave.latents.statistics import StatisticsAccumulator
 
 RATE_HZ, HOP = 16000, 1024
 TINY = [

@@ -23,10 +23,10 @@ from diffwave.evaluation.ladder import NOISE, Ladder
 from diffwave.sampling import editing
 from diffwave.sampling.samplers import NoiseStream
 from diffwave.schedule import cosine_schedule
-from rave.codec import DecoderNoise
 from rave.commands import augment, encode
 from rave.evaluation.folders import folders as evaluation
 from rave.jobs.windows import WHOLE, WINDOW_FRAMES
+from rave.noise import DecoderNoise
 from rave.prior import LatentPrior
 from rave.streaming.noise import NUM_STREAMS, PositionalUniform
 

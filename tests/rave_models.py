@@ -10,7 +10,7 @@ from rave.blocks.convolution import fold_weight_norm
 from rave.codec import Codec, load_run
 from rave.codec_format import CodecFormat
 from rave.files.atomic import atomic_write
-from rave.latents.folder import LatentStatistics
+from rave.latents.statistics import LatentStatistics
 from rave.model import RAVE
 from rave.runs.checkpoint import last_checkpoint
 from rave.training_audio import TrainingAudio

@@ -13,7 +13,7 @@ from pathlib import Path
 import ray
 
 from rave.commands.encode import Encoding
-from rave.jobs.loop import SkipFile
+from rave.files.errors import SkipFile
 
 
 def meet_trouble(folder: Path, name: str) -> None:

@@ -33,7 +33,7 @@ def program(name: str) -> Any:
 def parsers() -> Iterator[tuple[str, Any]]:
     """Yield name and parser of every command."""
     for name in AVAILABLE_SCRIPTS:
-        yield f"rave {name}", import_module(f"rave.commands.{name}").parser()
+        yield f"rave {name}", command_module(name).parser()
     for name in PROGRAMS:
         yield f"diffwave {name}", program(name).parser()
 

@@ -10,14 +10,9 @@ import numpy as np
 from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
 from numpy.typing import NDArray
 
-from rave.latents.folder import (
-    POSTERIOR_MEAN,
-    LatentFile,
-    LatentHeader,
-    LatentStatistics,
-    write_latents,
-)
+from rave.latents.folder import POSTERIOR_MEAN, LatentFile, LatentHeader, write_latents
 from rave.latents.shard_writer import Clip, finish, write_shard
+from rave.latents.statistics import LatentStatistics
 
 SIZE = 16
 

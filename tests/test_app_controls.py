@@ -17,7 +17,6 @@ pytest.importorskip("gradio", reason="the extra [app] is not installed")
 from diffwave.app import workshop
 from diffwave.app.page import Page
 from diffwave.app.workshop import LERP, SLERP, Workshop
-from rave.latents.bending import principal_axes
 from rave.latents.folder import read_latents
 
 # Gradio 6.31 asks pandas for what pandas 3 no longer needs (2026-11).
@@ -168,7 +167,7 @@ def test_the_sound_is_what_the_command_begins_with(press, sounds, button):
 
 @pytest.mark.parametrize("axis", range(4))
 def test_an_offset_is_in_standard_deviations_of_the_sound(press, shop, sounds, axis):
-    mean, axes = principal_axes(shop.codec)
+    mean, axes = shop.codec.principal_axes()
     for sound in sounds:
         latents = read_latents(sound.latents, 4)
         spread = float((axes @ (latents - mean[:, None])).std(axis=1)[axis])

@@ -21,7 +21,7 @@ from training_curves import read_curves
 from diffwave.__main__ import PROGRAMS
 from rave.audio.io import read_audio
 from rave.codec import load_codec, load_run
-from rave.latents.folder import INFORMATIVE_NATS
+from rave.latents.statistics import INFORMATIVE_NATS
 from rave.main_cli import AVAILABLE_SCRIPTS
 from rave.runs.checkpoint import last_checkpoint, read_checkpoint
 

@@ -18,13 +18,8 @@ from diffwave.experiments.catalogue import catalogue
 from diffwave.experiments.data import read_data
 from diffwave.experiments.laboratory import Laboratory
 from diffwave.experiments.recipe import TINY
-from rave.latents.folder import (
-    POSTERIOR_MEAN,
-    LatentFile,
-    LatentHeader,
-    StatisticsAccumulator,
-    write_latents,
-)
+from rave.latents.folder import POSTERIOR_MEAN, LatentFile, LatentHeader, write_latents
+from rave.latents.statistics import StatisticsAccumulator
 
 SMALL = replace(
     TINY,

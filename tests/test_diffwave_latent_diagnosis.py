@@ -20,7 +20,8 @@ from diffwave.diagnosis.generated import diagnose_generated
 from diffwave.diagnosis.latent_statistics import distance_from_normal, memory
 from diffwave.diagnosis.latents import LatentDiagnosis, diagnose_latents
 from diffwave.schedule import named_schedule
-from rave.latents.folder import GENERATED, POSTERIOR_SAMPLE, LatentStatistics, write_latents
+from rave.latents.folder import GENERATED, POSTERIOR_SAMPLE, write_latents
+from rave.latents.statistics import LatentStatistics
 
 SHORT = Recipe(held_out_fraction=0.3, segment_frames=32)
 

@@ -19,7 +19,7 @@ from diffwave_data import settings
 from rave_runs import RATE_HZ, TINY
 from test_diffwave_waveform import GOLDEN, make_checkpoint, write_run
 
-from rave.main_cli import AVAILABLE_SCRIPTS, main
+from rave.main_cli import AVAILABLE_SCRIPTS, command_module, main
 
 ROOT = Path(__file__).parents[1]
 # What a reader has before the first command; a page of these makes everything else itself.
@@ -138,7 +138,7 @@ def listed(page):
 def program(words):
     """Return module and arguments of one of our commands, and its parser; None of any other."""
     if words[0] == "rave":
-        return "rave.main_cli", words[1:], import_module(f"rave.commands.{words[1]}").parser()
+        return "rave.main_cli", words[1:], command_module(words[1]).parser()
     if words[:2] == ["python", "-m"] and words[2].startswith("diffwave."):
         name = words[2] + ".__main__" * (words[2] == "diffwave.experiments")
         return name, words[3:], import_module(name).parser()

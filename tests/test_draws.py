@@ -211,7 +211,7 @@ ELSEWHERE = {
     "rave.export.onnx:_inputs": COMPARED,
     "rave.initial_weights:_difference": COMPARED,
     "diffwave.export:_guess": COMPARED,
-    "diffwave.diagnosis.sample_statistics:sliced_wasserstein": "directions of a measure, the same each time",
+    "diffwave.diagnosis.sample_statistics:sliced_wasserstein": "directions, always the same",
     "diffwave.app.page:Page.build": "a seed for the next result",
     "diffwave.evaluation.figures:measure_ladder": "builds the rung; see the latents of the ladder",
     "rave.commands.shard:run": "test_latent_shards.py::"

@@ -22,8 +22,8 @@ from diffwave.run import TrainingData, open_run
 from rave import experiment
 from rave.audio.formats import AudioError
 from rave.audio.io import AudioStream
-from rave.audio.prepared import open_audio
 from rave.codec import load_run
+from rave.dataset import open_audio
 from rave.files.atomic import check_inside
 from rave.jobs.journal import Journal
 from rave.latent_dataset import LatentDataset

@@ -15,13 +15,14 @@ from diffwave.evaluation.ladder import Ladder
 from rave.audio.blocks import LevelMeter, Quantizer, amplified
 from rave.audio.io import WAV_LIMIT_BYTES, read_audio, write_audio
 from rave.audio.prepared import PreparedAudio, PreparedFile, PreparedHeader
+from rave.audio.sound import SoundMeter
 from rave.codec_format import CodecFormat
 from rave.commands.encode import Encoding
 from rave.evaluation.audio_statistics import measure, pool
 from rave.evaluation.folders import compare_pair
 from rave.jobs.windows import WINDOW_FRAMES
 from rave.latents.shard_writer import CLIP_BYTES, Clip, shard_numbers, write_shard
-from rave.training_audio import HeardAudio, SoundMeter
+from rave.levels import HeardAudio
 
 RATE_HZ = 8000
 HALF_DB = 20 * np.log10(0.5)

@@ -27,8 +27,8 @@ from rave.evaluation.audio_statistics import AudioStatistics, distances, pool
 from rave.evaluation.folders import Piece
 from rave.evaluation.frechet import estimate, frechet_distance
 from rave.latents.folder import GENERATED as GENERATED_LATENTS
-from rave.latents.folder import StatisticsAccumulator
 from rave.latents.shard_writer import merged_statistics
+from rave.latents.statistics import StatisticsAccumulator
 from rave.trainer import _Progress
 
 # Latents (D, N)

@@ -20,7 +20,7 @@ from option_table import COMMANDS
 
 from diffwave.__main__ import PROGRAMS
 from rave.cli import Result
-from rave.main_cli import AVAILABLE_SCRIPTS, main
+from rave.main_cli import AVAILABLE_SCRIPTS, command_module, main
 from rave.runs.checkpoint import read_checkpoint
 
 # Of what a command writes: that it was asked for, not what came of it.
@@ -34,7 +34,7 @@ def module_of(command: str) -> Any:
     """Return the module of a command; rows of the table differ by what follows a comma."""
     name = command.partition(",")[0]
     if name.startswith("rave "):
-        return import_module(f"rave.commands.{name.removeprefix('rave ')}")
+        return command_module(name.removeprefix("rave "))
     return import_module(name + ".__main__" * (name == "diffwave.experiments"))
 
 

@@ -4,7 +4,6 @@ from audio_files import noise, sine
 from rave_runs import checkpoint, prepare, train
 
 from rave import experiment
-from rave.audio.prepared import open_audio
 from rave.augmentation import (
     Augmentations,
     Compress,
@@ -18,7 +17,7 @@ from rave.augmentation import (
     change_pitch,
     compress,
 )
-from rave.dataset import PreparedAudioDataset
+from rave.dataset import PreparedAudioDataset, open_audio
 
 RATE_HZ = 44100
 ALL = Augmentations(

@@ -11,9 +11,10 @@ from rave_runs import RATE_HZ, TINY, checkpoint, prepare
 from rave import experiment
 from rave.blocks.bottleneck import mean_discrepancy
 from rave.blocks.quantizer import Codebook, ResidualQuantizer, nearest
-from rave.codec import DecoderNoise, load_codec, load_run
+from rave.codec import load_codec, load_run
 from rave.latents.folder import LatentHeader
 from rave.main_cli import main
+from rave.noise import DecoderNoise
 from rave.training import RaveSystem
 
 NOISE = "NUM_NOISE_ROWS=2"

@@ -9,12 +9,12 @@ import torch
 from rave_models import SHORT, codec_of, known_audio, small_model, write_run
 from torch import nn
 
-from rave.codec import Codec, DecoderNoise, load_codec, load_run
+from rave.codec import Codec, load_codec, load_run
 from rave.codec_format import CodecFormat
 from rave.codec_source import CodecSource
 from rave.export.torchscript import export_torchscript
 from rave.jobs.windows import WINDOW_FRAMES, audio_windows
-from rave.noise import PositionalNoise
+from rave.noise import DecoderNoise, PositionalNoise
 
 CPU = torch.device("cpu")
 NOISY = ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")  # a hop of 128

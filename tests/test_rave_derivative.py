@@ -10,8 +10,9 @@ from rave_models import SHORT, write_run
 from rave_runs import prepare, tiny_parts, train
 
 from rave.audio.derivative import derivative, differentiated, integrated
-from rave.codec import DecoderNoise, load_codec
+from rave.codec import load_codec
 from rave.main_cli import main
+from rave.noise import DecoderNoise
 from rave.training import RaveSystem
 
 RATE_HZ = 44100

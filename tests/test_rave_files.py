@@ -14,8 +14,9 @@ from rave.files.atomic import (
     remove_partials,
     write_json,
 )
+from rave.files.errors import SkipFile
 from rave.jobs.journal import FolderLock, Journal
-from rave.jobs.loop import SkipFile, process_files
+from rave.jobs.loop import process_files
 
 
 def names(folder):

@@ -11,9 +11,9 @@ from rave.losses import (
     DecibelDistance,
     SpectralDistance,
     log_spectral_distance_db,
+    power_spectra,
     waveform_distance,
 )
-from rave.spectra import power_spectra
 
 SCALES = [1024, 256]
 

@@ -9,10 +9,11 @@ from rave_runs import make_informative
 
 from rave.blocks.adain import AdaIN
 from rave.blocks.bottleneck import Discrete
-from rave.codec import DecoderNoise, load_codec
+from rave.codec import load_codec
 from rave.codec_format import CodecFormat
 from rave.export.torchscript import export_nn_tilde, export_torchscript
 from rave.main_cli import main
+from rave.noise import DecoderNoise
 from rave.streaming.nn_tilde import NNTilde, latent_count
 from rave.streaming.noise import ADDED_ROWS, BANDS, FRESH_NOISE, PositionalUniform
 from rave.streaming.resampling import StreamingResampler

@@ -14,7 +14,8 @@ from upstream_runs import (
 )
 
 from rave.blocks.signals import MelSpectrogram
-from rave.codec import DecoderNoise, load_run
+from rave.codec import load_run
+from rave.noise import DecoderNoise
 
 GOLDEN = Path(__file__).parent / "golden" / "acids_rave_signals.npz"
 MEL = """transforms.MelSpectrogram.sample_rate = %SAMPLING_RATE

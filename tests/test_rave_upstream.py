@@ -19,10 +19,11 @@ from upstream_runs import (
     write_upstream_run,
 )
 
-from rave.codec import DecoderNoise, load_codec, load_run
+from rave.codec import load_codec, load_run
 from rave.export.torchscript import export_torchscript
 from rave.latents.folder import LatentHeader
 from rave.main_cli import main
+from rave.noise import DecoderNoise
 
 CPU = torch.device("cpu")
 DELAY_SAMPLES = 16  # that acids-rave leaves in its output

@@ -9,10 +9,11 @@ import torch
 from rave_models import SHORT, write_run
 from upstream_runs import CHECKPOINT, GOLDEN, golden_weights, write_upstream_run, write_whole_run
 
-from rave.codec import DecoderNoise, load_codec
+from rave.codec import load_codec
 from rave.export.acids_rave import export_run
 from rave.files.atomic import atomic as files
 from rave.main_cli import main
+from rave.noise import DecoderNoise
 from rave.runs.checkpoint import last_checkpoint, read_checkpoint
 from rave.runs.gin_text import read_bindings
 from rave.upstream import export

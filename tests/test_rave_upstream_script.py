@@ -6,8 +6,9 @@ from torch import nn
 from upstream_runs import assert_every_length_equals
 from upstream_scripts import exports, kinds, outputs, write_export
 
-from rave.codec import DecoderNoise, load_codec
+from rave.codec import load_codec
 from rave.jobs.windows import Part
+from rave.noise import DecoderNoise
 from rave.upstream.torchscript import ResampledCodec
 
 CPU = torch.device("cpu")

@@ -14,7 +14,8 @@ from rave.commands.encode import Encoding
 from rave.commands.preprocess import Preparing
 from rave.jobs.loop import DivisibleWork
 from rave.jobs.windows import WINDOW_FRAMES, Part, audio_windows, parts
-from rave.latents.folder import LatentFile, LatentHeader, LatentStatistics
+from rave.latents.folder import LatentFile, LatentHeader
+from rave.latents.statistics import LatentStatistics
 
 
 def in_blocks(audio, size):

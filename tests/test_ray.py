@@ -21,6 +21,7 @@ from audio_files import noise, sine, write
 from rave_models import remember
 
 from rave.commands import encode
+from rave.files.errors import SkipFile
 from rave.jobs import loop as batch
 from rave.jobs import ray_engine
 from rave.jobs.journal import Journal
@@ -263,7 +264,7 @@ def test_a_part_that_fails_lets_its_file_be_skipped_once_all_that_run_have_ended
     file = ray_engine._CutFile([tmp_path / str(index) for index in range(4)], num_running=3)
     file.paths[0].touch()
     jobs = deque([given[3], ray_engine._Job("b")])
-    bad = batch.SkipFile("it is bad")
+    bad = SkipFile("it is bad")
     outcomes = [(0, {}), (1, bad), (2, {})]
     told = [list(ray_engine._part_done(given[i], o, file, jobs)) for i, o in outcomes]
     assert told == [[], [], [("a", bad)]]

@@ -16,9 +16,10 @@ from training_curves import CODEC_DECIBELS, CURVES, DIFFUSION_HELD_OUT, SKILL
 from diffwave import inference
 from diffwave import train as diffwave_train
 from diffwave.run import open_run
-from rave.codec import DecoderNoise, load_codec
+from rave.codec import load_codec
 from rave.latents.folder import LatentHeader
 from rave.main_cli import main
+from rave.noise import DecoderNoise
 from rave.runs.checkpoint import read_checkpoint, released_checkpoint, trained_checkpoint
 
 # Of a weight: half precision has 11 bits. A sum of many layers is allowed some more.

@@ -13,7 +13,8 @@ from report_html import report_program
 from report_plots import INK, SPECTROGRAM_HOP, mel_spectrogram_db, spectrogram_png
 from torch.utils.tensorboard import SummaryWriter
 
-from rave.latents.folder import LatentFile, LatentHeader, StatisticsAccumulator, write_latents
+from rave.latents.folder import LatentFile, LatentHeader, write_latents
+from rave.latents.statistics import StatisticsAccumulator
 
 RATE_HZ, HOP, LATENT_SIZE = 22050, 1024, 4
 NAMES = ("generated_audio", "generated_conditioned_audio")

@@ -30,8 +30,8 @@ from diffwave.evaluation.ladder import NOISE as WHITE
 from diffwave.experiments.catalogue import catalogue
 from diffwave.experiments.laboratory import HEADER_NAME, Laboratory
 from diffwave.experiments.recipe import TINY
-from rave.codec import DecoderNoise
 from rave.latents.folder import write_latents
+from rave.noise import DecoderNoise
 
 STOP = "handed over"
 

@@ -14,10 +14,12 @@ from rave_models import remember, write_run
 from rave_runs import RATE_HZ, prepare, train
 
 from diffwave import inference
+from rave.audio.sound import Sound, sound_of
 from rave.codec import load_codec, load_run
 from rave.export.torchscript import export_torchscript
-from rave.latents.folder import LatentHeader, StatisticsAccumulator
-from rave.training_audio import NAME, Sound, TrainingAudio, sound_of
+from rave.latents.folder import LatentHeader
+from rave.latents.statistics import StatisticsAccumulator
+from rave.training_audio import NAME, TrainingAudio
 
 CPU = torch.device("cpu")
 MODELS = Path(__file__).parents[1] / "models"

@@ -66,7 +66,8 @@ def ours(what: str, codec: str, given: str, backend: str, precision: str, device
     import numpy as np
     import torch
 
-    from rave.codec import DecoderNoise, load_codec
+    from rave.codec import load_codec
+    from rave.noise import DecoderNoise
 
     opened = load_codec(Path(codec), torch.device(device), backend=backend, precision=precision)
     values = np.load(given)

@@ -69,7 +69,7 @@ def generate(
     """Return what generates as `diffwave.inference` and `rave decode` do by default."""
     from diffwave.sampling.editing import Sampling, generate_long
     from rave.audio.io import write_audio
-    from rave.codec import DecoderNoise
+    from rave.noise import DecoderNoise
 
     trained, codec = load(models, device, backend, precision)
     num_frames = round(duration_s * trained.header.frame_rate_hz)

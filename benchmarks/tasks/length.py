@@ -54,7 +54,8 @@ def decode(minutes: float, codec: str, device: str) -> Callable[[], None]:
     import numpy as np
     import torch
 
-    from rave.codec import DecoderNoise, load_codec
+    from rave.codec import load_codec
+    from rave.noise import DecoderNoise
 
     opened = load_codec(Path(codec), torch.device(device), backend="auto")
     frames_per_minute = 60 * inputs.RATE_HZ / opened.format.hop_samples

@@ -27,8 +27,7 @@ def ours(
     """Return what loads batches as `rave train` does, and puts them on the device."""
     from torch.utils.data import DataLoader
 
-    from rave.audio.prepared import open_audio
-    from rave.dataset import PreparedAudioDataset, split_audio
+    from rave.dataset import PreparedAudioDataset, open_audio, split_audio
     from rave.trainer import StepBatches
 
     store = open_audio(Path(data))

@@ -1,1 +1,1 @@
-"""A page in the browser to play with models: `rave app`."""
+"""How does one play with the models in a browser?"""

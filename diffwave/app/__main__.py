@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
+import sys
 from pathlib import Path
 
-from rave.cli import CODEC, DIFFUSION_RUN, Result, add_device, command_parser
+from rave.cli import CODEC, DIFFUSION_RUN, Result, add_device, command_parser, execute
 from rave.parsing import existing
 
 SHIPPED = Path("models", "piano")
@@ -82,9 +82,13 @@ def run(options: argparse.Namespace) -> Result:
             "rave app needs Gradio. Install it with: "
             "pip install -c constraints.txt -e '.[app]' (in the repository)."
         )
-    # By name: rave knows nothing of diffwave, and this page plays with both.
-    server = importlib.import_module("diffwave.app.server")
-    address: str = server.serve(
+    from diffwave.app.server import serve
+
+    address = serve(
         options.folder, codec, diffusion, options.device, options.port, not options.no_browser
     )
     return Result(f"Closed {address}. '{options.folder}' keeps what was made.", {"url": address})
+
+
+if __name__ == "__main__":
+    sys.exit(execute(parser(), run, sys.argv[1:]))

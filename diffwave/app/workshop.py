@@ -19,7 +19,6 @@ from rave.audio.io import AudioStream, write_audio
 from rave.cli import Result
 from rave.codec import load_codec
 from rave.compute.device import choose_device
-from rave.latents.bending import principal_axes
 from rave.latents.folder import LatentHeader, read_latents
 
 Array = NDArray[np.float32]
@@ -120,7 +119,7 @@ class Workshop:
         """
         raw = np.array(read_latents(latents, self.codec.format.latent_size))
         try:
-            mean, axes = principal_axes(self.codec)
+            mean, axes = self.codec.principal_axes()
             along = axes @ (raw - mean[:, None])
         except ValueError:
             along = raw[np.argsort(-raw.var(axis=1))]

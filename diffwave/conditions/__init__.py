@@ -1,1 +1,1 @@
-"""TODO."""
+"""What can generation follow?"""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is wrong with a model or its data, and how is that known?"""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rave.latents.folder import HEADER_NAME, LatentHeader
+from rave.latents.folder import LatentHeader
 
 BLOCK_FRAMES = 4096
 # Told as far off: level of all dimensions beyond these factors of the training latents' level.
@@ -78,17 +77,3 @@ def varying(training_std: NDArray[Any]) -> NDArray[np.bool_]:
 def _blocks(raw: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
     for start in range(0, raw.shape[1], BLOCK_FRAMES):
         yield np.asarray(raw[:, start : start + BLOCK_FRAMES], dtype=np.float64)
-
-
-def find_header(path: Path) -> tuple[LatentHeader, float] | None:
-    """Return the header of the latent folder that a file lies in, and the file's gain in dB.
-
-    None if it lies in no such folder.
-    """
-    path = path.resolve()
-    for folder in path.parents:
-        if (folder / HEADER_NAME).exists():
-            header = LatentHeader.read(folder)
-            name = path.relative_to(folder).as_posix()
-            return header, sum(file.gain_db for file in header.files if file.path == name)
-    return None

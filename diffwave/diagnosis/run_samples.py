@@ -14,7 +14,8 @@ from diffwave.diagnosis.run_data import RunData
 from diffwave.diagnosis.sample_statistics import windows
 from diffwave.reference_loss import GaussianModel
 from diffwave.run import DiffusionRun
-from rave.codec import Codec, DecoderNoise
+from rave.codec import Codec
+from rave.noise import DecoderNoise
 
 # Segments that are generated, real ones to compare them with, at most, and those that are decoded.
 NUM_GENERATED, NUM_REAL, NUM_DECODED = 32, 128, 4

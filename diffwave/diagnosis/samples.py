@@ -31,7 +31,8 @@ from diffwave.reference_loss import GaussianModel, SpectralDensity
 from diffwave.sampling.samplers import DPM_SOLVER, NoiseStream, model_denoiser, sample
 
 if TYPE_CHECKING:
-    from rave.codec import Codec, DecoderNoise
+    from rave.codec import Codec
+    from rave.noise import DecoderNoise
 
 Array = NDArray[np.floating]
 # Of DPM-Solver++; more do not come nearer to held-out latents (docs/results.md).

@@ -1,1 +1,1 @@
-"""TODO."""
+"""How good is the music?"""

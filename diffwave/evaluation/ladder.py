@@ -23,10 +23,11 @@ from diffwave.run import DiffusionRun
 from diffwave.sampling.samplers import generate
 from diffwave.standardizer import PrincipalDimensions
 from rave.audio.io import AudioStream
-from rave.codec import Codec, DecoderNoise
+from rave.codec import Codec
 from rave.evaluation.folders import Piece, measure_blocks
 from rave.evaluation.musicnn import Musicnn
 from rave.held_out import originals
+from rave.noise import DecoderNoise
 
 Array = NDArray[np.float32]
 BATCH_SIZE = 4

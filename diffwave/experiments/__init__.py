@@ -1,1 +1,1 @@
-"""The diary's experiments, with its faulty model and with ours. The product needs none of it."""
+"""What did the diary try, and why did it fail? Its model is faulty on purpose."""

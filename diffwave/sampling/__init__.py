@@ -1,1 +1,1 @@
-"""TODO."""
+"""How does noise become latents?"""

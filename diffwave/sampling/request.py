@@ -163,8 +163,7 @@ def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int |
 
 def _read_given(path: Path, trained: DiffusionRun) -> tuple[NDArray[Any], float]:
     """Return raw latents to begin with, of the codec that the run was trained on; and the gain."""
-    from diffwave.diagnosis.generated_latents import find_header
-    from rave.latents.folder import read_latents
+    from rave.latents.folder import find_header, read_latents
 
     given = read_latents(path, trained.header.latent_size)
     if given.shape[1] == 0:

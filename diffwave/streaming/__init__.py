@@ -1,1 +1,1 @@
-"""TODO."""
+"""How does a diffusion model play live in a host?"""

@@ -1,4 +1,4 @@
-"""Endless latents in TorchScript: the windows of diffwave.sampling.windows, a few steps with each block.
+"""Endless latents in TorchScript, by the windows of `diffwave.sampling.windows`.
 
     frames asked for   ···|····block····|···
     being played       [ window k - 1     ]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""How do files of lmnt diffwave open here?"""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""How does an audio file become an array, and back?"""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from rave.jobs.loop import SkipFile
+from rave.files.errors import SkipFile
 
 # Some programs write a size that is off by the header itself.
 HEADER_SLACK_BYTES = 64

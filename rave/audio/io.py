@@ -29,7 +29,7 @@ from rave.audio.blocks import (
 from rave.audio.chunks import AudioError
 from rave.audio.formats import AUDIO_SUFFIXES, BLOCK_SAMPLES, decode_blocks
 from rave.audio.parts import Findings
-from rave.files.atomic import atomic_write
+from rave.files.atomic import atomic_write, native_path
 from rave.parsing import one_line
 
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1000, 768_000
@@ -229,11 +229,6 @@ def read_audio_part(
     stream = AudioStream(path, sample_rate_hz, num_channels, start_s=start_s)
     part = np.concatenate(list(fit_length(stream, stop)), axis=1)
     return np.ascontiguousarray(part[:, stop - count :])
-
-
-def native_path(path: Path) -> Path | bytes:
-    """Return a path as libsndfile takes it: where names are bytes, they need not be text."""
-    return os.fsencode(path) if os.name == "posix" else path
 
 
 def write_audio(

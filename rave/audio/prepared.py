@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from rave.audio.blocks import FULL_SCALE
 from rave.files.atomic import built, check_inside, read_header, write_json
 from rave.held_out import Origin, origin
-from rave.upstream.lmdb import UpstreamDatabase, is_database
 
 FORMAT, VERSION, HEADER_NAME = "rave-prepared-audio", 1, "prepared.json"
 SAMPLE_BYTES = 2
@@ -171,12 +170,3 @@ class PreparedAudio:
             offset=start * self.num_channels * SAMPLE_BYTES,
         )
         return samples.reshape(-1, self.num_channels).T.astype(np.float32) / np.float32(FULL_SCALE)
-
-
-def open_audio(folder: Path) -> AudioStore:
-    """Open audio to train on: a prepared folder, or an LMDB database of acids-rave.
-
-    Raises:
-        ValueError: If it is neither, or is damaged.
-    """
-    return UpstreamDatabase(folder) if is_database(folder) else PreparedAudio(folder)

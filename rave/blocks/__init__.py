@@ -1,1 +1,1 @@
-"""Encoder and decoder parts, one file per family."""
+"""What are encoder and decoder made of? One file per family."""

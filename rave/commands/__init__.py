@@ -1,1 +1,1 @@
-"""The subcommands of `rave`, one file each: `parser()` and `run(options)`."""
+"""What can a user ask for? One file per verb of `rave`."""

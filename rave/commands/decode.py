@@ -27,11 +27,12 @@ from rave.cli import (
 from rave.parsing import existing
 
 if TYPE_CHECKING:
-    from rave.codec import Array, Codec, DecoderNoise
+    from rave.codec import Array, Codec
     from rave.codec_source import CodecSource
     from rave.jobs.windows import Part
     from rave.latents.bending import Bend
     from rave.latents.folder import LatentFile, LatentHeader
+    from rave.noise import DecoderNoise
 
 JOURNAL_NAME = ".decode.jsonl"
 SILENT_DBFS = -70.0
@@ -218,7 +219,7 @@ class Decoding:
 
     @property
     def _noise(self) -> DecoderNoise:
-        from rave.codec import DecoderNoise
+        from rave.noise import DecoderNoise
 
         return DecoderNoise(self.opener.codec.format, self.seed, as_encoded=self.as_encoded)
 
@@ -229,7 +230,7 @@ class Decoding:
     def _latents(self, name: str, source: Path) -> Array:
         import numpy as np
 
-        from rave.jobs.loop import SkipFile
+        from rave.files.errors import SkipFile
         from rave.latents.folder import read_latents
 
         entry = self._entries[name]
@@ -244,7 +245,7 @@ class Decoding:
                 f"the header claims {entry.source_num_samples} samples for {entry.num_frames} "
                 "frames. Encode it again."
             )
-        return self.bend(latents, self.opener.codec)
+        return self.bend(latents, self.opener.codec.principal_axes)
 
     def _write(self, name: str, latents: Array, blocks: Iterator[Array]) -> dict[str, Any]:
         from rave.audio.blocks import LevelMeter, amplified, resample

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rave.codec_source import CodecSource
     from rave.jobs.windows import Part
     from rave.latents.folder import LatentHeader
-    from rave.training_audio import HeardAudio
+    from rave.levels import HeardAudio
 
     Sums: TypeAlias = list[tuple[NDArray[np.float64], int]]  # and frames, of each window
 
@@ -105,7 +105,7 @@ def encode_files(sources: Mapping[str, Path], options: argparse.Namespace) -> Re
     from rave.jobs.journal import Journal
     from rave.jobs.loop import process_files, result_names
     from rave.latents.folder import HEADER_NAME, POSTERIOR_MEAN, POSTERIOR_SAMPLE
-    from rave.training_audio import levels_of, levels_to_match
+    from rave.levels import levels_of, levels_to_match
 
     folder: Path = options.latents_dir
     engine = open_engine(options)
@@ -216,14 +216,14 @@ class Encoding:
         return self._write(name, blocks, sums, lambda: results[-1][1])
 
     def _audio(self, source: Path) -> HeardAudio:
-        from rave.training_audio import HeardAudio
+        from rave.levels import HeardAudio
 
         return HeardAudio(source, self.opener.codec.format, is_level_matched=self.is_level_matched)
 
     def _windows(self, audio: Iterable[Array], part: Part, sums: Sums) -> Iterator[Array]:
         """Yield the latents (D, n) of each window, and append its sums and number of frames."""
         from rave.jobs.windows import WINDOW_FRAMES
-        from rave.latents.folder import StatisticsAccumulator
+        from rave.latents.statistics import StatisticsAccumulator
         from rave.noise import PositionalNoise
 
         codec = self.opener.codec
@@ -244,7 +244,8 @@ class Encoding:
         sums: Sums,
         source: Callable[[], dict[str, Any]],
     ) -> dict[str, Any]:
-        from rave.latents.folder import StatisticsAccumulator, write_latents
+        from rave.latents.folder import write_latents
+        from rave.latents.statistics import StatisticsAccumulator
 
         size = self.opener.codec.format.latent_size
         num_frames = write_latents(self.folder / self.paths[name], blocks, size, is_durable=False)
@@ -259,9 +260,9 @@ class Encoding:
 
 
 def _check(record: dict[str, Any], latent_size: int) -> None:
+    from rave.audio.sound import Sound
     from rave.files.atomic import check_record
-    from rave.latents.folder import StatisticsAccumulator
-    from rave.training_audio import Sound
+    from rave.latents.statistics import StatisticsAccumulator
 
     check_record(record, **FIELDS, gain_db=float | None, sound=Sound | None, sums=dict)
     StatisticsAccumulator(latent_size).merge(record["sums"])
@@ -275,7 +276,8 @@ def _header(
     origins: dict[str, str],
     skipped: dict[str, str],
 ) -> LatentHeader:
-    from rave.latents.folder import LatentFile, LatentHeader, StatisticsAccumulator
+    from rave.latents.folder import LatentFile, LatentHeader
+    from rave.latents.statistics import StatisticsAccumulator
 
     sums = StatisticsAccumulator(codec.format.latent_size)
     files = []
@@ -306,7 +308,7 @@ def _result(
     counts: dict[str, Any],
     levels: dict[str, dict[str, Any]],
 ) -> Result:
-    from rave.training_audio import level_lines
+    from rave.levels import level_lines
 
     statistics = header.statistics
     num_informative = int(statistics.is_informative.sum())

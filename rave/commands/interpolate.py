@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> Result:
     """
     from rave.files.atomic import check_no_source
     from rave.latents.folder import blending
-    from rave.training_audio import level_lines, levels_of, levels_to_match
+    from rave.levels import level_lines, levels_of, levels_to_match
 
     if len(options.audio) < 2:
         raise ValueError("One recording was given; two or more are needed, then the output folder.")
@@ -129,7 +129,7 @@ def _encoded(
     """Return the clips cut to the shortest, what they were heard to be, and the seconds cut."""
     import numpy as np
 
-    from rave.training_audio import HeardAudio
+    from rave.levels import HeardAudio
 
     means, records = [], {}
     for path in paths:
@@ -154,7 +154,7 @@ def _write(
 
     from rave.audio.blocks import LevelMeter, amplified
     from rave.audio.io import write_audio
-    from rave.codec import DecoderNoise
+    from rave.noise import DecoderNoise
 
     # One noise for all blends: they differ in what is blended, and in nothing else.
     blocks = codec.decode_blocks(latents, DecoderNoise(codec.format, seed))

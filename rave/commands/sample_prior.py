@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rave.codec_format import CodecFormat
-    from rave.latents.folder import LatentHeader, LatentStatistics
+    from rave.latents.folder import LatentHeader
+    from rave.latents.statistics import LatentStatistics
     from rave.prior import LatentPrior
 
 
@@ -136,7 +137,8 @@ def _open_upstream(
     run: Path, codec: Path | None, form: CodecFormat | None
 ) -> tuple[LatentPrior, LatentHeader]:
     from rave.codec import load_run
-    from rave.latents.folder import GENERATED, LatentHeader, LatentStatistics
+    from rave.latents.folder import GENERATED, LatentHeader
+    from rave.latents.statistics import LatentStatistics
     from rave.upstream.prior import open_prior
 
     model, fingerprint = open_prior(run)
@@ -168,7 +170,7 @@ def _statistics(latents: NDArray[np.float32]) -> LatentStatistics:
 
     All dimensions count as informative, since the noise of the others is in them already.
     """
-    from rave.latents.folder import LatentStatistics
+    from rave.latents.statistics import LatentStatistics
 
     std = latents.std(axis=(0, 2))
     zeros = [0.0] * len(std)

@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> Result:
     """Build, save the resolved recipe, train, and report the last validation."""
     check_settings("rave", options.recipe, options.settings)
-    from rave.audio.prepared import open_audio
+    from rave.dataset import open_audio
     from rave.files.atomic import check_output_folder
 
     check_output_folder(options.out, options.data)
@@ -84,10 +84,10 @@ def run(options: argparse.Namespace) -> Result:
     from rave import experiment
     from rave.compute.device import choose_device, choose_precision
     from rave.held_out import Split, recording_keys
+    from rave.levels import remember
     from rave.runs.checkpoint import finished_steps
     from rave.trainer import fit
     from rave.training import RaveSystem
-    from rave.training_audio import remember
 
     device = choose_device(options.device)
     settings = _with_data_format(options.settings, store.sample_rate_hz, store.num_channels)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Where does the arithmetic run, in how many processes, with which precision?"""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""How far is audio from other audio?"""

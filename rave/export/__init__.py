@@ -1,1 +1,1 @@
-"""TODO."""
+"""In which forms does a codec leave?"""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""How does a file appear whole or not at all?"""

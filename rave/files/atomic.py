@@ -326,3 +326,8 @@ def source_stamp(path: Path) -> dict[str, int]:
     """Return the size in bytes and modification time in ns: they tell whether a file changed."""
     status = path.stat()
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def native_path(path: Path) -> Path | bytes:
+    """Return a path as libsndfile takes it: where names are bytes, they need not be text."""
+    return os.fsencode(path) if os.name == "posix" else path

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Who works through many files, and what is left to do?"""

@@ -17,15 +17,12 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from unicodedata import normalize
 
 from rave.files.atomic import check_inside, remove_header, source_stamp, typed
+from rave.files.errors import SkipFile
 from rave.jobs.journal import Journal
 from rave.jobs.windows import Part
 from rave.parsing import LinesError, one_line
 
 MAX_NAME_BYTES = 255  # of ext4, XFS, APFS and NTFS (which counts characters)
-
-
-class SkipFile(ValueError):
-    """Raised by the work on one file when that file cannot be used; the run goes on without it."""
 
 
 Work: TypeAlias = Callable[[str, Path], dict[str, Any]]

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from rave.files.atomic import PARTIAL_PREFIX, remove_partials
-from rave.jobs.loop import DivisibleWork, Outcome, SkipFile, Work, attempt
+from rave.files.errors import SkipFile
+from rave.jobs.loop import DivisibleWork, Outcome, Work, attempt
 from rave.jobs.windows import parts
 
 RETRIES = 3  # of what ends with its worker

@@ -1,1 +1,1 @@
-"""TODO."""
+"""How are latents kept on disk, changed and blended?"""

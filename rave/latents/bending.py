@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from rave.codec import Codec
 
 Array = NDArray[np.float32]
 
@@ -38,7 +34,7 @@ class Bend:
             if values
         }
 
-    def __call__(self, latents: Array, codec: Codec) -> Array:
+    def __call__(self, latents: Array, principal_axes: Callable[[], tuple[Array, Array]]) -> Array:
         """Return bent latents (D, N) of raw latents (D, N).
 
         Raises:
@@ -47,7 +43,7 @@ class Bend:
         changed = sorted({*self.shift, *self.scale})
         if not changed:
             return latents
-        mean, axes = principal_axes(codec)
+        mean, axes = principal_axes()
         if changed[-1] >= len(axes):
             raise ValueError(
                 f"Axis {changed[-1]} is to be bent; the latents have the axes 0 to {len(axes) - 1}."
@@ -59,23 +55,6 @@ class Bend:
             for values, usual in ((self.scale, 1.0), (self.shift, 0.0))
         )
         return np.asarray(latents + rows.T @ ((scale - 1) * along + shift), dtype=np.float32)
-
-
-def principal_axes(codec: Codec) -> tuple[Array, Array]:
-    """Return the mean (D,) and the principal axes (D, D) of a codec's latents, one axis a row.
-
-    Raises:
-        ValueError: If the codec does not hold them.
-    """
-    network = getattr(codec.network, "model", codec.network)
-    found = [getattr(network, name, None) for name in ("latent_mean", "latent_pca")]
-    mean, axes = (None if one is None else one.detach().cpu().numpy() for one in found)
-    if mean is None or axes is None or len(axes) != codec.format.latent_size:
-        raise ValueError(
-            f"The codec '{codec.path}' does not state the principal axes of its latents. "
-            "Give a run folder."
-        )
-    return mean, axes
 
 
 def parse_bend(shift: Sequence[str], scale: Sequence[str]) -> Bend:

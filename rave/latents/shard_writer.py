@@ -19,14 +19,7 @@ from numpy.typing import NDArray
 
 from rave.files.atomic import atomic_write, check_inside
 from rave.held_out import key_of, originals, recording_digest
-from rave.latents.folder import (
-    GENERATED,
-    SHARDS_NAME,
-    LatentFile,
-    LatentHeader,
-    LatentStatistics,
-    write_array_header,
-)
+from rave.latents.folder import GENERATED, SHARDS_NAME, LatentFile, LatentHeader, write_array_header
 from rave.latents.shards import (
     INDEX,
     INDEX_NAME,
@@ -36,6 +29,7 @@ from rave.latents.shards import (
     padded,
     shard_name,
 )
+from rave.latents.statistics import LatentStatistics
 
 # About what a tar and the .json add to the frames of a clip.
 CLIP_BYTES = 2048

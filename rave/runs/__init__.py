@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is in a run folder, and may it be trusted?"""

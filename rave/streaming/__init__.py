@@ -1,1 +1,1 @@
-"""TODO."""
+"""How does a codec play live in a host?"""

@@ -1,4 +1,4 @@
-"""Runs and .ts files of acids-rave: opened as they are; runs are written from ours, too.
+"""How do files of acids-rave open here?
 
 RUN/config.gin                            settings, read as data: nothing is imported
 RUN/version_N/checkpoints/NAME.ckpt       weights, read without running code

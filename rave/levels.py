@@ -1,0 +1,175 @@
+"""How loud and how bright audio for a codec is beside the audio that it was trained on.
+
+C audio channels, T samples.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rave.audio.blocks import amplified
+from rave.audio.io import AudioStream
+from rave.audio.prepared import AudioStore
+from rave.audio.sound import Sound, SoundMeter, sound_of
+from rave.codec import Codec, load_codec
+from rave.codec_format import CodecFormat
+from rave.dataset import AudioRange, split_audio
+from rave.held_out import Split
+from rave.latents.statistics import StatisticsAccumulator
+from rave.parsing import one_line
+from rave.training_audio import TrainingAudio
+
+Audio = NDArray[np.float32]
+# Of the training audio, at most so many stretches of this length are measured, evenly spread.
+STRETCH_S, MAX_STRETCHES = 10.0, 128
+LEAST_SHARE, LARGEST_SHARE = 0.05, 0.95  # of the training files, between which the ranges lie
+MAX_LINES = 8
+
+
+class HeardAudio:
+    """An audio file for a codec, block by block, at its own level or at the training audio's.
+
+    Args:
+        path: Of the file.
+        form: Of the codec.
+        is_level_matched: Bring it to the level of the codec's training audio, which is known.
+
+    Attributes:
+        gain_db: That it is brought there with; 0 within the training audio's range. Known when
+            reading begins.
+    """
+
+    def __init__(self, path: Path, form: CodecFormat, *, is_level_matched: bool) -> None:
+        self._stream = AudioStream(path, form.sample_rate_hz, form.num_channels)
+        self._matched = form.training_audio if is_level_matched else None
+        self._meter = SoundMeter()
+        self.gain_db = 0.0
+
+    def __iter__(self) -> Iterator[Audio]:
+        """Yield blocks (C, t)."""
+        if self._matched is not None:  # the file is read twice
+            self.gain_db = 0.0 - self._matched.off_db(sound_of(self._stream))
+        yield from amplified(self._meter(self._stream), self.gain_db)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return the file's rate, length and notes, its sound as given, and the gain, for JSON.
+
+        Known when it was read to its end.
+        """
+        return {
+            "source_sample_rate_hz": self._stream.source.sample_rate_hz,
+            "source_num_samples": self._stream.source.num_samples,
+            "notes": self._stream.notes,
+            "sound": asdict(self._meter.sound),
+            "gain_db": self.gain_db,
+        }
+
+
+def levels_to_match(codec: Codec) -> list[float]:
+    """Return the lowest and the highest level of a codec's training audio, dBFS.
+
+    Raises:
+        ValueError: If they are not known.
+    """
+    known = codec.format.training_audio
+    if known is None or not codec.format.is_level_known:
+        raise ValueError(
+            f"The codec '{codec.path}' carries no level of its training audio to match. Leave "
+            "--match-level out; for a run of `rave train`, the same command again measures it."
+        )
+    return known.levels_dbfs
+
+
+def levels_of(
+    form: CodecFormat, records: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return the levels of files that were encoded, where the codec knows its training audio's.
+
+    Args:
+        form: Of the codec.
+        records: Of each file, from `HeardAudio`.
+
+    Returns:
+        Of each file: `level_dbfs`; `off_db` from the training audio; `gain_db` that it was brought
+        there with; `remark`, what a user should know, or None.
+    """
+    known, found = form.training_audio, dict[str, dict[str, Any]]()
+    for name, record in records.items():
+        if known is None or "sound" not in record:  # encoded before 2026-12
+            continue
+        sound, gain_db = Sound(**record["sound"]), record["gain_db"]
+        found[name] = {
+            "level_dbfs": sound.level_dbfs,
+            "off_db": known.off_db(sound),
+            "gain_db": gain_db,
+            "remark": known.remark(sound, gain_db, form.sample_rate_hz),
+        }
+    return found
+
+
+def level_lines(levels: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line for each file whose level or spectrum is remarkable; of many, for some."""
+    told = [
+        f"  {one_line(name)}: {each['remark']}" for name, each in levels.items() if each["remark"]
+    ]
+    if len(told) <= MAX_LINES:
+        return told
+    return [*told[:MAX_LINES], f"  {len(told) - MAX_LINES} more are off; --json lists them."]
+
+
+def measure(codec: Codec, store: AudioStore, ranges: Sequence[AudioRange]) -> TrainingAudio:
+    """Return what is to be known of the audio that a codec was trained on.
+
+    Args:
+        codec: As it was trained.
+        store: The audio.
+        ranges: What of it was trained on.
+    """
+    length = round(STRETCH_S * store.sample_rate_hz)
+    stretches = [
+        (piece, start) for piece in ranges for start in range(0, piece.num_samples, length)
+    ]
+    kept = np.linspace(0, len(stretches) - 1, min(MAX_STRETCHES, len(stretches))).round()
+    sums = StatisticsAccumulator(codec.format.latent_size)
+    meters: dict[str, SoundMeter] = defaultdict(SoundMeter)
+    for piece, start in (stretches[int(index)] for index in kept):
+        count = min(length, piece.num_samples - start)
+        audio = store.read(piece.file, piece.start + start, count)
+        for block in meters[piece.file.name]([audio]):
+            sums.add(*codec.encode(block))
+    sounds = [meter.sound for meter in meters.values()]
+    heard = [[s.level_dbfs, *s.octaves_db] for s in sounds if s.level_dbfs is not None]
+    rows: list[list[float]] = []  # lowest and highest: level, then octaves
+    if heard:
+        rows = np.quantile(heard, (LEAST_SHARE, LARGEST_SHARE), axis=0).round(2).tolist()
+    return TrainingAudio(
+        codec.format.fingerprint,
+        sums.statistics(),
+        levels_dbfs=[row[0] for row in rows],
+        octaves_db=[row[1:] for row in rows],
+    )
+
+
+def remember(run: Path, store: AudioStore, held_out: float | Split, device: torch.device) -> None:
+    """Write what is to be known of the audio that a run was trained on, where it is not known yet.
+
+    Args:
+        run: Of `rave train`, or a released model.
+        store: The audio.
+        held_out: Fraction or split of the audio that is not trained on.
+        device: To compute on.
+    """
+    codec = load_codec(run, device)
+    if codec.format.training_audio is None:
+        print("Measuring the training audio …", file=sys.stderr)
+        measure(codec, store, split_audio(store, held_out)[0]).write(run)
