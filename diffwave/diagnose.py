@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from diffwave.train import check_settings
 from rave.cli import CODEC, Result, add_device, add_seed, command_parser, execute
@@ -27,18 +28,8 @@ OF_RUNS = {
 OF_LATENTS = {"--config": "config", "--set": "settings"}
 
 
-class Diagnosis(Protocol):
-    """What is reported of latents, of generated latents and of runs."""
-
-    def words(self) -> str:
-        """Return what was found, for a person."""
-
-    def record(self) -> dict[str, Any]:
-        """Return the figures as JSON-able data."""
-
-    def picture(self, path: Path) -> None:
-        """Draw the figures."""
-
+# For a person; as JSON-able data; what draws the figures into a file.
+Report: TypeAlias = tuple[str, dict[str, Any], Callable[[Path], None]]
 
 LATENTS_OR_RUN = "what rave encode, diffwave.inference or diffwave.train wrote"
 
@@ -112,12 +103,11 @@ def run(options: argparse.Namespace) -> Result:
     out = options.out or (_run_folder(options.path) / RUN_OUT if is_run else None)
     if out is not None:
         _check_out(out, options.path, is_run)
-    found = _of_run(options) if is_run else _of_latents(options)
-    text, record = found.words(), found.record()
+    text, record, draw = _of_run(options) if is_run else _of_latents(options)
     if out is not None:
         write_json(out / RECORD, record)
         with atomic_write(out / PICTURE) as temporary:
-            found.picture(temporary)
+            draw(temporary)
         text += f"\n\nFigures: '{out / RECORD}'. Picture: '{out / PICTURE}'."
     return Result(text, record)
 
@@ -175,17 +165,19 @@ def _check_out(out: Path, path: Path, is_run: bool) -> None:
         check_output_folder(out, path)
 
 
-def _of_latents(options: argparse.Namespace) -> Diagnosis:
+def _of_latents(options: argparse.Namespace) -> Report:
+    from diffwave.diagnosis import latent_picture, latent_report
+    from diffwave.diagnosis.generated import diagnose_generated
+    from diffwave.diagnosis.latents import diagnose_latents
     from rave.latents.folder import GENERATED, LatentHeader
 
     if LatentHeader.read(options.path).contents == GENERATED:
-        from diffwave.diagnosis.generated import diagnose_generated
-
-        return diagnose_generated(options.path)
-    from diffwave.diagnosis.latents import diagnose_latents
-
+        made = diagnose_generated(options.path)
+        text = latent_report.words_of_generated(made)
+        return text, made.record(), partial(latent_picture.draw_generated, made)
     config, settings = options.config or "default", options.settings or ()
-    return diagnose_latents(options.path, read_recipe(config, settings))
+    found = diagnose_latents(options.path, read_recipe(config, settings))
+    return latent_report.words(found), found.record(), partial(latent_picture.draw, found)
 
 
 def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Recipe:
@@ -217,14 +209,15 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
     )
 
 
-def _of_run(options: argparse.Namespace) -> Diagnosis:
+def _of_run(options: argparse.Namespace) -> Report:
+    from diffwave.diagnosis import run_picture, run_report
     from diffwave.diagnosis.run import diagnose_run
     from rave.compute.device import choose_device
 
     def progress(part: str) -> None:
         print(f"Looking at {part} …", file=sys.stderr)
 
-    return diagnose_run(
+    found = diagnose_run(
         options.path,
         latents=options.latents,
         spectrograms=options.spectrograms,
@@ -234,6 +227,7 @@ def _of_run(options: argparse.Namespace) -> Diagnosis:
         seed=options.seed or 0,
         progress=progress,
     )
+    return run_report.words(found), found.record(), partial(run_picture.draw, found.figures)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from diffwave.sampling import editing
 from diffwave.sampling.samplers import NoiseStream
 from diffwave.schedule import cosine_schedule
 from rave.commands import augment, encode
-from rave.evaluation.folders import folders as evaluation
+from rave.evaluation import folders as evaluation
 from rave.jobs.windows import WHOLE, WINDOW_FRAMES
 from rave.noise import DecoderNoise
 from rave.prior import LatentPrior

@@ -15,7 +15,7 @@ from test_diffwave_waveform import GOLDEN, make_checkpoint
 from test_diffwave_waveform import write_run as write_vocoder
 
 from diffwave.__main__ import PROGRAMS
-from rave.main_cli import AVAILABLE_SCRIPTS, main
+from rave.main_cli import AVAILABLE_SCRIPTS, command_module, main
 
 RATE_HZ = 44100  # of the audio, twice that of the codec
 # Noisy, and a hop of 128.

@@ -17,7 +17,8 @@ from test_rave_musicnn import prelude
 
 from diffwave import evaluate, train
 from diffwave import preprocess as diffwave_preprocess
-from diffwave.evaluation.figures import BAR, LadderFigures, _diversity, _position, ladder, reading
+from diffwave.evaluation import ladder
+from diffwave.evaluation.figures import BAR, LadderFigures, _diversity, _position, reading
 from diffwave.evaluation.ladder import FOLLOWING, GAUSSIAN, GENERATED, RECONSTRUCTION, TITLES
 from rave.evaluation.audio_statistics import measure
 from rave.evaluation.folders import Piece

@@ -22,6 +22,7 @@ import diffwave.network
 import diffwave.sampling.samplers
 from diffwave import train
 from diffwave.conditions.controls import LOUDNESS
+from diffwave.diagnosis import run_picture, run_report
 from diffwave.diagnosis.failures import REMEDIES, WHITE_LATENTS
 from diffwave.diagnosis.latents import diagnose_latents
 from diffwave.diagnosis.run import RunDiagnosis, diagnose_run
@@ -289,6 +290,6 @@ def test_a_diverged_network_has_an_exploding_norm_and_nothing_else(
     assert [each.name for each in found.findings] == ["exploding-norm"]
     assert "not finite, after sampling step 1 of 20" in found.findings[0].message
     json.loads(json.dumps(found.record(), allow_nan=False))
-    assert "not finite" in found.words()
-    found.picture(tmp_path / "picture.png")
+    assert "not finite" in run_report.words(found)
+    run_picture.draw(found.figures, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 0

@@ -13,6 +13,7 @@ from diffwave_data import autoregression, settings, write_latent_folder
 
 from diffwave import train
 from diffwave.diagnose import read_recipe
+from diffwave.diagnosis import latent_picture, latent_report
 from diffwave.diagnosis import latents as latent_diagnosis
 from diffwave.diagnosis.expected_losses import Recipe
 from diffwave.diagnosis.failures import CLAMPED_SAMPLER, LEVEL_LOST, REMEDIES, WHITE_LATENTS
@@ -79,12 +80,12 @@ def test_the_recipe_considered_is_the_default_one() -> None:
 def test_white_noise_is_named_and_latents_with_memory_are_not(tmp_path: Path) -> None:
     noise = diagnose_latents(music(tmp_path / "noise", 0.0), SHORT)
     assert [finding.name for finding in noise.findings] == [WHITE_LATENTS]
-    assert "cannot be learned" in noise.words()
-    assert "What to do" not in noise.words()  # but what the finding says
+    assert "cannot be learned" in latent_report.words(noise)
+    assert "What to do" not in latent_report.words(noise)  # but what the finding says
     known = diagnose_latents(music(tmp_path / "music", 0.7), SHORT)
     assert known.findings == []
-    assert "none of the ten known failures" in known.words()
-    assert f"held-out loss is below {known.expected[0].gaussian:.3f}" in known.words()
+    assert "none of the ten known failures" in latent_report.words(known)
+    assert f"held-out loss is below {known.expected[0].gaussian:.3f}" in latent_report.words(known)
     assert noise.num_white == 3
     assert known.num_white == 0
 
@@ -141,7 +142,7 @@ def test_samples_of_the_posterior_are_told_with_the_dimensions_they_lose(tmp_pat
     found = sampled(tmp_path / "sampled", POSTERIOR_SAMPLE)
     assert (found.latent_size, found.num_white) == (8, 6)
     assert found.white_shares[:2].max() < 0.8 < 0.97 < found.white_shares[2:].min()
-    told = found.words()
+    told = latent_report.words(found)
     assert "6 of the 8 dimensions modelled are noise" in told
     assert "Encode again without --sample" in told
     assert "6 of 8 dimensions that carry nothing are noise" in told
@@ -150,7 +151,7 @@ def test_samples_of_the_posterior_are_told_with_the_dimensions_they_lose(tmp_pat
 
 
 def test_noise_in_posterior_means_is_left_to_fidelity(tmp_path: Path) -> None:
-    told = sampled(tmp_path / "mean", "posterior mean").words()
+    told = latent_report.words(sampled(tmp_path / "mean", "posterior mean"))
     assert "Lower FIDELITY: 6 of 8 dimensions modelled are noise" in told
     assert "--sample" not in told
 
@@ -165,12 +166,15 @@ def test_principal_dimensions_are_counted_by_their_variance(tmp_path: Path) -> N
 
 def test_advice_follows_from_the_recipe(tmp_path: Path) -> None:
     latents = music(tmp_path / "latents", 0.97, count=8)
-    assert "SEGMENT_FRAMES" in diagnose_latents(latents, SHORT).words().partition("Dimensions")[0]
+    assert (
+        "SEGMENT_FRAMES"
+        in latent_report.words(diagnose_latents(latents, SHORT)).partition("Dimensions")[0]
+    )
     longer = replace(SHORT, segment_frames=128)
-    assert "Raise SEGMENT_FRAMES" not in diagnose_latents(latents, longer).words()
-    assert "SCHEDULE='cosine'" not in diagnose_latents(latents, longer).words()
+    assert "Raise SEGMENT_FRAMES" not in latent_report.words(diagnose_latents(latents, longer))
+    assert "SCHEDULE='cosine'" not in latent_report.words(diagnose_latents(latents, longer))
     short_schedule = replace(longer, schedule=named_schedule("diffwave"))
-    told = diagnose_latents(latents, short_schedule).words()
+    told = latent_report.words(diagnose_latents(latents, short_schedule))
     assert "Choose SCHEDULE='cosine': 'diffwave' leaves 28 % of the signal" in told
 
 
@@ -191,10 +195,10 @@ def test_a_file_may_be_read_in_any_parts(tmp_path: Path, monkeypatch: pytest.Mon
 def test_record_is_json_and_pictures_are_of_their_format(tmp_path: Path) -> None:
     found = diagnose_latents(music(tmp_path / "latents", 0.5), SHORT)
     assert json.loads(json.dumps(found.record(), allow_nan=False))["latent_size"] == 3
-    found.picture(tmp_path / "a.png")
-    found.picture(tmp_path / "a.svg")
+    latent_picture.draw(found, tmp_path / "a.png")
+    latent_picture.draw(found, tmp_path / "a.svg")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert "best linear denoiser" in found.words()
+    assert "best linear denoiser" in latent_report.words(found)
     assert "<svg" in (tmp_path / "a.svg").read_text()[:1000]
 
 
@@ -240,8 +244,8 @@ def test_generated_latents_are_judged_by_those_of_the_training(
     np.testing.assert_allclose(diagnosis.rms, rms, rtol=1e-3)
     record = json.loads(json.dumps(diagnosis.record(), allow_nan=False))
     assert [each["path"] for each in record["files"]] == ["1.npy", "2.npy"]  # 0.npy is empty
-    assert all(name in diagnosis.words() for name in (*found, "1.npy"))
-    diagnosis.picture(tmp_path / "a.png")
+    assert all(name in latent_report.words_of_generated(diagnosis) for name in (*found, "1.npy"))
+    latent_picture.draw_generated(diagnosis, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 

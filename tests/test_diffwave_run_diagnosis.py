@@ -21,7 +21,7 @@ from diffwave.conditioner import ControlConditioner
 from diffwave.conditions.controls import CHROMA, LOUDNESS, ControlHeader
 from diffwave.dataset import ClipReader, FixedSegments
 from diffwave.diagnosis import network as network_diagnosis
-from diffwave.diagnosis import run_samples
+from diffwave.diagnosis import run_picture, run_report, run_samples
 from diffwave.diagnosis.conditioner import conditioner_gain
 from diffwave.diagnosis.network import Probe, magnitudes
 from diffwave.diagnosis.run import RunDiagnosis, diagnose_run
@@ -74,7 +74,7 @@ def test_a_diagnosis_is_the_same_each_time(healthy_run: Path, diagnosis: RunDiag
 
 
 def test_words_and_picture_tell_each_part(diagnosis: RunDiagnosis, tmp_path: Path) -> None:
-    words = diagnosis.words()
+    words = run_report.words(diagnosis)
     figures = diagnosis.figures
     assert "Nothing found: none of the ten known failures shows in this run." in words
     assert f"Held-out loss {figures['held_out_loss']:.3f} against white" in words
@@ -84,7 +84,7 @@ def test_words_and_picture_tell_each_part(diagnosis: RunDiagnosis, tmp_path: Pat
     assert "Sampling 32 clips in 20 steps" in words
     assert max(len(line) for line in words.splitlines()) < 240
     for suffix, start in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
-        diagnosis.picture(tmp_path / f"picture{suffix}")
+        run_picture.draw(diagnosis.figures, tmp_path / f"picture{suffix}")
         assert (tmp_path / f"picture{suffix}").read_bytes().startswith(start)
 
 
@@ -236,8 +236,8 @@ def test_each_of_several_conditions_is_told_apart(tmp_path: Path) -> None:
     conditioner = found.figures["conditioner"]
     for figures in conditioner.values():
         assert set(figures) == {"label", LOUDNESS, "all"}
-    assert "Without the others: label" in found.words()
-    assert "change by loudness" in found.words()
+    assert "Without the others: label" in run_report.words(found)
+    assert "change by loudness" in run_report.words(found)
 
 
 def test_a_run_of_lmnt_diffwave_is_diagnosed(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_run_of_lmnt_diffwave_is_diagnosed(tmp_path: Path) -> None:
     found = diagnose_run(run, latents=tmp_path / "latents")
     assert found.figures["segment_frames"] == 48
     assert len(found.figures["network"]["levels"][0]["blocks"]) == lmnt_runs.BLOCKS
-    assert "not known for a run of lmnt diffwave" in found.words()
+    assert "not known for a run of lmnt diffwave" in run_report.words(found)
 
 
 def test_a_run_finds_its_latents_until_they_move(

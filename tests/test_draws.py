@@ -15,7 +15,7 @@ from drawn_in_training import NEVER, Array
 from scipy.special import ndtri
 
 from rave import augmentation
-from rave.evaluation.folders import frechet
+from rave.evaluation import frechet
 
 ROOT = Path(__file__).parents[1]
 PARTS = (np.arange(10_000) + 0.5) / 10_000

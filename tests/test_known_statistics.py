@@ -15,6 +15,7 @@ from diffwave.diagnosis.conditioner import ConditionerGain
 from diffwave.diagnosis.expected_losses import schedule_end
 from diffwave.diagnosis.generated import diagnose_generated
 from diffwave.diagnosis.generated_latents import compare
+from diffwave.diagnosis.latent_report import words_of_generated
 from diffwave.diagnosis.network import broadcast_share
 from diffwave.diagnosis.sample_statistics import autocorrelation, sliced_wasserstein
 from diffwave.diagnosis.sample_statistics import compare as compare_samples
@@ -99,7 +100,7 @@ def test_the_level_of_generated_latents_weighs_long_and_short_files_by_length(tm
     record = found.record()
     assert (record["num_frames"], record["num_files"]) == (128, 2)
     assert record["frame_rate_hz"] == pytest.approx(RATE_HZ / 1024)
-    assert f"128 frames ({128 * 1024 / RATE_HZ:.1f} s)" in found.words()
+    assert f"128 frames ({128 * 1024 / RATE_HZ:.1f} s)" in words_of_generated(found)
 
 
 def test_samples_shifted_or_scaled_lie_as_far_as_they_were():

@@ -10,8 +10,8 @@ from audio_files import noise, sine, write
 
 from rave.codec import Codec
 from rave.latent_dataset import LatentDataset
+from rave.latents import folder as rave_latents
 from rave.latents.folder import LatentHeader
-from rave.latents.folder import folder as rave_latents
 
 AUDIO = {  # name: rate, samples, channels
     "cd.flac": (44100, 30_001, 2),

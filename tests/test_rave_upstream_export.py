@@ -11,7 +11,7 @@ from upstream_runs import CHECKPOINT, GOLDEN, golden_weights, write_upstream_run
 
 from rave.codec import load_codec
 from rave.export.acids_rave import export_run
-from rave.files.atomic import atomic as files
+from rave.files import atomic as files
 from rave.main_cli import main
 from rave.noise import DecoderNoise
 from rave.runs.checkpoint import last_checkpoint, read_checkpoint

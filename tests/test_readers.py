@@ -42,8 +42,8 @@ from diffwave.diagnosis import run_samples
 from diffwave.diagnosis.expected_losses import Recipe
 from diffwave.diagnosis.latents import diagnose_latents
 from diffwave.diagnosis.run_data import RunData
-from diffwave.evaluation.figures import figures as evaluation
-from diffwave.evaluation.figures import ladder
+from diffwave.evaluation import figures as evaluation
+from diffwave.evaluation import ladder
 from diffwave.evaluation.ladder import Ladder
 from diffwave.experiments import data as experiments
 from diffwave.run import DiffusionRun

@@ -15,7 +15,7 @@ from test_finished_folders import SAME
 
 from diffwave.conditions.controls import LOUDNESS, ControlHeader
 from diffwave.conditions.spectrogram import SpectrogramHeader
-from diffwave.evaluation.figures import ladder as ladders
+from diffwave.evaluation import ladder as ladders
 from diffwave.evaluation.ladder import (
     FOLLOWING,
     GAUSSIAN,

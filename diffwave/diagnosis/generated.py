@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffwave.diagnosis.failures import Finding, findings_in_words
+from diffwave.diagnosis.failures import Finding
 from diffwave.diagnosis.generated_latents import compare, varying
-from diffwave.diagnosis.latent_report import duration
 from diffwave.diagnosis.samples import clamped_sampler, level_lost
 from rave.latent_dataset import LatentDataset
 from rave.latents.folder import LatentHeader
-from rave.parsing import one_line
 
 # Values that are looked at for piling up, at most, evenly from all frames: 128 MB.
 NUM_VALUES = 2**25
@@ -47,31 +45,6 @@ class GeneratedDiagnosis:
         varies = varying(std)
         return np.asarray(self.rms[varies] / std[varies])
 
-    def words(self) -> str:
-        """Return what was found, for a person."""
-        header = self.header
-        num_frames = sum(file.num_frames for file in header.files)
-        level, width = self.relative, max(len(each["path"]) for each in self.files)
-        lines = [
-            f"'{self.folder}': {len(self.files)} files of generated latents, {num_frames} frames "
-            f"({duration(num_frames, header.frame_rate_hz)}), {header.latent_size} dimensions.",
-            "",
-            findings_in_words(self.findings, "these generated latents"),
-            "",
-            "More shows in the run that generated them: python -m diffwave.diagnose RUN",
-            "",
-            "Relative to the training latents",
-            f"  level of a dimension: {level.min():.2f} to {level.max():.2f}, median "
-            f"{np.median(level):.2f}",
-            f"  {'file':<{width}}  level  largest shift of a mean, in std",
-        ]
-        lines += [
-            f"  {one_line(each['path']):<{width}}  {each['level']:5.2f}  "
-            f"{each['largest_shift']:.2f}" + (f"  ({each['warning']})" if each["warning"] else "")
-            for each in self.files
-        ]
-        return "\n".join(lines)
-
     def record(self) -> dict[str, Any]:
         """Return the figures as JSON-able data."""
         return {
@@ -86,12 +59,6 @@ class GeneratedDiagnosis:
             "training_std": list(self.header.statistics.std),
             "files": list(self.files),
         }
-
-    def picture(self, path: Path) -> None:
-        """Draw the level of each dimension; the suffix of `path` says in which format."""
-        from diffwave.diagnosis.latent_picture import draw_generated
-
-        draw_generated(self, path)
 
 
 def diagnose_generated(folder: Path) -> GeneratedDiagnosis:

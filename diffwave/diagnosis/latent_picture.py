@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from diffwave.diagnosis.generated import GeneratedDiagnosis
-    from diffwave.diagnosis.latents import LatentDiagnosis
+from diffwave.diagnosis.generated import GeneratedDiagnosis
+from diffwave.diagnosis.latents import WHITE_DIMENSION_SHARE, LatentDiagnosis
 
 PANEL_INCHES = (4.6, 3.6)
 MODELLED, NOISE, LEFT_OUT = "#3f86e0", "#e5792b", "#b5bcc4"
@@ -20,8 +18,6 @@ NUM_CURVES = 8
 
 def draw(found: LatentDiagnosis, path: Path) -> None:
     """Draw variances, correlation over time and reference losses into a .png or .svg file."""
-    from diffwave.diagnosis.latents import WHITE_DIMENSION_SHARE
-
     width, height = PANEL_INCHES
     figure = Figure(figsize=(3 * width, height), layout="constrained")
     dimensions, time, losses = figure.subplots(1, 3)

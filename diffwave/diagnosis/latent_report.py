@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import numpy as np
 
 from diffwave.denoiser import LossKind, Prediction
+from diffwave.diagnosis.expected_losses import ExpectedLoss
 from diffwave.diagnosis.failures import findings_in_words
+from diffwave.diagnosis.generated import GeneratedDiagnosis
+from diffwave.diagnosis.latent_statistics import Memory
+from diffwave.diagnosis.latents import LatentDiagnosis
 from diffwave.skill import FEWEST_UNITS, TOO_LITTLE
 from rave.latents.folder import POSTERIOR_SAMPLE
-
-if TYPE_CHECKING:
-    from diffwave.diagnosis.expected_losses import ExpectedLoss
-    from diffwave.diagnosis.latent_statistics import Memory
-    from diffwave.diagnosis.latents import LatentDiagnosis
+from rave.parsing import one_line
 
 # Advised against: a segment in which the slowest dimension's memory fits fewer times, so that few
 # segments show how it goes on.
@@ -39,6 +39,32 @@ def words(found: LatentDiagnosis) -> str:
         _losses(found),
     ]
     return "\n\n".join(parts)
+
+
+def words_of_generated(found: GeneratedDiagnosis) -> str:
+    """Return what a diagnosis of generated latents says."""
+    header = found.header
+    num_frames = sum(file.num_frames for file in header.files)
+    level, width = found.relative, max(len(each["path"]) for each in found.files)
+    lines = [
+        f"'{found.folder}': {len(found.files)} files of generated latents, {num_frames} frames "
+        f"({duration(num_frames, header.frame_rate_hz)}), {header.latent_size} dimensions.",
+        "",
+        findings_in_words(found.findings, "these generated latents"),
+        "",
+        "More shows in the run that generated them: python -m diffwave.diagnose RUN",
+        "",
+        "Relative to the training latents",
+        f"  level of a dimension: {level.min():.2f} to {level.max():.2f}, median "
+        f"{np.median(level):.2f}",
+        f"  {'file':<{width}}  level  largest shift of a mean, in std",
+    ]
+    lines += [
+        f"  {one_line(each['path']):<{width}}  {each['level']:5.2f}  "
+        f"{each['largest_shift']:.2f}" + (f"  ({each['warning']})" if each["warning"] else "")
+        for each in found.files
+    ]
+    return "\n".join(lines)
 
 
 def _what(found: LatentDiagnosis) -> str:

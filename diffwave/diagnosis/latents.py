@@ -126,12 +126,6 @@ class LatentDiagnosis:
         """Return how many of the modelled dimensions are white noise."""
         return int((self.white_shares > WHITE_DIMENSION_SHARE).sum())
 
-    def words(self) -> str:
-        """Return what was found, for a person."""
-        from diffwave.diagnosis.latent_report import words
-
-        return words(self)
-
     def record(self) -> dict[str, Any]:
         """Return the figures as JSON-able data."""
         header, statistics = self.header, self.header.statistics
@@ -164,12 +158,6 @@ class LatentDiagnosis:
             "schedules": [asdict(each) for each in self.ends],
             "expected_losses": [asdict(each) for each in self.expected],
         }
-
-    def picture(self, path: Path) -> None:
-        """Draw variances, memory and losses; the suffix of `path` says in which format."""
-        from diffwave.diagnosis.latent_picture import draw
-
-        draw(self, path)
 
 
 def white_latents(references: ReferenceLosses, objective: str = "v, mse, cosine") -> Finding | None:

@@ -72,22 +72,10 @@ class RunDiagnosis:
     figures: dict[str, Any]
     findings: list[Finding] = field(default_factory=list)
 
-    def words(self) -> str:
-        """Return what a person reads: findings first, then short tables."""
-        from diffwave.diagnosis.run_report import words
-
-        return words(self.figures, self.findings)
-
     def record(self) -> dict[str, Any]:
         """Return findings and figures as JSON-able data."""
         record = {"findings": [each.record() for each in self.findings], **self.figures}
         return cast(dict[str, Any], _jsonable(record))
-
-    def picture(self, path: Path) -> None:
-        """Draw the figures into a .png or .svg file."""
-        from diffwave.diagnosis.run_picture import draw
-
-        draw(self.figures, path)
 
 
 def diagnose_run(

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from diffwave.diagnosis.failures import Finding, findings_in_words
+from diffwave.diagnosis.failures import findings_in_words
+from diffwave.diagnosis.run import RunDiagnosis
 
 
-def words(figures: dict[str, Any], findings: Sequence[Finding]) -> str:
-    """Return what a person reads of a diagnosis: findings first.
-
-    Args:
-        figures: Of `RunDiagnosis`.
-        findings: The failures found.
-    """
+def words(found: RunDiagnosis) -> str:
+    """Return what a diagnosis of a run says: findings first, then short tables."""
+    figures = found.figures
     parts = [
         _run(figures),
-        findings_in_words(findings, "this run"),
+        findings_in_words(found.findings, "this run"),
         _learned(figures),
         _noise_levels(figures),
         _timesteps(figures),

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> Result:
         OSError: If the folder cannot be written.
     """
     from rave.files.atomic import check_no_source
-    from rave.latents.folder import blending
+    from rave.latents import blending
     from rave.levels import level_lines, levels_of, levels_to_match
 
     if len(options.audio) < 2:
