@@ -171,9 +171,10 @@ def _bench(options: argparse.Namespace) -> tuple[Bench, dict[str, Any]]:
     work.mkdir(parents=True, exist_ok=True)
     upstream = None
     if options.against_upstream:
-        from benchmarks.upstream import make_environment
+        from benchmarks.upstream.environment import add_peers, make_environment
 
         upstream = make_environment(options.out.absolute() / "upstream")
+        add_peers(options.out.absolute() / "upstream")
     threads = tuple(dict.fromkeys(options.threads or (1, cores())))
     models = options.models.absolute()
     return Bench(work, options.quick, options.device, threads, upstream, models), machine

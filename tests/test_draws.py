@@ -138,7 +138,7 @@ DRAWS = {
         "rave.commands.encode:Encoding._windows",
         "rave.noise:PositionalNoise.normal",
     ),
-    "uninformative latents": of(decoding.filled_latents, NORMAL, "rave.codec:DecoderNoise.fill"),
+    "uninformative latents": of(decoding.filled_latents, NORMAL, "rave.noise:DecoderNoise.fill"),
     "bands": of(
         decoding.bands,
         uniform(-1, 1),

@@ -10,13 +10,13 @@ from rave_models import SHORT, write_run
 from upstream_runs import CHECKPOINT, GOLDEN, golden_weights, write_upstream_run, write_whole_run
 
 from rave.codec import load_codec
+from rave.export import acids_rave as export
 from rave.export.acids_rave import export_run
 from rave.files import atomic as files
 from rave.main_cli import main
 from rave.noise import DecoderNoise
 from rave.runs.checkpoint import last_checkpoint, read_checkpoint
 from rave.runs.gin_text import read_bindings
-from rave.upstream import export
 
 CPU = torch.device("cpu")
 CAUSAL = tuple(f"{c}.is_causal=True" for c in ("pqmf.PQMF", "v2.EncoderV2", "v2.DecoderV2"))

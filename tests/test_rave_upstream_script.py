@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-import upstream_exports
 from torch import nn
 from upstream_runs import assert_every_length_equals
 from upstream_scripts import exports, kinds, outputs, write_export
 
+from benchmarks.upstream.exports import Export
 from rave.codec import load_codec
 from rave.jobs.windows import Part
 from rave.noise import DecoderNoise
@@ -18,7 +18,7 @@ UNIT = "encoder.encoder.net.1.aligned.branches.0.net"
 
 def opened(path):
     with torch.inference_mode():
-        return upstream_exports.Export(torch.jit.load(str(path)), path)
+        return Export(torch.jit.load(str(path)), path)
 
 
 def audio_of(codec, num_frames=30):

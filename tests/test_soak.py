@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from check_stream_memory import resident_mib
 from nn_host import Host
 from rave_models import SHORT, small_model
 
+from benchmarks.stream_memory import resident_mib
 from diffwave.app.workshop import Workshop
 from rave.codec_format import CodecFormat
 from rave.export.torchscript import export_nn_tilde

@@ -14,8 +14,9 @@ import pytest
 from audio_files import noise, write
 from diffwave_data import TINY as DIFFUSION
 from diffwave_data import autoregression, write_latent_folder
-from every_command import ALL, TRAINERS, sets, unchanged_process
+from every_command import TRAINERS, sets, unchanged_process
 from rave_runs import TINY as CODEC
+from seeded import parsers
 from test_rave_prior import SETTINGS as PRIOR
 
 from diffwave.training import DiffusionSystem
@@ -114,11 +115,7 @@ def watched(request, sources, tmp_path_factory):
 
 
 def test_every_command_that_trains_is_tried_here():
-    parsers = {
-        name: importlib.import_module(name.replace("rave ", "rave.commands.").replace(" ", "."))
-        for name in ALL - {"diffwave experiments"}
-    }
-    training = {n for n, module in parsers.items() if "--devices" in module.parser().format_help()}
+    training = {name for name, parser in parsers() if "--devices" in parser.format_help()}
     assert training == TRAINERS == {*SYSTEMS}
 
 

@@ -43,13 +43,12 @@ def comparisons(bench: Bench) -> list[Comparison]:
 
 def theirs(bench: Bench, python: Path) -> Path:
     """Return the streaming file that acids-rave's `rave export` makes of the same weights."""
-    from benchmarks.upstream import export
+    from benchmarks.upstream.exports import export
 
     folder = bench.work / "acids-export"
     found = list(folder.glob("*.ts"))
-    return (
-        found[0] if found else export(python, inputs.acids_run(bench), folder, "--fidelity=0.999")
-    )
+    run = inputs.acids_run(bench)
+    return found[0] if found else export(python, run, folder, "--streaming", "--fidelity=0.999")
 
 
 def play(file: str, method: str, num_blocks: int, device: str) -> Callable[[], dict[str, Any]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from upstream_exports import difference
 
+from benchmarks.upstream.exports import difference
 from rave.audio.derivative import differentiated
 from rave.codec import load_run
 
@@ -23,7 +23,7 @@ def largest(found: Mapping[str, float]) -> float:
 
 @torch.inference_mode()
 def compare(run: Path, stages: Path, how: str = "") -> dict[str, float]:
-    """Return the difference of each stage that `upstream_family.py` wrote.
+    """Return the difference of each stage that `family.py` wrote.
 
     Args:
         run: Of ours or of acids-rave, with the weights of the model whose stages they are.

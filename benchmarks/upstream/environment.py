@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
 from pathlib import Path
 
 # acids-rave's own pins, and what they leave open as it was when they were made.
@@ -19,7 +18,12 @@ PINS_WITH_DEPENDENCIES = (
     *("gin-config==0.5.0", "einops", "GPUtil", "scikit-learn", "tensorboard", "Flask", "absl-py"),
     *("PyYAML", "tqdm", "protobuf", "lightning-utilities", "fsspec", "packaging", "requests"),
 )
-FAMILY = Path(__file__).with_name("upstream_family.py")
+# They name fewer dependencies than they import, or ones that nothing here needs.
+PEERS = (
+    *("diffwave==0.1.7", "audio-diffusion-pytorch==0.1.3", "a-unet==0.0.16"),
+    "einops-exts==0.0.4",
+)
+FAMILY = Path(__file__).with_name("family.py")
 
 
 def make_environment(folder: Path) -> Path:
@@ -47,21 +51,16 @@ def make_environment(folder: Path) -> Path:
     return python
 
 
-def add_packages(folder: Path, name: str, pins: Sequence[str]) -> None:
-    """Install more into such an environment, without what they depend on, if it is not there.
-
-    Args:
-        folder: Of the environment.
-        name: Of the file that says that they are installed.
-        pins: The packages.
+def add_peers(folder: Path) -> None:
+    """Install the other peers into such an environment, if they are not there.
 
     Raises:
         ValueError: If pip fails.
     """
-    done = folder / name
+    done = folder / "peers-installed"
     if not done.exists():
         python = folder / "bin" / "python"
-        run_there(python, "-m", "pip", "install", "--quiet", "--no-deps", *pins)
+        run_there(python, "-m", "pip", "install", "--quiet", "--no-deps", *PEERS)
         done.touch()
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from upstream_environment import FAMILY, rave_here, rave_there, run_there
-from upstream_stages import compare, largest
 
+from benchmarks.upstream.environment import FAMILY, rave_here, rave_there, run_there
+from benchmarks.upstream.stages import compare, largest
 from rave.audio.io import write_audio
 from rave.export.acids_rave import CHECKPOINT
 from rave.upstream.run import find_checkpoint
@@ -145,7 +145,7 @@ def written_back(python: Path, run: Path, out: Path, num_channels: int) -> dict[
 
 
 def open_there(python: Path, checkpoint: Path, num_channels: int, out: Path, how: str = "") -> None:
-    """Write the stages of a run as acids-rave computes them; see upstream_family.py."""
+    """Write the stages of a run as acids-rave computes them; see family.py."""
     given = (str(checkpoint), str(num_channels), str(out), *([how] if how else []))
     run_there(python, str(FAMILY), "open", *given)
 

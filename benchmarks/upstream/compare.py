@@ -1,6 +1,6 @@
 """Compare every model of acids-rave with ours, stage by stage, there and back.
 
-    python scripts/compare_upstream.py WORK_DIR [--only v2 v1+causal …] [--table FILE.md]
+    python -m benchmarks.upstream.compare WORK_DIR [--only v2 v1+causal …] [--table FILE.md]
 
 Makes an environment in WORK_DIR/venv with acids-rave from the package index and its own pins
 (Python 3.10 or 3.11), and prints the largest difference of each stage, relative to the largest
@@ -23,11 +23,10 @@ import sys
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
-import upstream_exports
-from upstream_environment import FAMILY, make_environment, run_there
-from upstream_stages import compare, largest
-from upstream_training import TRAINED, around, make_datasets, train_here, written_back
-
+from benchmarks.upstream import exports
+from benchmarks.upstream.environment import FAMILY, make_environment, run_there
+from benchmarks.upstream.stages import compare, largest
+from benchmarks.upstream.training import TRAINED, around, make_datasets, train_here, written_back
 from rave.cli import Result, command_parser, execute
 from rave.files.atomic import atomic_write
 
@@ -67,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     options = command_parser(
         "compare_upstream.py",
         "Compare every model of acids-rave with ours, stage by stage, there and back.",
-        "python scripts/compare_upstream.py upstream --table upstream/table.md",
+        "python -m benchmarks.upstream.compare upstream --table upstream/table.md",
     )
     options.add_argument("work", type=Path, metavar="WORK_DIR", help="for environment and runs")
     options.add_argument(
@@ -129,11 +128,11 @@ class Comparison:
 
     def _exported(self, kind: str, folder: Path, flags: Sequence[str]) -> Row:
         try:
-            made = upstream_exports.export(self.python, folder, folder / "ts", *flags)
+            made = exports.export(self.python, folder, folder / "ts", *flags)
         except ValueError as error:
             self.notes.append(f"`{' '.join(('export', *flags))}` of {kind}: {error}")
             return ["–", "–"]
-        found = self._checked(upstream_exports.compare(made))
+        found = self._checked(exports.compare(made))
         return [found.get("encode", ""), found.get("decode", "")]
 
     def _back(self, kind: str, folder: Path) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Compare .ts files that acids-rave exports with ours of the same: what they encode and decode.
 
-    python scripts/upstream_exports.py FILE.ts …
+    python -m benchmarks.upstream.exports FILE.ts …
 
 prints the largest relative difference of `encode` and `decode` of each file, run by torch, from
 those of the codec that `rave.codec.load_codec` makes of it. Both draw the same noise. A streaming

@@ -1,6 +1,6 @@
 """Play a module for nn~ and print its memory: it must not grow.
 
-python scripts/check_stream_memory.py live.ts --blocks 10000
+python -m benchmarks.stream_memory live.ts --blocks 10000
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Measure what it costs that `rave preprocess` brings 1,000 files onto the disk, not to its cache.
 
-    python scripts/measure_sync.py FOLDER [NUM_FILES] [SECONDS] [ROUNDS]
+    python -m benchmarks.measure_sync FOLDER [NUM_FILES] [SECONDS] [ROUNDS]
 
 FOLDER is made on the disk to be measured. Each round prepares the same recordings as it is, and
 with `os.fsync` replaced by nothing, in turns. Prints the medians in s, and their ratio.

@@ -1,0 +1,1 @@
+"""How does acids-rave compute the same? Its environment, its models, and what differs."""
