@@ -142,7 +142,7 @@ DRAWS = {
     "bands": of(
         decoding.bands,
         uniform(-1, 1),
-        "rave.codec:DecoderNoise.bands",
+        "rave.noise:DecoderNoise.bands",
         "rave.noise:PositionalNoise.uniform",
     ),
     "numbers in the host": of(decoding.scripted, uniform(0, 1)),
