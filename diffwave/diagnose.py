@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from diffwave.train import check_settings
-from rave.cli import CODEC, Result, add_device, add_seed, command_parser, execute
+from rave.api.result import Result
+from rave.cli import CODEC, add_device, add_seed, command_parser, execute
 from rave.parsing import existing
 from rave.runs.recipes import list_recipes, recipe_type
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rave.api.result import Result
 from rave.cli import (
     AUDIO_FOLDER,
     CODEC,
     DIFFUSION_RUN,
     LATENTS,
-    Result,
     add_device,
     add_seed,
     command_parser,

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.cli import CODEC, DIFFUSION_RUN, Result, command_parser, execute
+from rave.api.result import Result
+from rave.cli import CODEC, DIFFUSION_RUN, command_parser, execute
 from rave.parsing import existing, one_of
 
 if TYPE_CHECKING:

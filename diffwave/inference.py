@@ -10,15 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffwave.sampling.request import check_task
-from rave.cli import (
-    DIFFUSION_RUN,
-    Result,
-    add_backend,
-    add_device,
-    add_seed,
-    command_parser,
-    execute,
-)
+from rave.api.result import Result
+from rave.cli import DIFFUSION_RUN, add_backend, add_device, add_seed, command_parser, execute
 from rave.parsing import existing, one_line, one_of
 
 if TYPE_CHECKING:

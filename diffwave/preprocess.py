@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.cli import Result, command_parser, execute
+from rave.api.result import Result
+from rave.cli import command_parser, execute
 from rave.files.atomic import check_record
 
 if TYPE_CHECKING:

@@ -9,15 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.cli import (
-    Result,
-    add_device,
-    add_processes,
-    add_seed,
-    add_settings,
-    command_parser,
-    execute,
-)
+from rave.api.result import Result
+from rave.cli import add_device, add_processes, add_seed, add_settings, command_parser, execute
 from rave.latents.storage import latents_place
 from rave.parsing import existing
 from rave.runs import recipes

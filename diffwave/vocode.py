@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.cli import Result
+from rave.api.result import Result
 from rave.parsing import one_line
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import InitVar, dataclass, field
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rave.api.result import Result
 from rave.compute.launch import is_first
 from rave.compute.memory import keep_freed_memory
 from rave.parsing import (
@@ -45,40 +45,6 @@ RAVE_RUN = "a run folder of `rave train` or of acids-rave"
 CODEC = f"{RAVE_RUN}, or a .ts file"
 DIFFUSION_RUN = "what diffwave.train wrote"
 LATENTS = "a folder that `rave encode` wrote"
-
-
-@dataclass
-class Result:
-    """What a command reports.
-
-    Attributes:
-        summary: What a person reads, on stdout.
-        figures: The same as data, printed instead when `--json` is given.
-        num_skipped: Files that could not be used.
-        written: Each audio file written now or earlier: `rave.audio.blocks.Quantizer.figures`.
-        warnings: What looks wrong with a file; printed on stderr, and part of the figures.
-    """
-
-    summary: str
-    figures: dict[str, Any] = field(default_factory=dict)
-    num_skipped: int = 0
-    written: InitVar[Mapping[str, Mapping[str, Any]] | None] = None
-    warnings: dict[str, list[str]] = field(default_factory=dict)
-
-    def __post_init__(self, written: Mapping[str, Mapping[str, Any]] | None) -> None:
-        """Add what became of the level of audio, and the warnings."""
-        written = written or {}
-        limited = {name: n for name, of in written.items() if (n := of["num_limited_samples"])}
-        if written:
-            self.figures["peak"] = {name: of["peak"] for name, of in written.items()}
-            self.figures["num_limited_samples"] = limited
-        for name, count in limited.items():
-            peak = written[name]["peak"]
-            text = f"{count} samples beyond full scale were limited (peak {peak:.3g}). "
-            text += "If that is audible, lower the level of the recording."
-            self.warnings = {**self.warnings, name: [*self.warnings.get(name, []), text]}
-        if written or self.warnings:
-            self.figures["warnings"] = self.warnings
 
 
 def command_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:

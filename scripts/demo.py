@@ -117,8 +117,8 @@ def take_recordings(source: Path, folder: Path) -> list[Path]:
     Raises:
         ValueError: If there are fewer than two.
     """
+    from rave.api.result import Result
     from rave.audio.io import list_audio_files, read_audio, write_audio
-    from rave.cli import Result
 
     found = list_audio_files(source)
     if len(found) < 2:

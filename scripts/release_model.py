@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from curves_picture import PICTURE, draw_curves
 from training_curves import CURVES, Curves, read_curves, thinned
 
-from rave.cli import Result, add_device, command_parser, execute
+from rave.api.result import Result
+from rave.cli import add_device, command_parser, execute
 from rave.files.atomic import atomic_folder, atomic_write, write_json
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import Any
 import soundfile
 from report_plots import SPECTROGRAM_RANGE_DB, colour_ramp, spectrogram_png
 
-from rave.cli import Result, command_parser, execute
+from rave.api.result import Result
+from rave.cli import command_parser, execute
 from rave.files.atomic import atomic_write
 
 

@@ -19,7 +19,7 @@ from option_places import Places, standing_in
 from option_table import COMMANDS
 
 from diffwave.__main__ import PROGRAMS
-from rave.cli import Result
+from rave.api.result import Result
 from rave.main_cli import AVAILABLE_SCRIPTS, command_module, main
 from rave.runs.checkpoint import read_checkpoint
 

@@ -7,7 +7,8 @@ import pytest
 from audio_files import noise, write
 from tqdm import tqdm
 
-from rave.cli import Result, command_parser, execute
+from rave.api.result import Result
+from rave.cli import command_parser, execute
 from rave.jobs.loop import BatchReport
 from rave.main_cli import main
 from rave.parsing import CONTROL, escaped, escaping, one_line

@@ -27,7 +27,8 @@ from benchmarks.upstream import exports
 from benchmarks.upstream.environment import FAMILY, make_environment, run_there
 from benchmarks.upstream.stages import compare, largest
 from benchmarks.upstream.training import TRAINED, around, make_datasets, train_here, written_back
-from rave.cli import Result, command_parser, execute
+from rave.api.result import Result
+from rave.cli import command_parser, execute
 from rave.files.atomic import atomic_write
 
 BAR = 1e-3

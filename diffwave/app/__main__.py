@@ -7,7 +7,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from rave.cli import CODEC, DIFFUSION_RUN, Result, add_device, command_parser, execute
+from rave.api.result import Result
+from rave.cli import CODEC, DIFFUSION_RUN, add_device, command_parser, execute
 from rave.parsing import existing
 
 SHIPPED = Path("models", "piano")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rave.cli import Result
+from rave.api.result import Result
 
 INFERENCE = ("python", "-m", "diffwave.inference")
 # As every command writes one: who warns, and perhaps the file that it is about, stand before it.

@@ -14,9 +14,9 @@ from diffwave.app.commands import INFERENCE, Command, Job, as_typed, run_command
 from diffwave.app.kept import Made, Record, Sound, file_name, keep, kept, new_folder
 from diffwave.conditioner import LABEL, LabelConditioner
 from diffwave.run import open_run
+from rave.api.result import Result
 from rave.audio.formats import AUDIO_SUFFIXES
 from rave.audio.io import AudioStream, write_audio
-from rave.cli import Result
 from rave.codec import load_codec
 from rave.compute.device import choose_device
 from rave.latents.folder import LatentHeader, read_latents

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.cli import LATENTS, Result, add_seed, command_parser, execute
+from rave.api.result import Result
+from rave.cli import LATENTS, add_seed, command_parser, execute
 from rave.parsing import existing
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rave.cli import AUDIO_FOLDER, Result, add_seed, command_parser
+from rave.api.result import Result
+from rave.cli import AUDIO_FOLDER, add_seed, command_parser
 from rave.held_out import JOURNAL_NAME, VERSION_SUFFIX, note_of, noted
 from rave.parsing import existing
 

@@ -9,10 +9,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rave.api.result import Result
 from rave.cli import (
     CODEC,
     LATENTS,
-    Result,
     add_backend,
     add_decoding,
     add_device,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rave.api.result import Result
 from rave.cli import (
     AUDIO_FOLDER,
     CODEC,
-    Result,
     add_backend,
     add_device,
     add_engine,

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.cli import AUDIO_FOLDER, Result, add_seed, command_parser
+from rave.api.result import Result
+from rave.cli import AUDIO_FOLDER, add_seed, command_parser
 from rave.held_out import without_suffix
 from rave.parsing import existing
 

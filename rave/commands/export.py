@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.cli import RAVE_RUN, Result, add_weights, command_parser
+from rave.api.result import Result
+from rave.cli import RAVE_RUN, add_weights, command_parser
 from rave.parsing import existing
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rave.api.result import Result
 from rave.cli import (
     CODEC,
-    Result,
     add_backend,
     add_decoding,
     add_device,

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rave.api.result import Result
 from rave.cli import (
     CODEC,
-    Result,
     add_backend,
     add_device,
     add_level,

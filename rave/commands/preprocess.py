@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.cli import AUDIO_FOLDER, Result, add_engine, command_parser, open_engine
+from rave.api.result import Result
+from rave.cli import AUDIO_FOLDER, add_engine, command_parser, open_engine
 from rave.parsing import existing, one_line
 
 if TYPE_CHECKING:

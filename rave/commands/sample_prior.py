@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.cli import CODEC, Result, add_device, add_seed, command_parser
+from rave.api.result import Result
+from rave.cli import CODEC, add_device, add_seed, command_parser
 from rave.parsing import existing
 
 if TYPE_CHECKING:

@@ -8,15 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.cli import (
-    RAVE_RUN,
-    Result,
-    add_device,
-    add_processes,
-    add_seed,
-    add_settings,
-    command_parser,
-)
+from rave.api.result import Result
+from rave.cli import RAVE_RUN, add_device, add_processes, add_seed, add_settings, command_parser
 from rave.compute.launch import is_first
 from rave.files.atomic import read_json, typed, write_json
 from rave.parsing import existing, one_line

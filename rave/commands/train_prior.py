@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave.cli import Result, add_device, add_processes, add_seed, add_settings, command_parser
+from rave.api.result import Result
+from rave.cli import add_device, add_processes, add_seed, add_settings, command_parser
 from rave.latents.storage import latents_place
 from rave.runs.recipes import check_settings, recipe_type
 

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave.cli import Result, command_parser
+from rave.api.result import Result
+from rave.cli import command_parser
 
 if TYPE_CHECKING:
     from rave.latents.folder import LatentFile

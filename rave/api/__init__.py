@@ -1,0 +1,1 @@
+"""What can Python code ask for? One typed function for each command of `rave`."""
