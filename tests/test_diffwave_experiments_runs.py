@@ -96,7 +96,7 @@ def quick(tmp_path_factory):
         clips[f"{number}.npy"] = np.concatenate([autoregression(8, 110, 0.9, number), noise])
     write_latent_folder(folder / "latents", clips)
     paths = [str(folder / "latents"), str(folder / "results")]
-    code, out, err = Fork("diffwave.experiments", *paths, "--quick", "--json").finish(600)
+    code, out, err = Fork("diffwave.experiments", *paths, "--quick", "--json").finish(900)
     assert code == 0, err
     return folder / "results", json.loads(out)
 
