@@ -34,7 +34,7 @@ SMALL = replace(
     our_steps=1,
     max_clips=12,
     num_items=2,
-    num_timesteps=16,  # as many as a batch has items, each from its own part of the schedule
+    num_timesteps=20,  # not fewer than the 16 items of a batch
 )
 MEL_HOP, NUM_MELS = HOP // 4, 80
 SHARED = ("mse", "precision", "no-sqrt")  # of which each needs a training of another
