@@ -1,6 +1,8 @@
 """What nn~ does with a module, from its interface: checks at loading, blocks through a method."""
 
+import copy
 import json
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
@@ -19,10 +21,24 @@ PARSERS = {
 OPERATORS = Path(__file__).parent / "golden" / "operators_of_torch_2.5.1.json"
 
 
+@lru_cache(maxsize=4)
+def _loaded(path, _written_ns):
+    return torch.jit.load(path).eval()
+
+
+def loaded(path):
+    """Return the module of a file as it is just after loading.
+
+    A file is loaded once, and what is returned is a copy of that: it shares what torch compiles in
+    the first runs, which takes most of the time, but no state.
+    """
+    return copy.deepcopy(_loaded(str(path), path.stat().st_mtime_ns))
+
+
 def unknown_operators(path):
     """Return the operators of a file that torch 2.5.1 has not, or not with these arguments."""
     known, found, methods = set(json.loads(OPERATORS.read_text())), set(), {}
-    for part in torch.jit.load(str(path)).modules():
+    for part in loaded(path).modules():
         for name in part._c._method_names():
             method = part._c._get_method(name)
             methods[str(part._c._type()), name] = method.graph
@@ -42,7 +58,7 @@ class Host:
     """A host that has loaded a file, and asks of it what nn~ asks."""
 
     def __init__(self, path):
-        self.module = torch.jit.load(str(path)).eval()
+        self.path, self.module = path, loaded(path)
         self.methods = self.module.get_methods()
         self.params = {}
         for name in self.methods:

@@ -41,13 +41,23 @@ NAMES = json.loads((GOLDEN / "acids_rave_names.json").read_text())
 KINDS["v2_small"], FAMILY = AS_THERE, (*FAMILY, "v2_small")
 
 
-@pytest.fixture(params=KINDS)
-def pair(request, tmp_path):
-    """A run and its export."""
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request, tmp_path_factory):
+    """The codecs of a run and of its export."""
+    folder = tmp_path_factory.mktemp("pair")
     recipe = request.param if request.param in FAMILY else "v2"
-    run = write_run(tmp_path / "run", recipe, *KINDS[request.param])
-    export_run(run, tmp_path / "out")
-    return run, tmp_path / "out"
+    run = write_run(folder / "run", recipe, *KINDS[request.param])
+    export_run(run, folder / "out")
+    return [load_codec(path, CPU) for path in (run, folder / "out")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The export of a run of the reference data's sizes, with its discriminators."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = write_whole_run(folder / "run", "CAPACITY=4", "LATENT_SIZE=16", whole_v2=True)
+    assert export_run(run, folder / "out")
+    return folder / "out"
 
 
 def noise(shape, seed=0):
@@ -55,7 +65,7 @@ def noise(shape, seed=0):
 
 
 def test_an_export_opened_again_equals_its_run_bit_for_bit(pair):
-    ours, theirs = (load_codec(path, CPU) for path in pair)
+    ours, theirs = pair
     size = ours.format.latent_size
     audio = noise((ours.format.num_channels, 5 * ours.format.hop_samples))
     for found, needed in zip(theirs.encode(audio), ours.encode(audio), strict=True):
@@ -68,15 +78,13 @@ def test_an_export_opened_again_equals_its_run_bit_for_bit(pair):
 
 def test_an_export_differs_from_its_run_in_nothing_but_the_fingerprint(pair):
     """It is that of the weights by acids-rave's names, which acids-rave computes too."""
-    ours, theirs = (vars(load_codec(path, CPU).format) for path in pair)
+    ours, theirs = (vars(codec.format) for codec in pair)
     assert {name for name in ours if ours[name] != theirs[name]} == {"fingerprint"}
 
 
-def test_an_export_has_the_weights_of_a_checkpoint_of_acids_rave(tmp_path):
+def test_an_export_has_the_weights_of_a_checkpoint_of_acids_rave(whole):
     """By name, shape and type, those that make its strict loading succeed."""
-    run = write_whole_run(tmp_path / "run", "CAPACITY=4", "LATENT_SIZE=16", whole_v2=True)
-    assert export_run(run, tmp_path / "out")
-    found = read_checkpoint(tmp_path / "out" / CHECKPOINT)["state_dict"]
+    found = read_checkpoint(whole / CHECKPOINT)["state_dict"]
     needed = golden_weights()
     added = {n for n in found if ".multiscale_stft.stfts." in n} | {"pqmf.h", "pqmf.hk"}
     assert set(found) - added == set(needed)
@@ -104,10 +112,8 @@ def test_every_model_has_the_weights_of_a_checkpoint_of_acids_rave(tmp_path, kin
     assert sha256("\n".join(sorted(lines)).encode()).hexdigest() == NAMES[kind]
 
 
-def test_the_config_of_an_export_says_what_acids_rave_would(tmp_path):
-    run = write_whole_run(tmp_path / "run", "CAPACITY=4", "LATENT_SIZE=16", whole_v2=True)
-    export_run(run, tmp_path / "out")
-    found = read_bindings(tmp_path / "out" / "config.gin")
+def test_the_config_of_an_export_says_what_acids_rave_would(whole, tmp_path):
+    found = read_bindings(whole / "config.gin")
     reference = write_upstream_run(tmp_path / "reference") / "config.gin"
     unset = (None, 1.0, 1, "pqmf", "centered", "weight_norm", False)  # defaults, written out there
     for name, value in read_bindings(reference).items():
