@@ -19,6 +19,7 @@ PARSERS = {
 #   for schema in torch._C._jit_get_all_schemas(): print(schema)
 # and cut down to what exports use.
 OPERATORS = Path(__file__).parent / "golden" / "operators_of_torch_2.5.1.json"
+NO_SCHEMA = "(no schema)"
 
 
 @lru_cache(maxsize=4)
@@ -49,9 +50,10 @@ def unknown_operators(path):
         blocks = [graph]
         while blocks:
             for node in blocks.pop().nodes():
-                blocks.extend(node.blocks())
                 found.add(node.schema())
-    return found - known - {"(no schema)"}
+                if node.schema() == NO_SCHEMA:  # an operator has no blocks
+                    blocks.extend(node.blocks())
+    return found - known - {NO_SCHEMA}
 
 
 class Host:

@@ -68,9 +68,9 @@ def be_upstream(*folders):
         del sys.modules[name]
 
 
-def python(tree, module, *words, path="."):
-    """Run a module where `diffwave` is that of a tree."""
-    before = partial(be_upstream, str(tree / "src"), str(path))
+def python(tree, module, *words, others=()):
+    """Run a module where `diffwave` is that of a tree; the module may be in other folders."""
+    before = partial(be_upstream, str(tree / "src"), *map(str, others))
     none = {"CUDA_VISIBLE_DEVICES": ""}
     code, _, err = Fork(
         module, *words, folder=tree.parent, environment=none, before=before
@@ -132,18 +132,19 @@ def test_patched_diffwave_trains_on_our_latents_and_writes_ours(patched, latents
 
 def test_waveforms_train_and_sample_as_before_bit_for_bit(archive, patched, tmp_path):
     fresh = unpack(archive, tmp_path)
-    stub, recordings = tmp_path / "stub", tmp_path / "recordings"
-    stub.mkdir()
-    recordings.mkdir()
+    names = ("stub", "program", "recordings")
+    stub, program, recordings = folders = [tmp_path / name for name in names]
+    for folder in folders:
+        folder.mkdir()
     (stub / "torchaudio.py").write_text(TORCHAUDIO)
-    (recordings / "train_on_audio.py").write_text(TRAIN_ON_AUDIO)
+    (program / "train_on_audio.py").write_text(TRAIN_ON_AUDIO)
     for index, name in enumerate(("a.wav", "b.wav")):
         noise = np.random.default_rng(index).uniform(-0.5, 0.5, 22050 // 4)
         soundfile.write(recordings / name, noise, 22050)
     words = ["train_on_audio", "diffwave.train", recordings, tmp_path / "after"]
-    python(patched, *words, path=recordings)
+    python(patched, *words, others=[program])
     words = ["train_on_audio", "diffwave.__main__", recordings, tmp_path / "before"]
-    python(fresh, *words, path=stub)
+    python(fresh, *words, others=[program, stub])
     # 'weights.pt' names the checkpoint of the last epoch; an epoch is one step here.
     before, after = (
         torch.load(tmp_path / name / "weights.pt", weights_only=True)

@@ -39,7 +39,7 @@ def be_new_here(home):
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """Runs of all recipes and their exports, by name, and the home of the process that made them."""
+    """A folder: runs of all recipes, their exports by name, and the exporting process's home."""
     folder = tmp_path_factory.mktemp("onnx")
     home = folder / "home"
     home.mkdir()

@@ -93,7 +93,7 @@ def whole(request):
     return whole_of(request.param)
 
 
-SIZES = (1, 3, 15)
+SIZES = (1, 15)
 CUTS = [list(range(0, NUM_FRAMES + 1, size)) for size in SIZES]
 CUTS.append([0, 1, 3, 6, 10, 11, 26, 28, 45, 46, 60])  # sizes that change
 NAMES = [*map(str, SIZES), "changing"]
@@ -138,9 +138,8 @@ def test_memory_of_a_stream_does_not_grow(whole):
         return sum(part.untyped_storage().nbytes() for part in parts)
 
     sizes = set()
-    for block in range(40):
-        frame = block % (NUM_FRAMES // 2)
-        _, audio, latents, noise = next(whole.blocks([2 * frame, 2 * frame + 2]))
+    for block in range(20):
+        _, audio, latents, noise = next(whole.blocks([2 * block, 2 * block + 2]))
         whole.streaming.encode(audio, 2 * block)
         whole.streaming.decode(latents, noise, 2 * block, block == 0)
         sizes.add(held())

@@ -1,6 +1,8 @@
 """Runs of ours as run folders of acids-rave."""
 
 import json
+import shutil
+from functools import cache
 from hashlib import sha256
 
 import numpy as np
@@ -60,6 +62,25 @@ def whole(tmp_path_factory):
     return folder / "out"
 
 
+@pytest.fixture(scope="module")
+def of_kind(tmp_path_factory):
+    """A function that exports a run of a kind of `NAMES` once, and returns what it has."""
+    folder = tmp_path_factory.mktemp("kinds")
+
+    @cache
+    def call(kind):
+        recipe = kind.replace("v2+wasserstein", "wasserstein").replace("v2+spherical", "spherical")
+        settings = ["CAPACITY=4", *(AS_THERE if kind == "v2_small" else ())]
+        settings += [] if recipe in ("wasserstein", "spherical") else ["LATENT_SIZE=8"]
+        run = write_whole_run(folder / kind / "run", *settings, recipe=recipe, whole_v2=True)
+        assert export_run(run, folder / kind / "out")
+        content = read_checkpoint(folder / kind / "out" / CHECKPOINT)
+        shutil.rmtree(folder / kind)
+        return content
+
+    return call
+
+
 def noise(shape, seed=0):
     return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
 
@@ -100,14 +121,9 @@ def test_an_export_has_the_weights_of_a_checkpoint_of_acids_rave(whole):
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_every_model_has_the_weights_of_a_checkpoint_of_acids_rave(tmp_path, kind):
+def test_every_model_has_the_weights_of_a_checkpoint_of_acids_rave(of_kind, kind):
     """None is missing and none is left over: its strict loading fails on either."""
-    recipe = kind.replace("v2+wasserstein", "wasserstein").replace("v2+spherical", "spherical")
-    settings = ["CAPACITY=4", *(AS_THERE if kind == "v2_small" else ())]
-    settings += [] if recipe in ("wasserstein", "spherical") else ["LATENT_SIZE=8"]
-    run = write_whole_run(tmp_path / "run", *settings, recipe=recipe, whole_v2=True)
-    export_run(run, tmp_path / "out")
-    weights = read_checkpoint(tmp_path / "out" / CHECKPOINT)["state_dict"]
+    weights = of_kind(kind)["state_dict"]
     lines = [f"{n} {list(v.shape)} {str(v.dtype)[len('torch.') :]}" for n, v in weights.items()]
     assert sha256("\n".join(sorted(lines)).encode()).hexdigest() == NAMES[kind]
 
@@ -149,7 +165,7 @@ def test_the_phase_of_training_goes_along(tmp_path):
         (
             "v2+spectral_discriminator",
             {
-                "discriminator.discriminators.0.layers.0.net.0.weight_v": (2, 1, 15),
+                "discriminator.discriminators.0.layers.0.net.0.weight_v": (4, 1, 15),
                 "discriminator.discriminators.1.specs.0.window": (4096,),
                 "discriminator.discriminators.1.nets.4.net.5.weight_g": (1, 1, 1, 1),
             },
@@ -164,11 +180,9 @@ def test_the_phase_of_training_goes_along(tmp_path):
         ),
     ],
 )
-def test_discriminators_of_every_kind_go_along(tmp_path, recipe, needed):
+def test_discriminators_of_every_kind_go_along(of_kind, recipe, needed):
     """By acids-rave's names and shapes, with the windows that it keeps; none is left over."""
-    run = write_whole_run(tmp_path / "run", recipe=recipe)
-    assert export_run(run, tmp_path / "out")
-    content = read_checkpoint(tmp_path / "out" / CHECKPOINT)
+    content = of_kind(recipe)
     found = {n: v for n, v in content["state_dict"].items() if n.startswith("discriminator.")}
     assert {name: tuple(found[name].shape) for name in needed} == needed
     assert not [name for name in found if "parametrizations" in name]
