@@ -45,7 +45,8 @@ def exports(tmp_path_factory):
     home.mkdir()
     for name, recipe in RECIPES.items():
         write_run(folder / name / "run", *recipe)
-    code, out, err = Fork("onnx_exports", folder, before=partial(be_new_here, home)).finish()
+    made = Fork("onnx_exports", folder, before=partial(be_new_here, home))
+    code, out, err = made.finish(timeout_s=None)
     assert code == 0, err
     assert out.count("equals the run to") == len(RECIPES)
     return folder
