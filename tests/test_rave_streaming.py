@@ -93,7 +93,7 @@ def whole(request):
     return whole_of(request.param)
 
 
-SIZES = (1, 15)
+SIZES = (1, 3, 15)
 CUTS = [list(range(0, NUM_FRAMES + 1, size)) for size in SIZES]
 CUTS.append([0, 1, 3, 6, 10, 11, 26, 28, 45, 46, 60])  # sizes that change
 NAMES = [*map(str, SIZES), "changing"]
