@@ -46,8 +46,10 @@ demo-train: $(INSTALLED)
 test: style
 	@$(MAKE) --no-print-directory --jobs 2 types tests
 
+# What Python compiles stays on disk, also where the environment says otherwise: to compile the tests takes a core of
+# each worker several seconds.
 tests: $(ALL_INSTALLED)
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 soak: $(ALL_INSTALLED)
 	$(BIN)/pytest --soak --capture no tests/test_kill.py tests/test_hostile.py tests/test_fuzz.py tests/test_soak.py \

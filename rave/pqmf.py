@@ -7,6 +7,8 @@ Source: Nguyen 1994, "Near-perfect-reconstruction pseudo-QMF banks"; cut-off by 
 acids-rave, so that its weights fit.
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +22,26 @@ from rave.blocks.convolution import padding
 NUM_BANDS = [2**exponent for exponent in range(9)]
 
 
+def _design(attenuation_db: float, cutoff: float) -> NDArray[np.float64]:
+    num_taps, beta = kaiserord(attenuation_db, cutoff / np.pi)
+    num_taps = 2 * (num_taps // 2) + 1
+    taps: NDArray[np.float64] = firwin(
+        num_taps, cutoff, window=("kaiser", beta), scale=False, fs=2 * np.pi
+    )
+    return taps
+
+
+@cache  # each model that is built or opened needs it
+def _cutoff(attenuation_db: float, num_bands: int) -> float:
+    def aliasing(cutoff: NDArray[np.float64]) -> float:
+        taps = _design(attenuation_db, float(cutoff[0]))
+        autocorrelation = np.convolve(taps, taps[::-1])[len(taps) - 1 :]
+        return float(np.abs(autocorrelation[2 * num_bands :: 2 * num_bands]).max())
+
+    cutoff = fmin(aliasing, np.array([1.0 / num_bands]), xtol=1e-9, ftol=1e-12, disp=False)
+    return float(cutoff[0])
+
+
 def prototype_filter(attenuation_db: float, num_bands: int) -> NDArray[np.float64]:
     """Return the low-pass prototype, an odd number of taps.
 
@@ -27,22 +49,7 @@ def prototype_filter(attenuation_db: float, num_bands: int) -> NDArray[np.float6
         attenuation_db: Of the stop band.
         num_bands: M. The cut-off, near π/2M, is searched for.
     """
-
-    def design(cutoff: float) -> NDArray[np.float64]:
-        num_taps, beta = kaiserord(attenuation_db, cutoff / np.pi)
-        num_taps = 2 * (num_taps // 2) + 1
-        taps: NDArray[np.float64] = firwin(
-            num_taps, cutoff, window=("kaiser", beta), scale=False, fs=2 * np.pi
-        )
-        return taps
-
-    def aliasing(cutoff: NDArray[np.float64]) -> float:
-        taps = design(float(cutoff[0]))
-        autocorrelation = np.convolve(taps, taps[::-1])[len(taps) - 1 :]
-        return float(np.abs(autocorrelation[2 * num_bands :: 2 * num_bands]).max())
-
-    cutoff = fmin(aliasing, np.array([1.0 / num_bands]), xtol=1e-9, ftol=1e-12, disp=False)
-    return design(float(cutoff[0]))
+    return _design(attenuation_db, _cutoff(attenuation_db, num_bands))
 
 
 def modulated_filters(prototype: NDArray[np.float64], num_bands: int) -> Tensor:

@@ -14,6 +14,7 @@ from filelock import FileLock
 # The files that take longest come first, so that no core waits for the last of them.
 LONG = (
     "test_documented_commands.py",
+    "test_diffwave_experiments_runs.py",
     "test_ray.py",
     "test_app_page.py",
     "test_end_to_end.py",

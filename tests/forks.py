@@ -44,10 +44,11 @@ IMPORTED = [
 ]
 
 
-def _context() -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
-    return context
+def context() -> multiprocessing.context.ForkServerContext:
+    """Return what starts processes as forks of the one that has imported everything."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(IMPORTED)
+    return found
 
 
 def _run(
@@ -103,7 +104,7 @@ class Fork:
         pipes = [multiprocessing.Pipe(duplex=False) for _ in range(2)]
         where = None if folder is None else str(folder)
         outputs = [output for _, output in pipes]
-        self._process = _context().Process(
+        self._process = context().Process(
             target=_run,
             args=(module, [str(w) for w in words], outputs, where, environment or {}, before),
         )

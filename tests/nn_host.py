@@ -1,6 +1,8 @@
 """What nn~ does with a module, from its interface: checks at loading, blocks through a method."""
 
+import copy
 import json
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
@@ -17,12 +19,27 @@ PARSERS = {
 #   for schema in torch._C._jit_get_all_schemas(): print(schema)
 # and cut down to what exports use.
 OPERATORS = Path(__file__).parent / "golden" / "operators_of_torch_2.5.1.json"
+NO_SCHEMA = "(no schema)"
+
+
+@lru_cache(maxsize=4)
+def _loaded(path, _written_ns):
+    return torch.jit.load(path).eval()
+
+
+def loaded(path):
+    """Return the module of a file as it is just after loading.
+
+    A file is loaded once, and what is returned is a copy of that: it shares what torch compiles in
+    the first runs, which takes most of the time, but no state.
+    """
+    return copy.deepcopy(_loaded(str(path), path.stat().st_mtime_ns))
 
 
 def unknown_operators(path):
     """Return the operators of a file that torch 2.5.1 has not, or not with these arguments."""
     known, found, methods = set(json.loads(OPERATORS.read_text())), set(), {}
-    for part in torch.jit.load(str(path)).modules():
+    for part in loaded(path).modules():
         for name in part._c._method_names():
             method = part._c._get_method(name)
             methods[str(part._c._type()), name] = method.graph
@@ -33,16 +50,17 @@ def unknown_operators(path):
         blocks = [graph]
         while blocks:
             for node in blocks.pop().nodes():
-                blocks.extend(node.blocks())
                 found.add(node.schema())
-    return found - known - {"(no schema)"}
+                if node.schema() == NO_SCHEMA:  # an operator has no blocks
+                    blocks.extend(node.blocks())
+    return found - known - {NO_SCHEMA}
 
 
 class Host:
     """A host that has loaded a file, and asks of it what nn~ asks."""
 
     def __init__(self, path):
-        self.module = torch.jit.load(str(path)).eval()
+        self.path, self.module = path, loaded(path)
         self.methods = self.module.get_methods()
         self.params = {}
         for name in self.methods:

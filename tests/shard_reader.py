@@ -1,6 +1,7 @@
 """Read a sharded set as a training does, and print how soon, how fast and in how much memory.
 
-python tests/shard_reader.py SHARDS [LATENTS]: beside the plain folder of the same clips.
+python tests/shard_reader.py SHARDS [LATENTS]: beside the plain folder of the same clips, with more
+figures.
 """
 
 from __future__ import annotations
@@ -83,13 +84,13 @@ def main() -> None:
         rates = [(items_per_second(batches), items_per_second(others)) for _ in range(ROUNDS)]
         figures["items_per_s"], figures["plain_items_per_s"] = map(median, zip(*rates, strict=True))
         figures["ratio"] = median(one / other for one, other in rates)
-    start = time.perf_counter()
-    dataset = LatentDataset(shards)
-    training, _ = split_clips(dataset.files, 0.1)
-    reader = ClipReader.open(shards, dataset.header)
-    Standardizer.fit((reader.raw(clip) for clip in sample(training)), 0.99)
-    figures["fit_s"] = time.perf_counter() - start
-    figures["all_mib"] = own_mib() - before_mib
+        start = time.perf_counter()
+        dataset = LatentDataset(shards)
+        training, _ = split_clips(dataset.files, 0.1)
+        reader = ClipReader.open(shards, dataset.header)
+        Standardizer.fit((reader.raw(clip) for clip in sample(training)), 0.99)
+        figures["fit_s"] = time.perf_counter() - start
+        figures["all_mib"] = own_mib() - before_mib
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
 
 

@@ -1,7 +1,6 @@
 """Experiments on synthetic latents: finished work is kept, shared between processes, and shown."""
 
 import json
-import multiprocessing
 import re
 import shutil
 from dataclasses import replace
@@ -9,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffwave_data import HOP, RATE_HZ, autoregression
+from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
+from forks import Fork, context
 from test_imports import heavy_after
 
 from diffwave.conditions.spectrogram import SpectrogramHeader
 from diffwave.experiments.__main__ import main, perform
-from diffwave.experiments.catalogue import catalogue
+from diffwave.experiments.catalogue import QUICK_NAMES, catalogue
 from diffwave.experiments.data import read_data
 from diffwave.experiments.laboratory import Laboratory
 from diffwave.experiments.recipe import TINY
@@ -23,15 +23,16 @@ from rave.latents.statistics import StatisticsAccumulator
 
 SMALL = replace(
     TINY,
-    zero_steps=2,
-    white_steps=2,
-    deep_steps=2,
-    our_steps=2,
+    zero_steps=1,
+    white_steps=2,  # half of it where there are few timesteps
+    deep_steps=1,
+    our_steps=1,
     max_clips=12,
     num_items=2,
-    num_timesteps=20,
+    num_timesteps=20,  # not fewer than the 16 items of a batch
 )
 MEL_HOP, NUM_MELS = HOP // 4, 80
+SHARED = ("mse", "precision", "no-sqrt")  # of which each needs a training of another
 
 
 @pytest.fixture(scope="module")
@@ -76,54 +77,82 @@ def trained(stderr):
     return re.findall(r"training (\S+)", stderr)
 
 
-def test_every_experiment_runs(folders, tmp_path):
-    names = [each.name for each in catalogue(SMALL)]
-    result = do(folders, tmp_path, *names)
-    assert result.figures["experiments"] == names
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The results of `--quick`, on latents of which most dimensions are collapsed, and its figures.
+
+    What it does is done by no other test again: it takes most of the time of this file.
+    """
+    folder = tmp_path_factory.mktemp("quick")
+    rng = np.random.default_rng(0)
+    clips = {}
+    for number in range(8):
+        noise = 0.05 * rng.standard_normal((24, 110)).astype(np.float32)  # collapsed dimensions
+        clips[f"{number}.npy"] = np.concatenate([autoregression(8, 110, 0.9, number), noise])
+    write_latent_folder(folder / "latents", clips)
+    paths = [str(folder / "latents"), str(folder / "results")]
+    code, out, err = Fork("diffwave.experiments", *paths, "--quick", "--json").finish(900)
+    assert code == 0, err
+    return folder / "results", json.loads(out)
+
+
+@pytest.fixture(scope="module")
+def others(folders, tmp_path_factory):
+    """The results of all experiments that `--quick` leaves out, and their figures."""
+    names = [each.name for each in catalogue(SMALL) if each.name not in QUICK_NAMES]
+    out = tmp_path_factory.mktemp("others")
+    return out, do(folders, out, *names).figures
+
+
+def rows_of(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())["rows"]
+
+
+def test_the_quick_experiments_meet_what_closed_form_predicts(quick):
+    figures = quick[1]
+    assert figures["bars"] == 10 and figures["missed"] == []
+
+
+def test_every_experiment_runs(quick, others):
+    names = [figures["experiments"] for _, figures in (quick, others)]
+    assert names[0] == list(QUICK_NAMES)
+    assert names[1] == [each.name for each in catalogue(SMALL) if each.name not in QUICK_NAMES]
+    for (folder, _), least_pictures in ((quick, 1), (others, 8)):
+        _are_shown(folder, names.pop(0), least_pictures)
+
+
+def _are_shown(folder, names, least_pictures):
+    page = (folder / "index.html").read_text()
+    table = (folder / "table.md").read_text()
     for name in names:
-        content = json.loads((tmp_path / f"{name}.json").read_text())
-        assert content["rows"]
-        assert all(row["diary"] or row["ours"] for row in content["rows"])
-    page = (tmp_path / "index.html").read_text()
-    table = (tmp_path / "table.md").read_text()
-    for name in names:
+        rows = rows_of(folder, name)
+        assert rows
+        assert all(row["diary"] or row["ours"] for row in rows)
         assert f'id="{name}"' in page
         assert f"(`{name}`)" in table
     assert not re.search(r'(src|href)="(?!#)', page)
-    assert page.count("<svg") >= 8
-    _skips_are_not_used(tmp_path)
-    _samples_are_cut_to_1(tmp_path)
+    assert page.count("<svg") >= least_pictures
 
 
-def _skips_are_not_used(folder):
-    rows = json.loads((folder / "batch-norm.json").read_text())["rows"]
-    losses = {row["label"]: row["diary"] for row in rows}
+def test_skips_are_not_used(others):
+    losses = {row["label"]: row["diary"] for row in rows_of(others[0], "batch-norm")}
     assert losses["on output and skips"] == losses["on each block's output"]
 
 
-def _samples_are_cut_to_1(folder):
-    rows = json.loads((folder / "sampling-range.json").read_text())["rows"]
+def test_samples_are_cut_to_1(quick):
+    rows = rows_of(quick[0], "sampling-range")
     (clamped,) = (row for row in rows if row["label"].startswith("samples, x clamped"))
     nearer, further = sorted((-clamped["diary"]["min"], clamped["diary"]["max"]))
     assert further == 1.0
     assert nearer > 0.99  # of few samples none may have met the other end
 
 
-def test_zero_rows_meet_their_prediction(folders, tmp_path):
-    names = ("mse",)
-    scale = replace(SMALL, zero_steps=60, max_clips=24, num_items=32)
-    experiments = [each for each in catalogue(scale) if each.name in names]
-    experiments = [
-        replace(each, rows=tuple(row for row in each.rows if row.bar == "zero"))
-        for each in experiments
-    ]
-    perform(folders[0], tmp_path, None, experiments, names, scale)
-    for name in names:
-        rows = json.loads((tmp_path / f"{name}.json").read_text())["rows"]
-        # One of eight channels is an eighth of what there is to say, so the bar is that of eight.
-        for row in rows:
-            low = row["predicted"]["best of one channel"]
-            assert low - 0.02 <= row["diary"]["loss"] <= row["predicted"]["zero"] + 0.02
+def test_zero_rows_meet_their_prediction(quick):
+    rows = [row for row in rows_of(quick[0], "mse") if "best of one channel" in row["predicted"]]
+    assert len(rows) == 2
+    for row in rows:
+        low = row["predicted"]["best of one channel"]
+        assert low - 0.02 <= row["diary"]["loss"] <= row["predicted"]["zero"] + 0.02
 
 
 def test_finished_work_is_not_done_again(folders, tmp_path, capsys):
@@ -140,13 +169,9 @@ def test_finished_work_is_not_done_again(folders, tmp_path, capsys):
         assert path.name == "mse.json" or path.stat().st_mtime_ns == time_ns
 
 
-def test_the_same_seed_gives_the_same_figures(folders, tmp_path):
-    for name in ("one", "other"):
-        do(folders, tmp_path / name, "precision")
-    one, other = (
-        json.loads((tmp_path / name / "precision.json").read_text()) for name in ("one", "other")
-    )
-    assert one["rows"] == other["rows"]
+def test_the_same_seed_gives_the_same_figures(folders, others, tmp_path):
+    do(folders, tmp_path, "precision")
+    assert rows_of(tmp_path, "precision") == rows_of(others[0], "precision")
 
 
 def share(latents, out, told, barrier):
@@ -163,7 +188,7 @@ def share(latents, out, told, barrier):
             out, data, SMALL, 0, lambda what: _tell(file, what), all_that_is_measured()
         )
         barrier.wait(60)
-        laboratory.work(chosen("depth", "mse", "no-sqrt", "encodings"))
+        laboratory.work(chosen(*SHARED, "encodings"))
 
 
 def _tell(file, what):
@@ -172,11 +197,10 @@ def _tell(file, what):
 
 
 def test_two_processes_share_the_work_and_double_none(folders, tmp_path):
-    context = multiprocessing.get_context("spawn")
     files = [tmp_path / f"{number}.log" for number in range(2)]
-    barrier = context.Barrier(2)
+    barrier = context().Barrier(2)
     processes = [
-        context.Process(target=share, args=(folders[0], tmp_path / "out", str(file), barrier))
+        context().Process(target=share, args=(folders[0], tmp_path / "out", str(file), barrier))
         for file in files
     ]
     for process in processes:
@@ -186,7 +210,7 @@ def test_two_processes_share_the_work_and_double_none(folders, tmp_path):
         assert process.exitcode == 0
     lines = [line for file in files for line in file.read_text().splitlines()]
     assert len(lines) == len(set(lines))
-    runs = {run for each in chosen("depth", "mse", "no-sqrt") for run in each.runs}
+    runs = {run for each in chosen(*SHARED) for run in each.runs}
     assert sum(line.startswith("training") for line in lines) == len(runs)
     assert sum(line.startswith("measuring") for line in lines) == 4
     assert all(file.read_text() for file in files)

@@ -99,7 +99,7 @@ def test_linear_process_reaches_gaussian_and_is_reproduced(tmp_path: Path) -> No
 def test_white_latents_hold_nothing_to_learn(tmp_path: Path) -> None:
     arrays = [autoregression(3, NUM_FRAMES, 0.0, seed) for seed in range(NUM_FILES)]
     # A new network is the best v-predictor of white latents; a flow-predictor has to learn it.
-    trained = train_on(tmp_path, arrays, 400, "PREDICTION='flow'", "SCHEDULE='flow'")
+    trained = train_on(tmp_path, arrays, 300, "PREDICTION='flow'", "SCHEDULE='flow'")
     assert abs(trained.skill) < 0.02
 
 
@@ -112,7 +112,7 @@ def jumps(num_frames: int, seed: int) -> NDArray[np.float32]:
 
 
 def test_jumps_are_learnt_beyond_any_linear_denoiser(tmp_path: Path) -> None:
-    trained = train_on(tmp_path, [jumps(NUM_FRAMES, seed) for seed in range(NUM_FILES)], 500)
+    trained = train_on(tmp_path, [jumps(NUM_FRAMES, seed) for seed in range(NUM_FILES)], 400)
     assert trained.skill > 0.3
     edges = np.arange(-2.125, 2.2, 0.25)
 

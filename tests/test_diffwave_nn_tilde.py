@@ -95,10 +95,9 @@ def test_the_host_finds_what_it_asks_for(host: Host) -> None:
 
 
 @torch.inference_mode()
-def test_a_method_plays_after_another_as_in_a_new_file(runs: Runs, tmp_path: Path) -> None:
-    write(runs, tmp_path / "live.ts", "--steps", "2")
-    assert unknown_operators(tmp_path / "live.ts") == set()
-    check_methods_in_turn(tmp_path / "live.ts")
+def test_a_method_plays_after_another_as_in_a_new_file(host: Host) -> None:
+    assert unknown_operators(host.path) == set()
+    check_methods_in_turn(host.path)
 
 
 def generated(runs: Runs, num_frames: int) -> tuple[torch.Tensor, int]:

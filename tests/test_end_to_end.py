@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import soundfile
 from demo_train import DIFFWAVE_HELD_OUT
-from diffwave_data import autoregression, write_latent_folder
 from forks import Fork
 
 from rave.held_out import split_names
@@ -168,19 +167,3 @@ def test_a_second_walk_trains_and_encodes_nothing_again(demo, journal):
     assert {path: path.stat().st_mtime_ns for path in kept} == times
     again = json.loads((demo / "demo.json").read_text())
     assert [e["command"] for e in again["commands"]] == [e["command"] for e in journal["commands"]]
-
-
-def test_the_quick_experiments_meet_what_closed_form_predicts(tmp_path):
-    rng = np.random.default_rng(0)
-    clips = {}
-    for number in range(8):
-        noise = 0.05 * rng.standard_normal((24, 110)).astype(np.float32)  # collapsed dimensions
-        clips[f"{number}.npy"] = np.concatenate([autoregression(8, 110, 0.9, number), noise])
-    write_latent_folder(tmp_path / "latents", clips)
-    folders = [str(tmp_path / "latents"), str(tmp_path / "results")]
-    code, out, err = Fork("diffwave.experiments", *folders, "--quick", "--json").finish()
-    assert code == 0, err
-    figures = json.loads(out)
-    assert figures["bars"] == 10 and figures["missed"] == []
-    page = (tmp_path / "results" / "index.html").read_text()
-    assert all(f'id="{name}"' in page for name in figures["experiments"])

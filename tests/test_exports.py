@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from rave_models import SHORT, write_run
-from test_rave_onnx import needs_onnx
+from rave_models import write_run
+from test_rave_onnx import FEW, needs_onnx
 
 import rave.codec
 import rave.codec_source
@@ -44,9 +44,9 @@ def heard(path):
 
 @pytest.mark.parametrize("kind", IDS)
 def test_a_run_in_training_is_exported_as_it_was_when_it_was_opened(tmp_path, monkeypatch, kind):
-    run, later = write_run(tmp_path / "run", "v2", *SHORT), tmp_path / "later"
+    run, later = write_run(tmp_path / "run", "v2", *FEW), tmp_path / "later"
     wanted, read = heard(run), rave.codec.read_checkpoint
-    write_run(later, "v2", *SHORT, seed=1)
+    write_run(later, "v2", *FEW, seed=1)
     assert np.abs(heard(later) - wanted).max() > 1e-3
 
     def read_and_train_on(path, *rest):
@@ -63,7 +63,7 @@ def test_a_run_in_training_is_exported_as_it_was_when_it_was_opened(tmp_path, mo
 
 @pytest.mark.parametrize("kind", IDS)
 def test_no_export_appears_that_is_beyond_the_bound(tmp_path, monkeypatch, capsys, kind):
-    run = write_run(tmp_path / "run", "v2", *SHORT)
+    run = write_run(tmp_path / "run", "v2", *FEW)
     monkeypatch.setattr(rave.codec_source, "LARGEST_DIFFERENCE", -1.0)
     assert exported(run, tmp_path, kind)[0] == 2
     assert "was not written: it would differ from the run by" in capsys.readouterr().err
@@ -71,7 +71,7 @@ def test_no_export_appears_that_is_beyond_the_bound(tmp_path, monkeypatch, capsy
 
 
 def test_an_export_of_changed_or_broken_weights_does_not_appear(tmp_path, monkeypatch, capsys):
-    run = write_run(tmp_path / "run", "v2", *SHORT)
+    run = write_run(tmp_path / "run", "v2", *FEW)
     fold_weight_norm = rave.export.torchscript.fold_weight_norm
     for factor, figure in ((1.01, "e-0"), (float("nan"), "nan")):
 

@@ -1,8 +1,7 @@
 """The patched DiffWave at work on the CPU: its source archive, patched, in a process of its own."""
 
-import os
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import apply_patches
@@ -11,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
+from forks import Fork
 from source_archives import download, unpack
 
 from diffwave import inference
@@ -61,17 +61,21 @@ def patched(archive, tmp_path_factory):
     return tree
 
 
-def python(tree, *arguments, path=""):
-    """Run Python where `diffwave` is that of a tree, and return its output."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(tree / "src"), str(path)]),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, cwd=tree.parent, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def be_upstream(*folders):
+    """Let a process import from folders first, and take `diffwave` from there, not ours."""
+    sys.path[:0] = folders
+    for name in [name for name in sys.modules if name.partition(".")[0] == "diffwave"]:
+        del sys.modules[name]
+
+
+def python(tree, module, *words, others=()):
+    """Run a module where `diffwave` is that of a tree; the module may be in other folders."""
+    before = partial(be_upstream, str(tree / "src"), *map(str, others))
+    none = {"CUDA_VISIBLE_DEVICES": ""}
+    code, _, err = Fork(
+        module, *words, folder=tree.parent, environment=none, before=before
+    ).finish()
+    assert code == 0, err
 
 
 @pytest.fixture
@@ -95,7 +99,7 @@ def test_patched_diffwave_trains_on_our_latents_and_writes_ours(patched, latents
     folder = latents.parent
     settings = [text for setting in SMALL for text in ("--set", setting)]
     spectrograms = ["--spectrograms", folder / "spectrograms"] if has_spectrograms else []
-    train = ["-m", "diffwave.train", folder / "run", latents, *spectrograms, *settings]
+    train = ["diffwave.train", folder / "run", latents, *spectrograms, *settings]
     python(patched, *train, "--max_steps", "2")
     checkpoint = torch.load(folder / "run" / "weights.pt", weights_only=True)
     params, model = checkpoint["params"], checkpoint["model"]
@@ -108,7 +112,7 @@ def test_patched_diffwave_trains_on_our_latents_and_writes_ours(patched, latents
     assert LatentHeader.read(folder / "run").codec == LatentHeader.read(latents).codec
 
     follow = ["-s", folder / "spectrograms" / "a.npy"] if has_spectrograms else []
-    generate = ["-m", "diffwave.inference", folder / "run", *follow, "--steps", "4", "--count", "2"]
+    generate = ["diffwave.inference", folder / "run", *follow, "--steps", "4", "--count", "2"]
     python(patched, *generate, "--seconds", "2", "-o", folder / "generated")
     header = LatentHeader.read(folder / "generated")
     assert (header.contents, len(header.files)) == (GENERATED, 2)
@@ -128,16 +132,19 @@ def test_patched_diffwave_trains_on_our_latents_and_writes_ours(patched, latents
 
 def test_waveforms_train_and_sample_as_before_bit_for_bit(archive, patched, tmp_path):
     fresh = unpack(archive, tmp_path)
-    stub, recordings = tmp_path / "stub", tmp_path / "recordings"
-    stub.mkdir()
-    recordings.mkdir()
+    names = ("stub", "program", "recordings")
+    stub, program, recordings = folders = [tmp_path / name for name in names]
+    for folder in folders:
+        folder.mkdir()
     (stub / "torchaudio.py").write_text(TORCHAUDIO)
+    (program / "train_on_audio.py").write_text(TRAIN_ON_AUDIO)
     for index, name in enumerate(("a.wav", "b.wav")):
         noise = np.random.default_rng(index).uniform(-0.5, 0.5, 22050 // 4)
         soundfile.write(recordings / name, noise, 22050)
-    program = ["-c", TRAIN_ON_AUDIO]
-    python(patched, *program, "diffwave.train", recordings, tmp_path / "after")
-    python(fresh, *program, "diffwave.__main__", recordings, tmp_path / "before", path=stub)
+    words = ["train_on_audio", "diffwave.train", recordings, tmp_path / "after"]
+    python(patched, *words, others=[program])
+    words = ["train_on_audio", "diffwave.__main__", recordings, tmp_path / "before"]
+    python(fresh, *words, others=[program, stub])
     # 'weights.pt' names the checkpoint of the last epoch; an epoch is one step here.
     before, after = (
         torch.load(tmp_path / name / "weights.pt", weights_only=True)

@@ -1,3 +1,4 @@
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -68,11 +69,23 @@ def exported(path, *recipe, num_latents=4, seed=0, host_rate_hz=None):
     return model, (module.encode_latency_samples, module.decode_latency_samples)
 
 
+@pytest.fixture(scope="module")
+def export_of(tmp_path_factory):
+    """Return a function that exports a recipe once, and returns model, path and latencies."""
+    folder = tmp_path_factory.mktemp("nn")
+
+    @cache
+    def call(*recipe):
+        path = folder / f"{len(list(folder.iterdir()))}.ts"
+        model, latencies = exported(path, *recipe)
+        return model, path, latencies
+
+    return call
+
+
 @pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
-def at_host(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp("nn") / "codec.ts"
-    model, latencies = exported(path, *request.param)
-    return model, path, latencies
+def at_host(request, export_of):
+    return export_of(*request.param)
 
 
 def audio_of(model, num_frames, ratio=1, batch=1):
@@ -123,10 +136,10 @@ def test_so_is_every_operator_of_a_codec_that_is_no_stream(tmp_path, kind):
 
 
 @torch.inference_mode()
-def test_networks_have_run_when_a_file_is_loaded_and_are_compiled_once(tmp_path):
+def test_networks_have_run_when_a_file_is_loaded_and_are_compiled_once(export_of):
     """Torch compiles what is first run; of a method that is all but what interfaces hide."""
-    model, _ = exported(tmp_path / "a.ts", *NOISY)
-    warm, cold = Host(tmp_path / "a.ts"), torch.jit.load(tmp_path / "a.ts").eval()
+    model, path, _ = export_of(*NOISY)
+    warm, cold = Host(path), torch.jit.load(path).eval()
     for name in warm.methods:
         graph = warm.module._c._get_method(name).inlined_graph
         assert "aten::linear" not in str(graph)
@@ -138,9 +151,8 @@ def test_networks_have_run_when_a_file_is_loaded_and_are_compiled_once(tmp_path)
 
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", ["noisy", "hybrid"])
-def test_a_method_plays_after_another_as_in_a_new_file(tmp_path, kind):
-    exported(tmp_path / "a.ts", *KINDS[kind])
-    check_methods_in_turn(tmp_path / "a.ts")
+def test_a_method_plays_after_another_as_in_a_new_file(export_of, kind):
+    check_methods_in_turn(export_of(*KINDS[kind])[1])
 
 
 @torch.inference_mode()
@@ -234,9 +246,9 @@ def test_a_fidelity_that_is_none_or_was_never_measured_is_refused():
 
 
 @torch.inference_mode()
-def test_a_source_takes_the_statistics_of_a_target_until_they_are_reset(tmp_path):
-    model, _ = exported(tmp_path / "a.ts", "v3", *SHORT)
-    host = Host(tmp_path / "a.ts")
+def test_a_source_takes_the_statistics_of_a_target_until_they_are_reset(export_of):
+    model, path, _ = export_of("v3", *SHORT)
+    host = Host(path)
     module, audio = host.module, 100 * audio_of(model, 32)
     assert set(host.codes) >= {"learn_source", "learn_target", "reset_source", "reset_target"}
     check_switches(host)
@@ -263,9 +275,9 @@ def test_a_source_takes_the_statistics_of_a_target_until_they_are_reset(tmp_path
 
 
 @torch.inference_mode()
-def test_a_source_with_the_targets_statistics_is_left_alone(tmp_path):
-    model, _ = exported(tmp_path / "a.ts", "v3", *SHORT)
-    host = Host(tmp_path / "a.ts")
+def test_a_source_with_the_targets_statistics_is_left_alone(export_of):
+    model, path, _ = export_of("v3", *SHORT)
+    host = Host(path)
     module, audio = host.module, 100 * audio_of(model, 32)
     plain = module(audio)
     for side in ("target", "source"):

@@ -2,21 +2,27 @@ import builtins
 import importlib.util
 import json
 import os
-import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from forks import Fork
 from rave_models import SHORT, write_run
 
 from rave.codec import load_codec
 from rave.main_cli import main
 
-NOISY = ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]")
-STEREO = ("v2", *SHORT, "NUM_CHANNELS=2")
-HYBRID = ("hybrid+adain",)  # a spectrogram, a recurrent network, layers with branches
-DISCRETE = ("discrete", *SHORT)  # rows of noise
+# To export takes time by the number of layers.
+FEW = ("RATIOS=[2, 2]", "DILATIONS=[[3], [1]]")
+MEL = ("ENCODER_RATIOS=[2]", "ENCODER_DILATIONS=[[1]]")
+MEL += ("RATIOS=[4, 4, 2]", "DILATIONS=[[3], [1], [1]]")
+NOISY = ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[3], [1], [1]]")
+STEREO = ("v2", *FEW, "NUM_CHANNELS=2")
+HYBRID = ("hybrid+adain", *MEL)  # a spectrogram, a recurrent network, layers with branches
+DISCRETE = ("discrete", *FEW)  # rows of noise
+
+RECIPES = {"stereo": STEREO, "noisy": NOISY, "hybrid": HYBRID, "discrete": DISCRETE}
 
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnxscript"))
 needs_onnx = pytest.mark.skipif(
@@ -24,33 +30,47 @@ needs_onnx = pytest.mark.skipif(
 )
 
 
-@needs_onnx
-def test_onnx_runtime_tells_nobody(tmp_path):
-    run = write_run(tmp_path / "run", "v2", *SHORT)
-    command = [sys.executable, "-m", "rave.main_cli", "export", run, tmp_path / "out", "--format"]
-    known = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
-    known |= {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home")}
-    (tmp_path / "home").mkdir()
-    subprocess.run([*map(str, command), "onnx"], env=known, check=True, capture_output=True)
-    assert not list((tmp_path / "home").rglob("*onnxruntime*"))  # with telemetry: a device's number
+def be_new_here(home):
+    """Let a process have a home that is empty, and no word on telemetry."""
+    for name in [name for name in os.environ if "TELEMETRY" in name]:
+        del os.environ[name]
+    os.environ |= {"HOME": str(home), "XDG_CACHE_HOME": str(home)}
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """A folder: runs of all recipes, their exports by name, and the exporting process's home."""
+    folder = tmp_path_factory.mktemp("onnx")
+    home = folder / "home"
+    home.mkdir()
+    for name, recipe in RECIPES.items():
+        write_run(folder / name / "run", *recipe)
+    made = Fork("onnx_exports", folder, before=partial(be_new_here, home))
+    code, out, err = made.finish(timeout_s=None)
+    assert code == 0, err
+    assert out.count("equals the run to") == len(RECIPES)
+    return folder
 
 
 @needs_onnx
-@pytest.mark.parametrize(
-    "recipe", [STEREO, NOISY, HYBRID, DISCRETE], ids=["stereo", "noisy", "hybrid", "discrete"]
-)
-def test_onnx_runtime_gives_what_torch_gives(tmp_path, recipe, capsys):
-    run = write_run(tmp_path / "run", *recipe)
-    assert main(["export", str(run), str(tmp_path / "out"), "--format", "onnx"]) == 0
-    assert "equals the run to" in capsys.readouterr().out
-    codec = load_codec(run, torch.device("cpu"))
-    header = json.loads((tmp_path / "out" / "codec.json").read_text())
+def test_onnx_runtime_tells_nobody(exports):
+    # with telemetry: a device's number
+    assert not list((exports / "home").rglob("*onnxruntime*"))
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", RECIPES)
+def test_onnx_runtime_gives_what_torch_gives(exports, name):
+    codec = load_codec(exports / name / "run", torch.device("cpu"))
+    out = exports / name / "out"
+    header = json.loads((out / "codec.json").read_text())
     assert header["fingerprint"] == codec.format.fingerprint
     shape = codec.format.num_channels, 21 * codec.format.hop_samples
     audio = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    import onnxruntime  # later than the export, which sees to it that nobody is told
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import
+    import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "encoder.onnx"))
+    session = onnxruntime.InferenceSession(str(out / "encoder.onnx"))
     found = session.run(None, {"audio": audio[None]})
     for a, b in zip(found, codec.encode(audio), strict=True):
         assert np.abs(a[0] - b).max() < 1e-4 * np.abs(b).max()

@@ -1,6 +1,8 @@
 """Runs of ours as run folders of acids-rave."""
 
 import json
+import shutil
+from functools import cache
 from hashlib import sha256
 
 import numpy as np
@@ -42,13 +44,42 @@ NAMES = json.loads((GOLDEN / "acids_rave_names.json").read_text())
 KINDS["v2_small"], FAMILY = AS_THERE, (*FAMILY, "v2_small")
 
 
-@pytest.fixture(params=KINDS)
-def pair(request, tmp_path):
-    """A run and its export."""
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request, tmp_path_factory):
+    """The codecs of a run and of its export."""
+    folder = tmp_path_factory.mktemp("pair")
     recipe = request.param if request.param in FAMILY else "v2"
-    run = write_run(tmp_path / "run", recipe, *KINDS[request.param])
-    export_run(run, tmp_path / "out")
-    return run, tmp_path / "out"
+    run = write_run(folder / "run", recipe, *KINDS[request.param])
+    export_run(run, folder / "out")
+    return [load_codec(path, CPU) for path in (run, folder / "out")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The export of a run of the reference data's sizes, with its discriminators."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = write_whole_run(folder / "run", "CAPACITY=4", "LATENT_SIZE=16", whole_v2=True)
+    assert export_run(run, folder / "out")
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def of_kind(tmp_path_factory):
+    """A function that exports a run of a kind of `NAMES` once, and returns what it has."""
+    folder = tmp_path_factory.mktemp("kinds")
+
+    @cache
+    def call(kind):
+        recipe = kind.replace("v2+wasserstein", "wasserstein").replace("v2+spherical", "spherical")
+        settings = ["CAPACITY=4", *(AS_THERE if kind == "v2_small" else ())]
+        settings += [] if recipe in ("wasserstein", "spherical") else ["LATENT_SIZE=8"]
+        run = write_whole_run(folder / kind / "run", *settings, recipe=recipe, whole_v2=True)
+        assert export_run(run, folder / kind / "out")
+        content = read_checkpoint(folder / kind / "out" / CHECKPOINT)
+        shutil.rmtree(folder / kind)
+        return content
+
+    return call
 
 
 def noise(shape, seed=0):
@@ -56,7 +87,7 @@ def noise(shape, seed=0):
 
 
 def test_an_export_opened_again_equals_its_run_bit_for_bit(pair):
-    ours, theirs = (load_codec(path, CPU) for path in pair)
+    ours, theirs = pair
     size = ours.format.latent_size
     audio = noise((ours.format.num_channels, 5 * ours.format.hop_samples))
     for found, needed in zip(theirs.encode(audio), ours.encode(audio), strict=True):
@@ -69,15 +100,13 @@ def test_an_export_opened_again_equals_its_run_bit_for_bit(pair):
 
 def test_an_export_differs_from_its_run_in_nothing_but_the_fingerprint(pair):
     """It is that of the weights by acids-rave's names, which acids-rave computes too."""
-    ours, theirs = (vars(load_codec(path, CPU).format) for path in pair)
+    ours, theirs = (vars(codec.format) for codec in pair)
     assert {name for name in ours if ours[name] != theirs[name]} == {"fingerprint"}
 
 
-def test_an_export_has_the_weights_of_a_checkpoint_of_acids_rave(tmp_path):
+def test_an_export_has_the_weights_of_a_checkpoint_of_acids_rave(whole):
     """By name, shape and type, those that make its strict loading succeed."""
-    run = write_whole_run(tmp_path / "run", "CAPACITY=4", "LATENT_SIZE=16", whole_v2=True)
-    assert export_run(run, tmp_path / "out")
-    found = read_checkpoint(tmp_path / "out" / CHECKPOINT)["state_dict"]
+    found = read_checkpoint(whole / CHECKPOINT)["state_dict"]
     needed = golden_weights()
     added = {n for n in found if ".multiscale_stft.stfts." in n} | {"pqmf.h", "pqmf.hk"}
     assert set(found) - added == set(needed)
@@ -93,22 +122,15 @@ def test_an_export_has_the_weights_of_a_checkpoint_of_acids_rave(tmp_path):
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_every_model_has_the_weights_of_a_checkpoint_of_acids_rave(tmp_path, kind):
+def test_every_model_has_the_weights_of_a_checkpoint_of_acids_rave(of_kind, kind):
     """None is missing and none is left over: its strict loading fails on either."""
-    recipe = kind.replace("v2+wasserstein", "wasserstein").replace("v2+spherical", "spherical")
-    settings = ["CAPACITY=4", *(AS_THERE if kind == "v2_small" else ())]
-    settings += [] if recipe in ("wasserstein", "spherical") else ["LATENT_SIZE=8"]
-    run = write_whole_run(tmp_path / "run", *settings, recipe=recipe, whole_v2=True)
-    export_run(run, tmp_path / "out")
-    weights = read_checkpoint(tmp_path / "out" / CHECKPOINT)["state_dict"]
+    weights = of_kind(kind)["state_dict"]
     lines = [f"{n} {list(v.shape)} {str(v.dtype)[len('torch.') :]}" for n, v in weights.items()]
     assert sha256("\n".join(sorted(lines)).encode()).hexdigest() == NAMES[kind]
 
 
-def test_the_config_of_an_export_says_what_acids_rave_would(tmp_path):
-    run = write_whole_run(tmp_path / "run", "CAPACITY=4", "LATENT_SIZE=16", whole_v2=True)
-    export_run(run, tmp_path / "out")
-    found = read_bindings(tmp_path / "out" / "config.gin")
+def test_the_config_of_an_export_says_what_acids_rave_would(whole, tmp_path):
+    found = read_bindings(whole / "config.gin")
     reference = write_upstream_run(tmp_path / "reference") / "config.gin"
     unset = (None, 1.0, 1, "pqmf", "centered", "weight_norm", False)  # defaults, written out there
     for name, value in read_bindings(reference).items():
@@ -144,7 +166,7 @@ def test_the_phase_of_training_goes_along(tmp_path):
         (
             "v2+spectral_discriminator",
             {
-                "discriminator.discriminators.0.layers.0.net.0.weight_v": (2, 1, 15),
+                "discriminator.discriminators.0.layers.0.net.0.weight_v": (4, 1, 15),
                 "discriminator.discriminators.1.specs.0.window": (4096,),
                 "discriminator.discriminators.1.nets.4.net.5.weight_g": (1, 1, 1, 1),
             },
@@ -159,11 +181,9 @@ def test_the_phase_of_training_goes_along(tmp_path):
         ),
     ],
 )
-def test_discriminators_of_every_kind_go_along(tmp_path, recipe, needed):
+def test_discriminators_of_every_kind_go_along(of_kind, recipe, needed):
     """By acids-rave's names and shapes, with the windows that it keeps; none is left over."""
-    run = write_whole_run(tmp_path / "run", recipe=recipe)
-    assert export_run(run, tmp_path / "out")
-    content = read_checkpoint(tmp_path / "out" / CHECKPOINT)
+    content = of_kind(recipe)
     found = {n: v for n, v in content["state_dict"].items() if n.startswith("discriminator.")}
     assert {name: tuple(found[name].shape) for name in needed} == needed
     assert not [name for name in found if "parametrizations" in name]

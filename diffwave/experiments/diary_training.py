@@ -90,7 +90,7 @@ def mix(latents: Tensor, noise: Tensor, alpha_bar: Tensor, has_roots: bool) -> T
 def train(run: DiaryRun, data: Data) -> tuple[nn.Module, dict[str, Any]]:
     """Return the trained network, in evaluation mode, and what is to be known of the training."""
     network = run.build(data.latent_size)
-    optimizer = torch.optim.Adam(network.parameters(), run.learning_rate)
+    optimizer = torch.optim.Adam(network.parameters(), run.learning_rate, fused=True)
     alpha_bar = run.noise_schedule.alpha_bar
     losses, met, start = [], set[int](), time.process_time()
     for step in range(run.num_steps):

@@ -80,6 +80,7 @@ class Laboratory:
         self.tell = tell
         self.identity = {**data.identity(), "scale": asdict(scale), "seed": seed}
         self._progress = Progress([], 0, 0.0)
+        self._keys: dict[DiaryRun | OurRun, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
         check_links(folder)
         with self._lock(HEADER_NAME).acquire():
@@ -124,8 +125,10 @@ class Laboratory:
 
     def key(self, run: DiaryRun | OurRun) -> str:
         """Return the name of a training's files."""
-        kind = "diary" if isinstance(run, DiaryRun) else "ours"
-        return run_key(kind, run, self.identity)
+        if run not in self._keys:
+            kind = "diary" if isinstance(run, DiaryRun) else "ours"
+            self._keys[run] = run_key(kind, run, self.identity)
+        return self._keys[run]
 
     def figures_path(self, run: DiaryRun | OurRun) -> Path:
         """Return where a training's figures are; they exist when it is finished."""

@@ -278,7 +278,8 @@ def train(run: OurRun, data: Data) -> tuple[OurModel, dict[str, Any]]:
     """Return the model with averaged weights, in evaluation mode, and what is to be known of it."""
     model = build(run, data)
     averaged = deepcopy(model)
-    optimizer = torch.optim.AdamW(model.parameters(), run.learning_rate, weight_decay=0.01)
+    parameters = model.parameters()
+    optimizer = torch.optim.AdamW(parameters, run.learning_rate, weight_decay=0.01, fused=True)
     factor = learning_rate_factor(run.num_steps // 10, run.num_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     latents = model.standardizer.standardize(data.training.raw)

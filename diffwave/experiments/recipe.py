@@ -48,7 +48,7 @@ class Scale:
 
 
 FULL = Scale("full", 80, 1500, 300, 300, 600, 48)
-QUICK = Scale("quick", 60, 1200, 100, 60, 300, 32)
+QUICK = Scale("quick", 40, 600, 100, 40, 300, 32)
 TINY = Scale("tiny", 8, 12, 4, 4, 24, 8, num_timesteps=100)
 
 
