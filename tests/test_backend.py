@@ -13,7 +13,8 @@ from audio_files import sine, write
 from rave_models import SHORT, write_run
 
 from diffwave import inference
-from rave.codec import DecoderNoise, load_codec
+from rave.noise import DecoderNoise
+from rave.codec import load_codec
 from rave.compute.backend import LARGE, accelerated, choose_backend
 from rave.losses import log_spectral_distance_db
 
