@@ -14,6 +14,7 @@ import ray
 
 from rave.batch import SkipFile
 from rave.commands.encode import Encoding
+from rave.commands.preprocess import Preparing
 
 
 def meet_trouble(folder: Path, name: str) -> None:
@@ -37,6 +38,12 @@ class TroubledEncoding(Encoding):
     def do_part(self, name, source, part, path):
         meet_trouble(self.folder, name)
         return super().do_part(name, source, part, path)
+
+
+class TroubledPreparing(Preparing):
+    def __call__(self, name, source):
+        meet_trouble(self.folder, name)
+        return super().__call__(name, source)
 
 
 @dataclass(frozen=True)
