@@ -50,12 +50,10 @@ def cluster():
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # as a user may have set them
             patch.setenv(name, "2")
         settings = {"health_check_period_ms": 200}  # that a killed machine is soon known to be
-        # Processes that no test needs.
+        # No test needs these.
         less = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
-        made = cluster_utils.Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 1, "_system_config": settings, **less},
-        )
+        head = {"num_cpus": 1, "_system_config": settings, **less}
+        made = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
         made.add_node(num_cpus=1)
         yield made
         made.shutdown()
@@ -183,23 +181,21 @@ def test_every_command_writes_the_same_bytes_on_ray_also_where_files_are_cut(
 def test_a_machine_that_is_lost_in_mid_run_costs_no_file_and_doubles_none(
     connected, run, audio, local, tmp_path, cuts, marks, monkeypatch, capsys
 ):
-    cluster = connected
     monkeypatch.setattr(encode, "Encoding", TroubledEncoding)
-    victim = cluster.add_node(num_cpus=1)
+    victim = connected.add_node(num_cpus=1)
     (marks / f"hold-{victim.node_id}").touch()
 
     def kill():
         wait_for((marks / f"began-{victim.node_id}").exists)
-        cluster.remove_node(victim, allow_graceful=False)
+        connected.remove_node(victim, allow_graceful=False)
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    on_ray = ["--engine", "ray", "--address", cluster.address]
+    on_ray = ["--engine", "ray", "--address", connected.address]
     assert main(["encode", str(run), str(audio), str(tmp_path / "ray"), "--json", *on_ray]) == 1
     assert json.loads(capsys.readouterr().out)["num_done"] == 10
     killer.join()
-    assert victim not in cluster.worker_nodes
-    # So that those who come see two machines.
+    assert victim not in connected.worker_nodes
     wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
     assert cuts
     names = [json.loads(line).get("name") for line in (tmp_path / "ray/.encode.jsonl").open()]
@@ -304,8 +300,7 @@ def test_a_driver_that_ends_in_mid_run_is_taken_up_by_the_same_command(
     (marks / "hold-words.wav").touch()
     out = tmp_path / "out"
     where = ["--engine", "ray", "--address", connected.address]
-    command = ["preprocess", str(audio), str(out), *where]
-    process = Fork("ray_driver", *command)
+    process = Fork("ray_driver", *(command := ["preprocess", str(audio), str(out), *where]))
     journal = out / ".preprocess.jsonl"
     wait_for(lambda: journal.exists() and len(journal.read_text().splitlines()) >= 4)
     os.kill(process.pid, sent)
