@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import socket
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,33 @@ def open_page(browser, address, **options):
     page.goto(address)
     yield page
     page.close()
+
+
+@contextlib.contextmanager
+def visit(context, address):
+    """Yield the page of rave app; whatever it asks another host for fails the test."""
+    asked, errors, others = [], [], context.pages
+
+    def note(request):
+        asked.append(request.url)
+
+    context.on("request", note)
+    page = context.new_page()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    page.wait_for_selector("#do-generate")
+    if [*Path("rave-app").glob("*/made.json")]:
+        page.wait_for_selector("article.clip")  # what earlier tests made
+    page.locator("#steps input[type=number]").fill("4")
+    yield page
+    for each in context.pages:
+        if each not in others:
+            each.close()
+    context.remove_listener("request", note)
+    parts = [urllib.parse.urlsplit(url) for url in asked]
+    foreign = {part.netloc for part in parts if part.scheme not in ("data", "blob")}
+    assert foreign == {urllib.parse.urlsplit(address).netloc}
+    assert errors == []
 
 
 @contextlib.contextmanager
