@@ -1,6 +1,5 @@
 """The page of rave app in a real browser: heard, pressed, downloaded, stopped, found again."""
 
-import shutil
 import socket
 import sys
 import time
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from audio_files import sine, write
-from browser import OPTIONS, app_server, chromium, visit
+from browser import OPTIONS, app_server, chromium, copy_newest, visit
 from test_app import run_shown
 
 pytest.importorskip("gradio", reason="the extra [app] is not installed")
@@ -223,14 +222,6 @@ def test_results_are_on_the_page_after_a_reload_newest_first_with_what_was_warne
     made(page, "#do-generate")
     page.click("#reuse")
     page.wait_for_selector("#seen .timeline polyline")
-
-
-def copy_newest(count):
-    """Copy the newest result, as if it had been made again and again."""
-    newest = max(path.parent for path in Path("rave-app").glob("*/made.json"))
-    number, name = newest.name.split("-", 1)
-    for each in range(1, count + 1):
-        shutil.copytree(newest, newest.with_name(f"{int(number) + each:03d}-{name}"))
 
 
 def warned(run):
