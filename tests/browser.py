@@ -108,7 +108,7 @@ def app_server(folder, instrument):
 
 
 def copy_newest(count):
-    """Copy the newest result of rave app in the working directory, as if it had been made again and again."""
+    """Copy the newest result of rave app so many times, as if it had been made again."""
     newest = max(path.parent for path in Path("rave-app").glob("*/made.json"))
     number, name = newest.name.split("-", 1)
     for each in range(1, count + 1):
