@@ -49,8 +49,8 @@ def cluster():
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))  # of the workers
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # as a user may have set them
             patch.setenv(name, "2")
-        settings = {"health_check_period_ms": 200}  # that a killed machine is soon known to be
-        # No test needs these.
+        # A killed machine is soon known to be, and workers do not wait for what else is tested.
+        settings = {"health_check_period_ms": 200, "worker_niceness": 0}
         less = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
         head = {"num_cpus": 1, "_system_config": settings, **less}
         made = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
@@ -350,7 +350,7 @@ def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(
         stderr=subprocess.PIPE,
         text=True,
         cwd=beside,
-        env=kept | {"RAY_USAGE_STATS_ENABLED": "1"},
+        env=kept | {"RAY_USAGE_STATS_ENABLED": "1", "RAY_worker_niceness": "0"},
     )
     folder, *facts = process.stdout.readline().split()
     modes = {path: path.stat().st_mode for path in Path(folder).parents}
