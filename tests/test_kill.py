@@ -21,12 +21,12 @@ KILLS, SOAK_KILLS = 4, 50
 
 
 @pytest.fixture(scope="module")
-def material(run, tmp_path_factory, is_soak):
+def material(run, tmp_path_factory):
     """Recordings, what is made of them, and a diffusion run."""
     from diffwave import train
 
     folder = tmp_path_factory.mktemp("material")
-    for number in range(24 if is_soak else 10):
+    for number in range(24):
         audio = noise(RATE_HZ * (2 + number % 5), seed=number)
         write(folder / "audio" / f"{number:02d}.wav", audio, RATE_HZ)
     assert main(["encode", str(run), str(folder / "audio"), str(folder / "latents")]) == 0
@@ -74,12 +74,6 @@ COMMANDS = {
         [],
     ),
 }
-# Of each kill but those of `--soak`.
-QUICK = {
-    "train": sets("MAX_STEPS=8", "PHASE_1_STEPS=4"),
-    "diffwave.train": sets("MAX_STEPS=12"),
-    "diffwave.inference": ["--count", "20"],
-}
 # What cuts work short where it need not last; the last of an option given twice counts.
 SHORT = {
     "train": sets("MAX_STEPS=2", "PHASE_1_STEPS=2"),
@@ -100,8 +94,9 @@ def test_what_is_killed_and_given_again_ends_as_if_it_had_not_been(
     name, material, tmp_path, is_soak
 ):
     kills = SOAK_KILLS if is_soak else KILLS
-    command = [*given(name, material), *([] if is_soak else QUICK.get(name, []))]
-    process = Fork("killing", tmp_path, kills, 0, json.dumps(SHORT.get(name, [])), *command)
+    process = Fork(
+        "killing", tmp_path, kills, 0, json.dumps(SHORT.get(name, [])), *given(name, material)
+    )
     code, out, err = process.finish(timeout_s=None)
     log = tmp_path / "log.txt"
     told = log.read_text()[-2000:] if log.exists() else ""
