@@ -17,6 +17,13 @@ from rave.commands.encode import Encoding
 from rave.commands.preprocess import Preparing
 
 
+def wait_for(condition, timeout_s=180):
+    limit = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.02)
+
+
 def meet_trouble(folder: Path, name: str) -> None:
     """Tell that a name is worked on, and where; then do what is asked for."""
     marks, node = folder.parent / "marks", ray.get_runtime_context().get_node_id()

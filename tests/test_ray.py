@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from pathlib import Path
 
@@ -36,7 +35,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-from ray_work import Copying, TroubledEncoding  # noqa: E402
+from ray_work import Copying, TroubledEncoding, wait_for  # noqa: E402
 
 TESTS = Path(__file__).parent
 
@@ -140,13 +139,6 @@ def content(folder):
     }
 
 
-def wait_for(condition, timeout_s=180):
-    limit = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.02)
-
-
 def test_every_command_writes_the_same_bytes_on_ray_also_where_files_are_cut(
     connected, run, audio, tmp_path, cuts, beside, monkeypatch, capsys
 ):
@@ -183,11 +175,16 @@ def test_a_machine_that_is_lost_in_mid_run_costs_no_file_and_doubles_none(
 ):
     monkeypatch.setattr(encode, "Encoding", TroubledEncoding)
     victim = connected.add_node(num_cpus=1)
-    (marks / f"hold-{victim.node_id}").touch()
+    # The others, which have loaded everything, would be done before it begins.
+    held = [marks / f"hold-{node.node_id}" for node in connected.list_all_nodes()]
+    for mark in held:
+        mark.touch()
 
     def kill():
         wait_for((marks / f"began-{victim.node_id}").exists)
         connected.remove_node(victim, allow_graceful=False)
+        for mark in held:
+            mark.unlink()
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
