@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import socket
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,33 @@ def open_page(browser, address, **options):
 
 
 @contextlib.contextmanager
+def visit(context, address):
+    """Yield the page of rave app; whatever it asks another host for fails the test."""
+    asked, errors, others = [], [], context.pages
+
+    def note(request):
+        asked.append(request.url)
+
+    context.on("request", note)
+    page = context.new_page()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    page.wait_for_selector("#do-generate")
+    if [*Path("rave-app").glob("*/made.json")]:
+        page.wait_for_selector("article.clip")  # what earlier tests made
+    page.locator("#steps input[type=number]").fill("4")
+    yield page
+    for each in context.pages:
+        if each not in others:
+            each.close()
+    context.remove_listener("request", note)
+    parts = [urllib.parse.urlsplit(url) for url in asked]
+    foreign = {part.netloc for part in parts if part.scheme not in ("data", "blob")}
+    assert foreign == {urllib.parse.urlsplit(address).netloc}
+    assert errors == []
+
+
+@contextlib.contextmanager
 def app_server(folder, instrument):
     """Serve rave app from `folder`, the working directory meanwhile, and yield its address.
 
@@ -77,3 +105,11 @@ def app_server(folder, instrument):
         yield address
     patch.undo()
     assert set(hosts) <= {"127.0.0.1"}  # that may be what a test asks it
+
+
+def copy_newest(count):
+    """Copy the newest result of rave app so many times, as if it had been made again."""
+    newest = max(path.parent for path in Path("rave-app").glob("*/made.json"))
+    number, name = newest.name.split("-", 1)
+    for each in range(1, count + 1):
+        shutil.copytree(newest, newest.with_name(f"{int(number) + each:03d}-{name}"))

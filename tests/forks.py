@@ -12,8 +12,9 @@ import runpy
 import signal
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,10 @@ IMPORTED = [
     ),
     *("torch.utils.tensorboard", "PIL.ImageOps"),
 ]
+_FIRST_HANDLERS = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 
 
 def context() -> multiprocessing.context.ForkServerContext:
@@ -139,14 +144,23 @@ class Fork:
 
 
 class _Copy:
-    """What Lightning starts for each process but the first: here, a fork of the first."""
+    """What Lightning starts for each process but the first, and torchrun for each: here, forks."""
 
-    def __init__(self, command: list[str], env: Mapping[str, str], cwd: str | None = None):
-        python, option, module, *words = command
-        assert (python, option, words) == (sys.executable, "-m", sys.argv[1:])
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: str | None = None):
+        python, *options = command[: command.index("-m")]
+        module, *words = command[command.index("-m") + 1 :]
+        assert python == sys.executable
+        assert options == ["-u"] or (options, words) == (
+            [],
+            sys.argv[1:],
+        )  # torchrun's, Lightning's
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
+            if options:
+                os.setsid()
+                for number, handler in _FIRST_HANDLERS.items():
+                    signal.signal(number, handler)
             os.environ.clear()
             os.environ.update(env)
             code: object = 1
@@ -165,6 +179,12 @@ class _Copy:
             self.returncode = os.waitstatus_to_exitcode(status) if done else None
         return self.returncode
 
+    def wait(self, timeout: float | None = None) -> int:
+        while self.poll() is None:
+            time.sleep(0.01)
+        assert self.returncode is not None
+        return self.returncode
+
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
@@ -175,3 +195,10 @@ def fork_the_others() -> None:
     from pytorch_lightning.strategies.launchers import subprocess_script
 
     subprocess_script.subprocess = SimpleNamespace(Popen=_Copy)
+
+
+def fork_all() -> None:
+    """Let torchrun fork the processes of a training, where it would start them."""
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
+    subprocess_handler.SubprocessHandler._popen = lambda self, args, env: _Copy(args, env)

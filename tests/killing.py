@@ -1,10 +1,11 @@
 """Kill a command again and again at random moments, and compare with one that was left alone.
 
-    python tests/killing.py FOLDER NUM_KILLS SEED MODULE ARGUMENT…
+    python tests/killing.py FOLDER NUM_KILLS SEED SHORT MODULE ARGUMENT…
 
-The command is run in FOLDER/alone, and in FOLDER/killed, where it is killed, and given again,
-until NUM_KILLS have hit it; one that was quicker is compared, and begun anew. Prints one JSON
-object. It forks, so that libraries must have one thread: OMP_NUM_THREADS and OPENBLAS_NUM_THREADS.
+The command is run in FOLDER/alone, first with the arguments SHORT too, a list in JSON, to see what
+it imports; and in FOLDER/killed, where it is killed, and given again, until NUM_KILLS have hit it;
+one that was quicker is compared, and begun anew. Prints one JSON object. It forks, so that
+libraries must have one thread: OMP_NUM_THREADS and OPENBLAS_NUM_THREADS.
 """
 
 from __future__ import annotations
@@ -114,10 +115,12 @@ def compare(alone: Path, killed: Path) -> list[str]:
     return differing
 
 
-def main(folder: Path, num_kills: int, seed: int, module: str, arguments: list[str]) -> int:
+def main(
+    folder: Path, num_kills: int, seed: int, short: list[str], module: str, arguments: list[str]
+) -> int:
     """Kill, compare and report."""
     alone, killed, modules = folder / "alone", folder / "killed", folder / "modules.json"
-    finish(start(module, arguments, alone, modules))
+    finish(start(module, [*arguments, *short], alone, modules))
     preload(modules)
     shutil.rmtree(alone)
     began = time.perf_counter()
@@ -145,5 +148,7 @@ def main(folder: Path, num_kills: int, seed: int, module: str, arguments: list[s
 
 
 if __name__ == "__main__":
-    _, where, kills, first_seed, name, *rest = sys.argv
-    sys.exit(main(Path(where).absolute(), int(kills), int(first_seed), name, rest))
+    _, where, kills, first_seed, less, name, *rest = sys.argv
+    sys.exit(
+        main(Path(where).absolute(), int(kills), int(first_seed), json.loads(less), name, rest)
+    )

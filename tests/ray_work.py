@@ -13,7 +13,15 @@ from pathlib import Path
 import ray
 
 from rave.commands.encode import Encoding
+from rave.commands.preprocess import Preparing
 from rave.files.errors import SkipFile
+
+
+def wait_for(condition, timeout_s=180):
+    limit = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.02)
 
 
 def meet_trouble(folder: Path, name: str) -> None:
@@ -37,6 +45,12 @@ class TroubledEncoding(Encoding):
     def do_part(self, name, source, part, path):
         meet_trouble(self.folder, name)
         return super().do_part(name, source, part, path)
+
+
+class TroubledPreparing(Preparing):
+    def __call__(self, name, source):
+        meet_trouble(self.folder, name)
+        return super().__call__(name, source)
 
 
 @dataclass(frozen=True)

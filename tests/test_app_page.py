@@ -2,18 +2,19 @@
 
 import socket
 import sys
-import urllib.parse
+import time
 from pathlib import Path
 
 import pytest
 from audio_files import sine, write
-from browser import OPTIONS, app_server, chromium
+from browser import OPTIONS, app_server, chromium, copy_newest, visit
 from test_app import run_shown
 
 pytest.importorskip("gradio", reason="the extra [app] is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 from diffwave.app import server  # noqa: E402
+from diffwave.app.commands import Job  # noqa: E402
 from diffwave.app.workshop import Workshop  # noqa: E402
 from rave.commands import decode  # noqa: E402
 
@@ -30,6 +31,9 @@ HEARD = """async (player) => {
 }"""
 NEWEST = "() => document.querySelector('article.clip audio')?.getAttribute('src') ?? ''"
 HTML = "(all) => all.map((each) => each.outerHTML.replace(/ open=.*?>/, '>'))"
+THREE_FRAMES = """async () => {
+  for (let n = 0; n < 3; n++) await new Promise((done) => requestAnimationFrame(done));
+}"""
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -50,26 +54,45 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(browser, address):
-    """The page, opened; whatever it asks another host for fails the test."""
+@pytest.fixture(scope="module")
+def context(browser):
+    """What all pages share: a cookie and what was fetched before."""
     context = browser.new_context(viewport={"width": 1200, "height": 900}, accept_downloads=True)
-    asked, errors = [], []
-    context.on("request", lambda request: asked.append(request.url))
-    page = context.new_page()
-    page.set_default_timeout(WAIT_MS)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
-    page.wait_for_selector("#do-generate")
-    if [*Path("rave-app").glob("*/made.json")]:
-        page.wait_for_selector("article.clip")  # what earlier tests made
-    page.locator("#steps input[type=number]").fill("4")
-    yield page
+    context.set_default_timeout(WAIT_MS)
+    yield context
     context.close()
-    parts = [urllib.parse.urlsplit(url) for url in asked]
-    foreign = {part.netloc for part in parts if part.scheme not in ("data", "blob")}
-    assert foreign == {urllib.parse.urlsplit(address).netloc}
-    assert errors == []
+
+
+@pytest.fixture
+def page(context, address):
+    with visit(context, address) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def kept_page(context, address):
+    with visit(context, address) as page:
+        yield page
+
+
+@pytest.fixture
+def loaded(kept_page, instrument):
+    """A page with a sound, as the test before left it."""
+    if not kept_page.locator("#seen .timeline polyline").count():
+        load(kept_page, instrument)
+    return kept_page
+
+
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """Let long work take longer than any machine needs to stop it, and no machine's time."""
+    watch = Job.watch
+
+    def slow(self, done, total):
+        time.sleep(0.05 if total > 1000 else 0)
+        watch(self, done, total)
+
+    monkeypatch.setattr(Job, "watch", slow)
 
 
 def load(page, instrument, where="sound"):
@@ -97,8 +120,8 @@ def open_tab(page, name):
     page.get_by_role("tab", name=name).click()
 
 
-def test_a_sound_is_varied_heard_downloaded_and_made_again(page, instrument, tmp_path):
-    load(page, instrument)
+def test_a_sound_is_varied_heard_downloaded_and_made_again(loaded):
+    page = loaded
     open_tab(page, "Vary")
     page.locator("#seed input").fill("7")
     result = made(page, "#do-vary")
@@ -117,23 +140,8 @@ def test_a_sound_is_varied_heard_downloaded_and_made_again(page, instrument, tmp
     assert [path.read_bytes() for path in audio] == [downloaded]
 
 
-def test_music_is_generated_following_a_sound_and_taken_as_the_next(page, instrument):
-    load(page, instrument)
-    page.get_by_label("loudness").check()
-    result = made(page, "#do-generate")
-    assert "New music, following loudness" in result.inner_text()
-    assert "--follow loudness" in result.locator("pre").inner_text()
-    assert result.locator("audio").evaluate(HEARD)["rms"] > 1e-4
-    page.click("#reuse")
-    told(page, "Ready.")
-    open_tab(page, "Bend")
-    page.get_by_label("Axis 0: offset").locator("visible=true").first.wait_for()
-    following = made(page, "#do-bend").inner_text()
-    assert "New_music_following_loudness_seed_0, through the codec" in following
-
-
-def test_a_span_is_drawn_on_the_spectrogram_and_made_anew(page, instrument):
-    load(page, instrument)
+def test_a_span_is_drawn_on_the_spectrogram_and_made_anew(loaded):
+    page = loaded
     open_tab(page, "Inpaint")
     box = page.locator("#region .timeline").bounding_box()
     middle = box["y"] + box["height"] / 2
@@ -151,7 +159,80 @@ def test_a_span_is_drawn_on_the_spectrogram_and_made_anew(page, instrument):
     assert "anew from 0.25 s to 0.5 s" in made(page, "#do-inpaint").inner_text()
 
 
-def test_stop_stops_and_the_page_goes_on(page, instrument):
+def test_everything_is_reached_by_keyboard(loaded):
+    page = loaded
+    open_tab(page, "Generate")
+    page.locator("#ways").get_by_role("tab").first.focus()
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate(
+                "() => { const e = document.activeElement; "
+                "return e.closest('[id^=do-], #seed, #anew, #steps, #stop')?.id ?? ''; }"
+            )
+        )
+    assert {"do-generate", "seed", "anew", "steps", "stop"} <= reached
+    page.focus("#do-generate")
+    outline = page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none"
+    result = made(page, "Enter")
+    result.locator("audio").focus()
+    page.keyboard.press("Space")
+    page.wait_for_function("() => document.querySelector('article.clip audio').currentTime > 0")
+
+
+def test_music_is_generated_following_a_sound_and_taken_as_the_next(loaded):
+    page = loaded
+    open_tab(page, "Generate")
+    page.locator("#seed input").fill("0")
+    page.get_by_label("loudness").check()
+    result = made(page, "#do-generate")
+    assert "New music, following loudness" in result.inner_text()
+    assert "--follow loudness" in result.locator("pre").inner_text()
+    assert result.locator("audio").evaluate(HEARD)["rms"] > 1e-4
+    page.click("#reuse")
+    told(page, "Ready.")
+    open_tab(page, "Bend")
+    page.get_by_label("Axis 0: offset").locator("visible=true").first.wait_for()
+    following = made(page, "#do-bend").inner_text()
+    assert "New_music_following_loudness_seed_0, through the codec" in following
+
+
+def test_results_are_on_the_page_after_a_reload_newest_first_with_what_was_warned_of(
+    loaded, monkeypatch
+):
+    page = loaded
+    open_tab(page, "Bend")
+    monkeypatch.setattr(decode, "run", warned(decode.run))
+    for seed in range(3):
+        page.locator("#seed input").fill(str(seed))
+        made(page, "#do-bend")
+        if seed == 0:
+            copy_newest(4)
+    shown = page.locator("article.clip").evaluate_all(HTML)
+    assert len(shown) == 6
+    page.reload()
+    page.wait_for_selector("article.clip")
+    assert page.locator("article.clip").evaluate_all(HTML) == shown
+    seeds = page.locator("article.clip .facts").all_text_contents()
+    newest = [2, 1, 0, 0, 0, 0]
+    assert all(f"seed {seed} " in text for seed, text in zip(newest, seeds, strict=True))
+    assert page.locator("article.clip .warning").first.inner_text() == "it is <hot>"
+    made(page, "#do-generate")
+    page.click("#reuse")
+    page.wait_for_selector("#seen .timeline polyline")
+
+
+def warned(run):
+    def run_with_a_warning(options):
+        print("rave decode: warning: 1.npy: it is <hot>", file=sys.stderr)
+        return run(options)
+
+    return run_with_a_warning
+
+
+def test_stop_stops_and_the_page_goes_on(page, slow_steps):
     former = page.evaluate(NEWEST)
     begin_long_work(page)
     told(page, "left")
@@ -169,7 +250,7 @@ def begin_long_work(page):
     page.click("#do-generate")
 
 
-def test_stop_ends_what_its_own_tab_began_and_what_closed_tabs_left(page, address):
+def test_stop_ends_what_its_own_tab_began_and_what_closed_tabs_left(page, address, slow_steps):
     begin_long_work(page)
     told(page, "left")
     other = page.context.new_page()
@@ -196,38 +277,6 @@ def test_stop_ends_what_its_own_tab_began_and_what_closed_tabs_left(page, addres
     made(other, "#do-generate")
 
 
-def test_results_are_on_the_page_after_a_reload_newest_first_with_what_was_warned_of(
-    page, instrument, monkeypatch
-):
-    load(page, instrument)
-    open_tab(page, "Bend")
-    monkeypatch.setattr(decode, "run", warned(decode.run))
-    for seed in range(7):
-        page.locator("#seed input").fill(str(seed))
-        made(page, "#do-bend")
-    shown = page.locator("article.clip").evaluate_all(HTML)
-    assert len(shown) == 6
-    page.reload()
-    page.wait_for_selector("article.clip")
-    assert page.locator("article.clip").evaluate_all(HTML) == shown
-    seeds = page.locator("article.clip .facts").all_text_contents()
-    assert [f"seed {seed} " in text for seed, text in zip(range(6, 0, -1), seeds, strict=True)] == [
-        True
-    ] * 6
-    assert page.locator("article.clip .warning").first.inner_text() == "it is <hot>"
-    made(page, "#do-generate")
-    page.click("#reuse")
-    page.wait_for_selector("#seen .timeline polyline")
-
-
-def warned(run):
-    def run_with_a_warning(options):
-        print("rave decode: warning: 1.npy: it is <hot>", file=sys.stderr)
-        return run(options)
-
-    return run_with_a_warning
-
-
 def test_a_click_on_a_picture_plays_from_there_and_only_one_plays(page, instrument):
     load(page, instrument)
     page.get_by_label("number input for Length in seconds").fill("9")
@@ -249,18 +298,7 @@ def test_a_click_on_a_picture_plays_from_there_and_only_one_plays(page, instrume
     page.locator("#sound").get_by_label("Play", exact=True).wait_for()  # no longer "Pause"
 
 
-def test_errors_are_sentences_on_the_page(page, instrument, tmp_path):
-    open_tab(page, "Vary")
-    page.click("#do-vary")
-    told(page, "Record or drop a sound first.")
-    broken = tmp_path / "broken.wav"
-    broken.write_bytes(b"RIFF no sound at all")
-    page.locator("#sound input[type=file]").first.set_input_files(str(broken))
-    told(page, "'broken.wav'")
-    assert "Traceback" not in page.content()
-
-
-def test_numbers_out_of_bounds_are_sentences_on_the_page(page, capfd):
+def test_errors_and_numbers_out_of_bounds_are_sentences_on_the_page(page, tmp_path, capfd):
     for given, sentence in {
         "-5": "The seed is -5; 0 to 4294967295 is needed.",
         "4294967296": "The seed is 4294967296; 0 to 4294967295 is needed.",
@@ -272,28 +310,15 @@ def test_numbers_out_of_bounds_are_sentences_on_the_page(page, capfd):
         told(page, sentence)
     assert page.locator(".toast-body").count() == 0
     assert "Traceback" not in capfd.readouterr().err
-
-
-def test_everything_is_reached_by_keyboard(page, instrument):
-    load(page, instrument)
-    page.locator("#ways").get_by_role("tab").first.focus()
-    reached = set()
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        reached.add(
-            page.evaluate(
-                "() => { const e = document.activeElement; "
-                "return e.closest('[id^=do-], #seed, #anew, #steps, #stop')?.id ?? ''; }"
-            )
-        )
-    assert {"do-generate", "seed", "anew", "steps", "stop"} <= reached
-    page.focus("#do-generate")
-    outline = page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle")
-    assert outline != "none"
-    result = made(page, "Enter")
-    result.locator("audio").focus()
-    page.keyboard.press("Space")
-    page.wait_for_function("() => document.querySelector('article.clip audio').currentTime > 0")
+    page.locator("#seed input").fill("0")
+    open_tab(page, "Vary")
+    page.click("#do-vary")
+    told(page, "Record or drop a sound first.")
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF no sound at all")
+    page.locator("#sound input[type=file]").first.set_input_files(str(broken))
+    told(page, "'broken.wav'")
+    assert "Traceback" not in page.content()
 
 
 # Controls that are not what lies at their own centre once they are scrolled into view.
@@ -313,12 +338,24 @@ COVERED = """(place) => {
 }"""
 
 
-@pytest.mark.parametrize("width", [360, 390, 760, 1280, 1920])
-def test_every_control_can_be_pressed(page, instrument, width):
-    page.emulate_media(color_scheme="dark" if width in (390, 1280) else "light")
-    page.set_viewport_size({"width": width, "height": 844})
-    load(page, instrument)
+def test_every_control_can_be_pressed_at_every_width(loaded):
+    page = loaded
+    open_tab(page, "Generate")
     made(page, "#do-generate")
+    for width in (360, 390, 760, 1280, 1920):
+        page.emulate_media(color_scheme="dark" if width in (390, 1280) else "light")
+        page.set_viewport_size({"width": width, "height": 844})
+        page.evaluate(THREE_FRAMES)  # the row of tabs is laid out anew
+        check_controls(page, width)
+        text, back = (
+            page.evaluate(f"() => getComputedStyle(document.body).{name}")
+            for name in ("color", "backgroundColor")
+        )
+        assert text != back, width
+
+
+def check_controls(page, width):
+    """Check that every control of every tab lies free, and that nothing is wider than the page."""
     pressed = set()
     tabs = ("Generate", "Vary", "Inpaint", "Continue", "Bend", "Mix")
     for tab in tabs:
@@ -330,15 +367,10 @@ def test_every_control_can_be_pressed(page, instrument, width):
         page.locator(f"#do-{tab.lower()}").wait_for()
         for place in ("nearest", "center"):
             controls = page.evaluate(COVERED, place)
-            assert [name for name, is_free in controls if not is_free] == []
+            assert [name for name, is_free in controls if not is_free] == [], width
             pressed |= {name for name, _ in controls}
-        assert page.evaluate(OVERFLOW) == 0
+        assert page.evaluate(OVERFLOW) == 0, width
     assert pressed >= {"stop", "anew", "reuse", *(f"do-{tab.lower()}" for tab in tabs)}
-    text, back = (
-        page.evaluate(f"() => getComputedStyle(document.body).{name}")
-        for name in ("color", "backgroundColor")
-    )
-    assert text != back
 
 
 def test_with_a_codec_alone_a_tab_is_open_and_too_large_a_file_is_refused(

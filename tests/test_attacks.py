@@ -5,54 +5,23 @@ The readers run in child processes of limited memory and time; a refusal is one 
 
 import json
 import re
-import subprocess
-import sys
 import zipfile
 
 import torch
+from forks import Fork
 from killing import differences
 from lmnt_runs import make_checkpoint
 
 from rave.runs.checkpoint import read_checkpoint
 
-MEMORY_BYTES = 2**32  # of addresses: torch alone takes more than two thirds
-PROGRAM = """
-import json, resource, sys
-from pathlib import Path
-from diffwave.upstream.run import model_from_checkpoint
-from diffwave.upstream.vocoder import vocoder_from_checkpoint
-from rave.runs.checkpoint import model_weights, read_checkpoint
-from rave.experiment import build_training, parse_recipe
-from rave.runs.gin_text import read_bindings
-resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
-
-def opened(path):
-    if path.suffix == ".gin":
-        return read_bindings(path) if "data" in path.name else parse_recipe("rave", str(path))
-    content = read_checkpoint(path)
-    if "model" in content:
-        is_of_latents = "latent_size" in content["params"]
-        (model_from_checkpoint if is_of_latents else vocoder_from_checkpoint)(content, str(path))
-    model_weights(content)
-
-told = {}
-for name in sys.argv[2:]:
-    try:
-        opened(Path(name))
-    except ValueError as error:
-        told[name] = str(error)
-    else:
-        told[name] = ""
-print(json.dumps(told))
-"""
+SPARE_BYTES = 2**30  # of addresses, beside those of the libraries
 
 
 def outcomes(paths):
     """Return what was said of each file: nothing if it was read."""
-    command = [sys.executable, "-c", PROGRAM, str(MEMORY_BYTES), *map(str, paths)]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert child.returncode == 0, child.stderr[-2000:]
-    return json.loads(child.stdout)
+    code, out, err = Fork("limited_reader", SPARE_BYTES, *paths).finish(timeout_s=120)
+    assert code == 0, err[-2000:]
+    return json.loads(out)
 
 
 # Pickles, by hand: a prefix of strings and names, and how to put them together.

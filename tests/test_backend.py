@@ -13,10 +13,10 @@ from audio_files import sine, write
 from rave_models import SHORT, write_run
 
 from diffwave import inference
-from rave.noise import DecoderNoise
 from rave.codec import load_codec
 from rave.compute.backend import LARGE, accelerated, choose_backend
 from rave.losses import log_spectral_distance_db
+from rave.noise import DecoderNoise
 
 CPU = torch.device("cpu")
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None

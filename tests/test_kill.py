@@ -94,7 +94,9 @@ def test_what_is_killed_and_given_again_ends_as_if_it_had_not_been(
     name, material, tmp_path, is_soak
 ):
     kills = SOAK_KILLS if is_soak else KILLS
-    process = Fork("killing", tmp_path, kills, 0, *given(name, material))
+    process = Fork(
+        "killing", tmp_path, kills, 0, json.dumps(SHORT.get(name, [])), *given(name, material)
+    )
     code, out, err = process.finish(timeout_s=None)
     log = tmp_path / "log.txt"
     told = log.read_text()[-2000:] if log.exists() else ""

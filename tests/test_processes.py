@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffwave_data import autoregression, settings, write_latent_folder
-from forks import Fork, fork_the_others
+from forks import Fork, fork_all, fork_the_others
+from pytorch_lightning.strategies import DDPStrategy
 from rave_runs import checkpoint, prepare, train_words
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rave.compute.strategy import placement
+from rave.compute.strategy import SharedBatches, placement
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo's sockets are Unix's")
 TWO = ("--devices", "2")
@@ -32,9 +33,9 @@ def run(module, *words, code=0):
     return out, err
 
 
-def run_as_users_do(module, *words, launcher=()):
-    """Start Python, and let Lightning or torchrun start the others."""
-    command = [sys.executable, "-W", "ignore", *(launcher or ("-m",)), module, *map(str, words)]
+def run_as_users_do(module, *words):
+    """Start Python, and let Lightning start the other."""
+    command = [sys.executable, "-W", "ignore", "-m", module, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
@@ -155,9 +156,10 @@ def test_diffwave_trains_in_two_processes_as_in_one(latents, diffwave_alone, tmp
 
 
 def test_torchrun_starts_it_too(latents, diffwave_alone, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     words = diffwave_words(latents, tmp_path / "run")
-    out, _ = run_as_users_do(DIFFWAVE, *words, launcher=launcher)
+    options = ("--standalone", "--nproc-per-node", "2", "-m", DIFFWAVE)
+    code, out, err = Fork("torch.distributed.run", *options, *words, before=fork_all).finish()
+    assert code == 0, err
     assert out.count("Held-out loss") == 1
     assert_overlay(curves(diffwave_alone), curves(tmp_path / "run"), ("train_loss",), 1e-4)
 
@@ -168,18 +170,18 @@ def children_of(pid):
 
 def wait_for_steps(out, process):
     """Wait until a run has saved something."""
-    for _ in range(600):
+    for _ in range(6000):
         if (out / "checkpoints" / "last.ckpt").exists():
             return
         assert process.poll() is None, process.finish()[2]
-        time.sleep(0.1)
+        time.sleep(0.01)
     raise AssertionError("no checkpoint was written")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the other process in /proc")
 def test_a_lost_process_ends_the_other_and_the_same_command_goes_on(latents, tmp_path):
     words = diffwave_words(
-        latents, tmp_path / "run", "MAX_STEPS=100000", "VALIDATE_EVERY=20", options=TWO
+        latents, tmp_path / "run", "MAX_STEPS=100000", "VALIDATE_EVERY=5", options=TWO
     )
     process = start(DIFFWAVE, *words)
     wait_for_steps(tmp_path / "run", process)
@@ -189,16 +191,28 @@ def test_a_lost_process_ends_the_other_and_the_same_command_goes_on(latents, tmp
     assert (code, err.count("Another process of this training is gone")) == (2, 1), err
     before = checkpoint(tmp_path / "run")["global_step"]
     words = diffwave_words(
-        latents, tmp_path / "run", f"MAX_STEPS={before + 20}", "VALIDATE_EVERY=20", options=TWO
+        latents, tmp_path / "run", f"MAX_STEPS={before + 5}", "VALIDATE_EVERY=5", options=TWO
     )
     run(DIFFWAVE, *words)
-    assert checkpoint(tmp_path / "run")["global_step"] == before + 20
+    assert checkpoint(tmp_path / "run")["global_step"] == before + 5
+
+
+def test_a_process_that_is_lost_while_a_checkpoint_is_saved_is_named(monkeypatch):
+    def reset(*_):
+        raise RuntimeError("connection reset\nby peer")
+
+    monkeypatch.setattr(torch.distributed, "barrier", reset)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(f"{DDPStrategy.__module__}._distributed_is_initialized", lambda: True)
+    why = r"Another process of this training is gone \(connection reset\)\. The same command"
+    with pytest.raises(ValueError, match=why):
+        SharedBatches().barrier("Trainer.save_checkpoint")
 
 
 @pytest.mark.parametrize("is_all", [True, False], ids=["Ctrl-C", "SIGTERM of the first"])
 def test_a_signal_stops_all_processes_at_one_step(is_all, latents, tmp_path):
     words = diffwave_words(
-        latents, tmp_path / "run", "MAX_STEPS=100000", "VALIDATE_EVERY=20", options=TWO
+        latents, tmp_path / "run", "MAX_STEPS=100000", "VALIDATE_EVERY=5", options=TWO
     )
     process = start(DIFFWAVE, *words)
     wait_for_steps(tmp_path / "run", process)

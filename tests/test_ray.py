@@ -11,13 +11,13 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from pathlib import Path
 
 import numpy as np
 import pytest
 from audio_files import noise, sine, write
+from forks import Fork
 from rave_models import remember
 
 from rave.commands import encode
@@ -37,17 +37,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-from ray_work import Copying, TroubledEncoding  # noqa: E402
+from ray_work import Copying, TroubledEncoding, wait_for  # noqa: E402
 
 TESTS = Path(__file__).parent
-# A driver of its own, to be killed.
-DRIVER = (
-    # Programs started in the background by a script do not hear Ctrl-C.
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from rave.commands import encode; from ray_work import TroubledEncoding; "
-    "encode.Encoding = TroubledEncoding; from rave.main_cli import main; "
-    "sys.exit(main(sys.argv[1:]))"
-)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +50,29 @@ def cluster():
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))  # of the workers
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # as a user may have set them
             patch.setenv(name, "2")
-        settings = {"health_check_period_ms": 200}  # that a killed machine is soon known to be
-        made = cluster_utils.Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": settings}
-        )
+        # A killed machine is soon known to be, and workers do not wait for what else is tested.
+        settings = {"health_check_period_ms": 200, "worker_niceness": 0}
+        less = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+        head = {"num_cpus": 1, "_system_config": settings, **less}
+        made = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
         made.add_node(num_cpus=1)
         yield made
         made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def connected(cluster):
+    """The cluster; all commands of this process are one job of it, whose workers stay."""
+
+    def connect(address):
+        assert address == cluster.address
+
+    ray_engine._init(address=cluster.address)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_engine, "_init", connect)
+        patch.setattr(ray, "shutdown", lambda: None)
+        yield cluster
+    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +87,15 @@ def audio(tmp_path_factory):
     write(folder / "late nan.wav", broken, 22050, subtype="FLOAT")
     (folder / "words.wav").write_text("no audio")
     return folder
+
+
+@pytest.fixture(scope="module")
+def local(run, audio, tmp_path_factory):
+    """What commands write without Ray."""
+    folder = tmp_path_factory.mktemp("local")
+    for verb, codec in (("encode", [str(run)]), ("preprocess", [])):
+        assert main([verb, *codec, str(audio), str(folder / verb)]) == 1
+    return {verb: content(folder / verb) for verb in ("encode", "preprocess")}
 
 
 @pytest.fixture
@@ -124,18 +141,11 @@ def content(folder):
     }
 
 
-def wait_for(condition, timeout_s=180):
-    limit = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.02)
-
-
 def test_every_command_writes_the_same_bytes_on_ray_also_where_files_are_cut(
-    cluster, run, audio, tmp_path, cuts, beside, monkeypatch, capsys
+    connected, run, audio, tmp_path, cuts, beside, monkeypatch, capsys
 ):
     monkeypatch.chdir(beside)
-    on_ray = ["--engine", "ray", "--address", cluster.address]
+    on_ray = ["--engine", "ray", "--address", connected.address]
     latents = tmp_path / "local" / "encode"
     codec = Path(shutil.copytree(run, tmp_path / "codec"))
     remember(codec, True, False, True, True)
@@ -163,36 +173,37 @@ def test_every_command_writes_the_same_bytes_on_ray_also_where_files_are_cut(
 
 
 def test_a_machine_that_is_lost_in_mid_run_costs_no_file_and_doubles_none(
-    cluster, run, audio, tmp_path, cuts, marks, monkeypatch, capsys
+    connected, run, audio, local, tmp_path, cuts, marks, monkeypatch, capsys
 ):
-    assert main(["encode", str(run), str(audio), str(tmp_path / "local")]) == 1
-    capsys.readouterr()
     monkeypatch.setattr(encode, "Encoding", TroubledEncoding)
-    victim = cluster.add_node(num_cpus=1)
-    (marks / f"hold-{victim.node_id}").touch()
+    victim = connected.add_node(num_cpus=1)
+    # The others, which have loaded everything, would be done before it begins.
+    held = [marks / f"hold-{node.node_id}" for node in connected.list_all_nodes()]
+    for mark in held:
+        mark.touch()
 
     def kill():
         wait_for((marks / f"began-{victim.node_id}").exists)
-        cluster.remove_node(victim, allow_graceful=False)
+        connected.remove_node(victim, allow_graceful=False)
+        for mark in held:
+            mark.unlink()
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    on_ray = ["--engine", "ray", "--address", cluster.address]
+    on_ray = ["--engine", "ray", "--address", connected.address]
     assert main(["encode", str(run), str(audio), str(tmp_path / "ray"), "--json", *on_ray]) == 1
     assert json.loads(capsys.readouterr().out)["num_done"] == 10
     killer.join()
-    assert victim not in cluster.worker_nodes
-    # 2026-11: Ray ends a process that leaves a cluster while it waits for a machine that is gone.
-    with ray_engine._cluster(cluster.address):
-        wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
+    assert victim not in connected.worker_nodes
+    wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
     assert cuts
     names = [json.loads(line).get("name") for line in (tmp_path / "ray/.encode.jsonl").open()]
     assert len(names) == len(set(names)) == 1 + 10
-    assert content(tmp_path / "ray") == content(tmp_path / "local")
+    assert content(tmp_path / "ray") == local["encode"]
 
 
 @pytest.fixture
-def copy(cluster, tmp_path, marks):
+def copy(connected, tmp_path, marks):
     """Return a function that copies files of words on Ray."""
 
     def call(words, cpus=1):
@@ -207,7 +218,7 @@ def copy(cluster, tmp_path, marks):
             Journal(out / "journal", {}),
             "Copying",
             dict,
-            ray_engine.RayEngine(cluster.address, cpus),
+            ray_engine.RayEngine(connected.address, cpus),
         )
 
     return call
@@ -283,30 +294,24 @@ def test_a_folder_that_a_machine_does_not_see_is_told(tmp_path, monkeypatch):
     ("sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)]
 )
 def test_a_driver_that_ends_in_mid_run_is_taken_up_by_the_same_command(
-    cluster, run, audio, tmp_path, marks, capsys, sent, code
+    connected, audio, local, tmp_path, marks, capsys, sent, code
 ):
     (marks / "hold-words.wav").touch()
     out = tmp_path / "out"
-    where = ["--engine", "ray", "--address", cluster.address]
-    command = ["encode", str(run), str(audio), str(out), *where]
-    process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, *command],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    journal = out / ".encode.jsonl"
+    where = ["--engine", "ray", "--address", connected.address]
+    process = Fork("ray_driver", *(command := ["preprocess", str(audio), str(out), *where]))
+    journal = out / ".preprocess.jsonl"
     wait_for(lambda: journal.exists() and len(journal.read_text().splitlines()) >= 4)
-    process.send_signal(sent)
-    told = process.communicate(timeout=120)[1]
-    assert process.returncode == code
+    os.kill(process.pid, sent)
+    found, _, told = process.finish(timeout_s=120)
+    assert found == code
     assert (": interrupted; the same command continues." in told) == (code == 130)
     capsys.readouterr()
     assert main([*command, "--json"]) == 1
     figures = json.loads(capsys.readouterr().out)
     assert figures["num_unchanged"] >= 3
     assert figures["num_unchanged"] + figures["num_done"] == 10
-    assert main(["encode", str(run), str(audio), str(tmp_path / "local")]) == 1
-    assert content(out) == content(tmp_path / "local")
+    assert content(out) == local["preprocess"]
 
 
 def listening(pid):
@@ -317,7 +322,9 @@ def listening(pid):
     return [one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN]
 
 
-def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, tmp_path, beside):
+def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(
+    audio, local, tmp_path, beside
+):
     code = (
         "import sys; del sys.path[0]  # the current directory, which `rave` has not there\n"
         "import os; import rave.jobs.ray_engine as e; start = e._start\n"
@@ -342,7 +349,7 @@ def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, t
         stderr=subprocess.PIPE,
         text=True,
         cwd=beside,
-        env=kept | {"RAY_USAGE_STATS_ENABLED": "1"},
+        env=kept | {"RAY_USAGE_STATS_ENABLED": "1", "RAY_worker_niceness": "0"},
     )
     folder, *facts = process.stdout.readline().split()
     modes = {path: path.stat().st_mode for path in Path(folder).parents}
@@ -364,8 +371,7 @@ def test_ray_that_starts_here_is_for_this_user_alone_and_leaves_nothing(audio, t
 
     told = [line for line in map(str.strip, err.splitlines()) if line]
     assert all(line.startswith(("Preparing", "skipped")) for line in told), told
-    assert main(["preprocess", str(audio), str(tmp_path / "local")]) == 1
-    assert content(tmp_path / "ray") == content(tmp_path / "local")
+    assert content(tmp_path / "ray") == local["preprocess"]
 
 
 @pytest.mark.parametrize(

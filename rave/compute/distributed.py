@@ -94,7 +94,7 @@ def any_of(*flags: bool) -> list[bool]:
     """Return for each flag whether it is set in any process; all of them must ask."""
     if count() == 1:
         return list(flags)
-    with _named_loss():
+    with named_loss():
         votes = torch.tensor(flags, dtype=torch.int32)
         distributed.all_reduce(votes, distributed.ReduceOp.MAX)
     return [bool(vote) for vote in votes]
@@ -105,12 +105,34 @@ def begin_equal(module: nn.Module) -> None:
 
     Machines of different kinds may round the first weights differently.
     """
-    with _named_loss():
-        for tensor in module.state_dict().values():
-            distributed.broadcast(tensor, src=0)
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for tensor in module.state_dict().values():
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+    for tensors in kinds.values():
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        with named_loss():
+            distributed.broadcast(flat, src=0)
+        for tensor, first in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(first.view_as(tensor))
     for layer in module.modules():
         if type(layer) is nn.BatchNorm1d:
             layer.__class__ = SharedBatchNorm1d
+
+
+@contextmanager
+def named_loss() -> Iterator[None]:
+    """Say in one sentence that a process does not answer any more.
+
+    Raises:
+        ValueError: If what runs in the block raises RuntimeError, as gloo and NCCL do.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(
+            f"Another process of this training is gone ({str(error).splitlines()[0]}). The same "
+            "command continues from the last checkpoint."
+        ) from error
 
 
 class SharedBatchNorm1d(nn.BatchNorm1d):
@@ -148,7 +170,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, rows: Tensor) -> Tensor:
         parts = [torch.empty_like(rows) for _ in range(count())]
-        with _named_loss():
+        with named_loss():
             distributed.all_gather(parts, rows.contiguous())
         context.num_rows = len(rows)
         return torch.cat(parts)
@@ -161,18 +183,6 @@ class _Gather(torch.autograd.Function):
 
 def _summed(tensor: Tensor) -> Tensor:
     """Return the sum over all processes, in place of the tensor."""
-    with _named_loss():
+    with named_loss():
         distributed.all_reduce(tensor)
     return tensor
-
-
-@contextmanager
-def _named_loss() -> Iterator[None]:
-    """Say in one sentence that a process does not answer any more."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise ValueError(
-            f"Another process of this training is gone ({str(error).splitlines()[0]}). The same "
-            "command continues from the last checkpoint."
-        ) from error

@@ -23,6 +23,15 @@ class SharedBatches(DDPStrategy):
         assert self.model is not None
         processes.begin_equal(self.model)
 
+    def barrier(self, *names: Any, **more: Any) -> None:
+        """Wait for all processes.
+
+        Raises:
+            ValueError: If one is gone.
+        """
+        with processes.named_loss():
+            super().barrier(*names, **more)
+
 
 def placement(device: torch.device, num_devices: int, num_nodes: int) -> dict[str, Any]:
     """Return what Lightning's trainer is told of devices and nodes.
