@@ -26,12 +26,14 @@ ROOT = Path(__file__).parents[1]
 ALONE = [
     "README.md",
     "docs/guide.md",
+    "docs/install.md",
     "models/README.md",
     "models/piano/README.md",
     "models/drums/README.md",
 ]
-# What readers of these have made beside that: what the README makes.
-AFTER_README = [
+TOUR = "docs/tour.md"  # is read after the README, in the same folder
+# What readers of these have made beside that: what the README and the tour make.
+AFTER_TOUR = [
     "docs/app.md",
     "docs/connecting.md",
     "docs/control-format.md",
@@ -46,6 +48,8 @@ AFTER_README = [
 # Of these only the options are looked at: hours of work on recordings that are not here.
 READ_ONLY = [
     "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/commands.md",
     "docs/patched-upstream.md",
     "docs/performance.md",
     "docs/results.md",
@@ -249,11 +253,11 @@ class Reader:
             page: Its path.
             exported: Commands that export, which no other needs; one that was run is not run again.
 
-        A report of what the README made, which it asks for too, is not asked for again.
+        A report of what the tour made, which it asks for too, is not asked for again.
         """
         failures = []
-        is_after_readme = len(self.sources) > 1
-        known = {c for c in listed("README.md") if is_after_readme and REPORT.search(c)}
+        is_after_tour = len(self.sources) > 1
+        known = {c for c in listed(TOUR) if is_after_tour and REPORT.search(c)}
         for command in listed(page):
             is_export = ".export " in command or " export " in command
             if command not in NOT_RUN and command not in exported | known:
@@ -307,13 +311,23 @@ def exported():
 
 @pytest.fixture(scope="session")
 def readme(own, exported, tmp_path_factory):
-    """The folder in which all commands of the README were run, and what failed."""
+    """A folder in which all commands of the README were run, and what failed."""
     folder = tmp_path_factory.mktemp("readme")
     return folder, Reader(folder, own).read("README.md", exported)
 
 
+@pytest.fixture(scope="session")
+def tour(own, readme, exported):
+    """The same folder, after all commands of the tour were run there too, and what failed."""
+    return readme[0], Reader(readme[0], own).read(TOUR, exported)
+
+
 def test_every_command_of_the_readme_runs(readme):
     assert not readme[1], "\n".join(readme[1])
+
+
+def test_every_command_of_the_tour_runs_after_the_readme(tour):
+    assert not tour[1], "\n".join(tour[1])
 
 
 @pytest.mark.parametrize("page", ALONE[1:])
@@ -322,9 +336,9 @@ def test_every_command_of_a_page_that_stands_alone_runs(page, own, exported, tmp
     assert not failures, "\n".join(failures)
 
 
-@pytest.mark.parametrize("page", AFTER_README)
-def test_every_command_of_a_page_runs_after_the_readme(page, own, readme, exported, tmp_path):
-    failures = Reader(tmp_path, own, readme[0]).read(page, exported)
+@pytest.mark.parametrize("page", AFTER_TOUR)
+def test_every_command_of_a_page_runs_after_the_tour(page, own, tour, exported, tmp_path):
+    failures = Reader(tmp_path, own, tour[0]).read(page, exported)
     assert not failures, "\n".join(failures)
 
 
@@ -333,19 +347,21 @@ def test_every_document_is_read():
     pages |= {str(path.relative_to(ROOT)) for path in ROOT.glob("models/**/*.md")}
     assert {page for page in pages if list(listed(page))} - {"CHANGELOG.md"} == {
         *ALONE,
-        *AFTER_README,
+        TOUR,
+        *AFTER_TOUR,
         *READ_ONLY,
     }
 
 
 def test_what_is_not_run_still_stands_in_the_documents():
-    known = {command for page in [*ALONE, *AFTER_README] for command in listed(page)}
+    known = {command for page in [*ALONE, TOUR, *AFTER_TOUR] for command in listed(page)}
     assert set(NOT_RUN) <= known
 
 
 def test_every_command_in_the_documents_is_understood(monkeypatch, capsys):
     monkeypatch.setattr(Path, "exists", lambda path: True)
-    commands = dict.fromkeys(c for p in [*ALONE, *AFTER_README, *READ_ONLY] for c in listed(p))
+    pages = [*ALONE, TOUR, *AFTER_TOUR, *READ_ONLY]
+    commands = dict.fromkeys(command for page in pages for command in listed(page))
     assert len(commands) > 50
     for command in commands:
         words = shlex.split(command)
