@@ -65,8 +65,8 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> Result:
     """Build, save the resolved recipe, train, and report the last validation."""
     check_settings("rave", options.recipe, options.settings)
-    from rave.dataset import open_audio
     from rave.files.atomic import check_output_folder
+    from rave.upstream.lmdb import open_audio
 
     check_output_folder(options.out, options.data)
     store = open_audio(options.data)
