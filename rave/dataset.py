@@ -15,6 +15,7 @@ from rave.audio.io import check_rate_and_channels, list_audio_files, read_audio
 from rave.audio.prepared import AudioStore, StoredFile
 from rave.augmentation import Array, Augmentations, change_pitch
 from rave.held_out import Split, first_held_out, recording_keys, split_names
+from rave.upstream.lmdb import open_audio
 
 BLOCK_SAMPLES = 1 << 16  # compared at a time
 
