@@ -4,9 +4,10 @@
 
 mutmut makes the mutants: an operator turned round, an argument left out, a number raised by one.
 A seed draws a sample. Each mutant is run, in a copy of the tree, against the tests that run its
-line, the fastest files first, until one fails. Which tests run which line is measured first, a
-file of tests at a time. All is kept in build/mutants; the command given again goes on, and does
-again what has changed: all for the code, its own part for a file of tests.
+line, the fastest files first, until one fails; where none does, those of files that name its
+module. Which tests run which line is measured first, a file of tests at a time. All is kept in
+build/mutants; the command given again goes on, and does again what has changed: all for the code,
+its own part for a file of tests.
 
 tests/judged_mutants.json holds mutants that nobody can notice, each with a reason; they do not
 count. The other survivors are printed, and written to build/mutants/survivors.json in its form.
@@ -152,7 +153,8 @@ def used_s() -> float:
 class _Plugin:
     """pytest's: keeps what tests do; runs only chosen ones, in order, while there is time."""
 
-    def __init__(self, chosen: list[str]) -> None:
+    def __init__(self, chosen: list[str], *, is_bounded: bool) -> None:
+        self.is_bounded = is_bounded
         self.rank = {name: place for place, name in enumerate(chosen)}
         self.seconds, self.failed = defaultdict[str, float](float), list[str]()
         self.now_s, self.until_s = 0.0, float("inf")
@@ -161,8 +163,9 @@ class _Plugin:
         if self.rank:
             kept = (item for item in items if item.nodeid in self.rank)
             items[:] = sorted(kept, key=lambda item: self.rank[item.nodeid])
-            self.until_s = used_s() + BUDGET_S
         self.now_s = used_s()
+        if self.is_bounded:
+            self.until_s = self.now_s + BUDGET_S
 
     def pytest_runtest_protocol(self) -> bool | None:
         return used_s() > self.until_s or None  # True: it is done
@@ -219,7 +222,7 @@ class Job(NamedTuple):
             names = [f"{tree}/{folder}/*" for folder in ("rave", "diffwave", "scripts")]
             measured = coverage.Coverage(data_file=None, include=names, config_file=False)
             measured.set_option("run:dynamic_context", "test_function")
-            plugin = _Plugin(self.chosen)
+            plugin = _Plugin(self.chosen, is_bounded=bool(self.changed))
             options = ["--assert=plain", "-p", "no:cacheprovider", f"--basetemp={tree}.tmp"]
             with contextlib.nullcontext() if self.changed else measured.collect():
                 code = pytest.main(
@@ -301,6 +304,14 @@ def choose(measured: list[dict[str, Any]], mutant: Mutant, place: Place) -> list
     return [test for *_, tests in sorted(parts) for _, test in tests]
 
 
+def naming(file: str) -> list[str]:
+    """Return the files of tests that name a module, in whose processes its line may run."""
+    named = [
+        path for path in (ROOT / "tests").glob("test_*.py") if Path(file).stem in path.read_text()
+    ]
+    return [f"tests/{path.name}" for path in sorted(named)] or ["scripts"]  # no tests
+
+
 def main() -> int:
     """Draw, run and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -333,7 +344,7 @@ def main() -> int:
         measured = [found for job in of_tests if (found := job.known())]
         for mutant in (mutant for mutant in sample if mutant not in judged):
             chosen = choose(measured, mutant, places[mutant])
-            files = sorted({test.partition("::")[0] for test in chosen}) or ["scripts"]  # no tests
+            files = sorted({test.partition("::")[0] for test in chosen}) or naming(mutant.file)
             jobs.append(Job(today, files, chosen, mutant, sample[mutant]))
         run_jobs(jobs, trees, until)
 
