@@ -10,23 +10,26 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rave.audio.blocks import amplified
 from rave.audio.io import AudioStream
-from rave.audio.prepared import AudioStore
 from rave.audio.sound import Sound, SoundMeter, sound_of
-from rave.codec import Codec, load_codec
-from rave.codec_format import CodecFormat
-from rave.dataset import AudioRange, split_audio
-from rave.held_out import Split
 from rave.latents.statistics import StatisticsAccumulator
 from rave.parsing import one_line
 from rave.training_audio import TrainingAudio
+
+if TYPE_CHECKING:
+    import torch
+
+    from rave.audio.prepared import AudioStore
+    from rave.codec import Codec
+    from rave.codec_format import CodecFormat
+    from rave.dataset import AudioRange
+    from rave.held_out import Split
 
 Audio = NDArray[np.float32]
 # Of the training audio, at most so many stretches of this length are measured, evenly spread.
@@ -169,6 +172,9 @@ def remember(run: Path, store: AudioStore, held_out: float | Split, device: torc
         held_out: Fraction or split of the audio that is not trained on.
         device: To compute on.
     """
+    from rave.codec import load_codec
+    from rave.dataset import split_audio
+
     codec = load_codec(run, device)
     if codec.format.training_audio is None:
         print("Measuring the training audio …", file=sys.stderr)

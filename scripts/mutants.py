@@ -35,6 +35,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,8 +154,7 @@ def used_s() -> float:
 class _Plugin:
     """pytest's: keeps what tests do; runs only chosen ones, in order, while there is time."""
 
-    def __init__(self, chosen: list[str], *, is_bounded: bool) -> None:
-        self.is_bounded = is_bounded
+    def __init__(self, chosen: list[str]) -> None:
         self.rank = {name: place for place, name in enumerate(chosen)}
         self.seconds, self.failed = defaultdict[str, float](float), list[str]()
         self.now_s, self.until_s = 0.0, float("inf")
@@ -163,9 +163,8 @@ class _Plugin:
         if self.rank:
             kept = (item for item in items if item.nodeid in self.rank)
             items[:] = sorted(kept, key=lambda item: self.rank[item.nodeid])
+            self.until_s = used_s() + BUDGET_S
         self.now_s = used_s()
-        if self.is_bounded:
-            self.until_s = self.now_s + BUDGET_S
 
     def pytest_runtest_protocol(self) -> bool | None:
         return used_s() > self.until_s or None  # True: it is done
@@ -222,8 +221,8 @@ class Job(NamedTuple):
             names = [f"{tree}/{folder}/*" for folder in ("rave", "diffwave", "scripts")]
             measured = coverage.Coverage(data_file=None, include=names, config_file=False)
             measured.set_option("run:dynamic_context", "test_function")
-            plugin = _Plugin(self.chosen, is_bounded=bool(self.changed))
-            options = ["--assert=plain", "-p", "no:cacheprovider", f"--basetemp={tree}.tmp"]
+            plugin = _Plugin(self.chosen)
+            options = ["--assert=plain", "-o", f"cache_dir={STATE}", f"--basetemp={tree}.tmp"]
             with contextlib.nullcontext() if self.changed else measured.collect():
                 code = pytest.main(
                     [*options, *["-x"] * bool(self.changed), *self.files], plugins=[plugin]
@@ -287,36 +286,44 @@ def run_jobs(jobs: list[Job], trees: list[Path], until: float) -> None:
             step(worker)
 
 
+@cache
+def naming(file: str) -> set[str]:
+    """Return the files of tests that name a module."""
+    module = file.removesuffix(".py").replace("/", ".").removeprefix("scripts.")
+    found = (path for path in ROOT.glob("tests/test_*.py") if module in path.read_text())
+    return {str(path.relative_to(ROOT)) for path in found}
+
+
 def choose(measured: list[dict[str, Any]], mutant: Mutant, place: Place) -> list[str]:
-    """Return the tests that run a mutant, then those whose fixtures do; fast files first."""
+    """Return the tests that run a mutant, then those whose fixtures do; fast files first.
+
+    Where none does, it may run in processes of theirs: those of files that name its module.
+    """
     parts = []
+    named, of_named = naming(mutant.file), list[tuple[float, str]]()
     for found in measured:
         lines = found["lines"].get(mutant.file, {})
         numbers = map(str, place.statement) if place.statement else lines
         functions = {name for number in numbers for name in lines.get(number, ())}
         ways: tuple[list[tuple[float, str]], ...] = [], []
         for test, seconds in found["seconds"].items():
+            if test in found["failed"] or seconds >= BUDGET_S / 2:
+                continue
             is_direct = re.sub(r"\[.*|.*::", "", test) in functions
-            is_near = is_direct or (place.statement and "" in functions)  # '': of a fixture
-            if is_near and test not in found["failed"] and seconds < BUDGET_S / 2:
+            if is_direct or (place.statement and "" in functions):  # '': of a fixture
                 ways[not is_direct].append((seconds, test))
+            elif test.partition("::")[0] in named:
+                of_named.append((seconds, test))
         parts += [(way, sum(s for s, _ in tests), sorted(tests)) for way, tests in enumerate(ways)]
-    return [test for *_, tests in sorted(parts) for _, test in tests]
-
-
-def naming(file: str) -> list[str]:
-    """Return the files of tests that name a module, in whose processes its line may run."""
-    named = [
-        path for path in (ROOT / "tests").glob("test_*.py") if Path(file).stem in path.read_text()
-    ]
-    return [f"tests/{path.name}" for path in sorted(named)] or ["scripts"]  # no tests
+    chosen = [each for *_, tests in sorted(parts) for each in tests] or sorted(of_named)
+    return [test for _, test in chosen]
 
 
 def main() -> int:
     """Draw, run and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("files", nargs="+", metavar="FILE", help="to change, under the root")
-    parser.add_argument("--sample", type=int, default=300, help="mutants (default: %(default)s)")
+    parser.add_argument("--sample", type=int, default=200, help="mutants (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--minutes", type=float, default=60, help="at most (default: %(default)s)")
@@ -344,7 +351,7 @@ def main() -> int:
         measured = [found for job in of_tests if (found := job.known())]
         for mutant in (mutant for mutant in sample if mutant not in judged):
             chosen = choose(measured, mutant, places[mutant])
-            files = sorted({test.partition("::")[0] for test in chosen}) or naming(mutant.file)
+            files = sorted({test.partition("::")[0] for test in chosen}) or ["scripts"]  # no tests
             jobs.append(Job(today, files, chosen, mutant, sample[mutant]))
         run_jobs(jobs, trees, until)
 

@@ -48,6 +48,13 @@ def test_tests_that_fail_without_a_change_notice_none():
     assert choose(found, MUTANT, place(1)) == ["tests/test_a.py::test_two"]
 
 
+def test_what_no_test_runs_is_left_to_the_tests_that_name_its_module():
+    mutant = MUTANT._replace(file="scripts/apply_patches.py")
+    found = [measured({}, **{"patches.py::test_one": 1, "a.py::test_two": 1})]
+    assert choose(found, mutant, place(1)) == ["tests/test_patches.py::test_one"]
+    assert choose(found, MUTANT, place(1)) == []
+
+
 @pytest.mark.parametrize("changed", [b"", b"mutated"])
 @pytest.mark.parametrize("noticed_by", ["", "tests/test_b.py::test_it"])
 def test_a_result_holds_as_long_as_the_tests_that_gave_it(changed, noticed_by):
