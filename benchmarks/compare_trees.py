@@ -56,7 +56,7 @@ COMMANDS = {
     "export": "rave export codec codec.ts",
     "export live": "rave export codec live.ts --streaming",
     "controls": "diffwave.preprocess latents audio controls --controls loudness chroma onsets",
-    "spectrograms": "diffwave.preprocess latents audio spectrograms",
+    "spectrograms": "diffwave.preprocess latents audio spectrograms --mel-hop 64",
     "train free": f"diffwave.train latents --out free --config tiny SET {DIFFUSION}",
     "train shards": f"diffwave.train shards --out of-shards --config tiny SET {DIFFUSION}",
     "train controls": "diffwave.train latents --out following --config tiny "
@@ -139,9 +139,10 @@ def run(tree: Path, folder: Path, words: str) -> str:
 
 
 def without_times(figures: Any) -> str:
-    """Return figures as text, without what was measured by the clock."""
+    """Return figures as text, without times and sizes of files: names of modules have lengths."""
     if isinstance(figures, dict):
-        figures = {k: without_times(v) for k, v in figures.items() if not k.endswith("seconds")}
+        kept = (name for name in figures if not name.endswith(("seconds", "size_mib")))
+        figures = {name: without_times(figures[name]) for name in kept}
     return json.dumps(figures, sort_keys=True)
 
 
