@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rave.api.result import Result
 from rave.compute.launch import is_first
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rave.jobs.loop import Engine
 
 EXIT_SKIPPED, EXIT_INTERRUPTED = 1, 130
+COMMON = ("json", "verbose", "version")  # options of every command line
 AUDIO_FOLDER = "a folder of audio files"
 RAVE_RUN = "a run folder of `rave train` or of acids-rave"
 CODEC = f"{RAVE_RUN}, or a .ts file"
@@ -241,6 +242,11 @@ def open_engine(options: argparse.Namespace) -> Engine:
 
         needs_gpu = choose_device(options.device).type == "cuda"
     return RayEngine(options.address, cpus, needs_gpu=needs_gpu)
+
+
+def keywords(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what a command hands to its function: all options but those of the command line."""
+    return {name: value for name, value in vars(options).items() if name not in COMMON}
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

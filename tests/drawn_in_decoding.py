@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from drawn_in_training import RATE_HZ, Array, torch_seeded
 
-from diffwave import vocode
+from diffwave.api import vocode
 from diffwave.diagnosis import run as run_diagnosis
 from diffwave.evaluation.ladder import NOISE, Ladder
 from diffwave.sampling import editing
@@ -165,8 +165,8 @@ def audio_noise(seed: int) -> Array:
         return noise
 
     vocoder: Any = Fake(model=Fake(step_table=torch.zeros(1), sample=sample), sample_rate_hz=1)
-    task = vocode.Audible(1000, None)
-    with patch("rave.audio.io.write_audio", lambda *_: Fake(figures={})):
+    task = vocode.Clip(1000, None)
+    with patch("diffwave.api.vocode.write_audio", lambda *_: Fake(figures={})):
         for index in range(8):
             vocode._write(Path(), vocoder, task, seed + index, False)
     return torch.cat(drawn).numpy()

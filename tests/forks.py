@@ -35,7 +35,7 @@ IMPORTED = [
     ),
     *("diffwave.train", "diffwave.training", "diffwave.diagnose", "diffwave.sampling.samplers"),
     *(
-        "diffwave.inference",
+        "diffwave.api.inference",
         "diffwave.upstream.run",
         "diffwave.sampling.editing",
         "diffwave.diagnosis.failures",

@@ -20,7 +20,7 @@ from test_diffwave_waveform import GOLDEN, make_checkpoint
 from test_diffwave_waveform import write_run as write_vocoder
 from test_held_out import TRAININGS, are_equal, learned
 
-from diffwave import inference, preprocess
+from diffwave import preprocess, vocode
 from rave.cli import EXIT_SKIPPED
 from rave.held_out import Split
 from rave.latents.folder import LatentFile, LatentHeader, write_latents
@@ -133,7 +133,7 @@ SKIPPING = {
         ],
     ),
     "diffwave.preprocess": Skipping(
-        "diffwave/preprocess.py",
+        "diffwave/api/preprocess.py",
         lambda folder, codec, is_damaged: [
             *with_damaged_audio(folder, codec, is_damaged),
             "--mel-hop",
@@ -144,27 +144,28 @@ SKIPPING = {
         preprocess.main,
     ),
     "diffwave.preprocess --controls": Skipping(
-        "diffwave/preprocess.py",
+        "diffwave/api/preprocess.py",
         lambda folder, codec, is_damaged: [
             *with_damaged_audio(folder, codec, is_damaged),
             "--controls",
         ],
         preprocess.main,
     ),
-    "diffwave.preprocess --waveform": Skipping(
-        "diffwave/preprocess.py",
+    "diffwave.vocode --make-spectrograms": Skipping(
+        "diffwave/api/vocode.py",
         lambda folder, codec, is_damaged: [
-            *(audio(folder / "in", is_damaged), folder / "out", "--waveform", "--mels", 8)
+            *(audio(folder / "in", is_damaged), folder / "out"),
+            *("--make-spectrograms", "--mels", 8),
         ],
-        preprocess.main,
+        vocode.main,
     ),
-    "diffwave.inference of a waveform run": Skipping(
-        "diffwave/vocode.py",
+    "diffwave.vocode": Skipping(
+        "diffwave/api/vocode.py",
         lambda folder, codec, is_damaged: [
             *(vocoder(folder), folder / "out", "--from-audio"),
             *(audio(folder / "in", is_damaged), "--fast"),
         ],
-        inference.main,
+        vocode.main,
     ),
 }
 # They pass on what the work on a file has refused.
