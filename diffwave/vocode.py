@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Make audio, or spectrograms."""
-    from diffwave.api.vocode import generate_audio, make_vocoder_spectrograms
+    from diffwave.api.vocode import make_vocoder_spectrograms, vocode_audio
 
     given = {name: value for name, value in keywords(options).items() if value is not None}
     is_making = given.pop("make_spectrograms")
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> Result:
     if is_making:
         del given["fast"]
         return make_vocoder_spectrograms(source, out, **given)
-    return generate_audio(source, out, **given)
+    return vocode_audio(source, out, **given)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

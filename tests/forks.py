@@ -33,7 +33,7 @@ IMPORTED = [
         "rave.compute.numba_safe",
         "rave.export.torchscript",
     ),
-    *("diffwave.train", "diffwave.training", "diffwave.diagnose", "diffwave.sampling.samplers"),
+    *("diffwave.train", "diffwave.training", "diffwave.api.diagnose", "diffwave.sampling.samplers"),
     *(
         "diffwave.api.inference",
         "diffwave.upstream.run",

@@ -14,7 +14,7 @@ import pytest
 from diffwave_data import autoregression, write_latent_folder
 
 from diffwave import diagnose
-from diffwave.diagnosis import run as run_diagnosis
+from diffwave.api import diagnose as api
 from rave.latents.folder import GENERATED
 
 Call = Callable[..., tuple[int, str, str]]
@@ -47,13 +47,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def diagnose_run(folder: Path, **options: Any) -> Any:
         options.pop("progress")("all of it")
         asked.append({"folder": folder, **options})
-        return SimpleNamespace(
-            words=lambda: "Found something.",
-            record=lambda: {"findings": []},
-            picture=lambda path: path.write_bytes(b"picture"),
-        )
+        return SimpleNamespace(record=lambda: {"findings": []}, figures=b"picture")
 
-    monkeypatch.setattr(run_diagnosis, "diagnose_run", diagnose_run)
+    monkeypatch.setattr(api, "diagnose_run", diagnose_run)
+    monkeypatch.setattr(api.run_report, "words", lambda found: "Found something.")
+    monkeypatch.setattr(api.run_picture, "draw", lambda found, path: path.write_bytes(found))
     return asked
 
 

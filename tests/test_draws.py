@@ -210,7 +210,7 @@ ELSEWHERE = {
     "rave.codec_source:answers": COMPARED,
     "rave.export.onnx:_inputs": COMPARED,
     "rave.initial_weights:_difference": COMPARED,
-    "diffwave.export:_guess": COMPARED,
+    "diffwave.api.export:_guess": COMPARED,
     "diffwave.diagnosis.sample_statistics:sliced_wasserstein": "directions, always the same",
     "diffwave.app.page:Page.build": "a seed for the next result",
     "diffwave.evaluation.figures:measure_ladder": "builds the rung; see the latents of the ladder",

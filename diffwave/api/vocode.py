@@ -52,7 +52,7 @@ class Clip:
     spectrogram: Tensor | None
 
 
-def generate_audio(
+def vocode_audio(
     run: str | Path,
     out: str | Path,
     *,

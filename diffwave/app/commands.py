@@ -1,20 +1,17 @@
-"""Commands as the page runs and shows them: words that one could type, run in this process.
-
-What the page makes is what the command makes, since it is the command that makes it.
-"""
+"""Calls of the Python API as the page makes them, each with the command line that does the same."""
 
 from __future__ import annotations
 
 import contextlib
 import fnmatch
-import importlib
 import io
 import re
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +20,30 @@ from rave.api.result import Result
 INFERENCE = ("python", "-m", "diffwave.inference")
 # As every command writes one: who warns, and perhaps the file that it is about, stand before it.
 WARNING = re.compile(r"(?:^|[\s:])\w*[Ww]arning: (?:[^:]+\.\w{2,5}: )?(.+)")
-Command = tuple[str, ...]
+# Options whose names are no names of arguments.
+OPTIONS = {"continued": "continue", "from_s": "from", "to_s": "to"}
+# Called with the steps made and those to make in all.
+Watch = Callable[[int, int], None]
 # Called with the share that is done and the seconds that are left, None while other work is done.
 Report = Callable[[float, float | None], None]
 TURN_S = 0.1  # between two looks at whether a job that waits is stopped
 
 
+@dataclass(frozen=True)
+class Command:
+    """A call of a function of the Python API.
+
+    Attributes:
+        words: The command line that does the same.
+        call: Makes the call. It is given what to call after each step of a sampler.
+    """
+
+    words: tuple[str, ...]
+    call: Callable[[Watch], Result]
+
+
 class Stopped(Exception):
-    """Raised inside a command that the user stopped."""
+    """Raised inside a call that the user stopped."""
 
 
 class Job:
@@ -84,7 +97,7 @@ class Job:
             raise Stopped
 
     def watch(self, done: int, total: int) -> None:
-        """Take note of a step; see `diffwave.inference.run`.
+        """Take note of a step; see `diffwave.api.inference.generate`.
 
         Raises:
             Stopped: If the work shall stop.
@@ -126,10 +139,10 @@ def _warnings_to(job: Job) -> Iterator[None]:
 
 
 def run_command(command: Command, job: Job, stem: str = "*") -> Result:
-    """Run a command in this process; one at a time, since standard error is read meanwhile.
+    """Make a call; one at a time, since standard error is read meanwhile.
 
     Args:
-        command: Of `rave` or of `python -m diffwave.inference`.
+        command: The call.
         job: May stop it, and is handed its warnings.
         stem: Name without suffix of the file that is wanted of what it writes.
 
@@ -140,13 +153,7 @@ def run_command(command: Command, job: Job, stem: str = "*") -> Result:
     """
     job.check()
     with _warnings_to(job):
-        if command[0] == "rave":  # by name: only the commands of rave know its models
-            module = importlib.import_module(f"rave.commands.{command[1]}")
-            result: Result = module.run(module.parser().parse_args(command[2:]))
-        else:
-            module = importlib.import_module(INFERENCE[-1])
-            options = module.parser().parse_args(command[len(INFERENCE) :])
-            result = module.run(options, job.watch)
+        result = command.call(job.watch)
     for name, texts in result.figures.get("warnings", {}).items():
         job.warn(texts if fnmatch.fnmatch(Path(name).stem, stem) else ())
     if result.num_skipped:
@@ -154,9 +161,38 @@ def run_command(command: Command, job: Job, stem: str = "*") -> Result:
     return result
 
 
+def typed(program: Sequence[str], *places: Path, **options: Any) -> tuple[str, ...]:
+    """Return the command line of a call.
+
+    Args:
+        program: What it begins with.
+        places: The paths that the function takes.
+        options: Its other arguments; None and False stand for what is left out.
+    """
+    words = [*program, *map(str, places)]
+    for name, value in options.items():
+        option = f"--{OPTIONS.get(name, name).replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif name == "label":  # may begin as an option does
+            words.append(f"{option}={value}")
+        elif isinstance(value, Mapping):
+            words += [word for k, v in value.items() for word in (option, f"{k}={v:g}")]
+        elif isinstance(value, list):
+            words += [word for each in value for word in (option, str(each))]
+        elif value is not None and value is not False:
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    return tuple(words)
+
+
+def rounded(value: float, digits: int = 6) -> float:
+    """Return a number as `typed` shows it."""
+    return float(f"{value:.{digits}g}")
+
+
 def as_typed(commands: Sequence[Command]) -> str:
     """Return commands as one types them into a shell, one a line."""
-    return "\n".join(shlex.join(command) for command in commands)
+    return "\n".join(shlex.join(command.words) for command in commands)
 
 
 def short(path: Path) -> str:

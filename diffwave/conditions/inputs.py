@@ -182,6 +182,13 @@ def parse_controls(texts: list[str]) -> dict[str, Path]:
     return controls
 
 
+def guidance_texts(given: Guidance) -> list[str]:
+    """Return guidance as it is typed: SCALE for all, or NAME=SCALE."""
+    if isinstance(given, Mapping):
+        return [f"{name}={scale}" for name, scale in given.items()]
+    return [str(given)] if isinstance(given, float | int) else list(given)
+
+
 def parse_guidance(given: Guidance, followed: list[str]) -> dict[str, float]:
     """Return the guidance scale of each name that is followed.
 
@@ -192,12 +199,8 @@ def parse_guidance(given: Guidance, followed: list[str]) -> dict[str, float]:
     Raises:
         ValueError: If one is no number, or names what is not followed.
     """
-    if isinstance(given, Mapping):
-        texts: Sequence[str] = [f"{name}={scale}" for name, scale in given.items()]
-    else:
-        texts = [str(given)] if isinstance(given, float | int) else given
     scales: dict[str, float] = {}
-    for text in texts:
+    for text in guidance_texts(given):
         name, sign, number = text.rpartition("=")
         try:
             scale = float(number)
