@@ -224,13 +224,9 @@ def standing_in():
                 return MagicMock(format=MagicMock(fingerprint=""))
             return load(path, *given, **more)
 
-        # Before what they import is replaced: their own names are bound as they are imported.
+        # First: its own names are bound as it is imported.
         patch.setattr("diffwave.api.evaluate.load_musicnn", lambda: None)
         patch.setattr("diffwave.api.export._guess", lambda *given: torch.zeros(1))
-        patch.setattr("diffwave.api.export.answers", lambda *given: (torch.zeros(1),))
-        patch.setattr("diffwave.api.export.load_codec", loaded)
-        patch.setattr("diffwave.api.export.write_torchscript", write_parts)
-        patch.setattr("diffwave.api.export.MAX_STEPS", 8)
         patch.setattr("rave.evaluation.musicnn.load_musicnn", lambda: None)
         patch.setattr("rave.evaluation.folders.embed", embed)
         patch.setattr("rave.evaluation.folders.measure", measured)

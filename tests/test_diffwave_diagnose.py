@@ -14,7 +14,8 @@ import pytest
 from diffwave_data import autoregression, write_latent_folder
 
 from diffwave import diagnose
-from diffwave.api import diagnose as api
+from diffwave.diagnosis import run as run_diagnosis
+from diffwave.diagnosis import run_picture, run_report
 from rave.latents.folder import GENERATED
 
 Call = Callable[..., tuple[int, str, str]]
@@ -49,9 +50,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append({"folder": folder, **options})
         return SimpleNamespace(record=lambda: {"findings": []}, figures=b"picture")
 
-    monkeypatch.setattr(api, "diagnose_run", diagnose_run)
-    monkeypatch.setattr(api.run_report, "words", lambda found: "Found something.")
-    monkeypatch.setattr(api.run_picture, "draw", lambda found, path: path.write_bytes(found))
+    monkeypatch.setattr(run_diagnosis, "diagnose_run", diagnose_run)
+    monkeypatch.setattr(run_report, "words", lambda found: "Found something.")
+    monkeypatch.setattr(run_picture, "draw", lambda found, path: path.write_bytes(found))
     return asked
 
 

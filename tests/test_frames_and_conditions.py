@@ -104,7 +104,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., np.nd
     np.save(given, np.tile(WANTED[:NUM_GIVEN], (SIZE, 1)))
     model = obedient_model(*CURVES, LABEL)
     trained = DiffusionRun(tmp_path, model, header, 1)
-    monkeypatch.setattr("diffwave.api.inference.open_run", lambda _: trained)
+    monkeypatch.setattr("diffwave.run.open_run", lambda _: trained)
     follow = ["--label", "b"]
     for name in CURVES:
         conditioner = model.named_conditioners()[name]

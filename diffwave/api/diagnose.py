@@ -6,22 +6,14 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from diffwave.denoiser import check_loss, check_weighting
-from diffwave.diagnosis import latent_picture, latent_report, run_picture, run_report
-from diffwave.diagnosis.expected_losses import Recipe
-from diffwave.diagnosis.generated import diagnose_generated
-from diffwave.diagnosis.latents import diagnose_latents
-from diffwave.diagnosis.run import diagnose_run
-from diffwave.train import read_settings
-from diffwave.upstream.run import is_lmnt_run
+from diffwave.train import check_settings
 from rave.api.result import Result
-from rave.compute.device import choose_device
-from rave.experiment import new_model
-from rave.files.atomic import atomic_write, check_output_folder, write_json
-from rave.latents.folder import GENERATED, LatentHeader, is_sharded
 from rave.parsing import check_seed
+
+if TYPE_CHECKING:
+    from diffwave.diagnosis.expected_losses import Recipe
 
 RECORD, PICTURE = "diagnosis.json", "diagnosis.png"
 # Where a run's diagnosis is written, inside the run.
@@ -68,6 +60,11 @@ def diagnose_folder(
         OSError: If something cannot be read or written.
     """
     path = Path(path)
+    if settings:
+        check_settings(config or "default", settings)
+    from rave.compute.device import choose_device
+    from rave.files.atomic import atomic_write, write_json
+
     of_latents = {"--config": config, "--set": settings}
     of_runs = {
         "--latents": latents,
@@ -121,6 +118,9 @@ def _is_run(path: Path) -> bool:
         return True
     if (path / "latents.json").exists() and not (path / "weights.pt").exists():
         return False
+    from diffwave.upstream.run import is_lmnt_run
+    from rave.latents.folder import is_sharded
+
     if is_sharded(path):  # refused where its header is read
         return False
 
@@ -139,6 +139,8 @@ def _run_folder(path: Path) -> Path:
 
 def _check_out(out: Path, path: Path, is_run: bool) -> None:
     """Check that a diagnosis may be written into a folder."""
+    from rave.files.atomic import check_output_folder
+
     if is_run and out.exists() and not out.is_dir():
         raise ValueError(f"'{out}' is a file; the output is a folder. Choose another name.")
     if not is_run:
@@ -146,6 +148,11 @@ def _check_out(out: Path, path: Path, is_run: bool) -> None:
 
 
 def _of_latents(path: Path, config: str, settings: Sequence[str]) -> Report:
+    from diffwave.diagnosis import latent_picture, latent_report
+    from diffwave.diagnosis.generated import diagnose_generated
+    from diffwave.diagnosis.latents import diagnose_latents
+    from rave.latents.folder import GENERATED, LatentHeader
+
     if LatentHeader.read(path).contents == GENERATED:
         made = diagnose_generated(path)
         text = latent_report.words_of_generated(made)
@@ -165,6 +172,11 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
     Raises:
         ValueError: If it cannot be read, or sets what follows from the latents.
     """
+    from diffwave.denoiser import check_loss, check_weighting
+    from diffwave.diagnosis.expected_losses import Recipe
+    from diffwave.train import read_settings
+    from rave.experiment import new_model
+
     training, model = read_settings(config, settings, seed), new_model()
     return Recipe(
         fidelity=training.fidelity,
@@ -179,6 +191,9 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
 
 
 def _of_run(path: Path, **given: Any) -> Report:
+    from diffwave.diagnosis import run_picture, run_report
+    from diffwave.diagnosis.run import diagnose_run
+
     def progress(part: str) -> None:
         print(f"Looking at {part} …", file=sys.stderr)
 

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from diffwave.model import LatentDiffusion
-from diffwave.run import open_run
-from diffwave.sampling.editing import Sampling
-from diffwave.sampling.samplers import DPM_SOLVER
-from diffwave.streaming.nn_tilde import MAX_STEPS, NNTildeSampler
-from diffwave.streaming.sampler import StreamingSampler
-from diffwave.upstream.run import (
-    WEIGHTS,
-    checkpoint_from_model,
-    model_from_checkpoint,
-    write_lmnt_run,
-)
 from rave.api.result import Result
-from rave.codec import Codec, load_codec, load_streamable
-from rave.codec_format import CodecFormat, write_torchscript
-from rave.codec_source import answers, check_difference, largest_difference
-from rave.files.atomic import atomic_write, check_output_folder
-from rave.latents.folder import HEADER_NAME, check_codec
-from rave.streaming.host_module import rate_note
-from rave.streaming.noise import FRESH_NOISE
+
+if TYPE_CHECKING:
+    from diffwave.model import LatentDiffusion
 
 NUM_STEPS = 8
 SHORTEST_WINDOW = 64  # frames, by default
@@ -87,9 +68,8 @@ def export_run(
             )
         if out.exists() and not force:
             raise ValueError(f"'{out}' exists. Choose another name, or add --force.")
-        name = sampler or DPM_SOLVER
         return _write_nn_tilde(
-            run, out, Path(codec), ema, steps, name, window, noise_seed, host_rate
+            run, out, Path(codec), ema, steps, sampler, window, noise_seed, host_rate
         )
     for option, value in for_nn_tilde.items():
         if value is not None and value is not False:
@@ -103,11 +83,28 @@ def _write_nn_tilde(
     codec_path: Path,
     ema: bool,
     steps: int | None,
-    sampler_name: str,
+    sampler_name: str | None,
     window: float | None,
     noise_seed: int | None,
     host_rate: int | None,
 ) -> Result:
+    from dataclasses import replace
+
+    import torch
+
+    from diffwave.run import open_run
+    from diffwave.sampling.editing import Sampling
+    from diffwave.sampling.samplers import DPM_SOLVER
+    from diffwave.streaming.nn_tilde import MAX_STEPS, NNTildeSampler
+    from diffwave.streaming.sampler import StreamingSampler
+    from rave.codec import Codec, load_codec, load_streamable
+    from rave.codec_format import CodecFormat, write_torchscript
+    from rave.codec_source import answers, check_difference, largest_difference
+    from rave.files.atomic import atomic_write
+    from rave.latents.folder import check_codec
+    from rave.streaming.host_module import rate_note
+    from rave.streaming.noise import FRESH_NOISE
+
     trained = open_run(run)
     model, header = trained.model, trained.header
     codec, form, num_latents = load_streamable(codec_path, ema=ema)
@@ -128,7 +125,7 @@ def _write_nn_tilde(
     steps = min(NUM_STEPS, max_steps) if steps is None else steps
     if not 1 <= steps <= max_steps:
         raise ValueError(f"--steps is {steps}; 1 to {max_steps} are possible.")
-    sampler = StreamingSampler(model, windows, sampler_name, max_steps)
+    sampler = StreamingSampler(model, windows, sampler_name or DPM_SOLVER, max_steps)
     seed = FRESH_NOISE if noise_seed is None else noise_seed
     # The file is the codec of all latents, also where those made are the first principal ones.
     whole = form if num_latents is None else CodecFormat.of(codec)
@@ -164,6 +161,8 @@ def _write_nn_tilde(
 
 def _guess(model: LatentDiffusion, denoiser: Any = None) -> Any:
     """Return what a model, or the denoiser of an export of it, makes of noise and a condition."""
+    import torch
+
     draw = torch.Generator().manual_seed(0)
     noisy = torch.randn(1, model.standardizer.latent_size, SHORTEST_WINDOW, generator=draw)
     width, timestep = max(model.network.condition_channels, 1), torch.tensor([0])
@@ -176,6 +175,16 @@ def _guess(model: LatentDiffusion, denoiser: Any = None) -> Any:
 
 
 def _write_lmnt(run: Path, out: Path, force: bool) -> Result:
+    from diffwave.run import open_run
+    from diffwave.upstream.run import (
+        WEIGHTS,
+        checkpoint_from_model,
+        model_from_checkpoint,
+        write_lmnt_run,
+    )
+    from rave.codec_source import check_difference, largest_difference
+    from rave.files.atomic import check_output_folder
+
     trained = open_run(run)
     check_output_folder(out, run)
     _check_empty(out, force)
@@ -206,6 +215,9 @@ def _write_lmnt(run: Path, out: Path, force: bool) -> Result:
 
 def _check_empty(folder: Path, force: bool) -> None:
     """Check that a folder is new or empty, or holds an earlier export that may be replaced."""
+    from diffwave.upstream.run import WEIGHTS
+    from rave.latents.folder import HEADER_NAME
+
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     names = {name for name in names if not name.startswith(".")}
     other = sorted(names - {WEIGHTS, HEADER_NAME})

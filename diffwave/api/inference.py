@@ -6,21 +6,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from diffwave.conditions.inputs import Guidance, open_conditions, parse_guidance
-from diffwave.diagnosis.generated_latents import compare
-from diffwave.run import open_run
-from diffwave.sampling.editing import Sampling
 from diffwave.sampling.request import Request, Task
-from diffwave.sampling.samplers import DPM_SOLVER, build_sampler
 from rave.api.result import Result
-from rave.compute.device import choose_device
-from rave.jobs.journal import sole_writer
-from rave.latents.folder import read_latents, write_latents
-from rave.latents.generated import check_output, clear, clip_name, write_header
 from rave.parsing import check_seed, one_line
+
+if TYPE_CHECKING:
+    from diffwave.conditions.inputs import Guidance
+    from diffwave.sampling.editing import Sampling
 
 BATCH_SIZE = 8
 # Called with the steps made and those to make in all.
@@ -110,7 +104,18 @@ def generate(
         sampler=sampler,
         window=window,
     )
-    seed, torch_device = check_seed(seed), choose_device(device)
+    check_seed(seed)
+    from diffwave.conditions.inputs import open_conditions, parse_guidance
+    from diffwave.diagnosis.generated_latents import compare
+    from diffwave.run import open_run
+    from diffwave.sampling.editing import Sampling
+    from diffwave.sampling.samplers import DPM_SOLVER, build_sampler
+    from rave.compute.device import choose_device
+    from rave.jobs.journal import sole_writer
+    from rave.latents.folder import read_latents
+    from rave.latents.generated import check_output, clear, write_header
+
+    torch_device = choose_device(device)
     trained = open_run(run)
     header, model = trained.header, trained.model
     build_sampler(sampler or DPM_SOLVER, model.schedule, steps)  # its checks only
@@ -183,6 +188,11 @@ def _write(
     folder: Path, task: Task, sampling: Sampling, batch_size: int, watch: Watch | None
 ) -> dict[str, int]:
     """Write every item as it is made, and return the frames of each."""
+    from tqdm import tqdm
+
+    from rave.latents.folder import write_latents
+    from rave.latents.generated import clip_name
+
     written: dict[str, int] = {}
     raw_size = sampling.model.standardizer.raw_size
     num_batches = -(-len(sampling.indices) // batch_size)

@@ -8,20 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffwave.conditioner import whole_ratio
-from diffwave.conditions.controls import HEADER_NAME as CONTROLS_HEADER
-from diffwave.conditions.controls import (
-    NUM_CHANNELS,
-    ControlHeader,
-    check_controls,
-    write_control,
-)
-from diffwave.conditions.spectrogram import HEADER_NAME as MELS_HEADER
-from diffwave.conditions.spectrogram import LogMel, SpectrogramHeader, write_spectrogram
 from rave.api.result import Result
 from rave.files.atomic import check_output_folder, check_record, remove_partials
-from rave.jobs.journal import Journal
-from rave.jobs.loop import process_files
 from rave.latents.folder import LatentHeader
 
 JOURNAL_NAME = ".preprocess.jsonl"
@@ -92,6 +80,13 @@ def make_conditions(
 
 
 def _make_spectrograms(places: Places, mel_hop: int, mels: int, force: bool) -> Result:
+    from diffwave.conditioner import whole_ratio
+    from diffwave.conditions.controls import HEADER_NAME as CONTROLS_HEADER
+    from diffwave.conditions.spectrogram import HEADER_NAME as MELS_HEADER
+    from diffwave.conditions.spectrogram import LogMel, SpectrogramHeader, write_spectrogram
+    from rave.jobs.journal import Journal
+    from rave.jobs.loop import process_files
+
     header, sources, out = places.header, places.sources, places.out
     ratio = whole_ratio(header.hop_samples, mel_hop)
     if mels < 1:
@@ -144,6 +139,17 @@ def _make_spectrograms(places: Places, mel_hop: int, mels: int, force: bool) -> 
 
 
 def _make_controls(places: Places, controls: Sequence[str], force: bool) -> Result:
+    from diffwave.conditions.controls import HEADER_NAME as CONTROLS_HEADER
+    from diffwave.conditions.controls import (
+        NUM_CHANNELS,
+        ControlHeader,
+        check_controls,
+        write_control,
+    )
+    from diffwave.conditions.spectrogram import HEADER_NAME as MELS_HEADER
+    from rave.jobs.journal import Journal
+    from rave.jobs.loop import process_files
+
     header, sources, out = places.header, places.sources, places.out
     names = check_controls(controls)
     _check_kind(out, MELS_HEADER, "spectrograms; choose")
