@@ -133,10 +133,13 @@ def _add_edits(options: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Result:
     """Generate latents, and compare them with the training's."""
     from diffwave.api.inference import generate
-    from diffwave.conditions.inputs import parse_controls
 
     given = keywords(options)
-    return generate(controls=parse_controls(given.pop("control")), **given)
+    if controls := given.pop("control"):
+        from diffwave.conditions.inputs import parse_controls
+
+        given["controls"] = parse_controls(controls)
+    return generate(**given)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -71,14 +71,14 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Make audio, or spectrograms."""
-    from diffwave.api.vocode import make_vocoder_spectrograms, vocode_audio
-
     given = {name: value for name, value in keywords(options).items() if value is not None}
     is_making = given.pop("make_spectrograms")
     for name in OF_AUDIO if is_making else OF_SPECTROGRAMS:
         if given.get(name, False) is not False:
             verb = "does not go with" if is_making else "belongs to"
             raise ValueError(f"--{name.replace('_', '-')} {verb} --make-spectrograms.")
+    from diffwave.api.vocode import make_vocoder_spectrograms, vocode_audio
+
     source, out = given.pop("source"), given.pop("out")
     if is_making:
         del given["fast"]
