@@ -210,7 +210,7 @@ COMMANDS = {
     "diffwave.preprocess": Command(
         "{latents} {audio} {out} --mel-hop 32 --mels 4",
         {
-            "latents_dir": place("latents", "other_latents"),
+            "latents_dir": Case("{music_latents}", instead="{latents}", refused="No file of"),
             "audio_dir": place("audio", "other_audio"),
             "out_dir": OUT,
             "--controls": Case("--controls loudness"),
