@@ -217,22 +217,14 @@ def standing_in():
         patch.setattr("diffwave.experiments.catalogue.catalogue", few_experiments)
         patch.setattr("diffwave.experiments.catalogue.QUICK_NAMES", EXPERIMENTS[:1])
         patch.setattr("torch.set_num_threads", lambda number: print(number, "threads"))
-        find, load = importlib.util.find_spec, rave.codec.load_codec
-
-        def loaded(path: Path, *given: Any, **more: Any) -> Any:
-            if path.suffix == ".ts":
-                return MagicMock(format=MagicMock(fingerprint=""))
-            return load(path, *given, **more)
-
-        # First: its own names are bound as it is imported.
         patch.setattr("diffwave.api.evaluate.load_musicnn", lambda: None)
-        patch.setattr("diffwave.api.export._guess", lambda *given: torch.zeros(1))
         patch.setattr("rave.evaluation.musicnn.load_musicnn", lambda: None)
         patch.setattr("rave.evaluation.folders.embed", embed)
         patch.setattr("rave.evaluation.folders.measure", measured)
         patch.setattr("diffwave.app.server.serving", serving)
         patch.setattr("diffwave.app.server.open_browser", lambda *given: print("a browser"))
         patch.setattr("diffwave.app.server.threading", MagicMock(Event=interrupt))
+        find, load = importlib.util.find_spec, rave.codec.load_codec
         patch.setattr(
             "rave.compute.backend.importlib.util.find_spec",
             lambda name: None if name == "openvino" else find(name),
@@ -242,8 +234,16 @@ def standing_in():
         patch.setattr("rave.streaming.nn_tilde.scripted", lambda module: module)
         patch.setattr("diffwave.streaming.nn_tilde.scripted", lambda module: module)
         patch.setattr("diffwave.streaming.nn_tilde.MAX_STEPS", 8)
+        patch.setattr("diffwave.api.export._guess", lambda *given: torch.zeros(1))
         patch.setattr("rave.codec_source.answers", lambda *given: (torch.zeros(1),))
-        patch.setattr("rave.codec.load_codec", loaded)
+        patch.setattr(
+            "rave.codec.load_codec",
+            lambda path, *given, **more: (
+                MagicMock(format=MagicMock(fingerprint=""))
+                if path.suffix == ".ts"
+                else load(path, *given, **more)
+            ),
+        )
         yield
 
 
