@@ -23,7 +23,7 @@ from diffwave.evaluation.ladder import NOISE, Ladder
 from diffwave.sampling import editing
 from diffwave.sampling.samplers import NoiseStream
 from diffwave.schedule import cosine_schedule
-from rave.commands import augment, encode
+from rave.api import augment, encode
 from rave.evaluation import folders as evaluation
 from rave.jobs.windows import WHOLE, WINDOW_FRAMES
 from rave.noise import DecoderNoise
