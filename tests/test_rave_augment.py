@@ -194,7 +194,7 @@ def test_a_version_whose_recording_is_gone_stays_on_one_side(tmp_path, run, rave
 def test_folders_that_augment_wrote_before_it_noted_versions_keep_them_by_name(
     tmp_path, monkeypatch, run
 ):
-    monkeypatch.setattr(augment, "note_of", lambda _: "")
+    monkeypatch.setattr("rave.api.augment.note_of", lambda _: "")
     for name in ("a.wav", "b.wav"):
         write(tmp_path / "in" / name, noise(6000), RATE_HZ)
     assert run("--semitones", "1") == 0

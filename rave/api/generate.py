@@ -19,7 +19,7 @@ LATENTS_NAME = ".latents"
 
 def generate_audio(
     codec: str | Path,
-    inputs: Sequence[str | Path],
+    inputs: str | Path | Sequence[str | Path],
     out_audio_dir: str | Path,
     *,
     sample: bool = False,
@@ -44,7 +44,7 @@ def generate_audio(
     Args:
         codec: Run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only
             files you trust).
-        inputs: Audio files and folders of them.
+        inputs: Audio file or folder of them, or several.
         out_audio_dir: Folder to write.
         sample: Draw from the posterior instead of decoding its mean.
         as_encoded: Decode uninformative dimensions as encoded, instead of as the noise that the
@@ -69,6 +69,7 @@ def generate_audio(
         ValueError: If codec, inputs or folder cannot be used, or no file is usable.
         OSError: If the output folder cannot be written; what was finished is kept.
     """
+    inputs = [inputs] if isinstance(inputs, str | Path) else inputs
     given, folder = [Path(path) for path in inputs], Path(out_audio_dir)
     latents_dir = folder / LATENTS_NAME
     sources = _sources(given)

@@ -35,7 +35,7 @@ SHARD_MB = (0.01, 1e6)
 
 
 def shard_latents(
-    latents_dirs: Sequence[str | Path],
+    latents_dirs: str | Path | Sequence[str | Path],
     shards_dir: str | Path,
     *,
     shard_mb: float = 128.0,
@@ -47,7 +47,7 @@ def shard_latents(
     The same call again goes on where it was stopped.
 
     Args:
-        latents_dirs: Folders that `encode_folder` wrote, of one codec.
+        latents_dirs: Folder that `encode_folder` wrote, or several of one codec.
         shards_dir: Folder to write.
         shard_mb: Size of a shard in MB, 0.01 to 1e6.
         force: Replace a set of other settings.
@@ -60,6 +60,7 @@ def shard_latents(
         ValueError: If the folders do not belong together, or no clip can be used.
         OSError: If the set cannot be written; what was finished is kept.
     """
+    latents_dirs = [latents_dirs] if isinstance(latents_dirs, str | Path) else latents_dirs
     folders, out = [Path(folder) for folder in latents_dirs], Path(shards_dir)
     smallest, largest = SHARD_MB
     if not smallest <= shard_mb <= largest:
