@@ -12,6 +12,7 @@ from audio_files import noise, write
 from option_places import Places, standing_in
 from option_table import COMMANDS
 from rave_runs import RATE_HZ
+from test_imports import heavy_after
 
 import rave
 from rave.main_cli import AVAILABLE_SCRIPTS, command_module
@@ -32,14 +33,10 @@ FUNCTIONS = {
 WITHOUT = {"app", "train", "train_prior"}
 # How a command prints, and what does the work, which is one parameter.
 COMMON, ENGINE = {"help", "json", "verbose", "version"}, {"engine", "address", "cpus_per_worker"}
-UNITS = {"sample_rate": "sample_rate_hz", "host_rate": "host_rate_hz"}
 
 
 def parameters(command):
-    """Return the parameters of a function by the names of its command's options."""
-    names = {name: option for option, name in UNITS.items()}
-    found = inspect.signature(getattr(rave, FUNCTIONS[command])).parameters
-    return {names.get(name, name): parameter for name, parameter in found.items()}
+    return inspect.signature(getattr(rave, FUNCTIONS[command])).parameters
 
 
 def options_of(command):
@@ -116,13 +113,12 @@ def test_a_function_writes_and_reports_what_its_command_does(
     words = COMMANDS[f"rave {command}"].words.format_map(Here(places=places)).split()
     module = command_module(command)
     options = module.parser().parse_args(words)
-    function = getattr(rave, FUNCTIONS[command])
-    defaults = {name: each.default for name, each in inspect.signature(function).parameters.items()}
-    given = {}
-    for option in options_of(command).keys() - ENGINE:
-        name, value = UNITS.get(option, option), getattr(options, option)
-        if plain(value) != defaults[name]:
-            given[name] = as_text(value)
+    function, defaults = getattr(rave, FUNCTIONS[command]), parameters(command)
+    given = {
+        name: as_text(value)
+        for name, value in vars(options).items()
+        if name in defaults.keys() - ENGINE and plain(value) != defaults[name].default
+    }
     number, found = count(), []
     for work in (lambda: module.run(options), lambda: function(**given)):
         folder = tmp_path / str(next(number))
@@ -159,6 +155,11 @@ def test_a_bend_of_no_axis_is_refused_before_a_codec_is_opened(tmp_path):
     for shift in ({-1: 1.0}, {0: float("nan")}):
         with pytest.raises(ValueError, match="axes count from 0, and values are finite"):
             rave.decode_folder("none", "none", tmp_path / "out", shift=shift)
+
+
+def test_functions_import_nothing_heavy_before_they_have_looked_at_their_arguments():
+    names = ", ".join(f"rave.{name}" for name in FUNCTIONS.values())
+    assert heavy_after(f"import rave; {names}")[0] == "[]"
 
 
 def test_public_names_are_there_and_no_others():

@@ -92,14 +92,8 @@ def encode_folder(
     from rave.codec_source import CodecSource
     from rave.compute.device import choose_device
 
-    opener = CodecSource(
-        Path(codec),
-        choose_device(device),
-        backend=backend,
-        precision=precision,
-        ema=ema,
-        derivative=derivative,
-    )
+    place = choose_device(device)
+    opener = CodecSource(Path(codec), place, backend, precision, ema, derivative)
     return encode_files(
         opener,
         sources,

@@ -25,7 +25,7 @@ def evaluate_folder(
     reference_dir: str | Path,
     audio_dir: str | Path,
     *,
-    sample_rate_hz: int = 22050,
+    sample_rate: int = 22050,
     patches: int | None = None,
     only: Sequence[str] | None = None,
     follows: str | Path | None = None,
@@ -37,7 +37,7 @@ def evaluate_folder(
     Args:
         reference_dir: Folder of real audio, of any format.
         audio_dir: Folder to compare with it.
-        sample_rate_hz: Sample rate for spectra, onsets, harmony and loudness; the network always
+        sample_rate: Sample rate in Hz for spectra, onsets, harmony and loudness; the network always
             gets 16000 Hz.
         patches: Patches of 3 s in each set; only figures computed with the same number are
             comparable. None: as many as half the reference and all of the audio hold.
@@ -56,8 +56,8 @@ def evaluate_folder(
     reference_dir, audio_dir = Path(reference_dir), Path(audio_dir)
     out = None if out is None else Path(out)
     follows = None if follows is None else Path(follows)
-    if not 8000 <= sample_rate_hz <= 96000:
-        raise ValueError(f"--sample-rate is {sample_rate_hz}; 8000 to 96000 Hz is possible.")
+    if not 8000 <= sample_rate <= 96000:
+        raise ValueError(f"--sample-rate is {sample_rate}; 8000 to 96000 Hz is possible.")
     if seed < 0:
         raise ValueError(f"--seed is {seed}; a whole number from 0 is needed.")
     if out and (out.suffix != ".json" or out.is_dir()):
@@ -74,8 +74,7 @@ def evaluate_folder(
     model = load_musicnn()
     skipped: dict[str, str] = {}
     pieces = {
-        side: _measured(side, files, sample_rate_hz, model, skipped)
-        for side, files in sources.items()
+        side: _measured(side, files, sample_rate, model, skipped) for side, files in sources.items()
     }
     comparison = compare(pieces["reference"], pieces["audio"], seed, patches)
     figures: dict[str, Any] = {
@@ -88,9 +87,9 @@ def evaluate_folder(
         f"{name:44}{figures['audio'][name]:>10.4g}{figures['reference'][name]:>26.4g}"
         for name in figures["audio"]
     ]
-    lines += [comparison.words(), *_pairs(sources, sample_rate_hz, skipped, figures)]
+    lines += [comparison.words(), *_pairs(sources, sample_rate, skipped, figures)]
     if follows:
-        lines += _followed(sources["audio"], follows, sample_rate_hz, skipped, figures)
+        lines += _followed(sources["audio"], follows, sample_rate, skipped, figures)
     figures |= {"num_skipped": len(skipped), "skipped": skipped}
     lines += [skipped_line(name, reason) for name, reason in skipped.items()]
     if out:

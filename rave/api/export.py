@@ -30,7 +30,7 @@ def export_codec(
     fidelity: float | None = None,
     power_of_two: bool = False,
     noise_seed: int | None = None,
-    host_rate_hz: int | None = None,
+    host_rate: int | None = None,
     prior: str | Path | None = None,
     ema: bool = False,
     derivative: bool = False,
@@ -48,8 +48,8 @@ def export_codec(
             all. None: 0.95; of latents without a distribution 1.
         power_of_two: Round that number up to a power of two, as acids-rave does.
         noise_seed: The same noise in decode each time, from 0 on; None: other noise each time.
-        host_rate_hz: Sample rate of the host; None: the model's. If it is not once, twice or four
-            times that, forward is the only method.
+        host_rate: Sample rate of the host in Hz; None: the model's. If it is not once, twice or
+            four times that, forward is the only method.
         prior: Run of `rave train_prior`, here or in acids-rave: adds a method prior that makes
             latents.
         ema: Take the averaged weights of a run of acids-rave.
@@ -69,7 +69,7 @@ def export_codec(
         "fidelity": fidelity,
         "power-of-two": power_of_two or None,
         "noise-seed": noise_seed,
-        "host-rate": host_rate_hz,
+        "host-rate": host_rate,
         "prior": prior,
     }
     _check(out, format, streaming, [n for n, value in of_streaming.items() if value is not None])
@@ -101,7 +101,7 @@ def export_codec(
         with new(out) as path:
             wanted = answers(Codec(opened.model, codec_format, run, cpu))
             if streaming:
-                stream = _Stream(fidelity, power_of_two, noise_seed, host_rate_hz, prior)
+                stream = _Stream(fidelity, power_of_two, noise_seed, host_rate, prior)
                 notes = _write_streaming(opened, path, out, run, stream)
             else:
                 notes = _write(opened, path, run, format)

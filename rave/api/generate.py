@@ -78,14 +78,8 @@ def generate_audio(
     from rave.codec_source import CodecSource
     from rave.compute.device import choose_device
 
-    opener = CodecSource(
-        Path(codec),
-        choose_device(device),
-        backend=backend,
-        precision=precision,
-        ema=ema,
-        derivative=derivative,
-    )
+    place = choose_device(device)
+    opener = CodecSource(Path(codec), place, backend, precision, ema, derivative)
     encoded = encode_files(
         opener,
         sources,

@@ -27,7 +27,7 @@ def preprocess_folder(
     audio_dir: str | Path,
     prepared_dir: str | Path,
     *,
-    sample_rate_hz: int = 44100,
+    sample_rate: int = 44100,
     channels: int = 1,
     force: bool = False,
     engine: Engine | None = None,
@@ -39,7 +39,7 @@ def preprocess_folder(
     Args:
         audio_dir: Folder of audio files of any format.
         prepared_dir: Folder to write.
-        sample_rate_hz: Sample rate of the prepared audio.
+        sample_rate: Sample rate of the prepared audio in Hz.
         channels: 1 mono, 2 stereo.
         force: Make `prepared_dir` anew if its settings differ.
         engine: Does the work on the files; None: this process, one after the other.
@@ -52,7 +52,7 @@ def preprocess_folder(
         OSError: If the prepared folder cannot be written; what was finished is kept.
     """
     audio_dir, folder = Path(audio_dir), Path(prepared_dir)
-    settings = {"sample_rate_hz": sample_rate_hz, "num_channels": channels}
+    settings = {"sample_rate_hz": sample_rate, "num_channels": channels}
     check_rate_and_channels(**settings)
     sources = list_audio_files(audio_dir)
     check_output_folder(folder, audio_dir)
@@ -64,7 +64,7 @@ def preprocess_folder(
     old = [name for name, record in journal.records.items() if "path" not in record]
     report = process_files(
         sources,
-        Preparing(folder, paths, sample_rate_hz, channels),
+        Preparing(folder, paths, sample_rate, channels),
         paths,
         journal,
         "Preparing",

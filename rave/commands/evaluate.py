@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> Result:
     return evaluate_folder(
         options.reference_dir,
         options.audio_dir,
-        sample_rate_hz=options.sample_rate,
+        sample_rate=options.sample_rate,
         patches=options.patches,
         only=options.only,
         follows=options.follows,

@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> Result:
         fidelity=options.fidelity,
         power_of_two=options.power_of_two,
         noise_seed=options.noise_seed,
-        host_rate_hz=options.host_rate,
+        host_rate=options.host_rate,
         prior=options.prior,
         ema=options.ema,
         derivative=options.derivative,

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> Result:
     return preprocess_folder(
         options.audio_dir,
         options.prepared_dir,
-        sample_rate_hz=options.sample_rate,
+        sample_rate=options.sample_rate,
         channels=options.channels,
         force=options.force,
         engine=open_engine(options.engine, options.address, options.cpus_per_worker),
