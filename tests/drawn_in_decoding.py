@@ -23,7 +23,7 @@ from diffwave.evaluation.ladder import NOISE, Ladder
 from diffwave.sampling import editing
 from diffwave.sampling.samplers import NoiseStream
 from diffwave.schedule import cosine_schedule
-from rave.commands import augment, encode
+from rave.api import augment, encode
 from rave.evaluation import folders as evaluation
 from rave.jobs.windows import WHOLE, WINDOW_FRAMES
 from rave.noise import DecoderNoise
@@ -44,9 +44,9 @@ def versions(seed: int) -> tuple[Array, Array]:
 
     with (
         TemporaryDirectory() as folder,
-        patch("rave.audio.io.AudioStream", lambda *_: [ones]),
-        patch("rave.audio.io.write_audio", write),
-        patch("rave.audio.formats.decode_blocks", lambda _: iter([(RATE_HZ, ones)])),
+        patch("rave.api.augment.AudioStream", lambda *_: [ones]),
+        patch("rave.api.augment.write_audio", write),
+        patch("rave.api.augment.decode_blocks", lambda _: iter([(RATE_HZ, ones)])),
     ):
         source = Path(folder) / "source"
         source.touch()

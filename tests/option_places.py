@@ -240,7 +240,7 @@ def standing_in():
             "rave.codec.load_codec",
             lambda path, *given, **more: (
                 MagicMock(format=MagicMock(fingerprint=""))
-                if path.suffix == ".ts"
+                if Path(path).suffix == ".ts"
                 else load(path, *given, **more)
             ),
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import ray
 
-from rave.commands.encode import Encoding
+from rave.api.encode import Encoding
 from rave.files.errors import SkipFile
 
 

@@ -108,25 +108,25 @@ def of_audio(name: str, *more: Any) -> Callable[[Path, Path, bool], list[Any]]:
 
 SKIPPING = {
     "rave preprocess": Skipping(
-        "rave/commands/preprocess.py", of_audio("preprocess", "--sample-rate", RATE_HZ)
+        "rave/api/preprocess.py", of_audio("preprocess", "--sample-rate", RATE_HZ)
     ),
-    "rave augment": Skipping("rave/commands/augment.py", of_audio("augment")),
-    "rave encode": Skipping("rave/commands/encode.py", of_audio("encode")),
-    "rave generate": Skipping("rave/commands/generate.py", of_audio("generate")),
+    "rave augment": Skipping("rave/api/augment.py", of_audio("augment")),
+    "rave encode": Skipping("rave/api/encode.py", of_audio("encode")),
+    "rave generate": Skipping("rave/api/generate.py", of_audio("generate")),
     "rave decode": Skipping(
-        "rave/commands/decode.py",
+        "rave/api/decode.py",
         lambda folder, codec, is_damaged: [
             *("decode", codec, with_damaged_latents(folder, codec, is_damaged), folder / "out")
         ],
     ),
     "rave shard": Skipping(
-        "rave/commands/shard.py",
+        "rave/api/shard.py",
         lambda folder, codec, is_damaged: [
             *("shard", with_damaged_latents(folder, codec, is_damaged), folder / "out")
         ],
     ),
     "rave evaluate": Skipping(
-        "rave/commands/evaluate.py",
+        "rave/api/evaluate.py",
         lambda folder, codec, is_damaged: [
             *("evaluate", *two_folders(folder, is_damaged), "--patches", 2),
             *("--follows", folder / "in" / GOOD[0]),

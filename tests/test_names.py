@@ -19,9 +19,9 @@ from diffwave import preprocess as diffwave_preprocess
 from diffwave import train as diffwave_train
 from diffwave import vocode as diffwave_vocode
 from diffwave.conditions.controls import ControlHeader
+from rave.api.augment import names_of
 from rave.audio.prepared import PreparedAudio
 from rave.cli import EXIT_SKIPPED
-from rave.commands.augment import names_of
 from rave.files.atomic import check_inside
 from rave.jobs.loop import MAX_NAME_BYTES, name_key, result_names
 from rave.latents.folder import LatentHeader

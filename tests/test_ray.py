@@ -20,7 +20,7 @@ import pytest
 from audio_files import noise, sine, write
 from rave_models import remember
 
-from rave.commands import encode
+from rave.api import encode
 from rave.files.errors import SkipFile
 from rave.jobs import loop as batch
 from rave.jobs import ray_engine
@@ -44,7 +44,7 @@ TESTS = Path(__file__).parent
 DRIVER = (
     # Programs started in the background by a script do not hear Ctrl-C.
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from rave.commands import encode; from ray_work import TroubledEncoding; "
+    "from rave.api import encode; from ray_work import TroubledEncoding; "
     "encode.Encoding = TroubledEncoding; from rave.main_cli import main; "
     "sys.exit(main(sys.argv[1:]))"
 )
