@@ -17,7 +17,6 @@ from typing import Any
 
 from rave.api.result import Result
 
-INFERENCE = ("python", "-m", "diffwave.inference")
 # As every command writes one: who warns, and perhaps the file that it is about, stand before it.
 WARNING = re.compile(r"(?:^|[\s:])\w*[Ww]arning: (?:[^:]+\.\w{2,5}: )?(.+)")
 # Options whose names are no names of arguments.
@@ -161,15 +160,31 @@ def run_command(command: Command, job: Job, stem: str = "*") -> Result:
     return result
 
 
-def typed(program: Sequence[str], *places: Path, **options: Any) -> tuple[str, ...]:
-    """Return the command line of a call.
+def command(
+    program: Sequence[str],
+    function: Callable[..., Result],
+    *places: Path | Sequence[Path],
+    is_watched: bool = False,
+    **options: Any,
+) -> Command:
+    """Return a call and its command line.
 
     Args:
-        program: What it begins with.
-        places: The paths that the function takes.
-        options: Its other arguments; None and False stand for what is left out.
+        program: What the command line begins with.
+        function: Of the Python API.
+        places: The paths that it takes.
+        is_watched: Whether it takes `watch`.
+        options: Its other arguments.
     """
-    words = [*program, *map(str, places)]
+
+    def call(watch: Watch) -> Result:
+        return function(*places, **options, **({"watch": watch} if is_watched else {}))
+
+    return Command((*program, *_typed(places, options)), call)
+
+
+def _typed(places: Sequence[Path | Sequence[Path]], options: Mapping[str, Any]) -> list[str]:
+    words = [str(one) for each in places for one in ([each] if isinstance(each, Path) else each)]
     for name, value in options.items():
         option = f"--{OPTIONS.get(name, name).replace('_', '-')}"
         if value is True:
@@ -180,13 +195,13 @@ def typed(program: Sequence[str], *places: Path, **options: Any) -> tuple[str, .
             words += [word for k, v in value.items() for word in (option, f"{k}={v:g}")]
         elif isinstance(value, list):
             words += [word for each in value for word in (option, str(each))]
-        elif value is not None and value is not False:
+        else:
             words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
-    return tuple(words)
+    return words
 
 
 def rounded(value: float, digits: int = 6) -> float:
-    """Return a number as `typed` shows it."""
+    """Return a number as the command line of a call shows it."""
     return float(f"{value:.{digits}g}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffwave.api.inference import generate
-from diffwave.app.commands import (
-    INFERENCE,
-    Command,
-    Job,
-    as_typed,
-    rounded,
-    run_command,
-    short,
-    typed,
-)
+from diffwave.app.commands import Command, Job, as_typed, command, rounded, run_command, short
 from diffwave.app.kept import Made, Record, Sound, file_name, keep, kept, new_folder
 from diffwave.conditioner import LABEL, LabelConditioner
 from diffwave.run import open_run
+from rave.api.decode import decode_folder
+from rave.api.encode import encode_folder
+from rave.api.interpolate import interpolate_audio
 from rave.api.result import Result
 from rave.audio.formats import AUDIO_SUFFIXES
 from rave.audio.io import AudioStream, write_audio
@@ -37,6 +30,8 @@ Array = NDArray[np.float32]
 # A sound is cut to this: what one waits for in front of a page. Of a larger file nothing is taken.
 MAX_SOUND_S, MAX_FILE_GB = 300.0, 1
 LERP, SLERP = "lerp", "slerp"
+ENCODE, DECODE, INTERPOLATE = ("rave", "encode"), ("rave", "decode"), ("rave", "interpolate")
+INFERENCE = ("python", "-m", "diffwave.inference")
 AGAIN = Path("again")
 
 
@@ -205,7 +200,8 @@ class Workshop:
 
         def commands(out: Path) -> list[Command]:
             options = {"weight": rounded(weight), "seed": seed, **self._level, **self._device}
-            return [_rave("interpolate", self._codec, *sources, out / "audio", **options)]
+            places = (self._codec, sources, out / "audio")
+            return [command(INTERPOLATE, interpolate_audio, *places, **options)]
 
         title = f"{first.audio.stem} {1 - weight:.0%}, {second.audio.stem} {weight:.0%}"
         return self._make("mix", title, commands, way, seed, job)
@@ -296,10 +292,7 @@ class Workshop:
 
         def commands(out: Path) -> list[Command]:
             latents = out / "latents"
-            sample = Command(
-                typed(INFERENCE, run, latents, **options),
-                lambda watch: generate(run, latents, watch=watch, **options),
-            )
+            sample = command(INFERENCE, generate, run, latents, is_watched=True, **options)
             return [sample, self._decode(latents, out, seed)]
 
         return self._make(kind, title, commands, "*", seed, job)
@@ -313,11 +306,13 @@ class Workshop:
         return {"match_level": True} if self.codec.format.is_level_known else {}
 
     def _encode(self, audio: Path, latents: Path) -> Command:
-        return _rave("encode", self._codec, audio, latents, **self._level, **self._device)
+        options: dict[str, Any] = {**self._level, **self._device}
+        return command(ENCODE, encode_folder, self._codec, audio, latents, **options)
 
     def _decode(self, latents: Path, out: Path, seed: int, **bends: Any) -> Command:
         options = {**bends, "seed": seed, **self._device}
-        return _rave("decode", self._codec, latents, out / "audio", **options)
+        places = (self._codec, latents, out / "audio")
+        return command(DECODE, decode_folder, *places, **options)
 
     def _make(
         self,
@@ -330,8 +325,8 @@ class Workshop:
     ) -> Made:
         job = job or Job()
         with job.turn(self._working), new_folder(self.folder, kind) as folder:
-            for command in commands(_short(folder)):
-                run_command(command, job, stem)
+            for each in commands(_short(folder)):
+                run_command(each, job, stem)
             audio = next((folder / "audio").glob(f"{stem}.wav"))
             again = as_typed(commands(AGAIN / folder.name))
             record = Record(title, self._seconds(audio), seed, again, job.warnings)
@@ -357,10 +352,3 @@ class Workshop:
 
 def _short(path: Path) -> Path:
     return Path(short(path))
-
-
-def _rave(name: str, *places: Path, **options: Any) -> Command:
-    """Return a call of a command of rave, which is found by name: only these know its models."""
-    words = typed(("rave", name), *places, **options)
-    module = importlib.import_module(f"rave.commands.{name}")
-    return Command(words, lambda _: module.run(module.parser().parse_args(words[2:])))
