@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffwave.api.inference import Watch
 from rave.api.result import Result
 
 # As every command writes one: who warns, and perhaps the file that it is about, stand before it.
 WARNING = re.compile(r"(?:^|[\s:])\w*[Ww]arning: (?:[^:]+\.\w{2,5}: )?(.+)")
 # Options whose names are no names of arguments.
 OPTIONS = {"continued": "continue", "from_s": "from", "to_s": "to"}
-# Called with the steps made and those to make in all.
-Watch = Callable[[int, int], None]
 # Called with the share that is done and the seconds that are left, None while other work is done.
 Report = Callable[[float, float | None], None]
 TURN_S = 0.1  # between two looks at whether a job that waits is stopped
