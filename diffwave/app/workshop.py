@@ -199,7 +199,8 @@ class Workshop:
             raise ValueError(f"There is no way '{way}' to blend; {LERP} and {SLERP} there are.")
 
         def commands(out: Path) -> list[Command]:
-            options = {"weight": rounded(weight), "seed": seed, **self._level, **self._device}
+            options: dict[str, Any] = {"weight": rounded(weight), "seed": seed}
+            options |= {**self._level, **self._device}
             places = (self._codec, sources, out / "audio")
             return [command(INTERPOLATE, interpolate_audio, *places, **options)]
 
