@@ -220,7 +220,8 @@ class Reader:
         given = vars(options)
         controls = given.get("controls") or []
         # Those of diffwave.preprocess, and of diffwave.train.
-        inputs = [given[name] for name in ("latents_dir", "audio_dir") if name in given]
+        is_preprocess = "diffwave.preprocess" in words
+        inputs = [given[name] for name in ("latents_dir", "audio_dir") if is_preprocess]
         for path in [*inputs, *([controls] if isinstance(controls, Path) else controls[:1])]:
             self.fetch(Path(path))
         module, arguments, _ = program(words)
