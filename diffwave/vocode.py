@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="make FILE.spec.npy of every audio file; OUT may be AUDIO_DIR",
     )
-    making.add_argument("--sample-rate", type=int, metavar="HZ", help="(default 22050)")
+    making.add_argument("--sample-rate", type=int, help="in Hz (default 22050)")
     making.add_argument("--mels", type=int, help="mel bands (default 80)")
     add_seed(options)
     add_device(options)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 EXIT_SKIPPED, EXIT_INTERRUPTED = 1, 130
 COMMON = ("json", "verbose", "version")  # options of every command line
+ENGINE = ("engine", "address", "cpus_per_worker")
 AUDIO_FOLDER = "a folder of audio files"
 RAVE_RUN = "a run folder of `rave train` or of acids-rave"
 CODEC = f"{RAVE_RUN}, or a .ts file"
@@ -214,9 +215,15 @@ def open_engine(
     )
 
 
-def keywords(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what a command hands to its function: all options but those of the command line."""
-    return {name: value for name, value in vars(options).items() if name not in COMMON}
+def keywords(options: argparse.Namespace, **instead: Any) -> dict[str, Any]:
+    """Return what a command hands to its function: all options but those of the command line.
+
+    Args:
+        options: The parsed options.
+        instead: What is handed over by these names; an engine, which several options name, too.
+    """
+    of_line = {*COMMON, *ENGINE}
+    return {name: value for name, value in vars(options).items() if name not in of_line} | instead
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
