@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rave.api.result import Result
 from rave.compute.launch import is_first
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from rave.jobs.loop import Engine
 
 EXIT_SKIPPED, EXIT_INTERRUPTED = 1, 130
+COMMON = ("json", "verbose", "version")  # options of every command line
+ENGINE = ("engine", "address", "cpus_per_worker")
 AUDIO_FOLDER = "a folder of audio files"
 RAVE_RUN = "a run folder of `rave train` or of acids-rave"
 CODEC = f"{RAVE_RUN}, or a .ts file"
@@ -211,6 +213,17 @@ def open_engine(
     return RayEngine(
         address, 1 if cpus_per_worker is None else cpus_per_worker, needs_gpu=needs_gpu
     )
+
+
+def keywords(options: argparse.Namespace, **instead: Any) -> dict[str, Any]:
+    """Return what a command hands to its function: all options but those of the command line.
+
+    Args:
+        options: The parsed options.
+        instead: What is handed over by these names; an engine, which several options name, too.
+    """
+    of_line = {*COMMON, *ENGINE}
+    return {name: value for name, value in vars(options).items() if name not in of_line} | instead
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
