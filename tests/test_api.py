@@ -30,6 +30,7 @@ FUNCTIONS = {
     "sample_prior": "sample_prior",
     "export": "export_codec",
 }
+LISTS = {"audio", "inputs", "latents_dirs"}
 WITHOUT = {"app", "train", "train_prior"}
 # How a command prints, and what does the work, which is one parameter.
 COMMON, ENGINE = {"help", "json", "verbose", "version"}, {"engine", "address", "cpus_per_worker"}
@@ -160,6 +161,15 @@ def test_a_bend_of_no_axis_is_refused_before_a_codec_is_opened(tmp_path):
 def test_functions_import_nothing_heavy_before_they_have_looked_at_their_arguments():
     names = ", ".join(f"rave.{name}" for name in FUNCTIONS.values())
     assert heavy_after(f"import rave; {names}")[0] == "[]"
+
+
+@pytest.mark.parametrize("command", [name for name in FUNCTIONS if "seed" in parameters(name)])
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5])
+def test_what_is_no_seed_is_refused(command, seed, tmp_path):
+    required = [n for n, p in parameters(command).items() if p.default is inspect.Parameter.empty]
+    values = {name: [tmp_path] if name in LISTS else tmp_path for name in required}
+    with pytest.raises(ValueError, match="is no seed; 0 to 4294967295 is needed"):
+        getattr(rave, FUNCTIONS[command])(**values, seed=seed)
 
 
 def test_public_names_are_there_and_no_others():

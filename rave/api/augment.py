@@ -17,6 +17,7 @@ from rave.files.atomic import atomic_write, check_output_folder, check_record, r
 from rave.held_out import JOURNAL_NAME, VERSION_SUFFIX, note_of, noted
 from rave.jobs.journal import Journal
 from rave.jobs.loop import distinct_names, fitted, process_files
+from rave.parsing import check_seed
 
 MAX_SEMITONES = 12.0
 # A version begins up to this later: more than a latent frame, which so falls elsewhere.
@@ -51,6 +52,7 @@ def augment_folder(
         ValueError: If folders or semitones cannot be used, or no file is usable.
         OSError: If the folder cannot be written; what was finished is kept.
     """
+    check_seed(seed)
     audio_dir, folder = Path(audio_dir), Path(out_dir)
     for each in semitones:
         if not abs(each) <= MAX_SEMITONES:

@@ -21,6 +21,7 @@ from rave.jobs.loop import process_files, result_names
 from rave.jobs.windows import WINDOW_FRAMES, Part, read_blocks, write_blocks
 from rave.latents.bending import Bend
 from rave.latents.folder import LatentFile, LatentHeader, read_latents
+from rave.parsing import check_seed
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
     from rave.codec import Array, Codec
@@ -83,6 +84,7 @@ def decode_folder(
         ValueError: If codec or folders cannot be used, or no file is usable.
         OSError: If the output folder cannot be written; what was finished is kept.
     """
+    check_seed(seed)
     bend = Bend(shift or {}, scale or {})
     latents_dir, out_audio_dir = Path(latents_dir), Path(out_audio_dir)
     header = LatentHeader.read(latents_dir)

@@ -25,6 +25,7 @@ from rave.latents.folder import (
     write_latents,
 )
 from rave.latents.statistics import StatisticsAccumulator
+from rave.parsing import check_seed
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
     import numpy as np
@@ -86,6 +87,7 @@ def encode_folder(
         ValueError: If codec or folders cannot be used, or no file is usable.
         OSError: If the latent folder cannot be written; what was finished is kept.
     """
+    check_seed(seed)
     audio_dir, latents_dir = Path(audio_dir), Path(latents_dir)
     sources = list_audio_files(audio_dir)
     check_output_folder(latents_dir, audio_dir)

@@ -15,6 +15,7 @@ from rave.audio.io import list_audio_files, read_audio
 from rave.files.atomic import write_json
 from rave.held_out import without_suffix
 from rave.jobs.loop import result_names, skipped_line
+from rave.parsing import check_seed
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
     from rave.evaluation.folders import Piece
@@ -58,8 +59,7 @@ def evaluate_folder(
     follows = None if follows is None else Path(follows)
     if not 8000 <= sample_rate <= 96000:
         raise ValueError(f"--sample-rate is {sample_rate}; 8000 to 96000 Hz is possible.")
-    if seed < 0:
-        raise ValueError(f"--seed is {seed}; a whole number from 0 is needed.")
+    check_seed(seed)
     if out and (out.suffix != ".json" or out.is_dir()):
         raise ValueError(f"--out is '{out}'; name a file that ends in .json.")
     if follows and not follows.is_file():

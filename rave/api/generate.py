@@ -13,6 +13,7 @@ from rave.files.atomic import check_no_source, check_output_folder
 from rave.jobs.loop import result_names
 from rave.latents.bending import Bend
 from rave.latents.folder import LatentHeader
+from rave.parsing import check_seed
 
 LATENTS_NAME = ".latents"
 
@@ -69,6 +70,7 @@ def generate_audio(
         ValueError: If codec, inputs or folder cannot be used, or no file is usable.
         OSError: If the output folder cannot be written; what was finished is kept.
     """
+    check_seed(seed)
     inputs = [inputs] if isinstance(inputs, str | Path) else inputs
     given, folder = [Path(path) for path in inputs], Path(out_audio_dir)
     latents_dir = folder / LATENTS_NAME

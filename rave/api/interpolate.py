@@ -13,7 +13,7 @@ from rave.audio.blocks import LevelMeter, amplified
 from rave.audio.io import write_audio
 from rave.files.atomic import check_no_source
 from rave.latents import blending
-from rave.parsing import one_line
+from rave.parsing import check_seed, one_line
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
     from rave.codec import Array, Codec
@@ -65,6 +65,7 @@ def interpolate_audio(
         ValueError: If fewer than two recordings are given, or one of them cannot be used.
         OSError: If the folder cannot be written.
     """
+    check_seed(seed)
     paths, folder = [Path(path) for path in audio], Path(out_dir)
     if len(paths) < 2:
         raise ValueError("One recording was given; two or more are needed, then the output folder.")

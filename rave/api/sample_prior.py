@@ -14,6 +14,7 @@ from rave.jobs.journal import sole_writer
 from rave.latents.folder import GENERATED, LatentHeader, write_latents
 from rave.latents.generated import check_output, clear, clip_name, write_header
 from rave.latents.statistics import LatentStatistics
+from rave.parsing import check_seed
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
     import numpy as np
@@ -55,6 +56,7 @@ def sample_prior(
         ValueError: If a value, the run or the codec cannot be used.
         OSError: If the folder cannot be written.
     """
+    check_seed(seed)
     if count < 1:
         raise ValueError(f"--count is {count}; at least 1 is needed.")
     if not 0 < seconds < float("inf"):

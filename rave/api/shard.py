@@ -29,6 +29,7 @@ from rave.latents.shard_writer import (
     write_shard,
 )
 from rave.latents.shards import Shard, shard_name
+from rave.parsing import check_seed
 
 JOURNAL_NAME = ".shard.jsonl"
 SHARD_MB = (0.01, 1e6)
@@ -60,6 +61,7 @@ def shard_latents(
         ValueError: If the folders do not belong together, or no clip can be used.
         OSError: If the set cannot be written; what was finished is kept.
     """
+    check_seed(seed)
     latents_dirs = [latents_dirs] if isinstance(latents_dirs, str | Path) else latents_dirs
     folders, out = [Path(folder) for folder in latents_dirs], Path(shards_dir)
     smallest, largest = SHARD_MB

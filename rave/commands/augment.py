@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rave.api.result import Result
-from rave.cli import AUDIO_FOLDER, add_seed, command_parser
+from rave.cli import AUDIO_FOLDER, add_seed, command_parser, keywords
 from rave.parsing import existing
 
 SEMITONES = (-2.0, -1.0, 0.0, 0.0, 1.0, 2.0)
@@ -48,10 +48,4 @@ def run(options: argparse.Namespace) -> Result:
     """Write the recordings and their versions, and report how much there is."""
     from rave.api.augment import augment_folder
 
-    return augment_folder(
-        options.audio_dir,
-        options.out_dir,
-        semitones=options.semitones,
-        force=options.force,
-        seed=options.seed,
-    )
+    return augment_folder(**keywords(options))

@@ -16,6 +16,7 @@ from rave.cli import (
     add_seed,
     add_weights,
     command_parser,
+    keywords,
     open_engine,
 )
 from rave.parsing import existing
@@ -53,22 +54,5 @@ def run(options: argparse.Namespace) -> Result:
     from rave.latents.bending import parse_bend
 
     bend = parse_bend(options.shift, options.scale)
-    return decode_folder(
-        options.codec,
-        options.latents_dir,
-        options.out_audio_dir,
-        as_encoded=options.as_encoded,
-        codec_rate=options.codec_rate,
-        shift=bend.shift,
-        scale=bend.scale,
-        force=options.force,
-        ema=options.ema,
-        derivative=options.derivative,
-        device=options.device,
-        backend=options.backend,
-        precision=options.precision,
-        seed=options.seed,
-        engine=open_engine(
-            options.engine, options.address, options.cpus_per_worker, options.device
-        ),
-    )
+    engine = open_engine(options.engine, options.address, options.cpus_per_worker, options.device)
+    return decode_folder(**keywords(options, shift=bend.shift, scale=bend.scale, engine=engine))

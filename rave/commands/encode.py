@@ -16,6 +16,7 @@ from rave.cli import (
     add_seed,
     add_weights,
     command_parser,
+    keywords,
     open_engine,
 )
 from rave.parsing import existing
@@ -57,20 +58,5 @@ def run(options: argparse.Namespace) -> Result:
     """Encode, and report what the latents hold."""
     from rave.api.encode import encode_folder
 
-    return encode_folder(
-        options.codec,
-        options.audio_dir,
-        options.latents_dir,
-        sample=options.sample,
-        match_level=options.match_level,
-        force=options.force,
-        ema=options.ema,
-        derivative=options.derivative,
-        device=options.device,
-        backend=options.backend,
-        precision=options.precision,
-        seed=options.seed,
-        engine=open_engine(
-            options.engine, options.address, options.cpus_per_worker, options.device
-        ),
-    )
+    engine = open_engine(options.engine, options.address, options.cpus_per_worker, options.device)
+    return encode_folder(**keywords(options, engine=engine))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rave.api.result import Result
-from rave.cli import AUDIO_FOLDER, add_seed, command_parser
+from rave.cli import AUDIO_FOLDER, add_seed, command_parser, keywords
 from rave.parsing import existing
 
 SAMPLE_RATE_HZ = 22050
@@ -59,13 +59,4 @@ def run(options: argparse.Namespace) -> Result:
     """Measure both folders, and report their distances."""
     from rave.api.evaluate import evaluate_folder
 
-    return evaluate_folder(
-        options.reference_dir,
-        options.audio_dir,
-        sample_rate=options.sample_rate,
-        patches=options.patches,
-        only=options.only,
-        follows=options.follows,
-        out=options.out,
-        seed=options.seed,
-    )
+    return evaluate_folder(**keywords(options))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rave.api.result import Result
-from rave.cli import RAVE_RUN, add_weights, command_parser
+from rave.cli import RAVE_RUN, add_weights, command_parser, keywords
 from rave.parsing import existing
 
 
@@ -76,16 +76,4 @@ def run(options: argparse.Namespace) -> Result:
     """Export, open the result again, and report its largest difference from the run on noise."""
     from rave.api.export import export_codec
 
-    return export_codec(
-        options.run,
-        options.out,
-        format=options.format,
-        streaming=options.streaming,
-        fidelity=options.fidelity,
-        power_of_two=options.power_of_two,
-        noise_seed=options.noise_seed,
-        host_rate=options.host_rate,
-        prior=options.prior,
-        ema=options.ema,
-        derivative=options.derivative,
-    )
+    return export_codec(**keywords(options))

@@ -15,6 +15,7 @@ from rave.cli import (
     add_seed,
     add_weights,
     command_parser,
+    keywords,
 )
 from rave.parsing import existing
 
@@ -63,21 +64,4 @@ def run(options: argparse.Namespace) -> Result:
     from rave.latents.bending import parse_bend
 
     bend = parse_bend(options.shift, options.scale)
-    return generate_audio(
-        options.codec,
-        options.inputs,
-        options.out_audio_dir,
-        sample=options.sample,
-        as_encoded=options.as_encoded,
-        codec_rate=options.codec_rate,
-        shift=bend.shift,
-        scale=bend.scale,
-        match_level=options.match_level,
-        force=options.force,
-        ema=options.ema,
-        derivative=options.derivative,
-        device=options.device,
-        backend=options.backend,
-        precision=options.precision,
-        seed=options.seed,
-    )
+    return generate_audio(**keywords(options, shift=bend.shift, scale=bend.scale))

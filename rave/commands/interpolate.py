@@ -14,6 +14,7 @@ from rave.cli import (
     add_seed,
     add_weights,
     command_parser,
+    keywords,
 )
 from rave.parsing import existing
 
@@ -57,18 +58,4 @@ def run(options: argparse.Namespace) -> Result:
     """Blend, and report the length of the latents and the level of the audio of each blend."""
     from rave.api.interpolate import interpolate_audio
 
-    return interpolate_audio(
-        options.codec,
-        options.audio,
-        options.out_dir,
-        steps=options.steps,
-        weight=options.weight,
-        match_level=options.match_level,
-        force=options.force,
-        ema=options.ema,
-        derivative=options.derivative,
-        device=options.device,
-        backend=options.backend,
-        precision=options.precision,
-        seed=options.seed,
-    )
+    return interpolate_audio(**keywords(options))

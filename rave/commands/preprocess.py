@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rave.api.result import Result
-from rave.cli import AUDIO_FOLDER, add_engine, command_parser, open_engine
+from rave.cli import AUDIO_FOLDER, add_engine, command_parser, keywords, open_engine
 from rave.parsing import existing
 
 
@@ -46,11 +46,5 @@ def run(options: argparse.Namespace) -> Result:
     """Prepare the audio and report what became of every file."""
     from rave.api.preprocess import preprocess_folder
 
-    return preprocess_folder(
-        options.audio_dir,
-        options.prepared_dir,
-        sample_rate=options.sample_rate,
-        channels=options.channels,
-        force=options.force,
-        engine=open_engine(options.engine, options.address, options.cpus_per_worker),
-    )
+    engine = open_engine(options.engine, options.address, options.cpus_per_worker)
+    return preprocess_folder(**keywords(options, engine=engine))

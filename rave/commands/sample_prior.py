@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rave.api.result import Result
-from rave.cli import CODEC, add_device, add_seed, command_parser
+from rave.cli import CODEC, add_device, add_seed, command_parser, keywords
 from rave.parsing import existing
 
 
@@ -47,14 +47,4 @@ def run(options: argparse.Namespace) -> Result:
     """Sample and write a latent folder."""
     from rave.api.sample_prior import sample_prior
 
-    return sample_prior(
-        options.run,
-        options.out,
-        codec=options.codec,
-        count=options.count,
-        seconds=options.seconds,
-        temperature=options.temperature,
-        force=options.force,
-        seed=options.seed,
-        device=options.device,
-    )
+    return sample_prior(**keywords(options))

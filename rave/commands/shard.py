@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rave.api.result import Result
-from rave.cli import LATENTS, add_seed, command_parser
+from rave.cli import LATENTS, add_seed, command_parser, keywords
 from rave.parsing import existing
 
 DEFAULT_SHARD_MB = 128.0
@@ -44,10 +44,4 @@ def run(options: argparse.Namespace) -> Result:
     """Pack, and report what the set holds."""
     from rave.api.shard import shard_latents
 
-    return shard_latents(
-        options.latents_dirs,
-        options.shards_dir,
-        shard_mb=options.shard_mb,
-        force=options.force,
-        seed=options.seed,
-    )
+    return shard_latents(**keywords(options))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rave.api.result import Result
-from rave.cli import command_parser
+from rave.cli import command_parser, keywords
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,4 +33,4 @@ def run(options: argparse.Namespace) -> Result:
     """Unpack, and report what was written."""
     from rave.api.unshard import unshard_latents
 
-    return unshard_latents(options.shards, options.latents_dir)
+    return unshard_latents(**keywords(options))
