@@ -12,6 +12,7 @@ PROGRAMS = {
     "preprocess": "make spectrograms or controls that a model can follow",
     "train": "train a diffusion model on latents",
     "inference": "generate latents, or edit existing ones",
+    "vocode": "make audio with a waveform run of lmnt diffwave, or spectrograms for it",
     "evaluate": "measure how far generated music is from recordings",
     "diagnose": "report what can be learned from latents, or what a run has learned",
     "export": "write a run for nn~, or for the patched lmnt diffwave",

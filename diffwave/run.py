@@ -43,7 +43,7 @@ class DiffusionRun:
     num_steps: int
 
 
-def open_run(folder: Path) -> DiffusionRun:
+def open_run(folder: str | Path) -> DiffusionRun:
     """Return the trained model of a run: the best checkpoint on held-out latents, or the last.
 
     A folder of the patched lmnt diffwave is a run too; see diffwave.upstream.run.
@@ -53,6 +53,7 @@ def open_run(folder: Path) -> DiffusionRun:
     """
     from rave.runs.checkpoint import global_step, load_weights, read_checkpoint, trained_checkpoint
 
+    folder = Path(folder)
     if is_lmnt_run(folder):
         model, header, num_steps = read_lmnt_run(folder)
         return DiffusionRun(folder, model.eval().requires_grad_(False), header, num_steps)

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rave.api.result import Result
 from rave.compute.launch import is_first
@@ -35,11 +35,11 @@ from rave.parsing import (
 )
 
 if TYPE_CHECKING:
-    from rave.codec import Codec
-    from rave.codec_source import CodecSource
     from rave.jobs.loop import Engine
 
 EXIT_SKIPPED, EXIT_INTERRUPTED = 1, 130
+COMMON = ("json", "verbose", "version")  # options of every command line
+ENGINE = ("engine", "address", "cpus_per_worker")
 AUDIO_FOLDER = "a folder of audio files"
 RAVE_RUN = "a run folder of `rave train` or of acids-rave"
 CODEC = f"{RAVE_RUN}, or a .ts file"
@@ -163,39 +163,6 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def backend_settings(options: argparse.Namespace) -> dict[str, str]:
-    """Return what of `add_backend` a journal keeps: only a choice that changes results."""
-    return {} if options.precision == "float32" else {"precision": options.precision}
-
-
-def codec_source(options: argparse.Namespace) -> CodecSource:
-    """Return how to open the codec that options name: its place, device, backend and weights.
-
-    Raises:
-        ValueError: If there is no such device.
-    """
-    from rave.codec_source import CodecSource
-    from rave.compute.device import choose_device
-
-    return CodecSource(
-        options.codec,
-        choose_device(options.device),
-        backend=options.backend,
-        precision=options.precision,
-        ema=options.ema,
-        derivative=options.derivative,
-    )
-
-
-def open_codec(options: argparse.Namespace) -> Codec:
-    """Return the codec that a command's options name.
-
-    Raises:
-        ValueError: If it cannot be opened so.
-    """
-    return codec_source(options).codec
-
-
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Add `--engine`, `--address` and `--cpus-per-worker`: who does the work on the files."""
     parser.add_argument(
@@ -216,31 +183,47 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_engine(options: argparse.Namespace) -> Engine:
-    """Return the engine that options name.
+def open_engine(
+    name: str, address: str | None, cpus_per_worker: int | None, device: str = "cpu"
+) -> Engine:
+    """Return what does the work on files.
+
+    Args:
+        name: local or ray.
+        address: Address of a running Ray cluster; None: Ray is started on this machine.
+        cpus_per_worker: Cores of a Ray worker; None: 1.
+        device: What the work computes on; each worker then has a GPU if it is one.
 
     Raises:
         ValueError: If it is not installed or cannot be reached, or options contradict each other.
     """
-    from rave.jobs.loop import LocalEngine
-
-    if options.engine == "local":
-        for name in ("address", "cpus_per_worker"):
-            if getattr(options, name) is not None:
-                option = f"--{name.replace('_', '-')}"
+    if name == "local":
+        for option, value in (("--address", address), ("--cpus-per-worker", cpus_per_worker)):
+            if value is not None:
                 raise ValueError(
                     f"{option} works only with --engine ray. Add it, or leave {option} out."
                 )
+        from rave.jobs.loop import LocalEngine
+
         return LocalEngine()
+    from rave.compute.device import choose_device
     from rave.jobs.ray_engine import RayEngine
 
-    cpus = 1 if options.cpus_per_worker is None else options.cpus_per_worker
-    needs_gpu = False
-    if "device" in options:
-        from rave.compute.device import choose_device
+    needs_gpu = choose_device(device).type == "cuda"
+    return RayEngine(
+        address, 1 if cpus_per_worker is None else cpus_per_worker, needs_gpu=needs_gpu
+    )
 
-        needs_gpu = choose_device(options.device).type == "cuda"
-    return RayEngine(options.address, cpus, needs_gpu=needs_gpu)
+
+def keywords(options: argparse.Namespace, **instead: Any) -> dict[str, Any]:
+    """Return what a command hands to its function: all options but those of the command line.
+
+    Args:
+        options: The parsed options.
+        instead: What is handed over by these names; an engine, which several options name, too.
+    """
+    of_line = {*COMMON, *ENGINE}
+    return {name: value for name, value in vars(options).items() if name not in of_line} | instead
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,7 @@ from rave.audio.derivative import differentiated, integrated
 from rave.blocks.convolution import fold_weight_norm
 from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
 from rave.compute.backend import accelerated, choose_backend
+from rave.compute.device import choose_device
 from rave.jobs.windows import WHOLE, WINDOW_FRAMES, Part, audio_windows
 from rave.latents.folder import LatentHeader, check_codec
 from rave.model import RAVE
@@ -139,8 +140,14 @@ class Codec:
         mean, std = self.network.posterior_parameters(batch)
         return mean[0].cpu().numpy(), std[0].cpu().numpy()
 
-    def decode(self, latents: Array, noise: DecoderNoise) -> Array:
-        """Return the audio (C, N·hop_samples) of raw latents (D, N)."""
+    def decode(self, latents: Array, noise: DecoderNoise | None = None) -> Array:
+        """Return the audio (C, N·hop_samples) of raw latents (D, N).
+
+        Args:
+            latents: (D, N).
+            noise: What the decoder hears in uninformative dimensions; None: that of seed 0.
+        """
+        noise = DecoderNoise(self.format, 0) if noise is None else noise
         return np.concatenate(list(self.decode_blocks(latents, noise)), axis=1)
 
     def decode_blocks(
@@ -191,8 +198,8 @@ class Codec:
 
 
 def load_codec(
-    path: Path,
-    device: torch.device,
+    path: str | Path,
+    device: str | torch.device = "auto",
     *,
     ema: bool = False,
     derivative: bool = False,
@@ -201,20 +208,28 @@ def load_codec(
 ) -> Codec:
     """Open a codec: a run, or a .ts file, of `rave train` and `rave export` or of acids-rave.
 
-    A .ts file is a program: open only those whose origin you trust.
+    A .ts file runs code: open only files you trust.
 
     Args:
         path: The run or the file.
-        device: To compute on.
-        ema: Take the averaged weights of a run.
-        derivative: The model knows the derivative of audio; nothing in a run of acids-rave says so.
-        backend: What computes: see `rave.compute.backend.BACKENDS`.
-        precision: Of encoder and decoder: see `rave.compute.backend.PRECISIONS`.
+        device: To compute on: auto, cpu, cuda, cuda:N or mps.
+        ema: Take the averaged weights of a run of acids-rave.
+        derivative: The codec was trained on the derivative of audio; nothing in a run of acids-rave
+            says so.
+        backend: torch, openvino, or auto.
+        precision: float32 or bfloat16, of encoder and decoder.
 
     Raises:
         ValueError: If it is neither, is damaged, or has no averaged weights; or cannot be computed
             so.
+
+    Example:
+        >>> codec = load_codec("runs/piano")
+        >>> mean, std = codec.encode(audio)   # (C, T) → (D, N) each
+        >>> audio = codec.decode(mean)
     """
+    path = Path(path)
+    device = choose_device(device) if isinstance(device, str) else device
     if path.suffix == ".ts":
         if ema:
             raise ValueError(f"'{path}' has its weights for good; give --ema when you export it.")

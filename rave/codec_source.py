@@ -25,12 +25,12 @@ class CodecSource:
     """A codec that is opened once in each process; sent to another, it is how to open it there.
 
     Args:
-        path: See `load_codec`.
+        path: Run folder, or .ts file.
         device: To compute on; in another process the one of that kind that it is given.
-        backend: See `load_codec`.
-        precision: See `load_codec`.
-        ema: See `load_codec`.
-        derivative: See `load_codec`.
+        backend: auto, torch or openvino.
+        precision: Of encoder and decoder: float32 or bfloat16.
+        ema: Take the averaged weights of a run of acids-rave.
+        derivative: The codec was trained on the derivative of audio.
     """
 
     path: Path
@@ -63,6 +63,11 @@ class CodecSource:
                 "codec on all of them."
             )
         return codec
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Return what a journal keeps beside the codec: only a choice that changes results."""
+        return {} if self.precision == "float32" else {"precision": self.precision}
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name != "codec"}

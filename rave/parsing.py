@@ -140,3 +140,14 @@ def seed(text: str) -> int:
     if text.isdecimal() and len(text) <= len(str(MAX_SEED)) and int(text) <= MAX_SEED:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text[:20]!r} is no seed; 0 to {MAX_SEED} is needed")
+
+
+def check_seed(value: int) -> int:
+    """Return a random seed.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not isinstance(value, int) or not 0 <= value <= MAX_SEED:
+        raise ValueError(f"{value!r} is no seed; 0 to {MAX_SEED} is needed.")
+    return value

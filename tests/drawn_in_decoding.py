@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from drawn_in_training import RATE_HZ, Array, torch_seeded
 
-from diffwave import vocode
+from diffwave.api import vocode
 from diffwave.diagnosis import run as run_diagnosis
 from diffwave.evaluation.ladder import NOISE, Ladder
 from diffwave.sampling import editing
 from diffwave.sampling.samplers import NoiseStream
 from diffwave.schedule import cosine_schedule
-from rave.commands import augment, encode
+from rave.api import augment, encode
 from rave.evaluation import folders as evaluation
 from rave.jobs.windows import WHOLE, WINDOW_FRAMES
 from rave.noise import DecoderNoise
@@ -44,9 +44,9 @@ def versions(seed: int) -> tuple[Array, Array]:
 
     with (
         TemporaryDirectory() as folder,
-        patch("rave.audio.io.AudioStream", lambda *_: [ones]),
-        patch("rave.audio.io.write_audio", write),
-        patch("rave.audio.formats.decode_blocks", lambda _: iter([(RATE_HZ, ones)])),
+        patch("rave.api.augment.AudioStream", lambda *_: [ones]),
+        patch("rave.api.augment.write_audio", write),
+        patch("rave.api.augment.decode_blocks", lambda _: iter([(RATE_HZ, ones)])),
     ):
         source = Path(folder) / "source"
         source.touch()
@@ -165,8 +165,8 @@ def audio_noise(seed: int) -> Array:
         return noise
 
     vocoder: Any = Fake(model=Fake(step_table=torch.zeros(1), sample=sample), sample_rate_hz=1)
-    task = vocode.Audible(1000, None)
-    with patch("rave.audio.io.write_audio", lambda *_: Fake(figures={})):
+    task = vocode.Clip(1000, None)
+    with patch("diffwave.api.vocode.write_audio", lambda *_: Fake(figures={})):
         for index in range(8):
             vocode._write(Path(), vocoder, task, seed + index, False)
     return torch.cat(drawn).numpy()

@@ -54,15 +54,15 @@ COMMANDS = {
     "rave export": ("{codec} {out}.ts", ""),
     "diffwave preprocess": ("{latents} {audio} {out} --mel-hop 64", "--mels 40"),
     "diffwave preprocess, controls": ("{latents} {audio} {out} --controls loudness", ""),
-    "diffwave preprocess, waveform": ("{audio} {out} --waveform --mels 8", "--mels 40"),
     "diffwave train": (
         "{latents} --out {out} --config tiny --spectrograms {spectrograms} "
         f"--controls {{controls}} {sets(DIFFUSION)}",
         "",
     ),
     "diffwave inference": ("{diffusion} {out} --count 1 --seconds 0.5 --steps 2", "--seed 1"),
-    "diffwave inference, mels": ("{vocoder} {out} --fast --spectrogram {mels}", "--seed 1"),
-    "diffwave inference, audio": ("{vocoder} {out} --fast --from-audio {audio}", "--seed 1"),
+    "diffwave vocode, spectrograms": ("{audio} {out} --make-spectrograms --mels 8", "--mels 40"),
+    "diffwave vocode, mels": ("{vocoder} {out} --fast --spectrogram {mels}", "--seed 1"),
+    "diffwave vocode, audio": ("{vocoder} {out} --fast --from-audio {audio}", "--seed 1"),
     "diffwave evaluate": ("{diffusion} {latents} {audio} --codec {codec} --out {out}", ""),
     "diffwave diagnose": ("{latents} --out {out} --config tiny", ""),
     "diffwave export": ("{diffusion} {out}", ""),
@@ -111,7 +111,7 @@ def make(folder: Path, names: Sequence[str] = ("a.wav", "b.wav")) -> dict[str, P
         ("rave shard", "shards"),
         ("diffwave preprocess", "spectrograms"),
         ("diffwave preprocess, controls", "controls"),
-        ("diffwave preprocess, waveform", "mels"),
+        ("diffwave vocode, spectrograms", "mels"),
     ):
         assert call(name, at, at[out]) == 0, name
     prior_run(at["prior"])

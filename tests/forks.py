@@ -34,9 +34,9 @@ IMPORTED = [
         "rave.compute.numba_safe",
         "rave.export.torchscript",
     ),
-    *("diffwave.train", "diffwave.training", "diffwave.diagnose", "diffwave.sampling.samplers"),
+    *("diffwave.train", "diffwave.training", "diffwave.api.diagnose", "diffwave.sampling.samplers"),
     *(
-        "diffwave.inference",
+        "diffwave.api.inference",
         "diffwave.upstream.run",
         "diffwave.sampling.editing",
         "diffwave.diagnosis.failures",

@@ -217,6 +217,7 @@ def standing_in():
         patch.setattr("diffwave.experiments.catalogue.catalogue", few_experiments)
         patch.setattr("diffwave.experiments.catalogue.QUICK_NAMES", EXPERIMENTS[:1])
         patch.setattr("torch.set_num_threads", lambda number: print(number, "threads"))
+        patch.setattr("diffwave.api.evaluate.load_musicnn", lambda: None)
         patch.setattr("rave.evaluation.musicnn.load_musicnn", lambda: None)
         patch.setattr("rave.evaluation.folders.embed", embed)
         patch.setattr("rave.evaluation.folders.measure", measured)
@@ -233,13 +234,13 @@ def standing_in():
         patch.setattr("rave.streaming.nn_tilde.scripted", lambda module: module)
         patch.setattr("diffwave.streaming.nn_tilde.scripted", lambda module: module)
         patch.setattr("diffwave.streaming.nn_tilde.MAX_STEPS", 8)
-        patch.setattr("diffwave.export._guess", lambda *given: torch.zeros(1))
+        patch.setattr("diffwave.api.export._guess", lambda *given: torch.zeros(1))
         patch.setattr("rave.codec_source.answers", lambda *given: (torch.zeros(1),))
         patch.setattr(
             "rave.codec.load_codec",
             lambda path, *given, **more: (
                 MagicMock(format=MagicMock(fingerprint=""))
-                if path.suffix == ".ts"
+                if Path(path).suffix == ".ts"
                 else load(path, *given, **more)
             ),
         )

@@ -210,9 +210,9 @@ COMMANDS = {
     "diffwave.preprocess": Command(
         "{latents} {audio} {out} --mel-hop 32 --mels 4",
         {
-            "folders": place("audio", "other_audio"),
-            "--waveform": Case("--waveform", instead="{latents}", more="--mel-hop 256"),
-            "--sample-rate": Case("--sample-rate 16000", words="{audio} {out} --waveform"),
+            "latents_dir": Case("{music_latents}", instead="{latents}", refused="No file of"),
+            "audio_dir": place("audio", "other_audio"),
+            "out_dir": OUT,
             "--controls": Case("--controls loudness"),
             "--mel-hop": Case("--mel-hop 64"),
             "--mels": Case("--mels 5"),
@@ -257,17 +257,17 @@ COMMANDS = {
             "--steps": Case("--steps 3"),
             "--sampler": Case("--sampler ddim"),
             "--window": Case("--window 0.05"),
-            "--fast": Case("--fast", refused="--fast belongs to a waveform run"),
             "--force": Case("--force", after=f"{INFERENCE} --seconds 0.2"),
             **SEED,
             **DEVICE,
             **BACKEND,
         },
     ),
-    "diffwave.inference, a model of audio": Command(
+    "diffwave.vocode": Command(
         "{vocoder} {out}/a.wav --spectrogram {lmnt_mel}",
         {
-            "run": place("vocoder", "other_vocoder"),
+            "source": place("vocoder", "other_vocoder"),
+            "out": Case("{out}/b.wav", instead="{out}/a.wav"),
             "--count": Case("--count 2 {out}/folder", instead="{out}/a.wav"),
             "--seconds": Case("--seconds 0.03", words="{free_vocoder} {out}/a.wav"),
             "--from-audio": Case("--from-audio {tone}", instead="--spectrogram {lmnt_mel}"),
@@ -276,6 +276,20 @@ COMMANDS = {
             "--force": Case("--force", after="{vocoder} {out}/a.wav --spectrogram {lmnt_mel}"),
             **SEED,
             **DEVICE,
+        },
+    ),
+    "diffwave.vocode, spectrograms": Command(
+        "{audio} {out} --make-spectrograms",
+        {
+            "source": place("audio", "other_audio"),
+            "out": OUT,
+            "--make-spectrograms": Case(
+                "", instead="--make-spectrograms", refused="is not a waveform run of lmnt diffwave"
+            ),
+            "--sample-rate": Case("--sample-rate 16000"),
+            "--mels": Case("--mels 5"),
+            "--force": Case("--force", after="{audio} {out} --make-spectrograms --mels 4"),
+            "--seed": Case("--seed 1", refused="--seed does not go with --make-spectrograms"),
         },
     ),
     "diffwave.evaluate": Command(

@@ -5,7 +5,7 @@ import sys
 
 from ray_work import TroubledPreparing
 
-from rave.commands import preprocess
+from rave.api import preprocess
 from rave.main_cli import main
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import ray
 
-from rave.commands.encode import Encoding
-from rave.commands.preprocess import Preparing
+from rave.api.encode import Encoding
+from rave.api.preprocess import Preparing
 from rave.files.errors import SkipFile
 
 

@@ -22,7 +22,6 @@ from diffwave.app import asked, pictures, workshop
 from diffwave.app.asked import Bounds
 from diffwave.app.commands import Job, Stopped
 from diffwave.app.workshop import LERP, Workshop
-from rave.commands import decode, interpolate
 from rave.latents.folder import LatentHeader
 from rave.main_cli import main
 
@@ -210,19 +209,19 @@ def test_what_a_command_warns_of_stands_on_its_result_and_nothing_else_does(
     shop, sound, way, monkeypatch, capfd
 ):
     own = shop.bend(sound, [0.0], [1.0]).warnings
-    run = decode.run
+    run = workshop.decode_folder
 
-    def warning_run(options):
+    def warning_run(*places, **options):
         print("Decoding: nothing to warn of", file=sys.stderr)
         WARNED[way]()
         WARNED[way]()
         elsewhere = threading.Thread(target=print, args=("warning: of another",), kwargs=stderr)
         elsewhere.start()
         elsewhere.join()
-        return run(options)
+        return run(*places, **options)
 
     stderr = {"file": sys.stderr}
-    monkeypatch.setattr(decode, "run", warning_run)
+    monkeypatch.setattr(workshop, "decode_folder", warning_run)
     made = shop.bend(sound, [0.0], [1.0])
     assert made.warnings == ["it is hot", *own]
     assert shop.made(1) == [made]
@@ -232,14 +231,14 @@ def test_what_a_command_warns_of_stands_on_its_result_and_nothing_else_does(
 def test_what_a_command_reports_of_the_other_files_it_writes_is_not_on_the_result(
     shop, sound, monkeypatch
 ):
-    run = interpolate.run
+    run = workshop.interpolate_audio
 
-    def warning_run(options):
-        result = run(options)
+    def warning_run(*places, **options):
+        result = run(*places, **options)
         texts = {"lerp.wav": ["of lerp"], "slerp.wav": ["of slerp"]}
         return replace(result, figures={}, warnings=texts)
 
-    monkeypatch.setattr(interpolate, "run", warning_run)
+    monkeypatch.setattr(workshop, "interpolate_audio", warning_run)
     assert shop.mix(sound, sound, 0.5, LERP).warnings == ["of lerp"]
 
 

@@ -88,8 +88,8 @@ def press(page, shop, sounds, monkeypatch):
     commands: list[str] = []
 
     def run_command(command, job, stem="*"):
-        commands.append(" ".join([*command, f"{stem}.wav"]))
-        folder = next((Path(word) for word in command if word.endswith("/audio")), None)
+        commands.append(" ".join([*command.words, f"{stem}.wav"]))
+        folder = next((Path(word) for word in command.words if word.endswith("/audio")), None)
         if folder is not None:
             folder.mkdir(parents=True)
             soundfile.write(folder / f"{stem.replace('*', 'a')}.wav", np.zeros(1000), 22050)

@@ -13,10 +13,9 @@ from test_app import run_shown
 pytest.importorskip("gradio", reason="the extra [app] is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from diffwave.app import server  # noqa: E402
+from diffwave.app import server, workshop  # noqa: E402
 from diffwave.app.commands import Job  # noqa: E402
 from diffwave.app.workshop import Workshop  # noqa: E402
-from rave.commands import decode  # noqa: E402
 
 # Gradio 6.31 asks pandas for what pandas 3 no longer needs (2026-11).
 pytestmark = pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")
@@ -204,7 +203,7 @@ def test_results_are_on_the_page_after_a_reload_newest_first_with_what_was_warne
 ):
     page = loaded
     open_tab(page, "Bend")
-    monkeypatch.setattr(decode, "run", warned(decode.run))
+    monkeypatch.setattr(workshop, "decode_folder", warned(workshop.decode_folder))
     for seed in range(3):
         page.locator("#seed input").fill(str(seed))
         made(page, "#do-bend")
@@ -225,9 +224,9 @@ def test_results_are_on_the_page_after_a_reload_newest_first_with_what_was_warne
 
 
 def warned(run):
-    def run_with_a_warning(options):
+    def run_with_a_warning(*places, **options):
         print("rave decode: warning: 1.npy: it is <hot>", file=sys.stderr)
-        return run(options)
+        return run(*places, **options)
 
     return run_with_a_warning
 

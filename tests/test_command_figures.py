@@ -52,6 +52,7 @@ ELSEWHERE = {
     "diffwave.experiments": "test_diffwave_experiments_runs.py",
     "diffwave.export": "test_diffwave_nn_tilde.py",
     "diffwave.preprocess": "test_diffwave_controls.py",
+    "diffwave.vocode": "test_diffwave_waveform.py",
 }
 
 

@@ -15,6 +15,7 @@ from diffwave_data import autoregression, write_latent_folder
 
 from diffwave import diagnose
 from diffwave.diagnosis import run as run_diagnosis
+from diffwave.diagnosis import run_picture, run_report
 from rave.latents.folder import GENERATED
 
 Call = Callable[..., tuple[int, str, str]]
@@ -47,13 +48,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def diagnose_run(folder: Path, **options: Any) -> Any:
         options.pop("progress")("all of it")
         asked.append({"folder": folder, **options})
-        return SimpleNamespace(
-            words=lambda: "Found something.",
-            record=lambda: {"findings": []},
-            picture=lambda path: path.write_bytes(b"picture"),
-        )
+        return SimpleNamespace(record=lambda: {"findings": []}, figures=b"picture")
 
     monkeypatch.setattr(run_diagnosis, "diagnose_run", diagnose_run)
+    monkeypatch.setattr(run_report, "words", lambda found: "Found something.")
+    monkeypatch.setattr(run_picture, "draw", lambda found, path: path.write_bytes(found))
     return asked
 
 

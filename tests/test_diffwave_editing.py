@@ -378,6 +378,10 @@ def test_bad_edits_are_refused(
     other = {"x.npy": autoregression(4, 40, 0.9, 0)}
     write_latent_folder(tmp_path / "other", other, codec="0ther")
     foreign = str(tmp_path / "other" / "x.npy")
+    span, more_of_it = (
+        ("--inpaint", path, "--from", "1", "--to", "2"),
+        ("--continue", path, "--seconds", "1"),
+    )
     np.save(tmp_path / "wide.npy", np.zeros((5, 40), np.float32))
     for more, words in {
         ("--vary", path, "--strength", "2"): "--strength is 2.0; 0 (nothing changes)",
@@ -388,6 +392,9 @@ def test_bad_edits_are_refused(
         ("--inpaint", path, "--from", "5", "--to", "7"): "no span of",
         ("--inpaint", path, "--from", "2", "--to", "1"): "no span of",
         ("--continue", path): "--continue needs --seconds",
+        (*span, "--sampler", "ddim"): "--sampler does not go with --inpaint",
+        (*span, "--window", "5"): "--window does not go with --inpaint",
+        (*more_of_it, "--sampler", "ddim"): "--sampler does not go with --continue",
         ("--vary", str(tmp_path / "none.npy")): "does not exist. Give a .npy file of latents",
         ("--vary", str(tmp_path / "wide.npy")): "float32 (4, 40) is needed",
         ("--vary", foreign): "was encoded by another codec",

@@ -96,7 +96,7 @@ def test_the_ladder_is_drawn_with_the_seed_that_is_given(folder, capsys, monkeyp
     def keep(ladder, num_sets, size):
         raise ValueError(f"drawn with {ladder.seed}")
 
-    monkeypatch.setattr("diffwave.evaluation.figures.measure_ladder", keep)
+    monkeypatch.setattr("diffwave.api.evaluate.measure_ladder", keep)
     assert "drawn with 23" in run(folder, capsys, "--seed", "23")[2]
 
 

@@ -12,7 +12,7 @@ import torch
 from diffwave_data import autoregression, settings, write_latent_folder
 
 from diffwave import train
-from diffwave.diagnose import read_recipe
+from diffwave.api.diagnose import read_recipe
 from diffwave.diagnosis import latent_picture, latent_report
 from diffwave.diagnosis import latents as latent_diagnosis
 from diffwave.diagnosis.expected_losses import Recipe

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from diffwave import diagnose, export, inference, preprocess
+from diffwave import diagnose, export, inference, vocode
 from diffwave.conditions.spectrogram import LogMel
 from diffwave.upstream.vocoder import read_vocoder, vocoder_from_checkpoint
 
@@ -149,7 +149,7 @@ def test_command_writes_their_audio(
     for name, flags in (("full", []), ("fast", ["--fast"])):
         out = tmp_path / f"{name}.wav"
         options = ["--spectrogram", str(mel), "--seed", "77", "--json", *flags]
-        assert inference.main([str(run), str(out), *options]) == 0
+        assert vocode.main([str(run), str(out), *options]) == 0
         printed, err = capsys.readouterr()
         figures = json.loads(printed)
         assert (figures["train_steps"], figures["num_steps"]) == (7, 3 if flags else 8)
@@ -164,9 +164,9 @@ def test_command_writes_their_audio(
 def test_folder_of_items_by_seed(arrays: dict[str, torch.Tensor], tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", make_checkpoint(arrays, "unconditional"))
     out, options = tmp_path / "out", ["--seconds", "0.02", "--fast"]
-    assert inference.main([str(run / "weights.pt"), str(out), "--count", "2", *options]) == 0
+    assert vocode.main([str(run / "weights.pt"), str(out), "--count", "2", *options]) == 0
     one = tmp_path / "one.flac"
-    assert inference.main([str(run), str(one), "--seed", "1", *options]) == 0
+    assert vocode.main([str(run), str(one), "--seed", "1", *options]) == 0
     items = [soundfile.read(path)[0] for path in sorted(out.iterdir())]
     assert [len(item) for item in items] == [441, 441]
     np.testing.assert_array_equal(items[1], soundfile.read(one)[0])
@@ -181,8 +181,8 @@ def test_preprocessed_audio_is_what_from_audio_follows(
     recordings.mkdir()
     soundfile.write(recordings / "a.wav", arrays["pcm"].numpy(), RATE_HZ)
     soundfile.write(recordings / "short.wav", arrays["pcm"].numpy()[:99], RATE_HZ)
-    arguments = [str(recordings), str(recordings), "--waveform", "--mels", "8"]
-    assert preprocess.main(arguments) == 1  # the short one is named and skipped
+    arguments = [str(recordings), str(recordings), "--make-spectrograms", "--mels", "8"]
+    assert vocode.main(arguments) == 1  # the short one is named and skipped
     assert "skipped short.wav: " in capsys.readouterr().out
     mel = recordings / "a.wav.spec.npy"
     assert np.load(mel).shape == (8, 24)
@@ -191,7 +191,7 @@ def test_preprocessed_audio_is_what_from_audio_follows(
         ("two", ["--from-audio", str(recordings / "a.wav")]),
     ):
         out = str(tmp_path / f"{name}.wav")
-        assert inference.main([str(run), out, "--fast", *option]) == 0
+        assert vocode.main([str(run), out, "--fast", *option]) == 0
     assert (tmp_path / "one.wav").read_bytes() == (tmp_path / "two.wav").read_bytes()
 
 
@@ -208,21 +208,21 @@ def test_each_of_a_folder_is_what_it_is_alone(
     pcm = arrays["pcm"].numpy()
     for name, audio in (("a.wav", pcm), ("sub/b.wav", pcm[::-1]), ("sub/b.flac", pcm[:4000])):
         soundfile.write(folder / name, audio, RATE_HZ)
-    assert preprocess.main([str(folder), str(folder), "--waveform", "--mels", "8"]) == 0
+    assert vocode.main([str(folder), str(folder), "--make-spectrograms", "--mels", "8"]) == 0
     np.save(folder / "bad.wav.spec.npy", np.zeros((3, 2), np.float32))
     (folder / "bad.wav").write_bytes(b"no audio")
     capsys.readouterr()
     arguments = [str(run), str(out), option, str(folder), "--fast", "--seed", "5"]
-    assert inference.main([*arguments, "--json"]) == 1  # the bad one is named and skipped
+    assert vocode.main([*arguments, "--json"]) == 1  # the bad one is named and skipped
     figures = json.loads(capsys.readouterr().out)
     assert (figures["num_done"], list(figures["skipped"])) == (3, ["bad.wav"])
     made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.wav"))
     assert made == ["a.wav", "sub/b.flac.wav", "sub/b.wav.wav"]
     source = folder / ("sub/b.wav" + (".spec.npy" if option == "--spectrogram" else ""))
     alone = tmp_path / "alone.wav"
-    assert inference.main([str(run), str(alone), option, str(source), *arguments[4:]]) == 0
+    assert vocode.main([str(run), str(alone), option, str(source), *arguments[4:]]) == 0
     assert alone.read_bytes() == (out / "sub/b.wav.wav").read_bytes()
-    assert inference.main([*arguments, "--json"]) == 1
+    assert vocode.main([*arguments, "--json"]) == 1
     assert '"num_unchanged": 3' in capsys.readouterr().out
 
 
@@ -246,9 +246,9 @@ def test_folder_is_checked_before_any_work(
         ([run, out, *following], "exists; add --force"),
         ([run, tmp_path / "new.wav", "--spectrogram", empty], "no files that end in .spec.npy"),
         ([free, tmp_path / "new", *following], "trained without spectrograms"),
-        ([tmp_path / "none", out, "--fast"], "does not exist. Give what diffwave.train wrote."),
+        ([tmp_path / "none", out, "--fast"], "does not exist. Give a waveform run"),
     ):
-        assert inference.main([str(option) for option in options]) == 2
+        assert vocode.main([str(option) for option in options]) == 2
         assert words in capsys.readouterr().err
     assert (folder / "a.wav").read_bytes() == before
     assert (out / "a.wav").read_text() == "mine"
@@ -288,8 +288,6 @@ def test_what_does_not_fit_is_refused(
     out, follow = tmp_path / "out", ["--spectrogram", str(mel)]
     for run, options, words in (
         (vocoder, [], "add --spectrogram F.spec.npy"),
-        (vocoder, [*follow, "--steps", "4"], "it knows no --steps"),
-        (vocoder, [*follow, "--continue", str(mel), "--seconds", "1"], "it knows no --continue"),
         (vocoder, [*follow, "--seconds", "1"], "has a length of its own"),
         (vocoder, ["--spectrogram", str(tmp_path / "pickle.npy")], "Cannot read spectrogram"),
         (vocoder, ["--spectrogram", str(tmp_path / "nan.npy")], "no numbers"),
@@ -298,14 +296,26 @@ def test_what_does_not_fit_is_refused(
         (free, ["--count", "0"], "at least 1 is needed"),
         (outside, [*follow, "--fast"], "outside the schedule of the training"),
     ):
-        assert inference.main([str(run), str(out), *options]) == 2
+        assert vocode.main([str(run), str(out), *options]) == 2
         assert words in capsys.readouterr().err
     assert not out.exists()
-    assert inference.main([str(free), str(mel)]) == 2
+    assert vocode.main([str(free), str(mel)]) == 2
     assert "is a file; give a folder" in capsys.readouterr().err
-    for command, more in ((diagnose, []), (export, [str(out)])):
+    mels = ["--make-spectrograms", "--mels"]
+    for options, words in (
+        ([*mels, "8", "--count", "2"], "--count does not go with --make-spectrograms"),
+        ([*mels, "8", "--fast"], "--fast does not go with --make-spectrograms"),
+        ([*mels, "0"], "--mels is 0; at least 1 is needed"),
+        (["--mels", "8"], "--mels belongs to --make-spectrograms"),
+        ([], "is not a waveform run of lmnt diffwave. python -m diffwave.inference generates"),
+    ):
+        assert vocode.main([str(tmp_path), str(out), *options]) == 2
+        assert words in capsys.readouterr().err
+    for command, more in ((diagnose, []), (export, [str(out)]), (inference, [str(out)])):
         assert command.main([str(vocoder), *more]) == 2
-        assert "is a model of audio, not of latents" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "is a model of audio, not of latents" in error
+        assert "python -m diffwave.vocode makes audio with it" in error
 
 
 class Malice:
@@ -323,8 +333,8 @@ def test_code_in_a_checkpoint_never_runs(
 ) -> None:
     malicious = make_checkpoint(arrays, "unconditional") | {"more": Malice(tmp_path / "touched")}
     run = write_run(tmp_path / "run", malicious)
-    assert inference.main([str(run), str(tmp_path / "out.wav")]) == 2
+    assert vocode.main([str(run), str(tmp_path / "out.wav")]) == 2
     (run / "weights-7.pt").write_bytes(pickle.dumps(malicious))
-    assert inference.main([str(run), str(tmp_path / "out.wav")]) == 2
+    assert vocode.main([str(run), str(tmp_path / "out.wav")]) == 2
     assert "Cannot read checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "touched").exists()

@@ -81,7 +81,7 @@ NOT_RUN = {
     "rave export runs/rave codec-onnx --format onnx": "takes long; tests/test_rave_onnx.py",
     "rave sample_prior runs/their-prior sampled --codec runs/theirs --seconds 20": PRIOR,
     "rave decode runs/theirs sampled sampled-audio": PRIOR,
-    "python -m diffwave.inference lmnt-free out-folder --count 4 --seconds 2": LMNT,
+    "python -m diffwave.vocode lmnt-free out-folder --count 4 --seconds 2": LMNT,
     "python -m diffwave.inference their-run generated": LMNT,
     "rave encode runs/rave recordings latents --engine ray": MACHINES,
     "rave encode runs/rave recordings latents --engine ray --address 10.0.0.1:6379": MACHINES,
@@ -166,7 +166,7 @@ def cut(words):
         return settings("MAX_STEPS=2")
     elif "diffwave.evaluate" in text:
         return EVALUATION
-    elif "diffwave.inference" in text and "lmnt" not in text:
+    elif "diffwave.inference" in text:
         return ["--steps", "2", *(["--seconds", "2"] if "--seconds" in words else [])]
     elif "sample_prior" in text:
         return ["--seconds", "1", "--count", "1"]
@@ -224,10 +224,9 @@ class Reader:
         given = vars(options)
         controls = given.get("controls") or []
         # Those of diffwave.preprocess, and of diffwave.train.
-        for path in [
-            *given.get("folders", [])[:-1],
-            *([controls] if isinstance(controls, Path) else controls[:1]),
-        ]:
+        is_preprocess = "diffwave.preprocess" in words
+        inputs = [given[name] for name in ("latents_dir", "audio_dir") if is_preprocess]
+        for path in [*inputs, *([controls] if isinstance(controls, Path) else controls[:1])]:
             self.fetch(Path(path))
         module, arguments, _ = program(words)
         return import_module(module).main([*arguments, *cut(words)])

@@ -128,14 +128,14 @@ DRAWS = {
     "shift of a version": of(
         lambda seed: decoding.versions(seed)[0],
         uniform(0, 0.1),
-        "rave.commands.augment:write_versions",
+        "rave.api.augment:write_versions",
     ),
     "polarity of a version": of(lambda seed: decoding.versions(seed)[1], SIGNS),
     # Of the codec
     "posterior of a file": of(
         decoding.encoded_noise,
         NORMAL,
-        "rave.commands.encode:Encoding._windows",
+        "rave.api.encode:Encoding._windows",
         "rave.noise:PositionalNoise.normal",
     ),
     "uninformative latents": of(decoding.filled_latents, NORMAL, "rave.noise:DecoderNoise.fill"),
@@ -183,7 +183,7 @@ DRAWS = {
     # Generation
     "clips": of(decoding.streamed, NORMAL, "diffwave.sampling.samplers:NoiseStream.window"),
     "painting": of(decoding.painted, NORMAL, "diffwave.sampling.editing:paint"),
-    "audio": of(decoding.audio_noise, NORMAL, "diffwave.vocode:_write"),
+    "audio": of(decoding.audio_noise, NORMAL, "diffwave.api.vocode:_write"),
     "white noise of the ladder": of(
         decoding.white_rung, NORMAL, "diffwave.evaluation.ladder:Ladder.noise"
     ),
@@ -210,11 +210,11 @@ ELSEWHERE = {
     "rave.codec_source:answers": COMPARED,
     "rave.export.onnx:_inputs": COMPARED,
     "rave.initial_weights:_difference": COMPARED,
-    "diffwave.export:_guess": COMPARED,
+    "diffwave.api.export:_guess": COMPARED,
     "diffwave.diagnosis.sample_statistics:sliced_wasserstein": "directions, always the same",
     "diffwave.app.page:Page.build": "a seed for the next result",
     "diffwave.evaluation.figures:measure_ladder": "builds the rung; see the latents of the ladder",
-    "rave.commands.shard:run": "test_latent_shards.py::"
+    "rave.api.shard:shard_latents": "test_latent_shards.py::"
     "test_a_set_is_cut_into_shards_and_depends_on_clips_and_seed_alone",
     "diffwave.clips:ShardedClips.drawn": "test_sharded_training.py::"
     "test_every_frame_is_as_likely_as_any_other",

@@ -33,14 +33,9 @@ DECODED = {
     "--shift": "--shift 0=2",
     "--scale": "--scale 0=2",
 }
-SPECTROGRAMS = {"--waveform": None, "--sample-rate": None, "--controls": "--controls loudness"}
-WAVEFORM = {"--waveform": None, "--mel-hop": None, "--controls": None, "--mels": "--mels 9"}
-# Of latents, whose folder is refused when it holds any (test_seeds.py), or of single files.
-OF_LATENTS = (
-    *("--count", "--seconds", "--steps", "--sampler", "--window", "--vary", "--strength"),
-    *("--inpaint", "--from", "--to", "--continue", "--follow", "--control", "--label"),
-    *("--guidance", "--precision", "--spectrogram", "--from-audio"),
-)
+# Of single files, or of the other kind of folder.
+OF_AUDIO = ("--count", "--seconds", "--spectrogram", "--from-audio", "--fast", "--seed")
+OF_SPECTROGRAMS = ("--make-spectrograms", "--sample-rate", "--mels")
 FINISHED = {
     "rave preprocess": (
         "{audio} {out} --sample-rate 8000",
@@ -89,27 +84,33 @@ FINISHED = {
         },
     ),
     "rave unshard": ("{shards} {out}", {"shards": "{shards} {other_shards}"}),
-    "diffwave inference of a folder": (
+    "diffwave vocode of a folder": (
         "{follower} {out} --spectrogram {spectrograms}",
         {
-            **dict.fromkeys(OF_LATENTS),
+            **dict.fromkeys([*OF_AUDIO, *OF_SPECTROGRAMS]),
             "--fast": "--fast",
             "--seed": "--seed 1",
-            "run": "{follower} {other_follower}",
+            "source": "{follower} {other_follower}",
         },
     ),
     "diffwave preprocess": (
         "{latents} {audio} {out} --mel-hop 128",
         {
-            **SPECTROGRAMS,
+            "--controls": "--controls loudness",
             "--mel-hop": "--mel-hop 64",
             "--mels": "--mels 9",
-            "folders": "{latents} {other_latents}",
+            "latents_dir": "{latents} {other_latents}",
+            "audio_dir": None,  # the same audio, moved
         },
     ),
-    "diffwave preprocess of audio": (
-        "{audio} {out} --waveform --mels 8",
-        {**WAVEFORM, "--sample-rate": "--sample-rate 16000", "folders": "{audio} {other_audio}"},
+    "diffwave vocode of spectrograms": (
+        "{audio} {out} --make-spectrograms --mels 8",
+        {
+            **dict.fromkeys([*OF_AUDIO, *OF_SPECTROGRAMS]),
+            "--sample-rate": "--sample-rate 16000",
+            "--mels": "--mels 9",
+            "source": "{audio} {other_audio}",
+        },
     ),
 }
 ALL = [(name, asked) for name, (_, options) in FINISHED.items() for asked in options.values()]
@@ -161,20 +162,18 @@ def finished(places, tmp_path_factory):
 def test_every_command_that_goes_on_and_every_option_of_it_is_looked_at():
     journals = {
         path
-        for folder in ("rave/commands", "diffwave")
+        for folder in ("rave/commands", "diffwave/api")
         for path in (ROOT / folder).glob("*.py")
         if " Journal(" in path.read_text()
     }
-    names = {f"{path.parts[-2].replace('commands', 'rave')} {path.stem}" for path in journals}
-    # generate calls encode and decode; inference calls vocode.
-    names = (names | {"rave generate", "diffwave inference"}) - {"diffwave vocode"}
+    names = {f"{'rave' if 'rave' in path.parts else 'diffwave'} {path.stem}" for path in journals}
+    names |= {"rave generate"}  # it calls encode and decode
     assert names == {command_of(name) for name in FINISHED}
     known = dict(parsers())
     for name, (_, asked) in FINISHED.items():
         actions = known[command_of(name)]._actions
         options = {action.option_strings[-1] for action in actions if action.option_strings}
-        *inputs, output = [action.dest for action in actions if not action.option_strings]
-        inputs += [output] * (output == "folders")
+        inputs = [action.dest for action in actions if not action.option_strings][:-1]
         assert set(asked) == (options - SAME) | set(inputs), name
 
 
@@ -208,10 +207,9 @@ def test_who_computes_and_what_is_shown_leaves_a_finished_folder_as_it_is(
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.stem[0] != "."}
     options = dict(parsers())[command_of(name)].format_help()
     more = ["--json", "--verbose"]
-    # A waveform run is computed by torch alone, and says so.
-    backend = "auto" if "inference" in name else "torch"
-    for option in ("--device cpu", f"--backend {backend}", "--engine local"):
-        more += option.split() if option.split()[0] in options else []
+    is_made = "--make-spectrograms" in FINISHED[name][0]  # on no device
+    for option in ("--device cpu", "--backend torch", "--engine local"):
+        more += option.split() if option.split()[0] in options and not is_made else []
     words = FINISHED[name][0].format(out=folder, **places).split()
     capsys.readouterr()
     assert call(command_of(name), [*words, *more]) == 0

@@ -79,6 +79,10 @@ diffwave.inference EMPTY o --seconds -1
 diffwave.inference EMPTY o --strength 1
 diffwave.inference EMPTY o --inpaint A.wav
 diffwave.inference EMPTY o --continue A.wav
+diffwave.inference EMPTY o --continue A.wav --seconds 1 --sampler ddim
+diffwave.vocode missing o
+diffwave.vocode EMPTY o --mels 8
+diffwave.vocode EMPTY o --make-spectrograms --fast
 diffwave.preprocess missing EMPTY o
 diffwave.preprocess EMPTY missing o
 diffwave.preprocess EMPTY o

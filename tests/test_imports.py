@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from diffwave.__main__ import PROGRAMS
+
 HEAVY = [
     "torch",
     "pytorch_lightning",
@@ -16,9 +18,7 @@ HEAVY = [
     "gin",
 ]
 SUBCOMMANDS = ["preprocess", "train", "encode", "decode", "interpolate", "export", "app"]
-DIFFWAVE_COMMANDS = [
-    f"diffwave.{name}" for name in ("preprocess", "train", "inference", "diagnose", "export")
-]
+DIFFWAVE_COMMANDS = [f"diffwave.{name}" for name in PROGRAMS if name != "experiments"]
 
 
 def heavy_after(code):

@@ -170,6 +170,9 @@ def accepted(record, value, check):
     return record
 
 
+RESUMING = ("augment", "decode", "encode", "preprocess")  # modules that import the loop by name
+
+
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_record_of_a_journal_with_any_value_is_used_or_made_again(
     name, material, tmp_path, monkeypatch, capsys
@@ -181,8 +184,10 @@ def test_a_record_of_a_journal_with_any_value_is_used_or_made_again(
         checks[journal.path] = check
         return process(sources, work, results, journal, label, check, *more, **options)
 
-    monkeypatch.setattr(batch, "process_files", spied)
+    for module in ("jobs.loop", *(f"api.{each}" for each in RESUMING)):
+        monkeypatch.setattr(f"rave.{module}.process_files", spied)
     assert call(name, material, out) == 0
+    assert checks
     for path, check in list(checks.items()):
         settings, first, *more = path.read_text().splitlines()
         entry = json.loads(first)

@@ -12,12 +12,12 @@ from shard_data import array_of, file_of
 import rave.audio.io
 from diffwave.diagnosis.samples import decoded_db
 from diffwave.evaluation.ladder import Ladder
+from rave.api.encode import Encoding
 from rave.audio.blocks import LevelMeter, Quantizer, amplified
 from rave.audio.io import WAV_LIMIT_BYTES, read_audio, write_audio
 from rave.audio.prepared import PreparedAudio, PreparedFile, PreparedHeader
 from rave.audio.sound import SoundMeter
 from rave.codec_format import CodecFormat
-from rave.commands.encode import Encoding
 from rave.evaluation.audio_statistics import measure, pool
 from rave.evaluation.folders import compare_pair
 from rave.jobs.windows import WINDOW_FRAMES

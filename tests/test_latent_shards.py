@@ -155,7 +155,7 @@ def test_stopped_packing_goes_on_and_ends_the_same(tmp_path, rave, monkeypatch):
         return read(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rave_latents, "read_latents", interrupted)
+        patch.setattr("rave.api.shard.read_latents", interrupted)
         assert rave(*command)[0] == 130
     with pytest.raises(ValueError, match="is not a latent folder"):
         LatentDataset(tmp_path / "parts")

@@ -20,7 +20,7 @@ from test_diffwave_waveform import GOLDEN, make_checkpoint
 from test_diffwave_waveform import write_run as write_vocoder
 from test_held_out import TRAININGS, are_equal, learned
 
-from diffwave import inference, preprocess
+from diffwave import preprocess, vocode
 from rave.cli import EXIT_SKIPPED
 from rave.held_out import Split
 from rave.latents.folder import LatentFile, LatentHeader, write_latents
@@ -108,32 +108,32 @@ def of_audio(name: str, *more: Any) -> Callable[[Path, Path, bool], list[Any]]:
 
 SKIPPING = {
     "rave preprocess": Skipping(
-        "rave/commands/preprocess.py", of_audio("preprocess", "--sample-rate", RATE_HZ)
+        "rave/api/preprocess.py", of_audio("preprocess", "--sample-rate", RATE_HZ)
     ),
-    "rave augment": Skipping("rave/commands/augment.py", of_audio("augment")),
-    "rave encode": Skipping("rave/commands/encode.py", of_audio("encode")),
-    "rave generate": Skipping("rave/commands/generate.py", of_audio("generate")),
+    "rave augment": Skipping("rave/api/augment.py", of_audio("augment")),
+    "rave encode": Skipping("rave/api/encode.py", of_audio("encode")),
+    "rave generate": Skipping("rave/api/generate.py", of_audio("generate")),
     "rave decode": Skipping(
-        "rave/commands/decode.py",
+        "rave/api/decode.py",
         lambda folder, codec, is_damaged: [
             *("decode", codec, with_damaged_latents(folder, codec, is_damaged), folder / "out")
         ],
     ),
     "rave shard": Skipping(
-        "rave/commands/shard.py",
+        "rave/api/shard.py",
         lambda folder, codec, is_damaged: [
             *("shard", with_damaged_latents(folder, codec, is_damaged), folder / "out")
         ],
     ),
     "rave evaluate": Skipping(
-        "rave/commands/evaluate.py",
+        "rave/api/evaluate.py",
         lambda folder, codec, is_damaged: [
             *("evaluate", *two_folders(folder, is_damaged), "--patches", 2),
             *("--follows", folder / "in" / GOOD[0]),
         ],
     ),
     "diffwave.preprocess": Skipping(
-        "diffwave/preprocess.py",
+        "diffwave/api/preprocess.py",
         lambda folder, codec, is_damaged: [
             *with_damaged_audio(folder, codec, is_damaged),
             "--mel-hop",
@@ -144,27 +144,28 @@ SKIPPING = {
         preprocess.main,
     ),
     "diffwave.preprocess --controls": Skipping(
-        "diffwave/preprocess.py",
+        "diffwave/api/preprocess.py",
         lambda folder, codec, is_damaged: [
             *with_damaged_audio(folder, codec, is_damaged),
             "--controls",
         ],
         preprocess.main,
     ),
-    "diffwave.preprocess --waveform": Skipping(
-        "diffwave/preprocess.py",
+    "diffwave.vocode --make-spectrograms": Skipping(
+        "diffwave/api/vocode.py",
         lambda folder, codec, is_damaged: [
-            *(audio(folder / "in", is_damaged), folder / "out", "--waveform", "--mels", 8)
+            *(audio(folder / "in", is_damaged), folder / "out"),
+            *("--make-spectrograms", "--mels", 8),
         ],
-        preprocess.main,
+        vocode.main,
     ),
-    "diffwave.inference of a waveform run": Skipping(
-        "diffwave/vocode.py",
+    "diffwave.vocode": Skipping(
+        "diffwave/api/vocode.py",
         lambda folder, codec, is_damaged: [
             *(vocoder(folder), folder / "out", "--from-audio"),
             *(audio(folder / "in", is_damaged), "--fast"),
         ],
-        inference.main,
+        vocode.main,
     ),
 }
 # They pass on what the work on a file has refused.

@@ -17,10 +17,11 @@ from rave_models import SHORT, write_run
 
 from diffwave import preprocess as diffwave_preprocess
 from diffwave import train as diffwave_train
+from diffwave import vocode as diffwave_vocode
 from diffwave.conditions.controls import ControlHeader
+from rave.api.augment import names_of
 from rave.audio.prepared import PreparedAudio
 from rave.cli import EXIT_SKIPPED
-from rave.commands.augment import names_of
 from rave.files.atomic import check_inside
 from rave.jobs.loop import MAX_NAME_BYTES, name_key, result_names
 from rave.latents.folder import LatentHeader
@@ -65,7 +66,7 @@ COMMANDS = {
     "shards": (main, "shard", "lat", "shards"),
     "again": (main, "unshard", "shards", "again"),
     "controls": (diffwave_preprocess.main, "lat", "in", "controls", "--controls", "loudness"),
-    "spec": (diffwave_preprocess.main, "--waveform", "in", "spec"),
+    "spec": (diffwave_vocode.main, "--make-spectrograms", "in", "spec"),
     "DiffWave": (diffwave_train.main, "lat", "--out", "run", "--dry-run"),
 }
 DRY = ("RAVE", "DiffWave")

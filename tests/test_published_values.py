@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from argparse import Namespace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from diffwave.sampling.editing import steps_of
-from diffwave.sampling.request import task_of
+from diffwave.sampling.request import Request
 from diffwave.schedule import LINEAR_SCHEDULES, SCHEDULES, named_schedule
 from rave.audio.blocks import STEREO_GAINS, mixing_matrix
 from rave.blocks.noise import amplitude
@@ -76,8 +75,7 @@ def test_seconds_are_the_nearest_frame(rate_hz, off, monkeypatch, tmp_path):
     trained: Any = SimpleNamespace(header=SimpleNamespace(frame_rate_hz=rate_hz))
 
     def task(**options: Any) -> Any:
-        names = ("vary", "inpaint", "continued", "seconds", "strength", "from_s", "to_s")
-        return task_of(Namespace(**dict.fromkeys(names) | options), trained, None)
+        return Request(**options).task(trained, None)
 
     for count in (1, 10, 99, 333):
         seconds = (count + off) / rate_hz

@@ -9,6 +9,7 @@ from audio_files import noise, sine, write
 from rave_models import SHORT, write_run
 
 from diffwave.clips import split_clips
+from rave.api.augment import MAX_SHIFT_S
 from rave.audio.io import list_audio_files
 from rave.audio.prepared import PreparedAudio
 from rave.cli import EXIT_SKIPPED, execute
@@ -54,7 +55,7 @@ def test_a_version_is_higher_and_shorter_by_its_semitones(tmp_path, run):
         path = folder / f"a~{number}.flac"
         assert peak_hz(path) == pytest.approx(440 * 2 ** (semitones / 12), rel=1e-3)
         lost_s = 4.0 / 2 ** (semitones / 12) - soundfile.info(path).duration
-        assert 0 <= lost_s <= augment.MAX_SHIFT_S
+        assert 0 <= lost_s <= MAX_SHIFT_S
 
 
 def test_a_version_at_0_semitones_is_the_recording_later_and_perhaps_upside_down(tmp_path, run):
@@ -193,7 +194,7 @@ def test_a_version_whose_recording_is_gone_stays_on_one_side(tmp_path, run, rave
 def test_folders_that_augment_wrote_before_it_noted_versions_keep_them_by_name(
     tmp_path, monkeypatch, run
 ):
-    monkeypatch.setattr(augment, "note_of", lambda _: "")
+    monkeypatch.setattr("rave.api.augment.note_of", lambda _: "")
     for name in ("a.wav", "b.wav"):
         write(tmp_path / "in" / name, noise(6000), RATE_HZ)
     assert run("--semitones", "1") == 0

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_rave_musicnn import beat, flute, prelude
 
-from rave.commands.evaluate import pair_names
+from rave.api.evaluate import pair_names
 from rave.evaluation.audio_statistics import DISTANCES, distances, followed, measure, pool
 from rave.evaluation.folders import Piece, compare
 from rave.evaluation.frechet import estimate, frechet_distance

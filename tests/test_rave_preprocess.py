@@ -160,7 +160,7 @@ def test_a_stopped_run_leaves_whole_files_and_continues(
     for name in ("a.wav", "b.wav", "c.wav"):
         write(tmp_path / "in" / name, noise(200_000))
     with monkeypatch.context() as patch:
-        patch.setattr(rave.audio.io, "AudioStream", InterruptedStream)
+        patch.setattr("rave.api.preprocess.AudioStream", InterruptedStream)
         patch.setattr(InterruptedStream, "error", error, raising=False)
         assert prepare() == code
     assert f"rave preprocess: {'error: ' if code == 2 else ''}{message}" in capsys.readouterr().err

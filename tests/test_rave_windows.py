@@ -9,9 +9,9 @@ import pytest
 from audio_files import noise, write
 from rave_models import SHORT, codec_of, known_audio, small_model
 
-from rave.commands.decode import Decoding
-from rave.commands.encode import Encoding
-from rave.commands.preprocess import Preparing
+from rave.api.decode import Decoding
+from rave.api.encode import Encoding
+from rave.api.preprocess import Preparing
 from rave.jobs.loop import DivisibleWork
 from rave.jobs.windows import WINDOW_FRAMES, Part, audio_windows, parts
 from rave.latents.folder import LatentFile, LatentHeader

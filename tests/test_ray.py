@@ -20,7 +20,7 @@ from audio_files import noise, sine, write
 from forks import Fork
 from rave_models import remember
 
-from rave.commands import encode
+from rave.api import encode
 from rave.files.errors import SkipFile
 from rave.jobs import loop as batch
 from rave.jobs import ray_engine

@@ -50,6 +50,8 @@ CASES = {
         Case("{diffusion} {out} --vary {latents}/a.npy --steps 3 --count 2", "*.npy", True),
         Case("{diffusion} {out} " + INPAINT, "*.npy", True),
         Case("{diffusion} {out} --continue {latents}/a.npy " + SHORT, "*.npy", True),
+    ],
+    "diffwave vocode": [
         Case("{vocoder} {out} --count 2 --seconds 0.02", "*.wav", True),
         Case("{follower} {out} --spectrogram {spectrograms} --fast", "*.wav"),
         Case("{follower} {out}/1.wav --spectrogram {spectrograms}/a.spec.npy --fast", "*.wav"),

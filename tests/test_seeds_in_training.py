@@ -250,7 +250,7 @@ def test_a_measure_draws_with_the_seed_that_it_is_given(tmp_path, monkeypatch, c
     (tmp_path / "a.wav").touch()
     (tmp_path / "run.json").touch()
     here = str(tmp_path)
-    monkeypatch.setattr("rave.commands.evaluate._measured", lambda *_: [])
+    monkeypatch.setattr("rave.api.evaluate._measured", lambda *_: [])
     monkeypatch.setattr("rave.evaluation.folders.compare", lambda _, __, seed, ___: keep(seed))
     monkeypatch.setattr("diffwave.diagnosis.run.diagnose_run", lambda *_, seed, **__: keep(seed))
     monkeypatch.setattr("diffwave.experiments.__main__.perform", lambda *given: keep(given[-1]))

@@ -25,7 +25,7 @@ from every_command import (
 )
 
 import rave.main_cli
-from diffwave import inference
+from diffwave import vocode
 from rave.cli import command_parser, execute
 from rave.jobs import loop as batch
 
@@ -38,8 +38,8 @@ RESUMED = [
     "rave encode",
     "rave decode",
     "rave generate",
-    *("diffwave preprocess", "diffwave preprocess, controls", "diffwave preprocess, waveform"),
-    *("diffwave inference, mels", "diffwave inference, audio"),
+    *("diffwave preprocess", "diffwave preprocess, controls", "diffwave vocode, spectrograms"),
+    *("diffwave vocode, mels", "diffwave vocode, audio"),
 ]
 SHARDED = ["rave shard", "rave unshard"]  # begun anew where the header of their input changes
 # What they write has a header.
@@ -202,7 +202,7 @@ def test_no_header_stands_beside_data_of_before_that_is_replaced(name, histories
     [
         ("rave shard", "latents", "rave.files.atomic", "read_json"),
         ("rave unshard", "shards", "rave.files.atomic", "read_json"),
-        ("diffwave inference, mels", "vocoder", "diffwave.upstream.vocoder", "read_checkpoint"),
+        ("diffwave vocode, mels", "vocoder", "diffwave.upstream.vocoder", "read_checkpoint"),
     ],
 )
 def test_what_changes_as_it_is_read_is_seen_at_the_next_run(
@@ -276,7 +276,7 @@ def test_nothing_is_written_over_what_it_is_made_of(material, tmp_path, capsys):
     content = sound.read_bytes()
     for main, *words in (
         (rave.main_cli.main, "interpolate", material["codec"], sound, sound, tmp_path, "--force"),
-        (inference.main, material["vocoder"], sound, "--from-audio", sound, "--force"),
+        (vocode.main, material["vocoder"], sound, "--from-audio", sound, "--force"),
         (rave.main_cli.main, "generate", material["codec"], sound, tmp_path, "--force"),
     ):
         assert main([str(word) for word in words]) == 2

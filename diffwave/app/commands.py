@@ -1,36 +1,47 @@
-"""Commands as the page runs and shows them: words that one could type, run in this process.
-
-What the page makes is what the command makes, since it is the command that makes it.
-"""
+"""Calls of the Python API as the page makes them, each with the command line that does the same."""
 
 from __future__ import annotations
 
 import contextlib
 import fnmatch
-import importlib
 import io
 import re
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffwave.api.inference import Watch
 from rave.api.result import Result
 
-INFERENCE = ("python", "-m", "diffwave.inference")
 # As every command writes one: who warns, and perhaps the file that it is about, stand before it.
 WARNING = re.compile(r"(?:^|[\s:])\w*[Ww]arning: (?:[^:]+\.\w{2,5}: )?(.+)")
-Command = tuple[str, ...]
+# Options whose names are no names of arguments.
+OPTIONS = {"continued": "continue", "from_s": "from", "to_s": "to"}
 # Called with the share that is done and the seconds that are left, None while other work is done.
 Report = Callable[[float, float | None], None]
 TURN_S = 0.1  # between two looks at whether a job that waits is stopped
 
 
+@dataclass(frozen=True)
+class Command:
+    """A call of a function of the Python API.
+
+    Attributes:
+        words: The command line that does the same.
+        call: Makes the call. It is given what to call after each step of a sampler.
+    """
+
+    words: tuple[str, ...]
+    call: Callable[[Watch], Result]
+
+
 class Stopped(Exception):
-    """Raised inside a command that the user stopped."""
+    """Raised inside a call that the user stopped."""
 
 
 class Job:
@@ -84,7 +95,7 @@ class Job:
             raise Stopped
 
     def watch(self, done: int, total: int) -> None:
-        """Take note of a step; see `diffwave.inference.run`.
+        """Take note of a step; see `diffwave.api.inference.generate`.
 
         Raises:
             Stopped: If the work shall stop.
@@ -126,10 +137,10 @@ def _warnings_to(job: Job) -> Iterator[None]:
 
 
 def run_command(command: Command, job: Job, stem: str = "*") -> Result:
-    """Run a command in this process; one at a time, since standard error is read meanwhile.
+    """Make a call; one at a time, since standard error is read meanwhile.
 
     Args:
-        command: Of `rave` or of `python -m diffwave.inference`.
+        command: The call.
         job: May stop it, and is handed its warnings.
         stem: Name without suffix of the file that is wanted of what it writes.
 
@@ -140,13 +151,7 @@ def run_command(command: Command, job: Job, stem: str = "*") -> Result:
     """
     job.check()
     with _warnings_to(job):
-        if command[0] == "rave":  # by name: only the commands of rave know its models
-            module = importlib.import_module(f"rave.commands.{command[1]}")
-            result: Result = module.run(module.parser().parse_args(command[2:]))
-        else:
-            module = importlib.import_module(INFERENCE[-1])
-            options = module.parser().parse_args(command[len(INFERENCE) :])
-            result = module.run(options, job.watch)
+        result = command.call(job.watch)
     for name, texts in result.figures.get("warnings", {}).items():
         job.warn(texts if fnmatch.fnmatch(Path(name).stem, stem) else ())
     if result.num_skipped:
@@ -154,9 +159,54 @@ def run_command(command: Command, job: Job, stem: str = "*") -> Result:
     return result
 
 
+def command(
+    program: Sequence[str],
+    function: Callable[..., Result],
+    *places: Path | Sequence[Path],
+    is_watched: bool = False,
+    **options: Any,
+) -> Command:
+    """Return a call and its command line.
+
+    Args:
+        program: What the command line begins with.
+        function: Of the Python API.
+        places: The paths that it takes.
+        is_watched: Whether it takes `watch`.
+        options: Its other arguments.
+    """
+
+    def call(watch: Watch) -> Result:
+        return function(*places, **options, **({"watch": watch} if is_watched else {}))
+
+    return Command((*program, *_typed(places, options)), call)
+
+
+def _typed(places: Sequence[Path | Sequence[Path]], options: Mapping[str, Any]) -> list[str]:
+    words = [str(one) for each in places for one in ([each] if isinstance(each, Path) else each)]
+    for name, value in options.items():
+        option = f"--{OPTIONS.get(name, name).replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif name == "label":  # may begin as an option does
+            words.append(f"{option}={value}")
+        elif isinstance(value, Mapping):
+            words += [word for k, v in value.items() for word in (option, f"{k}={v:g}")]
+        elif isinstance(value, list):
+            words += [word for each in value for word in (option, str(each))]
+        else:
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    return words
+
+
+def rounded(value: float, digits: int = 6) -> float:
+    """Return a number as the command line of a call shows it."""
+    return float(f"{value:.{digits}g}")
+
+
 def as_typed(commands: Sequence[Command]) -> str:
     """Return commands as one types them into a shell, one a line."""
-    return "\n".join(shlex.join(command) for command in commands)
+    return "\n".join(shlex.join(command.words) for command in commands)
 
 
 def short(path: Path) -> str:

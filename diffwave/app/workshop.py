@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffwave.app.commands import INFERENCE, Command, Job, as_typed, run_command, short
+from diffwave.api.inference import generate
+from diffwave.app.commands import Command, Job, as_typed, command, rounded, run_command, short
 from diffwave.app.kept import Made, Record, Sound, file_name, keep, kept, new_folder
 from diffwave.conditioner import LABEL, LabelConditioner
 from diffwave.run import open_run
+from rave.api.decode import decode_folder
+from rave.api.encode import encode_folder
+from rave.api.interpolate import interpolate_audio
 from rave.api.result import Result
 from rave.audio.formats import AUDIO_SUFFIXES
 from rave.audio.io import AudioStream, write_audio
@@ -25,6 +30,8 @@ Array = NDArray[np.float32]
 # A sound is cut to this: what one waits for in front of a page. Of a larger file nothing is taken.
 MAX_SOUND_S, MAX_FILE_GB = 300.0, 1
 LERP, SLERP = "lerp", "slerp"
+ENCODE, DECODE, INTERPOLATE = ("rave", "encode"), ("rave", "decode"), ("rave", "interpolate")
+INFERENCE = ("python", "-m", "diffwave.inference")
 AGAIN = Path("again")
 
 
@@ -47,7 +54,7 @@ class Workshop:
         self, folder: Path, codec: Path, diffusion: Path | None = None, device: str = "auto"
     ) -> None:
         self.folder, self.codec_path, self.run_path = folder.resolve(), codec, diffusion
-        self._device: tuple[str, ...] = () if device == "auto" else ("--device", device)
+        self._device = {} if device == "auto" else {"device": device}
         self.codec = load_codec(codec, choose_device(device))
         self._working = threading.Lock()
         self.follows: list[str] = []
@@ -100,8 +107,7 @@ class Workshop:
             else:
                 shutil.copyfile(given, audio)
             latents = folder / "latents"
-            places = (self._codec, short(audio.parent), short(latents))
-            encoded = run_command(("rave", "encode", *places, *self._level, *self._device), job)
+            encoded = run_command(self._encode(_short(audio.parent), _short(latents)), job)
             levels = encoded.figures["levels"].values()
             job.warn(each["remark"] for each in levels if each["remark"])
             for notes in encoded.figures["notes"].values():
@@ -164,17 +170,17 @@ class Workshop:
             Stopped: If it was stopped; so do all that follow.
         """
         spread = self.spreads(sound)
-        bends = []
-        for axis, (shift, scale) in enumerate(zip(shifts, scales, strict=True)):
-            if scale != 1:
-                bends += ["--scale", f"{axis}={scale:g}"]
-            if shift:
-                bends += ["--shift", f"{axis}={shift * spread[axis]:.4g}"]
+        scaled = {axis: rounded(scale) for axis, scale in enumerate(scales) if scale != 1}
+        shifted = {
+            axis: rounded(shift * float(spread[axis]), 4)
+            for axis, shift in enumerate(shifts)
+            if shift
+        }
+        bends = {"scale": scaled, "shift": shifted} if scaled or shifted else {}
         title = f"{sound.audio.stem}, bent" if bends else f"{sound.audio.stem}, through the codec"
 
         def commands(out: Path) -> list[Command]:
-            source = short(sound.latents.parent)
-            return [self._decode(source, out, seed, *bends)]
+            return [self._decode(_short(sound.latents.parent), out, seed, **bends)]
 
         return self._make("bend", title, commands, "*", seed, job)
 
@@ -188,14 +194,15 @@ class Workshop:
         job: Job | None = None,
     ) -> Made:
         """Return the blend of two sounds, cut to the shorter; weight 0 is the first."""
-        sources = [short(sound.audio) for sound in (first, second)]
+        sources = [_short(sound.audio) for sound in (first, second)]
         if way not in (LERP, SLERP):
             raise ValueError(f"There is no way '{way}' to blend; {LERP} and {SLERP} there are.")
 
         def commands(out: Path) -> list[Command]:
-            places = ("rave", "interpolate", self._codec, *sources, short(out / "audio"))
-            options = ("--weight", f"{weight:g}", "--seed", str(seed), *self._level)
-            return [(*places, *options, *self._device)]
+            options: dict[str, Any] = {"weight": rounded(weight), "seed": seed}
+            options |= {**self._level, **self._device}
+            places = (self._codec, sources, out / "audio")
+            return [command(INTERPOLATE, interpolate_audio, *places, **options)]
 
         title = f"{first.audio.stem} {1 - weight:.0%}, {second.audio.stem} {weight:.0%}"
         return self._make("mix", title, commands, way, seed, job)
@@ -216,31 +223,31 @@ class Workshop:
             if name not in [*self.follows, *self.labels]:
                 known = ", ".join([*self.follows, *self.labels]) or "nothing"
                 raise ValueError(f"The model follows {known}; it cannot follow {name}.")
-        words: list[str] = []
+        options: dict[str, Any] = {}
         if follow:
             if sound is None:
                 raise ValueError("To follow a sound, record or drop one first.")
-            words += ["--from-audio", short(sound.audio)]
+            options["from_audio"] = _short(sound.audio)
             if set(follow) != set(self.follows):
-                words += [word for name in follow for word in ("--follow", name)]
+                options["follow"] = list(follow)
         if label:
-            words += [f"--label={label}"]
-        if words and guidance != 1:
-            words += ["--guidance", f"{guidance:g}"]
+            options["label"] = label
+        if options and guidance != 1:
+            options["guidance"] = rounded(guidance)
         if not follow or sound is None or seconds < sound.seconds:
-            words += ["--seconds", f"{seconds:g}"]
+            options["seconds"] = rounded(seconds)
         title = "New music"
         if heard := [*follow, *([f"label {label}"] if label else [])]:
             title += f", following {' and '.join(heard)}"
-        return self._sample("generate", title, words, seed, steps, job)
+        return self._sample("generate", title, options, seed, steps, job)
 
     def vary(
         self, sound: Sound, strength: float, seed: int = 0, steps: int = 50, job: Job | None = None
     ) -> Made:
         """Return a variation of a sound; strength 0 changes nothing, 1 leaves nothing."""
-        words = ["--vary", short(sound.latents), "--strength", f"{strength:g}"]
+        options = {"vary": _short(sound.latents), "strength": rounded(strength)}
         title = f"{sound.audio.stem}, varied by {strength:g}"
-        return self._sample("vary", title, words, seed, steps, job)
+        return self._sample("vary", title, options, seed, steps, job)
 
     def inpaint(
         self,
@@ -257,44 +264,56 @@ class Workshop:
                 f"{from_s:g} s to {to_s:g} s is no span of the sound, which lasts "
                 f"{sound.seconds:.2f} s. Choose the start before the end, both within it."
             )
-        words = ["--inpaint", short(sound.latents), "--from", f"{from_s:g}", "--to", f"{to_s:g}"]
+        span = {"from_s": rounded(from_s), "to_s": rounded(to_s)}
+        options = {"inpaint": _short(sound.latents), **span}
         title = f"{sound.audio.stem}, anew from {from_s:g} s to {to_s:g} s"
-        return self._sample("inpaint", title, words, seed, steps, job)
+        return self._sample("inpaint", title, options, seed, steps, job)
 
     def extend(
         self, sound: Sound, seconds: float, seed: int = 0, steps: int = 25, job: Job | None = None
     ) -> Made:
         """Return a sound with a continuation."""
-        words = ["--continue", short(sound.latents), "--seconds", f"{seconds:g}"]
+        options = {"continued": _short(sound.latents), "seconds": rounded(seconds)}
         title = f"{sound.audio.stem}, and {seconds:g} s more"
-        return self._sample("continue", title, words, seed, steps, job)
+        return self._sample("continue", title, options, seed, steps, job)
 
     def _sample(
-        self, kind: str, title: str, words: list[str], seed: int, steps: int, job: Job | None
+        self,
+        kind: str,
+        title: str,
+        options: Mapping[str, Any],
+        seed: int,
+        steps: int,
+        job: Job | None,
     ) -> Made:
         if self.run_path is None:
             raise ValueError("This needs a diffusion model: start with rave app --diffusion RUN.")
-        run = short(self.run_path)
-        options = [*words, "--count", "1", "--steps", str(steps), "--seed", str(seed)]
+        run = _short(self.run_path)
+        options = {**options, "count": 1, "steps": steps, "seed": seed, **self._device}
 
         def commands(out: Path) -> list[Command]:
-            latents = short(out / "latents")
-            sample = (*INFERENCE, run, latents, *options, *self._device)
+            latents = out / "latents"
+            sample = command(INFERENCE, generate, run, latents, is_watched=True, **options)
             return [sample, self._decode(latents, out, seed)]
 
         return self._make(kind, title, commands, "*", seed, job)
 
     @property
-    def _codec(self) -> str:
-        return short(self.codec_path)
+    def _codec(self) -> Path:
+        return _short(self.codec_path)
 
     @property
-    def _level(self) -> tuple[str, ...]:
-        return ("--match-level",) if self.codec.format.is_level_known else ()
+    def _level(self) -> dict[str, bool]:
+        return {"match_level": True} if self.codec.format.is_level_known else {}
 
-    def _decode(self, latents: str, out: Path, seed: int, *more: str) -> Command:
-        places = ("rave", "decode", self._codec, latents, short(out / "audio"))
-        return (*places, *more, "--seed", str(seed), *self._device)
+    def _encode(self, audio: Path, latents: Path) -> Command:
+        options: dict[str, Any] = {**self._level, **self._device}
+        return command(ENCODE, encode_folder, self._codec, audio, latents, **options)
+
+    def _decode(self, latents: Path, out: Path, seed: int, **bends: Any) -> Command:
+        options = {**bends, "seed": seed, **self._device}
+        places = (self._codec, latents, out / "audio")
+        return command(DECODE, decode_folder, *places, **options)
 
     def _make(
         self,
@@ -307,11 +326,11 @@ class Workshop:
     ) -> Made:
         job = job or Job()
         with job.turn(self._working), new_folder(self.folder, kind) as folder:
-            for command in commands(folder):
-                run_command(command, job, stem)
+            for each in commands(_short(folder)):
+                run_command(each, job, stem)
             audio = next((folder / "audio").glob(f"{stem}.wav"))
-            typed = as_typed(commands(AGAIN / folder.name))
-            record = Record(title, self._seconds(audio), seed, typed, job.warnings)
+            again = as_typed(commands(AGAIN / folder.name))
+            record = Record(title, self._seconds(audio), seed, again, job.warnings)
             return keep(folder, audio, record)
 
     def _seconds(self, path: Path) -> float:
@@ -330,3 +349,7 @@ class Workshop:
         quantizer = write_audio(path, stream, rate_hz, num_channels, num_samples)
         limited = Result("", written={path.name: quantizer.figures}).warnings
         job.warn([*stream.notes, *limited.get(path.name, [])])
+
+
+def _short(path: Path) -> Path:
+    return Path(short(path))

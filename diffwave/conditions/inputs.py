@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from diffwave.conditions.spectrogram import (
 if TYPE_CHECKING:
     from diffwave.model import LatentDiffusion
     from rave.latents.folder import LatentHeader
+
+# One scale for all that is followed, a scale of each name, or texts [NAME=]SCALE.
+Guidance: TypeAlias = float | Mapping[str, float] | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -179,14 +182,25 @@ def parse_controls(texts: list[str]) -> dict[str, Path]:
     return controls
 
 
-def parse_guidance(texts: list[str], followed: list[str]) -> dict[str, float]:
-    """Return the guidance scale of what is followed, given as SCALE for all or NAME=SCALE.
+def guidance_texts(given: Guidance) -> list[str]:
+    """Return guidance as it is typed: SCALE for all, or NAME=SCALE."""
+    if isinstance(given, Mapping):
+        return [f"{name}={scale}" for name, scale in given.items()]
+    return [str(given)] if isinstance(given, float | int) else list(given)
+
+
+def parse_guidance(given: Guidance, followed: list[str]) -> dict[str, float]:
+    """Return the guidance scale of each name that is followed.
+
+    Args:
+        given: One scale for all, a scale of each name, or texts: SCALE for all, or NAME=SCALE.
+        followed: Names of what is followed.
 
     Raises:
         ValueError: If one is no number, or names what is not followed.
     """
     scales: dict[str, float] = {}
-    for text in texts:
+    for text in guidance_texts(given):
         name, sign, number = text.rpartition("=")
         try:
             scale = float(number)

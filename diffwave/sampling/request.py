@@ -1,8 +1,7 @@
-"""What `python -m diffwave.inference` is asked for, in latent frames."""
+"""What to make: a request in seconds, and the task that it is in latent frames of a run."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,83 +81,126 @@ class Task:
             yield from (block.cpu().numpy() for block in added)
 
 
-def _edit(options: argparse.Namespace) -> tuple[str, Path | None]:
-    edits = {"vary": options.vary, "inpaint": options.inpaint, "continue": options.continued}
-    return next(((k, p) for k, p in edits.items() if p is not None), ("generate", None))
+@dataclass(frozen=True)
+class Request:
+    """What to make, as it is asked for; checked as far as that needs no run.
 
-
-def check_task(options: argparse.Namespace) -> None:
-    """Check that each option is possible and goes with the others, as far as needs no run.
-
-    Raises:
-        ValueError: If one is not, or does not.
-    """
-    kind, path = _edit(options)
-    for name, value, owner in (
-        ("--strength", options.strength, "vary"),
-        ("--from", options.from_s, "inpaint"),
-        ("--to", options.to_s, "inpaint"),
-    ):
-        if value is not None and kind != owner:
-            raise ValueError(f"{name} belongs to --{owner}, which was not given.")
-    seconds, strength = options.seconds, options.strength
-    if options.count is not None and options.count < 1:
-        raise ValueError(f"--count is {options.count}; at least 1 is needed.")
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise ValueError(f"--seconds is {seconds}; a number above 0 is needed.")
-    if strength is not None and not 0 <= strength <= 1:
-        raise ValueError(f"--strength is {strength}; 0 (nothing changes) to 1 (all new) is needed.")
-    if kind == "continue" and seconds is None:
-        raise ValueError("--continue needs --seconds: how much to add.")
-    if kind in ("vary", "inpaint") and seconds is not None:
-        raise ValueError(f"--seconds does not go with --{kind}: the result is as long as '{path}'.")
-    if kind == "inpaint" and (options.from_s is None or options.to_s is None):
-        raise ValueError("--inpaint needs --from and --to, in seconds.")
-
-
-def task_of(options: argparse.Namespace, trained: DiffusionRun, available: int | None) -> Task:
-    """Return what the options of the command ask for.
-
-    Args:
-        options: Of `python -m diffwave.inference`, checked by `check_task`.
-        trained: The run.
-        available: Latent frames that there are conditions for; None if nothing is followed.
+    Attributes:
+        count: Clips to make.
+        seconds: Length of each, or what is added to a clip that is continued. None: as long as the
+            conditions, or 10 s.
+        vary: Latents to vary, a .npy file of shape (D, N).
+        inpaint: Latents of which a span is replaced.
+        continued: Latents to continue.
+        strength: Of a variation: 0 changes nothing, 1 keeps nothing. None: 0.5.
+        from_s: Start of the span to replace.
+        to_s: End of the span to replace.
+        sampler: Name of the sampler. None: the default one.
+        window: Seconds sampled at a time. None: the default.
 
     Raises:
-        ValueError: If options do not fit the run or the conditions.
+        ValueError: If a value is not possible, or two do not go together.
     """
-    rate_hz = trained.header.frame_rate_hz
-    kind, path = _edit(options)
-    seconds = options.seconds
-    if path is None:
-        if seconds is None and available is not None:
-            return Task(kind, available)
-        num_frames = max(round((DEFAULT_S if seconds is None else seconds) * rate_hz), 1)
-        if available is not None and num_frames > available:
+
+    count: int = 1
+    seconds: float | None = None
+    vary: Path | None = None
+    inpaint: Path | None = None
+    continued: Path | None = None
+    strength: float | None = None
+    from_s: float | None = None
+    to_s: float | None = None
+    sampler: str | None = None
+    window: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check each value, and that it goes with the others."""
+        kinds = list(self._edits)
+        if len(kinds) > 1:
+            raise ValueError(f"--{kinds[1]} does not go with --{kinds[0]}. Give one of them.")
+        kind, seconds, strength = self.kind, self.seconds, self.strength
+        for name, value, owner in (
+            ("--strength", strength, "vary"),
+            ("--from", self.from_s, "inpaint"),
+            ("--to", self.to_s, "inpaint"),
+        ):
+            if value is not None and kind != owner:
+                raise ValueError(f"{name} belongs to --{owner}, which was not given.")
+        if self.count < 1:
+            raise ValueError(f"--count is {self.count}; at least 1 is needed.")
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise ValueError(f"--seconds is {seconds}; a number above 0 is needed.")
+        if strength is not None and not 0 <= strength <= 1:
             raise ValueError(
-                f"--seconds {seconds} is longer than the condition, which lasts "
-                f"{available / rate_hz:.2f} s. Ask for less, or leave --seconds out."
+                f"--strength is {strength}; 0 (nothing changes) to 1 (all new) is needed."
             )
-        return Task(kind, num_frames)
-    given, gain_db = _read_given(path, trained)
-    num_frames = given.shape[1]
-    span = (0, 0)
-    if kind == "continue":
-        num_frames += max(round(seconds * rate_hz), 1)
-    if kind == "inpaint":
-        span = (round(options.from_s * rate_hz), round(options.to_s * rate_hz))
-        if not 0 <= span[0] < span[1] <= num_frames:
+        if kind == "continue" and seconds is None:
+            raise ValueError("--continue needs --seconds: how much to add.")
+        if kind in ("vary", "inpaint") and seconds is not None:
             raise ValueError(
-                f"--from {options.from_s} --to {options.to_s} is no span of '{path}', which lasts "
-                f"{num_frames / rate_hz:.2f} s."
+                f"--seconds does not go with --{kind}: the result is as long as "
+                f"'{self._edits[kind]}'."
             )
-    if available is not None and available < num_frames:
-        raise ValueError(
-            f"The condition lasts {available / rate_hz:.2f} s, the result "
-            f"{num_frames / rate_hz:.2f} s; a condition covers all of it. Give a longer one."
-        )
-    strength = 0.5 if options.strength is None else options.strength
-    return Task(kind, num_frames, given, span, strength, gain_db)
+        if kind == "inpaint" and (self.from_s is None or self.to_s is None):
+            raise ValueError("--inpaint needs --from and --to, in seconds.")
+        if kind in ("inpaint", "continue") and self.sampler is not None:
+            raise ValueError(
+                f"--sampler does not go with --{kind}, which has a sampler of its own."
+            )
+        if kind == "inpaint" and self.window is not None:
+            raise ValueError("--window does not go with --inpaint: a span is made in one piece.")
+
+    @property
+    def _edits(self) -> dict[str, Path]:
+        edits = {"vary": self.vary, "inpaint": self.inpaint, "continue": self.continued}
+        return {kind: path for kind, path in edits.items() if path is not None}
+
+    @property
+    def kind(self) -> str:
+        """Return generate, vary, inpaint or continue."""
+        return next(iter(self._edits), "generate")
+
+    def task(self, trained: DiffusionRun, available: int | None) -> Task:
+        """Return what is asked for, in latent frames of a run.
+
+        Args:
+            trained: The run.
+            available: Latent frames that there are conditions for; None if nothing is followed.
+
+        Raises:
+            ValueError: If the request does not fit the run or the conditions.
+        """
+        rate_hz, kind, seconds = trained.header.frame_rate_hz, self.kind, self.seconds
+        path = self._edits.get(kind)
+        if path is None:
+            if seconds is None and available is not None:
+                return Task(kind, available)
+            num_frames = max(round((DEFAULT_S if seconds is None else seconds) * rate_hz), 1)
+            if available is not None and num_frames > available:
+                raise ValueError(
+                    f"--seconds {seconds} is longer than the condition, which lasts "
+                    f"{available / rate_hz:.2f} s. Ask for less, or leave --seconds out."
+                )
+            return Task(kind, num_frames)
+        given, gain_db = _read_given(path, trained)
+        num_frames = given.shape[1]
+        span = (0, 0)
+        if seconds is not None:
+            num_frames += max(round(seconds * rate_hz), 1)
+        if self.from_s is not None and self.to_s is not None:
+            span = (round(self.from_s * rate_hz), round(self.to_s * rate_hz))
+            if not 0 <= span[0] < span[1] <= num_frames:
+                raise ValueError(
+                    f"--from {self.from_s} --to {self.to_s} is no span of '{path}', which lasts "
+                    f"{num_frames / rate_hz:.2f} s."
+                )
+        if available is not None and available < num_frames:
+            raise ValueError(
+                f"The condition lasts {available / rate_hz:.2f} s, the result "
+                f"{num_frames / rate_hz:.2f} s; a condition covers all of it. Give a longer one."
+            )
+        strength = 0.5 if self.strength is None else self.strength
+        return Task(kind, num_frames, given, span, strength, gain_db)
 
 
 def _read_given(path: Path, trained: DiffusionRun) -> tuple[NDArray[Any], float]:

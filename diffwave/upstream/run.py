@@ -167,7 +167,7 @@ def model_from_checkpoint(checkpoint: dict[str, Any], what: str) -> LatentDiffus
     if "latent_size" not in params:
         raise ValueError(
             f"{what} is a model of audio, not of latents (params has no latent_size), which this "
-            "command cannot use. python -m diffwave.inference makes audio with it; for latents, "
+            "command cannot use. python -m diffwave.vocode makes audio with it; for latents, "
             "train the patched lmnt diffwave on a latent folder."
         )
     values = Params(params, what)

@@ -132,7 +132,7 @@ class Quantizer:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Return the account, for `rave.cli.Result`; see `WRITTEN`."""
+        """Return the account, for `rave.api.result.Result`: a value of each field of `WRITTEN`."""
         return {"peak": self.peak, "num_limited_samples": self.num_limited_samples}
 
     def __call__(self, audio: Audio) -> NDArray[np.int16]:

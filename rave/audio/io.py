@@ -202,14 +202,14 @@ def say(note: str) -> None:
     logging.getLogger(__name__).warning("warning: %s", one_line(note))
 
 
-def read_audio(path: Path, sample_rate_hz: int, num_channels: int) -> Audio:
+def read_audio(path: str | Path, sample_rate_hz: int, num_channels: int = 1) -> Audio:
     """Return a whole file as audio (C, T).
 
     Raises:
         ValueError: If the rate or the number of channels is impossible.
         AudioError: If the file cannot be used; see `AudioStream`.
     """
-    return np.concatenate(list(AudioStream(path, sample_rate_hz, num_channels)), axis=1)
+    return np.concatenate(list(AudioStream(Path(path), sample_rate_hz, num_channels)), axis=1)
 
 
 def read_audio_part(
@@ -232,11 +232,11 @@ def read_audio_part(
 
 
 def write_audio(
-    path: Path,
-    blocks: Iterable[Audio],
+    path: str | Path,
+    blocks: Audio | Iterable[Audio],
     sample_rate_hz: int,
-    num_channels: int,
-    num_samples: int,
+    num_channels: int | None = None,
+    num_samples: int | None = None,
     comment: str = "",
     *,
     is_durable: bool = True,
@@ -245,11 +245,11 @@ def write_audio(
 
     Args:
         path: Ends in .wav or .flac. A WAV that would exceed 4 GiB is written as RF64.
-        blocks: (C, n) each, at `sample_rate_hz`.
+        blocks: Audio (C, T) at `sample_rate_hz`, or blocks (C, n) of it.
         sample_rate_hz: Rate of the blocks and of the file.
-        num_channels: C.
+        num_channels: C of blocks; of an array it is known.
         num_samples: Exact length wanted; the blocks are cut or zero-padded to it, because latent
-            frames cover whole hops, and resampling rounds.
+            frames cover whole hops, and resampling rounds. None, of an array: T.
         comment: What the file says of itself; text.
         is_durable: As of `rave.files.atomic.atomic_write`.
 
@@ -260,6 +260,13 @@ def write_audio(
         ValueError: If the suffix is another, or the format has no such rate or channels.
         OSError: If the file cannot be written (disk full, read-only).
     """
+    path = Path(path)
+    if isinstance(blocks, np.ndarray):
+        num_channels, length = blocks.shape
+        num_samples = length if num_samples is None else num_samples
+        blocks = [blocks]
+    if num_channels is None or num_samples is None:
+        raise ValueError("Blocks of audio do not state channels and length; give both.")
     formats = {".wav": "WAV", ".flac": "FLAC"}
     name = formats.get(path.suffix.lower())
     if name is None:

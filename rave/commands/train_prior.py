@@ -16,7 +16,6 @@ from rave.runs.recipes import check_settings, recipe_type
 if TYPE_CHECKING:
     from rave.prior_training import PriorTraining
 
-KIND = "rave-prior"
 # Each is memory-mapped for the whole training, and Linux maps 65,530 at most.
 MAX_CLIPS = 60_000
 
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> Result:
     from rave.latent_dataset import LatentDataset
     from rave.latents.folder import HEADER_NAME
     from rave.latents.generated import check_header, save_header
-    from rave.prior import LatentPrior, principal_axes
+    from rave.prior import KIND, LatentPrior, principal_axes
     from rave.prior_training import HELD_OUT_SEGMENTS, PriorSegments, PriorSystem, divide
     from rave.runs.checkpoint import finished_steps
     from rave.trainer import Loaders, StepBatches, fit

@@ -19,10 +19,21 @@ class Bend:
     Attributes:
         shift: Added to an axis, in units of the latents.
         scale: An axis's distance from the codec's mean is multiplied by it, before the shift.
+
+    Raises:
+        ValueError: If there is no such axis, or a value is not finite.
     """
 
     shift: Mapping[int, float] = field(default_factory=dict)
     scale: Mapping[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for axis, value in (*self.shift.items(), *self.scale.items()):
+            if axis < 0 or not math.isfinite(value):
+                raise ValueError(
+                    f"Axis {axis} is to be bent by {value}; axes count from 0, and values are "
+                    "finite."
+                )
 
     @property
     def settings(self) -> dict[str, dict[str, float]]:

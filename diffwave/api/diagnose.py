@@ -1,0 +1,201 @@
+"""Whether latents can be learned; what a run has learned, and what is wrong with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from diffwave.train import check_settings
+from rave.api.result import Result
+from rave.parsing import check_seed
+
+if TYPE_CHECKING:
+    from diffwave.diagnosis.expected_losses import Recipe
+
+RECORD, PICTURE = "diagnosis.json", "diagnosis.png"
+# Where a run's diagnosis is written, inside the run.
+RUN_OUT = "diagnosis"
+# For a person; as JSON-able data; what draws the figures into a file.
+Report: TypeAlias = tuple[str, dict[str, Any], Callable[[Path], None]]
+
+
+def diagnose_folder(
+    path: str | Path,
+    *,
+    out: str | Path | None = None,
+    config: str | None = None,
+    settings: Sequence[str] | None = None,
+    latents: str | Path | None = None,
+    spectrograms: str | Path | None = None,
+    controls: str | Path | None = None,
+    codec: str | Path | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+) -> Result:
+    """Report whether latents can be learned, or what a trained run has learned.
+
+    Args:
+        path: Folder of latents, or a run of diffwave.train or of the patched lmnt diffwave.
+        out: Folder for diagnosis.json and diagnosis.png. None: RUN/diagnosis; of latents, neither
+            is written.
+        config: Of latents: recipe of the training that is planned. None: default.
+        settings: Of latents: values of the recipe to change, each NAME=VALUE.
+        latents: Of a run: the latents that it was trained on, if they have moved.
+        spectrograms: Of a run: the same of its spectrograms.
+        controls: Of a run: the same of its controls.
+        codec: Of a run: a run folder of `rave train`, or a .ts file (it runs code: open only files
+            you trust), to report whether generated latents decode to silence.
+        seed: Of a run: random seed. None: 0.
+        device: Of a run: auto, cpu, cuda, cuda:N or mps. None: auto.
+
+    Returns:
+        The figures are those of diagnosis.json. Findings are no error.
+
+    Raises:
+        ValueError: If the folder is neither, an argument is for the other kind, or an input cannot
+            be used.
+        OSError: If something cannot be read or written.
+    """
+    path = Path(path)
+    if settings:
+        check_settings(config or "default", settings)
+    from rave.compute.device import choose_device
+    from rave.files.atomic import atomic_write, write_json
+
+    of_latents = {"--config": config, "--set": settings}
+    of_runs = {
+        "--latents": latents,
+        "--spectrograms": spectrograms,
+        "--controls": controls,
+        "--codec": codec,
+        "--seed": seed,
+        "--device": device,
+    }
+    is_run = _is_run(path)
+    here, there = ("a run", "latents") if is_run else ("a latent folder", "a run")
+    others = of_latents if is_run else of_runs
+    if given := [option for option, value in others.items() if value is not None]:
+        raise ValueError(f"'{path}' is {here}; {', '.join(given)} is for {there}. Leave it out.")
+    folder = None if out is None else Path(out)
+    if is_run and folder is None:
+        folder = (path if path.is_dir() else path.parent) / RUN_OUT  # it may be a file of weights
+    if folder is not None:
+        _check_out(folder, path, is_run)
+    if is_run:
+        text, record, draw = _of_run(
+            path,
+            latents=_path(latents),
+            spectrograms=_path(spectrograms),
+            controls=_path(controls),
+            codec=_path(codec),
+            seed=check_seed(seed or 0),
+            device=choose_device(device or "auto"),
+        )
+    else:
+        text, record, draw = _of_latents(path, config or "default", settings or ())
+    if folder is not None:
+        write_json(folder / RECORD, record)
+        with atomic_write(folder / PICTURE) as temporary:
+            draw(temporary)
+        text += f"\n\nFigures: '{folder / RECORD}'. Picture: '{folder / PICTURE}'."
+    return Result(text, record)
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _is_run(path: Path) -> bool:
+    """Return whether a path is a run; a run holds a header of its latents too.
+
+    Raises:
+        ValueError: If it is neither a run of diffusion nor a latent folder.
+    """
+    if (path / "run.json").exists():
+        return True
+    if (path / "latents.json").exists() and not (path / "weights.pt").exists():
+        return False
+    from diffwave.upstream.run import is_lmnt_run
+    from rave.latents.folder import is_sharded
+
+    if is_sharded(path):  # refused where its header is read
+        return False
+
+    if is_lmnt_run(path):
+        return True
+    raise ValueError(
+        f"'{path}' is neither a latent folder (with latents.json) nor a run (with run.json). Give "
+        "what rave encode, diffwave.inference or diffwave.train wrote."
+    )
+
+
+def _run_folder(path: Path) -> Path:
+    """Return the folder of a run, which may be given as a file of weights."""
+    return path if path.is_dir() else path.parent
+
+
+def _check_out(out: Path, path: Path, is_run: bool) -> None:
+    """Check that a diagnosis may be written into a folder."""
+    from rave.files.atomic import check_output_folder
+
+    if is_run and out.exists() and not out.is_dir():
+        raise ValueError(f"'{out}' is a file; the output is a folder. Choose another name.")
+    if not is_run:
+        check_output_folder(out, path)
+
+
+def _of_latents(path: Path, config: str, settings: Sequence[str]) -> Report:
+    from diffwave.diagnosis import latent_picture, latent_report
+    from diffwave.diagnosis.generated import diagnose_generated
+    from diffwave.diagnosis.latents import diagnose_latents
+    from rave.latents.folder import GENERATED, LatentHeader
+
+    if LatentHeader.read(path).contents == GENERATED:
+        made = diagnose_generated(path)
+        text = latent_report.words_of_generated(made)
+        return text, made.record(), partial(latent_picture.draw_generated, made)
+    found = diagnose_latents(path, read_recipe(config, settings))
+    return latent_report.words(found), found.record(), partial(latent_picture.draw, found)
+
+
+def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Recipe:
+    """Return what a recipe of diffwave.train says of latents and losses.
+
+    Args:
+        config: Name of a recipe, or .gin file.
+        settings: Lines NAME=VALUE that change it.
+        seed: Of the training.
+
+    Raises:
+        ValueError: If it cannot be read, or sets what follows from the latents.
+    """
+    from diffwave.denoiser import check_loss, check_weighting
+    from diffwave.diagnosis.expected_losses import Recipe
+    from diffwave.train import read_settings
+    from rave.experiment import new_model
+
+    training, model = read_settings(config, settings, seed), new_model()
+    return Recipe(
+        fidelity=training.fidelity,
+        held_out_fraction=training.held_out_fraction,
+        held_out_segments=training.held_out_segments,
+        segment_frames=training.segment_frames,
+        schedule=model.schedule,
+        prediction=model.prediction,
+        loss=check_loss(training.loss),
+        weighting=check_weighting(training.weighting),
+    )
+
+
+def _of_run(path: Path, **given: Any) -> Report:
+    from diffwave.diagnosis import run_picture, run_report
+    from diffwave.diagnosis.run import diagnose_run
+
+    def progress(part: str) -> None:
+        print(f"Looking at {part} …", file=sys.stderr)
+
+    found = diagnose_run(path, **given, progress=progress)
+    return run_report.words(found), found.record(), partial(run_picture.draw, found.figures)

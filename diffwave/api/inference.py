@@ -1,0 +1,222 @@
+"""Generate latents with a trained model, or edit some."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffwave.sampling.request import Request, Task
+from rave.api.result import Result
+from rave.parsing import check_seed, one_line
+
+if TYPE_CHECKING:
+    from diffwave.conditions.inputs import Guidance
+    from diffwave.sampling.editing import Sampling
+
+BATCH_SIZE = 8
+# Called with the steps made and those to make in all.
+Watch = Callable[[int, int], None]
+
+
+def generate(
+    run: str | Path,
+    out: str | Path,
+    *,
+    count: int = 4,
+    seconds: float | None = None,
+    from_audio: str | Path | None = None,
+    follow: Sequence[str] = (),
+    spectrogram: str | Path | None = None,
+    controls: Mapping[str, str | Path] | None = None,
+    label: str | None = None,
+    guidance: Guidance = (),
+    vary: str | Path | None = None,
+    inpaint: str | Path | None = None,
+    continued: str | Path | None = None,
+    strength: float | None = None,
+    from_s: float | None = None,
+    to_s: float | None = None,
+    steps: int = 50,
+    sampler: str | None = None,
+    window: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "float32",
+    force: bool = False,
+    watch: Watch | None = None,
+) -> Result:
+    """Write generated latents into a folder, and compare them with the training's.
+
+    Without `vary`, `inpaint` or `continued` the clips are made from noise. `rave decode` makes
+    audio of the folder.
+
+    Args:
+        run: Run folder of diffwave.train, or of the patched lmnt diffwave.
+        out: Folder to write: generated_000.npy (D, N) and so on, and latents.json.
+        count: Clips to make; each has random numbers of its own.
+        seconds: Length of each; of `continued`, what is added. None: as long as the conditions, or
+            10 s.
+        from_audio: Audio file to follow in all that the run was trained with.
+        follow: Follow only these of `from_audio`: spectrogram, loudness, chroma, onsets.
+        spectrogram: File of diffwave.preprocess to follow.
+        controls: File of each control to follow, (C, N) at latent rate: loudness, chroma, onsets.
+        label: Class label to follow.
+        guidance: Guidance scale of all that is followed, or of each by name; 1 is off.
+        vary: Latents to vary, a .npy file of shape (D, N).
+        inpaint: Latents of which the span from `from_s` to `to_s` is replaced.
+        continued: Latents to continue.
+        strength: Of `vary`: 0 changes nothing, 1 keeps nothing. None: 0.5.
+        from_s: Start of the span to inpaint.
+        to_s: End of the span to inpaint.
+        steps: Sampling steps.
+        sampler: dpm-solver++, ddim or ddpm. None: dpm-solver++.
+        window: Seconds sampled at a time; longer clips are made in overlapping windows, in constant
+            memory. None: 1024 latent frames.
+        seed: Random seed of the first clip.
+        device: auto, cpu, cuda, cuda:N or mps.
+        backend: torch, openvino or auto.
+        precision: float32 or bfloat16.
+        force: Write into a folder that holds other generated latents.
+        watch: Called after each step of the sampler with the steps made and those to make; what it
+            raises stops the work.
+
+    Returns:
+        The figures hold each file in `items`, with its level and its largest shift.
+
+    Raises:
+        ValueError: If a value is not possible, or an input cannot be used.
+        OSError: If something cannot be read or written.
+    """
+    run, out = Path(run), Path(out)
+    request = Request(
+        count=count,
+        seconds=seconds,
+        vary=_path(vary),
+        inpaint=_path(inpaint),
+        continued=_path(continued),
+        strength=strength,
+        from_s=from_s,
+        to_s=to_s,
+        sampler=sampler,
+        window=window,
+    )
+    check_seed(seed)
+    from diffwave.conditions.inputs import open_conditions, parse_guidance
+    from diffwave.diagnosis.generated_latents import compare
+    from diffwave.run import open_run
+    from diffwave.sampling.editing import Sampling
+    from diffwave.sampling.samplers import DPM_SOLVER, build_sampler
+    from rave.compute.device import choose_device
+    from rave.jobs.journal import sole_writer
+    from rave.latents.folder import read_latents
+    from rave.latents.generated import check_output, clear, write_header
+
+    torch_device = choose_device(device)
+    trained = open_run(run)
+    header, model = trained.header, trained.model
+    build_sampler(sampler or DPM_SOLVER, model.schedule, steps)  # its checks only
+    check_output(out, force)
+    with open_conditions(
+        model,
+        header,
+        _path(from_audio),
+        _path(spectrogram),
+        {name: Path(path) for name, path in (controls or {}).items()},
+        label,
+        follow,
+    ) as conditions:
+        followed = conditions.names
+        scales = parse_guidance(guidance, followed)
+        task = request.task(trained, conditions.num_frames(model))
+        model.to(torch_device)
+        model.accelerate(backend, precision)
+        sampling = Sampling(
+            model,
+            range(count),
+            seed,
+            sampler or DPM_SOLVER,
+            steps,
+            conditions,
+            scales,
+            max(round(window * header.frame_rate_hz), 1) if window else None,
+        )
+        is_short = task.num_frames <= sampling.windows.num_frames
+        if task.kind in ("generate", "vary"):
+            sampling.windows.check(sampling.sampler, task.num_frames)
+        with sole_writer(out):
+            clear(out)
+            num_frames = _write(out, task, sampling, BATCH_SIZE if is_short else 1, watch)
+            write_header(out, num_frames, header, seed, task.gain_db)
+    items = [
+        {"file": name, **compare(read_latents(out / name, header.latent_size), header)}
+        for name in num_frames
+    ]
+    for item in items:
+        if item["warning"]:
+            print(one_line(f"warning: {item['file']}: {item['warning']}"), file=sys.stderr)
+    duration_s = task.num_frames / header.frame_rate_hz
+    lines = [
+        f"Generated {len(items)} clips of {duration_s:.2f} s in '{out}'.",
+        *(
+            f"  {one_line(item['file'])}: level {item['level']:.2f} of the training latents', "
+            f"largest shift of a mean {item['largest_shift']:.2f} std"
+            for item in items
+        ),
+    ]
+    figures = {
+        "folder": str(out),
+        "kind": task.kind,
+        "followed": followed,
+        "guidance": scales,
+        "num_frames": task.num_frames,
+        "duration_s": duration_s,
+        "train_steps": trained.num_steps,
+        "items": items,
+    }
+    return Result("\n".join(lines), figures)
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _write(
+    folder: Path, task: Task, sampling: Sampling, batch_size: int, watch: Watch | None
+) -> dict[str, int]:
+    """Write every item as it is made, and return the frames of each."""
+    from tqdm import tqdm
+
+    from rave.latents.folder import write_latents
+    from rave.latents.generated import clip_name
+
+    written: dict[str, int] = {}
+    raw_size = sampling.model.standardizer.raw_size
+    num_batches = -(-len(sampling.indices) // batch_size)
+    total = task.num_calls(sampling) * num_batches
+    with tqdm(desc=task.kind, total=total, unit="step", file=sys.stderr) as bar:
+
+        def advance(_: int) -> None:
+            bar.update()
+            if watch is not None:
+                watch(bar.n, total)
+
+        for start in range(0, len(sampling.indices), batch_size):
+            batch = replace(
+                sampling,
+                indices=sampling.indices[start : start + batch_size],
+                progress=advance,
+            )
+            names = [clip_name(index) for index in batch.indices]
+            if len(names) == 1:
+                blocks = (block[0] for block in task.blocks(batch))
+                written[names[0]] = write_latents(folder / names[0], blocks, raw_size)
+                continue
+            parts = list(task.blocks(batch))
+            for row, name in enumerate(names):
+                clip = (part[row] for part in parts)
+                written[name] = write_latents(folder / name, clip, raw_size)
+    return written

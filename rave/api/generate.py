@@ -1,0 +1,147 @@
+"""Audio → the autoencoder's reconstruction of it: encode and decode in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rave.api.decode import JOURNAL_NAME, decode_latents
+from rave.api.encode import encode_files
+from rave.api.result import Result
+from rave.audio.io import list_audio_files
+from rave.files.atomic import check_no_source, check_output_folder
+from rave.jobs.loop import result_names
+from rave.latents.bending import Bend
+from rave.latents.folder import LatentHeader
+from rave.parsing import check_seed
+
+LATENTS_NAME = ".latents"
+
+
+def generate_audio(
+    codec: str | Path,
+    inputs: str | Path | Sequence[str | Path],
+    out_audio_dir: str | Path,
+    *,
+    sample: bool = False,
+    as_encoded: bool = False,
+    codec_rate: bool = False,
+    shift: Mapping[int, float] | None = None,
+    scale: Mapping[int, float] | None = None,
+    match_level: bool = False,
+    force: bool = False,
+    ema: bool = False,
+    derivative: bool = False,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "float32",
+    seed: int = 0,
+) -> Result:
+    """Write what the autoencoder makes of audio files, as 16-bit WAV.
+
+    Each has the name, length and sample rate of its source. The latents are kept in .latents of the
+    output folder. Sources are never written over.
+
+    Args:
+        codec: Run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only
+            files you trust).
+        inputs: Audio file or folder of them, or several.
+        out_audio_dir: Folder to write.
+        sample: Draw from the posterior instead of decoding its mean.
+        as_encoded: Decode uninformative dimensions as encoded, instead of as the noise that the
+            decoder was trained on.
+        codec_rate: Write at the codec's sample rate instead of each source's.
+        shift: Value to add to the latents along each principal axis, 0 the widest.
+        scale: Factor of their distance from the mean along each principal axis.
+        match_level: Bring audio to the level that the codec was trained at, and give the gain back
+            after decoding.
+        force: Replace what is in the way.
+        ema: Take the averaged weights of a run of acids-rave.
+        derivative: The codec was trained on the derivative of audio (acids-rave).
+        device: auto, cpu, cuda, cuda:N or mps.
+        backend: auto, torch or openvino.
+        precision: float32 or bfloat16, of encoder and decoder.
+        seed: Random seed of `sample` and of the decoder's noise.
+
+    Returns:
+        What `encode_folder` and `decode_folder` report.
+
+    Raises:
+        ValueError: If codec, inputs or folder cannot be used, or no file is usable.
+        OSError: If the output folder cannot be written; what was finished is kept.
+    """
+    check_seed(seed)
+    inputs = [inputs] if isinstance(inputs, str | Path) else inputs
+    given, folder = [Path(path) for path in inputs], Path(out_audio_dir)
+    latents_dir = folder / LATENTS_NAME
+    sources = _sources(given)
+    _check_outputs(sources, given, folder, is_forced=force)
+    bend = Bend(shift or {}, scale or {})
+    from rave.codec_source import CodecSource
+    from rave.compute.device import choose_device
+
+    place = choose_device(device)
+    opener = CodecSource(Path(codec), place, backend, precision, ema, derivative)
+    encoded = encode_files(
+        opener,
+        sources,
+        latents_dir,
+        seed=seed if sample else None,
+        match_level=match_level,
+        force=force,
+    )
+    decoded = decode_latents(
+        opener,
+        LatentHeader.read(latents_dir),
+        latents_dir,
+        folder,
+        as_encoded=as_encoded,
+        codec_rate=codec_rate,
+        bend=bend,
+        force=force,
+        seed=seed,
+    )
+    levels = encoded.figures["levels"]
+    summary, figures = decoded.summary, {**decoded.figures, "levels": levels}
+    if encoded.num_skipped or any(each["remark"] for each in levels.values()):
+        summary = f"{encoded.summary}\n{summary}"
+    if encoded.num_skipped:
+        figures["skipped"] = encoded.figures["skipped"] | decoded.figures["skipped"]
+        figures["num_skipped"] = len(figures["skipped"])
+    num_skipped = encoded.num_skipped + decoded.num_skipped
+    return Result(summary, figures, num_skipped, warnings=decoded.warnings)
+
+
+def _sources(inputs: Sequence[Path]) -> dict[str, Path]:
+    """Return the audio files of some files and folders by the names that they will keep."""
+    sources: dict[str, Path] = {}
+    for path in inputs:
+        found = {path.name: path} if path.is_file() else list_audio_files(path)
+        for name, source in found.items():
+            if name in sources and not sources[name].samefile(source):
+                raise ValueError(
+                    f"'{sources[name]}' and '{source}' would both be written as '{name}'. "
+                    "Give them in two calls with two output folders."
+                )
+            sources[name] = source
+    return sources
+
+
+def _check_outputs(
+    sources: Mapping[str, Path], inputs: Sequence[Path], folder: Path, *, is_forced: bool
+) -> None:
+    """Check that nothing but what this command wrote before would be written over."""
+    for path in inputs:
+        if path.is_dir():
+            check_output_folder(folder, path)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"'{folder}' is a file; the output is a folder. Choose another name.")
+    latents = result_names(sources, ".npy").values()
+    outputs = [folder / path for path in result_names(latents, ".wav").values()]
+    check_no_source(outputs, sources.values())
+    existing = [path for path in outputs if path.exists()]
+    if existing and not is_forced and not (folder / JOURNAL_NAME).exists():
+        raise ValueError(
+            f"'{existing[0]}' exists, and `rave generate` did not write it. "
+            "Choose another output folder, or add --force to replace it."
+        )

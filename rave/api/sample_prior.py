@@ -1,0 +1,168 @@
+"""New latents from an autoregressive prior."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from rave.api.result import Result
+from rave.jobs.journal import sole_writer
+from rave.latents.folder import GENERATED, LatentHeader, write_latents
+from rave.latents.generated import check_output, clear, clip_name, write_header
+from rave.latents.statistics import LatentStatistics
+from rave.parsing import check_seed
+
+if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rave.codec_format import CodecFormat
+    from rave.prior import LatentPrior
+
+
+def sample_prior(
+    run: str | Path,
+    out: str | Path,
+    *,
+    codec: str | Path | None = None,
+    count: int = 4,
+    seconds: float = 10.0,
+    temperature: float = 1.0,
+    force: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+) -> Result:
+    """Write a folder of new latents, from which `decode_folder` makes audio.
+
+    Args:
+        run: Run of `rave train_prior`, here or in acids-rave.
+        out: Folder to write.
+        codec: Only for a prior of acids-rave: the run whose latents it was trained on.
+        count: Number of clips.
+        seconds: Length of each clip.
+        temperature: Below 1 likelier values, 0 the likeliest alone, above 1 less likely ones.
+        force: Replace what was generated before.
+        seed: Random seed.
+        device: auto, cpu, cuda, cuda:N or mps.
+
+    Returns:
+        Names, frames and length of the clips.
+
+    Raises:
+        ValueError: If a value, the run or the codec cannot be used.
+        OSError: If the folder cannot be written.
+    """
+    check_seed(seed)
+    if count < 1:
+        raise ValueError(f"--count is {count}; at least 1 is needed.")
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"--seconds is {seconds}; a number above 0 is needed.")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"--temperature is {temperature}; a number from 0 is needed.")
+    from rave.compute.device import choose_device
+    from rave.upstream.run import is_run
+
+    run, folder = Path(run), Path(out)
+    place = choose_device(device)
+    if codec is not None and not is_run(run):
+        raise ValueError(f"'{run}' names its codec itself; leave --codec out.")
+    model, header = open_prior(run, None if codec is None else Path(codec))
+    check_output(folder, force)
+    num_frames = max(round(seconds * header.frame_rate_hz), 1)
+    model.eval().to(place)
+    seeds = [(seed, index) for index in range(count)]
+    total = num_frames + model.latent_size - 1
+    with tqdm(desc="sample", total=total, unit="frame", file=sys.stderr) as bar:
+        latents = model.sample(num_frames, seeds, temperature, bar.update).cpu().numpy()
+    if not header.statistics.num_frames:
+        header = replace(header, statistics=_statistics(latents))
+    names = [clip_name(index) for index in range(count)]
+    with sole_writer(folder):
+        clear(folder)
+        for name, clip in zip(names, latents, strict=True):
+            write_latents(folder / name, [clip], header.latent_size)
+        write_header(folder, dict.fromkeys(names, num_frames), header, seed)
+    duration_s = num_frames / header.frame_rate_hz
+    figures = {
+        "folder": str(folder),
+        "num_frames": num_frames,
+        "duration_s": duration_s,
+        "temperature": temperature,
+        "files": names,
+    }
+    text = f"Generated {count} clips of {duration_s:.2f} s in '{folder}'."
+    return Result(text, figures)
+
+
+def open_prior(
+    run: Path, codec: Path | None, form: CodecFormat | None = None
+) -> tuple[LatentPrior, LatentHeader]:
+    """Return the prior of a run, and the header of latents it was trained on.
+
+    Args:
+        run: What `rave train_prior` wrote, here or in acids-rave.
+        codec: Of a run of acids-rave: the run whose latents it was trained on.
+        form: Of that codec, if it is open already.
+
+    Raises:
+        ValueError: If it is no such run, or `codec` is missing or another.
+    """
+    from rave.upstream.run import is_run
+
+    return _open_upstream(run, codec, form) if is_run(run) else _open(run)
+
+
+def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
+    from rave.experiment import rebuild_model
+    from rave.prior import KIND, LatentPrior
+    from rave.runs.checkpoint import load_weights, read_checkpoint, trained_checkpoint
+
+    model = rebuild_model(run, KIND, LatentPrior)
+    header = LatentHeader.read(run)
+    load_weights(model, read_checkpoint(trained_checkpoint(run)), run)
+    return model, header
+
+
+def _open_upstream(
+    run: Path, codec: Path | None, form: CodecFormat | None
+) -> tuple[LatentPrior, LatentHeader]:
+    from rave.codec import load_run
+    from rave.upstream.prior import open_prior
+
+    model, fingerprint = open_prior(run)
+    if codec is None:
+        raise ValueError(
+            f"'{run}' is a prior of acids-rave. Add --codec RUN, the run that it was trained for."
+        )
+    form = form or load_run(codec)[1]
+    if form.fingerprint != fingerprint:
+        raise ValueError(
+            f"The prior '{run}' was trained for a codec of fingerprint {fingerprint}; '{codec}' "
+            f"has {form.fingerprint}. Give the run that it was trained for."
+        )
+    unknown = LatentStatistics([], [], [], [], 0)
+    return model, LatentHeader(
+        form.fingerprint,
+        str(codec),
+        form.sample_rate_hz,
+        form.hop_samples,
+        form.latent_size,
+        GENERATED,
+        unknown,
+        [],
+    )
+
+
+def _statistics(latents: NDArray[np.float32]) -> LatentStatistics:
+    """Return statistics of what was generated, (B, E, N), for want of the training latents'.
+
+    All dimensions count as informative, since the noise of the others is in them already.
+    """
+    std = latents.std(axis=(0, 2))
+    zeros = [0.0] * len(std)
+    mean = latents.mean(axis=(0, 2)).tolist()
+    return LatentStatistics(mean, std.tolist(), zeros, zeros, latents[:, 0].size)
