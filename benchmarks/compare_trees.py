@@ -135,7 +135,7 @@ def run(tree: Path, folder: Path, words: str) -> str:
     )
     if done.returncode:
         raise SystemExit(f"{words}: exit code {done.returncode} of {tree}\n{done.stderr}")
-    return without_times(json.loads(done.stdout))
+    return without_times(json.loads(done.stdout.replace(str(folder), "")))
 
 
 def without_times(figures: Any) -> str:
@@ -163,7 +163,8 @@ def _contents(folder: Path) -> Iterator[tuple[Path, Any]]:
         elif zipfile.is_zipfile(path):
             yield path, of_tensors(torch.load(path, map_location="cpu", weights_only=False))
         else:
-            yield path, sha256(path.read_bytes()).hexdigest()
+            content = path.read_bytes().replace(str(folder).encode(), b"")
+            yield path, sha256(content).hexdigest()
 
 
 def _without_stamps(record: Any) -> Any:

@@ -170,7 +170,7 @@ def make(clone: Path, branch: str, others: Sequence[str]) -> Path:
             trees.append(Tree(label, Path(folder), series or "series"))
         target = PATCHES / UPSTREAMS[package][0]
         out.mkdir()
-        for path in target.glob("*") if target.is_dir() else ():
+        for path in target.glob("*"):
             by_hand = any(path.name.endswith(f".{tree.label}.patch") for tree in trees)
             if path.suffix != ".patch" or by_hand:
                 shutil.copy(path, out)

@@ -4,7 +4,7 @@
 
 mutmut makes the mutants: an operator turned round, an argument left out, a number raised by one.
 A seed draws a sample. Each mutant is run, in a copy of the tree, against the tests that run its
-line, the fastest files first, until one fails; where none does, those of files that name its
+line, the fastest files first, until one fails; where none does, those that run or name its
 module. Which tests run which line is measured first, a file of tests at a time. All is kept in
 build/mutants; the command given again goes on, and does again what has changed: all for the code,
 its own part for a file of tests.
@@ -297,25 +297,28 @@ def naming(file: str) -> set[str]:
 def choose(measured: list[dict[str, Any]], mutant: Mutant, place: Place) -> list[str]:
     """Return the tests that run a mutant, then those whose fixtures do; fast files first.
 
-    Where none does, it may run in processes of theirs: those of files that name its module.
+    Where none does, it may run in TorchScript, or in processes of theirs: those that run anything
+    of its module, or are in files that name it.
     """
     parts = []
-    named, of_named = naming(mutant.file), list[tuple[float, str]]()
+    named, nearby = naming(mutant.file), list[tuple[float, str]]()
     for found in measured:
         lines = found["lines"].get(mutant.file, {})
         numbers = map(str, place.statement) if place.statement else lines
         functions = {name for number in numbers for name in lines.get(number, ())}
+        elsewhere = {name for names in lines.values() for name in names}
         ways: tuple[list[tuple[float, str]], ...] = [], []
         for test, seconds in found["seconds"].items():
             if test in found["failed"] or seconds >= BUDGET_S / 2:
                 continue
-            is_direct = re.sub(r"\[.*|.*::", "", test) in functions
+            function = re.sub(r"\[.*|.*::", "", test)
+            is_direct = function in functions
             if is_direct or (place.statement and "" in functions):  # '': of a fixture
                 ways[not is_direct].append((seconds, test))
-            elif test.partition("::")[0] in named:
-                of_named.append((seconds, test))
+            elif function in elsewhere or test.partition("::")[0] in named:
+                nearby.append((seconds, test))
         parts += [(way, sum(s for s, _ in tests), sorted(tests)) for way, tests in enumerate(ways)]
-    chosen = [each for *_, tests in sorted(parts) for each in tests] or sorted(of_named)
+    chosen = [each for *_, tests in sorted(parts) for each in tests] or sorted(nearby)
     return [test for _, test in chosen]
 
 

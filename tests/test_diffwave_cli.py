@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ import soundfile
 from diffwave_data import HOP, RATE_HZ, autoregression, settings, write_latent_folder
 
 from diffwave import inference, preprocess, train
+from diffwave.__main__ import PROGRAMS
 from diffwave.conditions.spectrogram import LogMel, SpectrogramHeader
 from rave.latent_dataset import LatentDataset
 from rave.latents.folder import GENERATED, POSTERIOR_SAMPLE, LatentHeader
@@ -51,6 +53,19 @@ def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
     error = capsys.readouterr().err.strip()
     assert "Traceback" not in error
     return error.splitlines()[-1]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_ends_with_the_exit_code_of_its_command(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"diffwave.{program}"
+    monkeypatch.setattr(sys, "argv", [name, "--no-such-option"])
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module(name, run_name="__main__")
+    assert stop.value.code == 2
+    assert ": error: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", ["train", "inference", "preprocess", "diagnose"])

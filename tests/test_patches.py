@@ -103,7 +103,9 @@ def test_reverse_restores_every_byte_and_mode(tree, apply):
     assert snapshot(tree) != before
     code, out, err = apply(tree, "--reverse")
     assert (code, err) == (0, "")
-    assert "removed" in out and "restored" in out
+    version = version_of(tree)
+    for path in version.after:
+        assert f"{'restored' if path in version.before else 'removed':9}{path}\n" in out
     assert snapshot(tree) == before
 
 
@@ -144,7 +146,8 @@ def test_a_changed_byte_in_the_context_of_a_patch_is_refused_by_name(tree, apply
             break
     (tree / path).write_text(text.replace(f"{context[0]}\n", f"{context[0]}!\n"))
     for option in (None, "--check"):
-        assert_refused(apply, tree, "local changes", f"{path} (changed)", option=option)
+        words = f"'{tree}'", "local changes", f"{path} (changed)"
+        assert_refused(apply, tree, *words, option=option)
 
 
 def test_local_changes_of_a_patched_tree_stop_its_reversal(tree, apply):

@@ -232,6 +232,16 @@ def test_bytes_behind_the_last_frame_cost_no_sample(tmp_path, kind):
         assert not notes_of(path)[1]
 
 
+@pytest.mark.parametrize("kind", ["mp3", "aac"])
+def test_many_bytes_behind_the_last_frame_are_noted_and_cost_no_sample(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    write_with_av(path, noise(60_000), 48000, {"mp3": "libmp3lame", "aac": "aac"}[kind])
+    content, expected = path.read_bytes(), decoded(path)
+    path.write_bytes(content + b"words\n" * 4000)
+    assert np.array_equal(decoded(path)[:, : expected.shape[1]], expected)
+    assert "bytes that cannot be decoded behind 1.2" in notes_of(path)[1]
+
+
 @pytest.mark.parametrize(
     ("format", "codec"),
     [("flac", "flac"), ("webm", "libopus"), ("matroska", "aac"), ("adts", "aac"), ("mp4", "aac")],

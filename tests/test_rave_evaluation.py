@@ -97,6 +97,11 @@ def test_statistics_are_0_apart_from_themselves_and_pooling_joins_pieces():
     assert apart["loudness"] < 1.0
 
 
+def test_long_windows_tell_more_bands_apart_than_the_shortest():
+    bands = measure(noise(2 * SAMPLE_RATE_HZ)[0], SAMPLE_RATE_HZ).mel
+    assert [len(np.unique(each)) for each in bands] == [12, 48, 48]
+
+
 def test_each_distance_grows_with_what_it_is_of():
     music = prelude()
     whole = measure(music, SAMPLE_RATE_HZ)
