@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from diffwave.train import check_settings
+from diffwave.recipe import diffusion_recipe
 from rave.api.result import Result
 from rave.cli import CODEC, add_device, add_seed, command_parser, execute
 from rave.parsing import existing
-from rave.runs.recipes import list_recipes, recipe_type
+from rave.runs.recipes import list_recipes
 
 if TYPE_CHECKING:
     from diffwave.diagnosis.expected_losses import Recipe
@@ -61,7 +61,6 @@ def parser() -> argparse.ArgumentParser:
     latents = options.add_argument_group("of latents")
     latents.add_argument(
         "--config",
-        type=recipe_type("diffwave"),
         metavar="RECIPE",
         help=f"recipe of the training that is planned: {', '.join(list_recipes('diffwave'))}, or a "
         ".gin file (default default)",
@@ -95,8 +94,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Result:
     """Diagnose, write the figures, and say what was found."""
-    if options.settings:
-        check_settings(options.config or "default", options.settings)
+    if options.config or options.settings:
+        diffusion_recipe(options.config or "default", options.settings or ())
     from rave.files.atomic import atomic_write, write_json
 
     is_run = _is_run(options.path)
@@ -194,10 +193,10 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
     """
     from diffwave.denoiser import check_loss, check_weighting
     from diffwave.diagnosis.expected_losses import Recipe
-    from diffwave.train import read_settings
-    from rave.experiment import new_model
+    from rave.experiment import build
 
-    training, model = read_settings(config, settings, seed), new_model()
+    built = build(diffusion_recipe(config, settings).bind({"SEED": seed}), seed)
+    training, model = built.training, built.model
     return Recipe(
         fidelity=training.fidelity,
         held_out_fraction=training.held_out_fraction,

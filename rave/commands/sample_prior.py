@@ -122,10 +122,9 @@ def open_prior(
 
 
 def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
-    from rave.commands.train_prior import KIND
     from rave.experiment import rebuild_model
     from rave.latents.folder import LatentHeader
-    from rave.prior import LatentPrior
+    from rave.prior import KIND, LatentPrior
     from rave.runs.checkpoint import load_weights, read_checkpoint, trained_checkpoint
 
     model = rebuild_model(run, KIND, LatentPrior)
