@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from rave.audio.io import check_rate_and_channels, list_audio_files, read_audio
-from rave.audio.prepared import AudioStore, PreparedAudio, StoredFile
+from rave.audio.prepared import AudioStore, StoredFile
 from rave.augmentation import Array, Augmentations, change_pitch
 from rave.held_out import Split, first_held_out, recording_keys, split_names
-from rave.upstream.lmdb import UpstreamDatabase, is_database
+from rave.upstream.lmdb import open_audio
 
 BLOCK_SAMPLES = 1 << 16  # compared at a time
 
@@ -270,12 +270,3 @@ class PreparedCropsDataset(_Crops, torch.utils.data.Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         """Return a crop, (C, crop_samples), in [-1, 1)."""
         return torch.from_numpy(self._read_crop(*self.crops[index]))
-
-
-def open_audio(folder: Path) -> AudioStore:
-    """Open audio to train on: a prepared folder, or an LMDB database of acids-rave.
-
-    Raises:
-        ValueError: If it is neither, or is damaged.
-    """
-    return UpstreamDatabase(folder) if is_database(folder) else PreparedAudio(folder)

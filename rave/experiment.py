@@ -95,7 +95,7 @@ def build(recipe: Recipe, seed: int) -> Build:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _parse(recipe.resolved, f"recipe '{recipe.name}'")
+        _parse_recipe(recipe)
         model = new_model()
         model_config = resolved_config()
         training = build_training()
@@ -108,7 +108,7 @@ def training_of(recipe: Recipe) -> Any:
     Raises:
         ValueError: If it cannot be parsed.
     """
-    _parse(recipe.resolved, f"recipe '{recipe.name}'")
+    _parse_recipe(recipe)
     return build_training()
 
 
@@ -118,7 +118,12 @@ def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> Non
     Raises:
         ValueError: If it cannot be parsed; see `rave.runs.recipes.read_recipe`.
     """
-    _parse(read_recipe(package, recipe, settings).resolved, f"recipe '{recipe}'")
+    _parse_recipe(read_recipe(package, recipe, settings))
+
+
+def _parse_recipe(recipe: Recipe) -> None:
+    _parse(recipe.resolved, f"recipe '{recipe.name}'")
+    recipe.check_used()
 
 
 def _parse(statements: Sequence[Statement], what: str) -> None:

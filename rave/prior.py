@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-KIND = "rave-prior"  # in the run.json of its runs
+KIND = "rave-prior"  # of a run
 KERNEL_SIZE = 3
 SLOPE = 0.2  # of the leaky ReLUs, as everywhere in RAVE
 LARGEST_VALUE = 4.0  # standard deviations

@@ -116,8 +116,8 @@ def measure_codec(codec: Path, prepared: Path, device: str) -> None:
     """
     from rave import experiment
     from rave.compute.device import choose_device
-    from rave.dataset import open_audio
     from rave.levels import remember
+    from rave.upstream.lmdb import open_audio
 
     experiment.parse_recipe("rave", str(codec / "config.gin"))
     experiment.new_model()

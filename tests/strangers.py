@@ -14,9 +14,9 @@ from diffwave.run import KIND as DIFFUSION
 from rave import experiment
 from rave.codec import load_codec
 from rave.codec_format import CodecFormat
-from rave.commands.train_prior import KIND as PRIOR
 from rave.latents.folder import LatentHeader
 from rave.main_cli import main
+from rave.prior import KIND as PRIOR
 from rave.runs.checkpoint import last_checkpoint
 
 

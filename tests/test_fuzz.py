@@ -23,7 +23,6 @@ from rave import experiment
 from rave.audio.formats import AudioError
 from rave.audio.io import AudioStream
 from rave.codec import load_run
-from rave.dataset import open_audio
 from rave.files.atomic import check_inside
 from rave.jobs.journal import Journal
 from rave.latent_dataset import LatentDataset
@@ -31,6 +30,7 @@ from rave.latents.folder import LatentHeader, read_latents
 from rave.runs.checkpoint import last_checkpoint, read_checkpoint
 from rave.runs.gin_text import read_bindings
 from rave.upstream.config import Config
+from rave.upstream.lmdb import open_audio
 
 EXAMPLES, SOAK_EXAMPLES = 60, 5000
 # Where, how many bytes are taken out, and what is put there.

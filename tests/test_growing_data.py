@@ -15,11 +15,12 @@ from diffwave import train as diffwave_train
 from diffwave.clips import split_clips
 from diffwave.diagnosis.run_data import TrainingData, open_data
 from diffwave.run import open_run, training_settings
-from rave.dataset import open_audio, split_audio
+from rave.dataset import split_audio
 from rave.held_out import SPLIT_NAME, Origin, Split, recording_keys, split_names, without_suffix
 from rave.latent_dataset import LatentDataset, keys_and_lengths
 from rave.main_cli import main
 from rave.runs.checkpoint import BEST, CHECKPOINTS, last_checkpoint, read_checkpoint
+from rave.upstream.lmdb import open_audio
 
 FIRST, MORE = "abcd", "efghijklmnop"
 

@@ -17,7 +17,8 @@ from rave.augmentation import (
     change_pitch,
     compress,
 )
-from rave.dataset import PreparedAudioDataset, open_audio
+from rave.dataset import PreparedAudioDataset
+from rave.upstream.lmdb import open_audio
 
 RATE_HZ = 44100
 ALL = Augmentations(

@@ -11,7 +11,8 @@ from rave_runs import RATE_HZ, checkpoint, train
 
 from rave.audio.formats import decode_blocks
 from rave.audio.io import read_audio
-from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, open_audio, split_audio
+from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_audio
+from rave.upstream.lmdb import open_audio
 from rave.upstream.lmdb_file import pairs
 
 GOLDEN = Path(__file__).parent / "golden" / "acids_rave_lmdb"

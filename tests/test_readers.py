@@ -62,7 +62,7 @@ READERS = {
     "sample_diagnosis.nearest_distances": TRAINING,
     # What they are worth is measured on what is held out.
     "_EvaluationLoop.run": HELD_OUT,
-    "train.run": HELD_OUT,
+    "train._result": HELD_OUT,
     "training.measure_references": HELD_OUT,
     "diagnostics.conditioner_gain": HELD_OUT,
     "latent_diagnosis.diagnose_latents": HELD_OUT,
@@ -80,10 +80,10 @@ READERS = {
 
 # What divides recordings, or reads what was divided, and is run here or in test_held_out.
 DIVIDING = {
-    "rave/commands/train.py",
-    "rave/commands/train_prior.py",
+    "rave/api/train.py",
+    "rave/api/train_prior.py",
     "rave/training_audio.py",
-    "diffwave/train.py",
+    "diffwave/api/train.py",
     "diffwave/diagnosis/latents.py",
     "diffwave/diagnosis/run.py",
     "diffwave/evaluate.py",

@@ -27,8 +27,9 @@ def ours(
     """Return what loads batches as `rave train` does, and puts them on the device."""
     from torch.utils.data import DataLoader
 
-    from rave.dataset import PreparedAudioDataset, open_audio, split_audio
+    from rave.dataset import PreparedAudioDataset, split_audio
     from rave.trainer import StepBatches
+    from rave.upstream.lmdb import open_audio
 
     store = open_audio(Path(data))
     ranges, _ = split_audio(store, 0.1)

@@ -14,11 +14,10 @@ from rave.files.atomic import check_output_folder
 from rave.latents.storage import is_address
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from diffwave.clips import Clip
     from diffwave.dataset import ClipReader, FixedSegments
     from diffwave.model import LatentDiffusion
+    from diffwave.reference_loss import LossCurve, ReferenceLosses
     from diffwave.settings import TrainingSettings
     from diffwave.standardizer import Standardizer
     from rave.latents.folder import LatentHeader
@@ -178,8 +177,8 @@ def _result(
     training: TrainingSettings,
     held_out: FixedSegments,
     batches: Any,
-    references: Any,
-    levels: NDArray[Any],
+    references: ReferenceLosses,
+    levels: LossCurve,
 ) -> Result:
     """Judge the trained model on what is held out, and write skill.json."""
     import torch

@@ -67,7 +67,7 @@ def train_codec(
     if not data.exists():
         raise ValueError(f"'{data}' does not exist. Give {DATA}.")
     recipe = read_recipe("rave", config, settings, given={"SEED": "--seed"})
-    from rave.dataset import open_audio
+    from rave.upstream.lmdb import open_audio
 
     check_output_folder(out, data)
     store = open_audio(data)

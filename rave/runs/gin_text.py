@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from gin import config_parser
-from gin.config_parser import BindingStatement, ImportStatement, IncludeStatement
 
 from rave.files.atomic import regular
 
@@ -36,7 +35,8 @@ MAX_BYTES = 2**18  # of a recipe with what it includes
 # With all that it refers to in its place; the largest recipe comes to less than a hundredth.
 MAX_VALUES, MAX_LEVELS = 2**17, 50
 
-Statement: TypeAlias = Any  # BindingStatement or ImportStatement of gin, which has no types
+BindingStatement, ImportStatement = config_parser.BindingStatement, config_parser.ImportStatement
+Statement: TypeAlias = Any  # one of these; gin has no types
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def read_statements(
     for statement in config_parser.ConfigParser(text, _AsData()):
         if isinstance(statement, (BindingStatement, ImportStatement)):
             yield statement
-        elif isinstance(statement, IncludeStatement):
+        elif isinstance(statement, config_parser.IncludeStatement):
             if include is None:
                 raise RefusedError(
                     f"Refused to include '{statement.filename}'. Only a recipe may include others."
@@ -159,7 +159,7 @@ def written(statements: Iterable[Statement]) -> str:
     return "\n".join([*imports, *bindings])
 
 
-def _written_import(statement: ImportStatement) -> str:
+def _written_import(statement: Statement) -> str:
     package, _, name = statement.module.rpartition(".")
     text = f"from {package} import {name}" if statement.is_from else f"import {statement.module}"
     return text + (f" as {statement.alias}" if statement.alias else "")

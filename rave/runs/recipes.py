@@ -61,15 +61,18 @@ class Recipe:
         return [*self.statements, *(binding(*each) for each in self.settings.items())]
 
     def bind(self, values: Mapping[str, Any]) -> Recipe:
-        """Return the recipe with more settings.
+        """Return the recipe with more settings."""
+        return replace(self, settings={**self.settings, **values})
+
+    def check_used(self) -> None:
+        """Check that all names that are bound are used.
 
         Raises:
-            ValueError: If it then binds a name that nothing uses.
+            ValueError: If one is not; the message names those that are.
         """
         from rave.runs.gin_text import Macro, bound_values, references
 
-        recipe = replace(self, settings={**self.settings, **values})
-        bound = bound_values(recipe.resolved)
+        bound = bound_values(self.resolved)
         found = (each for value in bound.values() for each in references(value))
         used = {each.name for each in found if isinstance(each, Macro)}
         if unused := sorted(name for name in bound if "." not in name and name not in used):
@@ -77,7 +80,6 @@ class Recipe:
                 f"Nothing in recipe '{self.name}' uses {', '.join(unused)}. "
                 f"It uses: {', '.join(sorted(used))}."
             )
-        return recipe
 
     def value(self, name: str) -> Any:
         """Return what the recipe itself, without settings, binds to a name; None if nothing."""
@@ -109,7 +111,9 @@ def read_recipe(
     for each, source in (given or {}).items():
         if each in values:
             raise ValueError(f"{each} cannot be set: it follows from {source}.")
-    return recipe.bind(values)
+    recipe = recipe.bind(values)
+    recipe.check_used()
+    return recipe
 
 
 def _read_setting(recipe: Recipe, setting: str) -> tuple[str, Any]:

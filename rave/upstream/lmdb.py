@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from rave.audio.blocks import FULL_SCALE
 from rave.audio.io import check_rate_and_channels, read_audio_part
+from rave.audio.prepared import AudioStore, PreparedAudio
 from rave.held_out import Origin, origin, recordings, without_suffix
 from rave.upstream.lmdb_file import Bytes, pairs
 
@@ -258,3 +259,12 @@ def _varint(value: Bytes, start: int, stop: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, start
     raise ValueError("a number is too long")
+
+
+def open_audio(folder: Path) -> AudioStore:
+    """Open audio to train on: a prepared folder, or an LMDB database of acids-rave.
+
+    Raises:
+        ValueError: If it is neither, or is damaged.
+    """
+    return UpstreamDatabase(folder) if is_database(folder) else PreparedAudio(folder)
