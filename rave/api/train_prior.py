@@ -122,7 +122,7 @@ def train_prior(
     resumed_from = finished_steps(out)
     frames = training.segment_frames
     num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
-    segments = PriorSegments(training_clips, frames, num_items, seed)
+    segments = PriorSegments(training_clips, frames, num_items, training.seed)
     held_out = PriorSegments(held_out_clips, frames, HELD_OUT_SEGMENTS, None)
     system = PriorSystem(built.model, training)
     fit(
