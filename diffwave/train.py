@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffwave.api.train import train_diffusion
 from rave.api.result import Result
-from rave.cli import add_device, add_processes, add_seed, add_settings, command_parser, execute
+from rave.cli import add_training, command_parser, execute, keywords
 from rave.latents.storage import latents_place
 from rave.parsing import existing
 from rave.runs.recipes import list_recipes
@@ -56,31 +56,14 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the folders at the top of the latent tree are classes, for a model that follows them",
     )
-    add_settings(options)
-    add_seed(options)
-    add_device(options)
-    add_processes(options)
+    add_training(options)
     return options
 
 
 def run(options: argparse.Namespace) -> Result:
     """Train, and say what was learnt."""
     controls, *names = options.controls or [None]
-    return train_diffusion(
-        options.latents,
-        options.out,
-        config=options.config,
-        settings=options.settings,
-        spectrograms=options.spectrograms,
-        controls=controls,
-        control_names=names,
-        labels=options.labels,
-        seed=options.seed,
-        device=options.device,
-        devices=options.devices,
-        nodes=options.nodes,
-        dry_run=options.dry_run,
-    )
+    return train_diffusion(**keywords(options, controls=controls, control_names=names))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rave.api.result import Result
 from rave.compute.launch import is_first
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from rave.jobs.loop import Engine
 
 EXIT_SKIPPED, EXIT_INTERRUPTED = 1, 130
+COMMON = ("json", "verbose", "version")  # options of every command line
+ENGINE = ("engine", "address", "cpus_per_worker")
 AUDIO_FOLDER = "a folder of audio files"
 RAVE_RUN = "a run folder of `rave train` or of acids-rave"
 CODEC = f"{RAVE_RUN}, or a .ts file"
@@ -243,6 +245,17 @@ def open_engine(options: argparse.Namespace) -> Engine:
     return RayEngine(options.address, cpus, needs_gpu=needs_gpu)
 
 
+def keywords(options: argparse.Namespace, **instead: Any) -> dict[str, Any]:
+    """Return what a command hands to its function: all options but those of the command line.
+
+    Args:
+        options: The parsed options.
+        instead: What is handed over by these names; an engine, which several options name, too.
+    """
+    of_line = {*COMMON, *ENGINE}
+    return {name: value for name, value in vars(options).items() if name not in of_line} | instead
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add `--set` and `--dry-run`, the options of commands that read a recipe."""
     parser.add_argument(
@@ -254,6 +267,14 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="change a value of the recipe, e.g. MAX_STEPS=5000 (may be repeated)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Add what all commands that train have besides data, recipe and run."""
+    add_settings(parser)
+    add_seed(parser)
+    add_device(parser)
+    add_processes(parser)
 
 
 def execute(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rave.api.result import Result
 from rave.api.train import DATA, train_codec
-from rave.cli import RAVE_RUN, add_device, add_processes, add_seed, add_settings, command_parser
+from rave.cli import RAVE_RUN, add_training, command_parser, keywords
 from rave.parsing import existing
 from rave.runs.recipes import list_options, list_recipes
 
@@ -43,10 +43,7 @@ def parser() -> argparse.ArgumentParser:
         help="start a new run from the weights of this one, of `rave train` or of acids-rave; the "
         "recipe must have its sizes (default: random weights)",
     )
-    add_settings(parser)
-    add_device(parser)
-    add_processes(parser)
-    add_seed(parser)
+    add_training(parser)
     return parser
 
 
@@ -69,15 +66,6 @@ def run(options: argparse.Namespace) -> Result:
         data, config = options.data_of_recipe, data
     elif not Path(data).exists() and data.partition("+")[0] in list_recipes("rave"):
         raise ValueError(f"'{data}' is a recipe. Write: rave train DATA --config {data} --out RUN.")
-    return train_codec(
-        data,
-        options.out,
-        config=config,
-        settings=options.settings,
-        initialise_from=options.initialise_from,
-        seed=options.seed,
-        device=options.device,
-        devices=options.devices,
-        nodes=options.nodes,
-        dry_run=options.dry_run,
-    )
+    given = keywords(options, data=data, config=config)
+    del given["data_of_recipe"]
+    return train_codec(**given)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rave.api.result import Result
 from rave.api.train_prior import train_prior
-from rave.cli import add_device, add_processes, add_seed, add_settings, command_parser
+from rave.cli import add_training, command_parser, keywords
 from rave.latents.storage import latents_place
 
 
@@ -33,23 +33,10 @@ def parser() -> argparse.ArgumentParser:
         help="prior/default, of acids-rave's size, for a GPU (default); prior/tiny, minutes on a "
         "CPU; or a .gin file",
     )
-    add_settings(options)
-    add_device(options)
-    add_processes(options)
-    add_seed(options)
+    add_training(options)
     return options
 
 
 def run(options: argparse.Namespace) -> Result:
     """Train, and report the held-out loss."""
-    return train_prior(
-        options.latents,
-        options.out,
-        config=options.config,
-        settings=options.settings,
-        seed=options.seed,
-        device=options.device,
-        devices=options.devices,
-        nodes=options.nodes,
-        dry_run=options.dry_run,
-    )
+    return train_prior(**keywords(options))
