@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 import tokenize
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from functools import reduce
@@ -89,17 +89,17 @@ def read_gin(path: Path) -> str:
     """Return the text of a gin file.
 
     Raises:
-        RefusedError: If it is no file of text, or longer than any recipe or settings of a run.
+        ValueError: If it is no file of text, or longer than any recipe or settings of a run.
         OSError: If it cannot be read.
     """
     with regular(path).open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise RefusedError(f"'{path}' has more than {MAX_BYTES} bytes. Give a .gin file.")
+        raise ValueError(f"'{path}' has more than {MAX_BYTES} bytes. Give a .gin file.")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise RefusedError(f"'{path}' is no text ({error}). Give a .gin file.") from error
+        raise ValueError(f"'{path}' is no text ({error}). Give a .gin file.") from error
 
 
 def read_statements(
@@ -120,8 +120,8 @@ def read_statements(
             yield statement
         elif isinstance(statement, config_parser.IncludeStatement):
             if include is None:
-                raise RefusedError(
-                    f"Refused to include '{statement.filename}'. Only a recipe may include others."
+                raise ValueError(
+                    f"it includes '{statement.filename}'; only a recipe may include others"
                 )
             yield from include(statement.filename)
 
@@ -195,7 +195,7 @@ def read_bindings(path: Path) -> dict[str, Any]:
             [(value, "") for value in bindings.values()],
             lambda value, _: [bindings[value.name]] if str(value)[1:] in bindings else [],
         )
-        return {name: resolved(value, bindings) for name, value in bindings.items()}
+        return {name: _resolved(value, bindings) for name, value in bindings.items()}
 
 
 def _check_extent(
@@ -237,20 +237,16 @@ def _scope(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def resolved(value: Any, bindings: Mapping[str, Any]) -> Any:
-    """Return a value with the macros in it replaced.
-
-    Raises:
-        ValueError: If one is not bound.
-    """
+def _resolved(value: Any, bindings: dict[str, Any]) -> Any:
+    """Return a value with the macros in it replaced."""
     if isinstance(value, Macro):
         if value.name not in bindings:
             raise ValueError(f"{value} is defined nowhere")
-        return resolved(bindings[value.name], bindings)
+        return _resolved(bindings[value.name], bindings)
     if isinstance(value, (list, tuple)):
-        return type(value)(resolved(item, bindings) for item in value)
+        return type(value)(_resolved(item, bindings) for item in value)
     if isinstance(value, dict):
-        return {key: resolved(item, bindings) for key, item in value.items()}
+        return {key: _resolved(item, bindings) for key, item in value.items()}
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +64,8 @@ class Recipe:
         """Return the recipe with more settings."""
         return replace(self, settings={**self.settings, **values})
 
-    def check_used(self) -> None:
-        """Check that all names that are bound are used.
+    def check_used(self, names: Iterable[str] | None = None) -> None:
+        """Check that names are used, by default all that are bound.
 
         Raises:
             ValueError: If one is not; the message names those that are.
@@ -75,7 +75,9 @@ class Recipe:
         bound = bound_values(self.resolved)
         found = (each for value in bound.values() for each in references(value))
         used = {each.name for each in found if isinstance(each, Macro)}
-        if unused := sorted(name for name in bound if "." not in name and name not in used):
+        if unused := sorted(
+            n for n in (bound if names is None else names) if "." not in n and n not in used
+        ):
             raise ValueError(
                 f"Nothing in recipe '{self.name}' uses {', '.join(unused)}. "
                 f"It uses: {', '.join(sorted(used))}."
@@ -83,10 +85,13 @@ class Recipe:
 
     def value(self, name: str) -> Any:
         """Return what the recipe itself, without settings, binds to a name; None if nothing."""
-        from rave.runs import gin_text
+        from rave.runs.gin_text import Macro, bound_values
 
-        values = gin_text.bound_values(self.statements)
-        return gin_text.resolved(values[name], values) if name in values else None
+        values = bound_values(self.statements)
+        value = values.pop(name, None)
+        while isinstance(value, Macro):
+            value = values.pop(value.name, None)
+        return value
 
 
 def read_recipe(
@@ -112,7 +117,7 @@ def read_recipe(
         if each in values:
             raise ValueError(f"{each} cannot be set: it follows from {source}.")
     recipe = recipe.bind(values)
-    recipe.check_used()
+    recipe.check_used(values)  # of the others when all is known to be of a bearable size
     return recipe
 
 
