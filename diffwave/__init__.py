@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from diffwave.api.export import export_run as export_run
     from diffwave.api.inference import generate as generate
     from diffwave.api.preprocess import make_conditions as make_conditions
+    from diffwave.api.train import train_diffusion as train_diffusion
     from diffwave.api.vocode import make_vocoder_spectrograms as make_vocoder_spectrograms
     from diffwave.api.vocode import vocode_audio as vocode_audio
     from diffwave.run import open_run as open_run
@@ -30,6 +31,7 @@ _MODULES = {
     "make_conditions": "api.preprocess",
     "make_vocoder_spectrograms": "api.vocode",
     "open_run": "run",
+    "train_diffusion": "api.train",
     "vocode_audio": "api.vocode",
 }
 __all__ = list(_MODULES)

@@ -11,7 +11,7 @@ from pathlib import Path
 from rave.api.result import Result
 from rave.cli import CODEC, add_device, add_seed, command_parser, execute, keywords
 from rave.parsing import existing
-from rave.runs.recipes import list_recipes, recipe_type
+from rave.runs.recipes import list_recipes
 
 LATENTS_OR_RUN = "what rave encode, diffwave.inference or diffwave.train wrote"
 
@@ -42,7 +42,6 @@ def parser() -> argparse.ArgumentParser:
     latents = options.add_argument_group("of latents")
     latents.add_argument(
         "--config",
-        type=recipe_type("diffwave"),
         metavar="RECIPE",
         help=f"recipe of the training that is planned: {', '.join(list_recipes('diffwave'))}, or a "
         ".gin file (default default)",

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from diffwave.model import LatentDiffusion
+from diffwave.recipe import diffusion_recipe
 from diffwave.settings import TrainingSettings
 from diffwave.upstream.run import is_lmnt_run, read_lmnt_run, read_lmnt_settings
-from rave.experiment import build_training, check_run, parse_recipe, rebuild_model
+from rave.experiment import check_run, rebuild_model, training_of
 from rave.files.atomic import read_header, write_json
 from rave.latents.folder import LatentHeader
 from rave.latents.storage import is_address
@@ -129,6 +130,5 @@ def training_settings(folder: Path) -> TrainingSettings:
         bindings = read_bindings(folder / "config.gin")
         prefix = "settings.TrainingSettings."
         found = {k.removeprefix(prefix): v for k, v in bindings.items() if k.startswith(prefix)}
-    parse_recipe("diffwave", "default")
-    default: TrainingSettings = build_training()
+    default: TrainingSettings = training_of(diffusion_recipe("default"))
     return replace(default, **{**FIRST_SETTINGS, **found})

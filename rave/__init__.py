@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rave.api.result import Result as Result
     from rave.api.sample_prior import sample_prior as sample_prior
     from rave.api.shard import shard_latents as shard_latents
+    from rave.api.train import train_codec as train_codec
+    from rave.api.train_prior import train_prior as train_prior
     from rave.api.unshard import unshard_latents as unshard_latents
     from rave.audio.io import read_audio as read_audio
     from rave.audio.io import write_audio as write_audio
@@ -47,6 +49,8 @@ _MODULES = {
     "read_audio": "audio.io",
     "sample_prior": "api.sample_prior",
     "shard_latents": "api.shard",
+    "train_codec": "api.train",
+    "train_prior": "api.train_prior",
     "unshard_latents": "api.unshard",
     "write_audio": "audio.io",
 }

@@ -239,6 +239,14 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
 
 
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Add what all commands that train have besides data, recipe and run."""
+    add_settings(parser)
+    add_seed(parser)
+    add_device(parser)
+    add_processes(parser)
+
+
 def execute(
     parser: argparse.ArgumentParser,
     work: Callable[[argparse.Namespace], Result],

@@ -15,18 +15,28 @@ locked. A run folder holds
 from __future__ import annotations
 
 import importlib.util  # noqa: F401  (gin reads it without importing it)
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gin
+import torch
 
 from rave.files.atomic import atomic_write, read_json, write_json
 from rave.runs.checkpoint import finished_steps
-from rave.runs.gin_text import READING_ERRORS, RefusedError, check_names
+from rave.runs.gin_text import (
+    Statement,
+    bound_values,
+    check_names,
+    read_gin,
+    read_statements,
+    reading,
+    without_unused_imports,
+    written,
+)
 from rave.runs.model_size import limited_size
-from rave.runs.recipes import MACRO, check_form, check_used, read_gin, recipe_lines
+from rave.runs.recipes import Recipe, read_recipe
 
 RUN_FORMAT = "rave-diffwave-run"
 RUN_VERSION = 1
@@ -56,53 +66,78 @@ def new_model() -> Any:
         return build_model()
 
 
-def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> None:
-    """Parse a recipe and the user's settings in one call, and lock the configuration.
+@dataclass(frozen=True)
+class Build:
+    """What a recipe describes.
+
+    Attributes:
+        model: With random weights.
+        training: The settings of its training.
+        model_config: The resolved values that the model was built from, for model.gin.
+        config: Those of model and training, for config.gin.
+    """
+
+    model: Any
+    training: Any
+    model_config: str
+    config: str
+
+
+def build(recipe: Recipe, seed: int) -> Build:
+    """Build the model and the training that a recipe describes.
 
     Args:
-        package: "rave" or "diffwave".
-        recipe: Name of a shipped recipe, with `+option` as often as wanted; or path of a `.gin`
-            file.
-        settings: Lines `NAME=VALUE`; NAME is a macro of the recipe or a `module.Class.argument`.
+        recipe: With all that follows from the data bound.
+        seed: Of the weights of both; torch's random numbers stay as they were.
 
     Raises:
-        ValueError: If the recipe or an option does not exist, an option would change nothing, a
-            name or value is not understood, or a setting names a macro that nothing uses.
+        ValueError: If it cannot be parsed, or the model is too large for this machine.
     """
-    check_form(settings)
-    lines = recipe_lines(package, recipe)
-    _parse([*lines, *settings], f"recipe '{recipe}'")
-    text = gin.config_str()
-    check_used(recipe, re.findall(rf"^({MACRO.pattern}) = ", text, re.MULTILINE), text)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _parse_recipe(recipe)
+        model = new_model()
+        model_config = resolved_config()
+        training = build_training()
+        return Build(model, training, model_config, resolved_config())
 
 
-def _parse(lines: Sequence[str], what: str) -> None:
-    """Parse and lock gin lines, imports first; refuse names of anything but parts of models."""
-    imports = {line: None for line in lines if re.match(r"\s*(from|import)\s", line)}
-    text = "\n".join([*imports, *(line for line in lines if line not in imports)])
+def training_of(recipe: Recipe) -> Any:
+    """Return the training settings of a recipe alone, before its model can be built.
+
+    Raises:
+        ValueError: If it cannot be parsed.
+    """
+    _parse_recipe(recipe)
+    return build_training()
+
+
+def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> None:
+    """Parse a recipe for `new_model` and `build_training`; `build` does all of it.
+
+    Raises:
+        ValueError: If it cannot be parsed; see `rave.runs.recipes.read_recipe`.
+    """
+    _parse_recipe(read_recipe(package, recipe, settings))
+
+
+def _parse_recipe(recipe: Recipe) -> None:
+    _parse(recipe.resolved, f"recipe '{recipe.name}'")
+    recipe.check_used()
+
+
+def _parse(statements: Sequence[Statement], what: str) -> None:
+    """Parse and lock gin, imports first; refuse names of anything but parts of models."""
     gin.clear_config()
-    try:
-        check_names(text, what)
-        gin.parse_config(text)
+    with reading(what):
+        check_names(statements, what)
+        gin.parse_config(written(statements))
         gin.finalize()
-    except RefusedError:
-        raise
-    except READING_ERRORS as error:
-        raise ValueError(f"Cannot read {what}: {' '.join(str(error).split())}") from error
 
 
 def resolved_config() -> str:
     """Return the values that everything built since the last parse used, as gin."""
-    text: str = gin.operative_config_str()
-    lines = text.splitlines()
-    imports = [line for line in lines if re.match(r"from \S+ import (\w+)$", line)]
-    body = "\n".join(line for line in lines if line not in imports)
-    kept = [
-        line
-        for line in imports
-        if line.startswith("from __gin__") or re.search(rf"\b{line.split()[-1]}\.", body)
-    ]
-    return "\n".join([*kept, body]) + "\n"
+    return without_unused_imports(gin.operative_config_str())
 
 
 def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
@@ -122,8 +157,12 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
         ) from None
     path = folder / "config.gin"
     if path.exists():
-        found, needed = (_bindings(text) for text in (read_gin(path), config))
-        names = sorted({name for name, _ in set(found.items()) ^ set(needed.items())})
+        with reading(f"'{path}'"):
+            found, needed = (
+                {name: repr(v) for name, v in bound_values(read_statements(text)).items()}
+                for text in (read_gin(path), config)
+            )
+        names = sorted({name for name, _ in found.items() ^ needed.items()})
         if not all(name in LENGTHS and name in found and name in needed for name in names):
             told = "; ".join(f"{n} {found.get(n)}, now {needed.get(n)}" for n in names[:4])
             raise ValueError(
@@ -145,12 +184,6 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
     for name, content in (("model.gin", model_config), ("config.gin", config)):
         with atomic_write(folder / name) as temporary:
             temporary.write_text(content)
-
-
-def _bindings(text: str) -> dict[str, str]:
-    joined = text.replace("\\\n", " ")
-    pairs = re.findall(r"^(\S+) = (.*)$", joined, re.MULTILINE)
-    return {name: " ".join(value.split()) for name, value in pairs}
 
 
 def check_run(folder: Path, kind: str) -> None:
@@ -182,8 +215,9 @@ def rebuild_model(folder: Path, kind: str, model_class: type[T]) -> T:
     path = folder / "model.gin"
     if not path.is_file():
         raise ValueError(f"'{path}' is missing, so '{folder}' cannot be opened. Train again.")
-    lines = read_gin(path).splitlines()
-    _parse(lines, f"'{path}'")
+    with reading(f"'{path}'"):
+        statements = [*read_statements(read_gin(path))]
+    _parse(statements, f"'{path}'")
     try:
         model = new_model()
     except Exception as error:  # a layer raises any type for arguments that it was not made for

@@ -114,14 +114,14 @@ def measure_codec(codec: Path, prepared: Path, device: str) -> None:
     Raises:
         ValueError: If codec or audio cannot be read, or do not fit.
     """
-    from rave import experiment
     from rave.compute.device import choose_device
+    from rave.experiment import training_of
     from rave.levels import remember
+    from rave.runs.recipes import read_recipe
     from rave.upstream.lmdb import open_audio
 
-    experiment.parse_recipe("rave", str(codec / "config.gin"))
-    experiment.new_model()
-    fraction = experiment.build_training().held_out_fraction
+    recipe = read_recipe("rave", str(codec / "config.gin"))
+    fraction = training_of(recipe).held_out_fraction
     remember(codec, open_audio(prepared), fraction, choose_device(device))
 
 

@@ -52,7 +52,8 @@ COMMANDS = {
     "rave train": Command(
         "v2 --data {prepared} --out {out} {rave_sizes}",
         {
-            "recipe": Case("v2+causal", instead="v2"),
+            "data": Case("v2+causal", instead="v2"),
+            "--config": Case("--config v2+causal", words="{prepared} --out {out} {rave_sizes}"),
             "--data": place("prepared", "other_prepared"),
             "--out": OUT,
             "--initialise-from": Case("--initialise-from {codec}"),

@@ -31,13 +31,14 @@ FUNCTIONS = {
     "export": "export_codec",
 }
 LISTS = {"audio", "inputs", "latents_dirs"}
-WITHOUT = {"app", "train", "train_prior"}
+WITHOUT = {"app"}
+TRAININGS = {"train": "train_codec", "train_prior": "train_prior"}
 # How a command prints, and what does the work, which is one parameter.
 COMMON, ENGINE = {"help", "json", "verbose", "version"}, {"engine", "address", "cpus_per_worker"}
 
 
 def parameters(command):
-    return inspect.signature(getattr(rave, FUNCTIONS[command])).parameters
+    return inspect.signature(getattr(rave, {**FUNCTIONS, **TRAININGS}[command])).parameters
 
 
 def options_of(command):
@@ -51,7 +52,7 @@ def plain(default):
 
 
 def test_every_command_has_a_function():
-    assert FUNCTIONS.keys() | WITHOUT == AVAILABLE_SCRIPTS.keys()
+    assert FUNCTIONS.keys() | TRAININGS.keys() | WITHOUT == AVAILABLE_SCRIPTS.keys()
 
 
 @pytest.mark.parametrize("command", FUNCTIONS)
@@ -73,9 +74,15 @@ def test_options_and_parameters_are_the_same_with_the_same_defaults(command):
     )
 
 
-@pytest.mark.parametrize("command", FUNCTIONS)
+@pytest.mark.parametrize("command", TRAININGS)
+def test_a_training_has_the_options_of_its_command(command):
+    of_the_old_form = {"data_of_recipe"}
+    assert options_of(command).keys() - of_the_old_form == parameters(command).keys()
+
+
+@pytest.mark.parametrize("command", [*FUNCTIONS, *TRAININGS])
 def test_every_parameter_is_documented_and_typed(command):
-    function = getattr(rave, FUNCTIONS[command])
+    function = getattr(rave, {**FUNCTIONS, **TRAININGS}[command])
     named = inspect.getdoc(function).partition("Args:")[2].partition("Returns:")[0]
     told = [line.strip().partition(":")[0] for line in named.splitlines() if line[:5].strip()]
     assert told == list(inspect.signature(function).parameters)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from diffwave.__main__ import PROGRAMS
+from diffwave.recipe import diffusion_recipe
 from rave.main_cli import AVAILABLE_SCRIPTS
-from rave.runs.recipes import check_settings, list_options, list_recipes
+from rave.runs.recipes import list_options, list_recipes, read_recipe
 
 PACKAGES = Path(__file__).parents[1]
 COMMANDS = [
@@ -185,9 +186,9 @@ def test_the_example_of_set_in_a_help_is_accepted(command, capsys):
         return
     if command[0] == "rave":
         recipe = {"train": "tiny", "train_prior": "prior/default"}[command[1]]
-        check_settings("rave", recipe, [example[1]])
+        read_recipe("rave", recipe, [example[1]])
     else:
-        import_module("diffwave.train").check_settings("default", [example[1]])
+        diffusion_recipe("default", [example[1]])
 
 
 def test_help_lists_every_recipe_and_option_that_there_is(capsys):

@@ -15,9 +15,9 @@ from diffwave.app import kept
 from diffwave.conditions.controls import ControlHeader
 from diffwave.conditions.spectrogram import SpectrogramHeader
 from diffwave.run import TrainingData
+from rave.api.train import ORIGIN, _read_origin
 from rave.audio.prepared import PreparedHeader
 from rave.codec_format import CodecFormat
-from rave.commands.train import ORIGIN, _read_origin
 from rave.experiment import check_run
 from rave.held_out import Split
 from rave.jobs import loop as batch
@@ -78,7 +78,7 @@ HEADERS = {
         lambda path: TrainingAudio.read(path.parent),
     ),
     "rave/experiment.py": ("codec/run.json", lambda path: check_run(path.parent, "rave")),
-    "rave/commands/train.py": ("initial.json", _read_origin),
+    "rave/api/train.py": ("initial.json", _read_origin),
     "rave/held_out.py": ("split.json", lambda path: Split.read(path.parent)),
     "rave/codec_format.py": ("header.json", read_exported),
     "diffwave/conditions/controls.py": (

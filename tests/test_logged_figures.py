@@ -30,11 +30,12 @@ from known_training import (
 from rave_runs import RATE_HZ
 
 from diffwave import training
+from diffwave.recipe import diffusion_recipe
 from diffwave.reference_loss import LossCurve, ReferenceLosses
-from diffwave.train import read_settings
 from diffwave.training import DiffusionSystem
+from rave.api.train import _result
 from rave.blocks import bottleneck
-from rave.commands.train import _result
+from rave.experiment import training_of
 from rave.prior_training import PriorSystem, PriorTraining
 
 
@@ -178,9 +179,8 @@ def test_a_diffusion_logs_its_loss_and_skill_beside_their_references(tmp_path, m
     gaussian = np.array([0.5, 0.8, 0.7])
     levels = LossCurve(alpha_bar, np.ones(3), np.ones(3), gaussian)
     references = ReferenceLosses(zero=1.5, white=1.25, gaussian=0.8)
-    system = DiffusionSystem(
-        Knower(), read_settings("tiny", ["LEARNING_RATE=1e-9"], 0), references, levels
-    )
+    settings = training_of(diffusion_recipe("tiny", ["LEARNING_RATE=1e-9"]).bind({"SEED": 0}))
+    system = DiffusionSystem(Knower(), settings, references, levels)
     errors = torch.tensor([0.1, 0.6, 0.5])
     held_out = [{"errors": errors[:2]}, {"errors": errors[2:]}]
     train_known(system, tmp_path, [{"errors": torch.tensor([0.2, 0.4])}], held_out)

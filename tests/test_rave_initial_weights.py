@@ -7,8 +7,8 @@ from rave_runs import checkpoint, prepare, train
 from upstream_runs import golden_weights, write_upstream_run, write_whole_run
 
 from rave import experiment
+from rave.api.train import _check_origin
 from rave.codec import load_run
-from rave.commands.train import _check_origin
 from rave.export.acids_rave import export_run
 from rave.files.atomic import read_json, write_json
 from rave.initial_weights import take_weights

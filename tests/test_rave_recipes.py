@@ -14,6 +14,7 @@ from rave.blocks.snake import Snake
 from rave.codec import load_run
 from rave.main_cli import main
 from rave.model import RAVE
+from rave.runs.recipes import read_recipe
 
 COMBINED = (
     "v1",
@@ -70,6 +71,63 @@ def test_v3_is_v2_with_its_options():
 def test_an_option_that_is_not_there_or_would_do_nothing_is_refused(recipe, message):
     with pytest.raises(ValueError, match=message):
         experiment.parse_recipe("rave", recipe)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("CONDITIONING=film", "film"),
+        ("CONDITIONING='film'", "film"),
+        ("PRECISION = 32-true", "32-true"),
+        ("WEIGHTING=min-snr  # of SNR", None),
+        ("SCHEDULE=linear-low-0.0085", "linear-low-0.0085"),
+        ("network.DiffWave.conditioning=film", "film"),
+        ("network.DiffWave.out_channels=many", "many"),
+        ("network.DiffWave.out_channels=3", 3),
+        ("DILATION_CYCLE=None", None),
+        ("MAX_STEPS=many", None),
+        ("MAX_STEPS=true", None),
+        ("network.DiffWave.out_channels=true", None),
+        ("CONDITIONING=two words", None),
+        ("MAX_STEPS=5\nBATCH_SIZE=2", None),
+        ("MAX_STEPS=", None),
+    ],
+)
+def test_a_word_is_a_string_where_the_recipe_has_one(setting, value):
+    if value is None and setting != "DILATION_CYCLE=None":
+        with pytest.raises(ValueError, match=r"Cannot read recipe 'tiny' with --set"):
+            read_recipe("diffwave", "tiny", [setting])
+        return
+    found = read_recipe("diffwave", "tiny", [setting]).settings
+    assert found == {setting.partition("=")[0].strip(): value}
+
+
+def test_a_recipe_says_what_it_states_and_settings_go_behind_it(tmp_path):
+    path = tmp_path / "mine.gin"
+    path.write_text("  include 'recipes/tiny.gin'  # ours\nSEED = 3\nSEED = %MAX_STEPS\n")
+    recipe = read_recipe("diffwave", str(path), ["MAX_STEPS=7"])
+    assert (recipe.value("MAX_STEPS"), recipe.value("SEED"), recipe.value("X")) == (600, 600, None)
+    built = experiment.build(recipe.bind({"LATENT_SIZE": 1}), 0)
+    assert (built.training.max_steps, built.training.seed) == (7, 7)
+    assert "MAX_STEPS = 7\n" in built.config
+    assert "MAX_STEPS" not in built.model_config
+
+
+def test_a_build_does_not_depend_on_what_was_built_before():
+    recipe = read_recipe("rave", "v2", ["CAPACITY=2", "LATENT_SIZE=4"])
+    first = experiment.build(recipe, 0)
+    experiment.training_of(read_recipe("rave", "v1", ["CAPACITY=2"]))
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    again = experiment.build(recipe, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (again.model_config, again.config) == (first.model_config, first.config)
+    for one, other in ((first.model, again.model), (first.training, again.training)):
+        parts = [getattr(each, "discriminator", each) for each in (one, other)]
+        weights = [part.state_dict() for part in parts]
+        assert list(weights[0]) == list(weights[1])
+        assert all(torch.equal(weights[1][name], w) for name, w in weights[0].items())
+    assert experiment.training_of(recipe).max_steps == first.training.max_steps
 
 
 def test_noise_of_bands_is_refused_where_the_decoder_gives_none():

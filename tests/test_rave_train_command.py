@@ -8,8 +8,9 @@ import pytest
 import torch
 from audio_files import sine, write
 from rave_models import write_run
-from rave_runs import checkpoint, prepare, train
+from rave_runs import TINY, checkpoint, prepare, train
 
+from rave.api.train import train_codec
 from rave.main_cli import main
 from rave.runs.checkpoint import last_checkpoint
 from rave.training import RaveSystem
@@ -121,6 +122,45 @@ def test_another_setting_into_the_same_run_is_refused_with_both_values(prepared,
     assert train(prepared, tmp_path / "run", "MAX_STEPS=1", options=("--seed", "4")) == 2
     assert "other settings (SEED 0, now 4)" in error_of(capsys)
     assert last_checkpoint(tmp_path / "run").read_bytes() == before
+
+
+# Arguments
+
+
+def test_data_with_config_recipe_with_data_and_the_function_make_one_run(prepared, tmp_path):
+    settings = [*TINY, "MAX_STEPS=2"]
+    sets = [part for setting in settings for part in ("--set", setting)]
+    assert train(prepared, tmp_path / "old", "MAX_STEPS=2") == 0
+    words = [str(prepared), "--config", "v2", "--out", str(tmp_path / "new"), "--device", "cpu"]
+    assert main(["train", *words, *sets]) == 0
+    made = train_codec(prepared, tmp_path / "call", config="v2", settings=settings, device="cpu")
+    assert made.figures["steps"] == 2
+    weights = checkpoint(tmp_path / "old")["state_dict"]
+    for name in ("new", "call"):
+        for file in ("model.gin", "config.gin"):
+            text = (tmp_path / name / file).read_text()
+            assert text == (tmp_path / "old" / file).read_text()
+        found = checkpoint(tmp_path / name)["state_dict"]
+        assert list(found) == list(weights)
+        assert all(torch.equal(found[key], value) for key, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("v2 --data {} --config v2", "Two recipes were given, 'v2' and --config v2"),
+        ("v2+causal", "is a recipe. Write: rave train DATA --config v2+causal --out RUN."),
+        ("none", "'none' does not exist. Give what `rave preprocess` wrote"),
+        ("{} --set SEED=1", "SEED cannot be set: it follows from --seed."),
+    ],
+)
+def test_arguments_that_contradict_or_miss_something_are_refused(
+    prepared, tmp_path, monkeypatch, capsys, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *words.format(prepared).split(), "--out", "run"]) == 2
+    assert message in error_of(capsys)
+    assert not (tmp_path / "run").exists()
 
 
 # Runs

@@ -67,14 +67,15 @@ def handed(data, tmp_path, monkeypatch, capsys):
 
     def hand(command, out, seed, *more):
         given = [str(latents), "--out", str(tmp_path / out), "--device", "cpu"]
+        recipe, _, place, *rest = train_words(prepared, tmp_path / out)[1:]
         words = {
-            "rave train": train_words(prepared, tmp_path / out)[1:],
+            "rave train": [place, "--config", recipe, *rest],
             "rave train_prior": [*given, "--config", "prior/tiny", *sets(PRIOR)],
             "diffwave train": [*given, "--config", "tiny", *settings()],
         }[command]
         words = [*words, "--seed", str(seed), *more]
-        if more[:1] == ("recipe",):
-            words = [more[1], *words[1:-2]]
+        if more[:1] == ("recipe",):  # the old form
+            words = [more[1], "--data", place, *rest]
         assert call(command, words) == 2
         error = capsys.readouterr().err
         return taken.pop() if STOP in error else error
@@ -115,8 +116,9 @@ CONFIG, SET = "--config default", "--set HIDDEN_CHANNELS=5"
 BEGUN = {
     "rave train": {
         "--set": "--set CAPACITY=3",
-        "recipe": "recipe v2+causal",
-        "--data": None,  # which may grow: test_growing_data.py
+        "--config": "--config v2+causal",
+        "data": None,  # which may grow: test_growing_data.py
+        "--data": "recipe v2+causal",
         "--initialise-from": None,  # test_rave_initial_weights.py
     },
     "rave train_prior": {"--set": SET, "--config": "--config prior/default", "latents": None},

@@ -11,7 +11,7 @@ from test_rave_prior import SETTINGS as PRIOR
 
 from diffwave import train as diffwave_train
 from rave.main_cli import main
-from rave.runs.recipes import list_recipes, stated
+from rave.runs.recipes import list_recipes, read_recipe
 
 LENGTH = RATE_HZ // 2
 
@@ -84,10 +84,10 @@ def test_latents_that_do_not_vary_are_refused(tmp_path, capsys):
 
 
 def test_every_recipe_states_the_rate_that_it_is_made_for():
-    rates = {name: stated("rave", name, "SAMPLE_RATE_HZ") for name in list_recipes("rave")}
-    assert {name for name, rate in rates.items() if rate == "22050"} == {"small", "tiny"}
-    assert set(rates.values()) == {"22050", "44100"}
-    assert stated("rave", "small+causal", "SAMPLE_RATE_HZ") == "22050"
+    rates = {n: read_recipe("rave", n).value("SAMPLE_RATE_HZ") for n in list_recipes("rave")}
+    assert {name for name, rate in rates.items() if rate == 22050} == {"small", "tiny"}
+    assert set(rates.values()) == {22050, 44100}
+    assert read_recipe("rave", "small+causal").value("SAMPLE_RATE_HZ") == 22050
 
 
 def test_another_rate_than_that_of_the_recipe_is_said_with_what_to_do(tmp_path, capsys):

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from diffwave.train import check_settings
+from diffwave.recipe import diffusion_recipe
 from rave.api.result import Result
 from rave.parsing import check_seed
 
@@ -61,7 +61,7 @@ def diagnose_folder(
     """
     path = Path(path)
     if settings:
-        check_settings(config or "default", settings)
+        diffusion_recipe(config or "default", settings or ())
     from rave.compute.device import choose_device
     from rave.files.atomic import atomic_write, write_json
 
@@ -174,10 +174,10 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
     """
     from diffwave.denoiser import check_loss, check_weighting
     from diffwave.diagnosis.expected_losses import Recipe
-    from diffwave.train import read_settings
-    from rave.experiment import new_model
+    from rave.experiment import build
 
-    training, model = read_settings(config, settings, seed), new_model()
+    built = build(diffusion_recipe(config, settings).bind({"SEED": seed}), seed)
+    training, model = built.training, built.model
     return Recipe(
         fidelity=training.fidelity,
         held_out_fraction=training.held_out_fraction,

@@ -1,6 +1,6 @@
-"""Gin files as data: what they bind, and whether they name only what they may.
+"""Gin text as data, read in this one place: what it binds, and whether it names only what it may.
 
-Nothing that a file names is built or called here.
+Nothing that a text names is built or called here.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import importlib
 import re
 import tokenize
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from gin import config_parser
-from torch import nn
 
-from rave.runs.recipes import read_gin
+from rave.files.atomic import regular
 
 # A recipe names parts of models and settings of these modules, and nothing else: no gin file must
 # run foreign code, nor a function of ours that writes.
@@ -29,10 +29,14 @@ ALLOWED_FUNCTIONS = {
 }
 READING_ERRORS = (
     *(ValueError, SyntaxError, TypeError, AttributeError, ImportError, NameError),
-    *(tokenize.TokenError, RecursionError, MemoryError),
+    *(tokenize.TokenError, RecursionError, MemoryError, OSError),
 )
+MAX_BYTES = 2**18  # of a recipe with what it includes
 # With all that it refers to in its place; the largest recipe comes to less than a hundredth.
 MAX_VALUES, MAX_LEVELS = 2**17, 50
+
+BindingStatement, ImportStatement = config_parser.BindingStatement, config_parser.ImportStatement
+Statement: TypeAlias = Any  # one of these; gin has no types
 
 
 @dataclass(frozen=True)
@@ -40,18 +44,24 @@ class Reference:
     """A name of something to build or call in a gin file: `@name` or `@name()`."""
 
     name: str
-    is_called: bool
+    is_called: bool = True
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"@{self.name}()" if self.is_called else f"@{self.name}"
 
 
 @dataclass(frozen=True)
-class _Macro:
+class Macro:
+    """The value of a name: `%name`."""
+
     name: str
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"%{self.name}"
+
+
+class RefusedError(ValueError):
+    """A gin file does what it must not; the message is a sentence of its own."""
 
 
 class _AsData(config_parser.ParserDelegate):
@@ -60,8 +70,113 @@ class _AsData(config_parser.ParserDelegate):
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
         return Reference(scoped_configurable_name, evaluate)
 
-    def macro(self, macro_name: str) -> _Macro:
-        return _Macro(macro_name)
+    def macro(self, macro_name: str) -> Macro:
+        return Macro(macro_name)
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Let all that goes wrong with gin text be a `ValueError` that names the text."""
+    try:
+        yield
+    except RefusedError:
+        raise
+    except READING_ERRORS as error:
+        raise ValueError(f"Cannot read {what}: {' '.join(str(error).split())}") from error
+
+
+def read_gin(path: Path) -> str:
+    """Return the text of a gin file.
+
+    Raises:
+        ValueError: If it is no file of text, or longer than any recipe or settings of a run.
+        OSError: If it cannot be read.
+    """
+    with regular(path).open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"'{path}' has more than {MAX_BYTES} bytes. Give a .gin file.")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{path}' is no text ({error}). Give a .gin file.") from error
+
+
+def read_statements(
+    text: str, include: Callable[[str], Iterable[Statement]] | None = None
+) -> Iterator[Statement]:
+    """Yield the bindings and imports of gin text, in order.
+
+    Args:
+        text: The text.
+        include: Takes the name of an included file and returns its statements. None: a recipe may
+            include others, this text may not.
+
+    Raises:
+        READING_ERRORS: If it is no gin; see `reading`.
+    """
+    for statement in config_parser.ConfigParser(text, _AsData()):
+        if isinstance(statement, (BindingStatement, ImportStatement)):
+            yield statement
+        elif isinstance(statement, config_parser.IncludeStatement):
+            if include is None:
+                raise ValueError(
+                    f"it includes '{statement.filename}'; only a recipe may include others"
+                )
+            yield from include(statement.filename)
+
+
+def read_value(text: str) -> Any:
+    """Return the one value that gin text writes; raises as `read_statements` does."""
+    statement, *more = read_statements(f"value = {text}")
+    if more:
+        raise ValueError("it has several lines")
+    return statement.value
+
+
+def binding(name: str, value: Any) -> Statement:
+    """Return the statement that binds `scope/module.Class.argument` or `MACRO` to a value."""
+    return BindingStatement(*config_parser.parse_binding_key(name), value, None)
+
+
+def bound_values(statements: Iterable[Statement]) -> dict[str, Any]:
+    """Return `scope/module.Class.argument` or `MACRO` → its last value."""
+    return {
+        f"{s.scope}/" * bool(s.scope) + s.selector + f".{s.arg_name}" * bool(s.arg_name): s.value
+        for s in statements
+        if isinstance(s, BindingStatement)
+    }
+
+
+def written(statements: Iterable[Statement]) -> str:
+    """Return statements as gin text, imports first, each once."""
+    imports, bindings = dict[str, None](), list[str]()
+    for statement in statements:
+        if isinstance(statement, ImportStatement):
+            imports[_written_import(statement)] = None
+        else:
+            bindings += [f"{name} = {value!r}" for name, value in bound_values([statement]).items()]
+    return "\n".join([*imports, *bindings])
+
+
+def _written_import(statement: Statement) -> str:
+    package, _, name = statement.module.rpartition(".")
+    text = f"from {package} import {name}" if statement.is_from else f"import {statement.module}"
+    return text + (f" as {statement.alias}" if statement.alias else "")
+
+
+def without_unused_imports(text: str) -> str:
+    """Return gin text without the lines of imports of which nothing is named."""
+    statements = [*read_statements(text)]
+    named = {name.partition(".")[0] for statement in statements for name in _named(statement)}
+    unused = {
+        _written_import(s)
+        for s in statements
+        if isinstance(s, ImportStatement)
+        and not s.module.startswith("__gin__")
+        and s.bound_name() not in named
+    }
+    return "\n".join(line for line in text.splitlines() if line not in unused) + "\n"
 
 
 def read_bindings(path: Path) -> dict[str, Any]:
@@ -74,22 +189,13 @@ def read_bindings(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If the file cannot be read, includes another, or uses an undefined macro.
     """
-    bindings: dict[str, Any] = {}
-    try:
-        for statement in config_parser.ConfigParser(read_gin(path), _AsData()):
-            if isinstance(statement, config_parser.IncludeStatement):
-                raise ValueError(f"it includes '{statement.filename}'")
-            if isinstance(statement, config_parser.BindingStatement):
-                scope = f"{statement.scope}/" if statement.scope else ""
-                argument = f".{statement.arg_name}" if statement.arg_name else ""
-                bindings[f"{scope}{statement.selector}{argument}"] = statement.value
+    with reading(f"'{path}'"):
+        bindings = bound_values(read_statements(read_gin(path)))
         _check_extent(
             [(value, "") for value in bindings.values()],
             lambda value, _: [bindings[value.name]] if str(value)[1:] in bindings else [],
         )
         return {name: _resolved(value, bindings) for name, value in bindings.items()}
-    except (*READING_ERRORS, OSError) as error:
-        raise ValueError(f"Cannot read '{path}': {' '.join(str(error).split())}.") from error
 
 
 def _check_extent(
@@ -109,8 +215,8 @@ def _check_extent(
     while left:
         value, scope, path = left.pop()
         parts: list[Any] = []
-        if isinstance(value, (_Macro, Reference)):
-            scope = value.name if isinstance(value, _Macro) else _scope(value.name) or scope
+        if isinstance(value, (Macro, Reference)):
+            scope = value.name if isinstance(value, Macro) else _scope(value.name) or scope
             if f"{scope} {value}" in path:
                 raise ValueError(f"{value} is defined in terms of itself")
             parts, path = list(referred(value, scope)), (*path, f"{scope} {value}")
@@ -133,7 +239,7 @@ def _scope(name: str) -> str:
 
 def _resolved(value: Any, bindings: dict[str, Any]) -> Any:
     """Return a value with the macros in it replaced."""
-    if isinstance(value, _Macro):
+    if isinstance(value, Macro):
         if value.name not in bindings:
             raise ValueError(f"{value} is defined nowhere")
         return _resolved(bindings[value.name], bindings)
@@ -144,25 +250,20 @@ def _resolved(value: Any, bindings: dict[str, Any]) -> Any:
     return value
 
 
-class RefusedError(ValueError):
-    """A gin file names what it must not."""
+def check_names(statements: Sequence[Statement], what: str) -> None:
+    """Refuse gin that imports or names what a recipe has no business with.
 
+    gin itself would follow any attribute of what is imported, and so from a module of ours to the
+    operating system.
 
-def check_names(text: str, what: str) -> None:
-    """Refuse gin text that imports, includes or names what a recipe has no business with.
-
-    The text is read as data. gin itself would follow any attribute of what is imported, and so from
-    a module of ours to the operating system.
+    Raises:
+        RefusedError: If it does.
+        READING_ERRORS: If it names what is not there; see `reading`.
     """
     symbols: dict[str, Any] = {}
     bound: dict[tuple[str, Any], dict[str, Any]] = {}  # scope and what is built → its arguments
-    for statement in config_parser.ConfigParser(text, _AsData()):
-        if isinstance(statement, config_parser.IncludeStatement):
-            raise RefusedError(
-                f"Refused {what}: it includes '{statement.filename}'. "
-                "Only a recipe may include others, one a line."
-            )
-        if isinstance(statement, config_parser.ImportStatement):
+    for statement in statements:
+        if isinstance(statement, ImportStatement):
             if not ALLOWED_IMPORTS.match(statement.module):
                 raise RefusedError(
                     f"Refused {what}: it imports '{statement.module}'. "
@@ -174,25 +275,23 @@ def check_names(text: str, what: str) -> None:
             if not (statement.is_from or statement.alias):
                 module = importlib.import_module(statement.module.partition(".")[0])
             symbols[statement.bound_name()] = module
+    for statement in statements:
+        if not isinstance(statement, BindingStatement):
             continue
-        is_macro = isinstance(statement, config_parser.BindingStatement) and not statement.arg_name
-        named = [] if is_macro else [statement.selector]
-        if isinstance(statement, config_parser.BindingStatement):
-            named += _names(statement.value)
-        for name in named:
+        for name in _named(statement):
             if not _is_buildable(_found(name, symbols)):
                 raise RefusedError(
                     f"Refused {what}: it names '{name}'. "
                     "A recipe may name only classes of models and of training."
                 )
-        if isinstance(statement, config_parser.BindingStatement):
-            built = statement.selector if is_macro else _found(statement.selector, symbols)
-            arguments = bound.setdefault((statement.scope or "", built), {})
-            arguments[statement.arg_name] = statement.value
+        is_macro = not statement.arg_name
+        built = statement.selector if is_macro else _found(statement.selector, symbols)
+        arguments = bound.setdefault((statement.scope or "", built), {})
+        arguments[statement.arg_name] = statement.value
 
-    def referred(value: _Macro | Reference, scope: str) -> Iterable[Any]:
+    def referred(value: Macro | Reference, scope: str) -> Iterable[Any]:
         name = value.name.rpartition("/")[2]
-        if isinstance(value, _Macro):
+        if isinstance(value, Macro):
             return bound.get((_scope(value.name), name), {}).values()
         parts, found = scope.split("/") if scope else [], _found(name, symbols)
         scopes = ["/".join(parts[:number]) for number in range(len(parts) + 1)]
@@ -204,16 +303,26 @@ def check_names(text: str, what: str) -> None:
     )
 
 
-def _names(value: Any) -> Iterator[str]:
-    """Yield the names of what a value of a gin file builds or calls."""
-    if isinstance(value, Reference):
-        yield value.name.rpartition("/")[2]
+def references(value: Any) -> Iterator[Reference | Macro]:
+    """Yield what a value of a gin file refers to, in lists, tuples and dicts as well."""
+    if isinstance(value, (Reference, Macro)):
+        yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _names(item)
+            yield from references(item)
     elif isinstance(value, dict):
         for item in value.items():
-            yield from _names(item)
+            yield from references(item)
+
+
+def _named(statement: Statement) -> Iterator[str]:
+    """Yield the names of what a statement gives an argument to, and of what its value builds."""
+    if isinstance(statement, BindingStatement):
+        if statement.arg_name:
+            yield statement.selector
+        for found in references(statement.value):
+            if isinstance(found, Reference):
+                yield found.name.rpartition("/")[2]
 
 
 def _found(name: str, symbols: dict[str, Any]) -> Any:
@@ -225,6 +334,8 @@ def _found(name: str, symbols: dict[str, Any]) -> Any:
 
 
 def _is_buildable(found: Any) -> bool:
+    from torch import nn
+
     origin = str(getattr(found, "__module__", ""))
     if not isinstance(found, type):
         return f"{origin}.{getattr(found, '__qualname__', '')}" in ALLOWED_FUNCTIONS

@@ -1,19 +1,21 @@
-"""Recipes as files: which there are, and what one says. Needs no torch."""
+"""Recipes: which there are, and what one says with the settings of a user. Needs no torch."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rave.files.atomic import regular
+if TYPE_CHECKING:
+    from rave.runs.gin_text import Statement
 
 RECIPES, OPTIONS = (Path("configs") / name for name in ("recipes", "options"))
-MACRO = re.compile(r"[A-Z][A-Z0-9_]*")
-MAX_BYTES, MAX_FILES = 2**18, 32  # of a recipe with what it includes
+MAX_FILES = 32  # of a recipe with what it includes
 PRIORS = "prior/"  # their recipes are in a folder of their own
+WORD = re.compile(r"[\w.+-]+")  # of a setting: what may be a string without quotation marks
 
 
 def _package_folder(package: str) -> Path:
@@ -37,58 +39,115 @@ def list_options(package: str) -> list[str]:
     return sorted(path.stem for path in (_package_folder(package) / OPTIONS).glob("*.gin"))
 
 
-def recipe_type(package: str) -> Callable[[str], str]:
-    """Return a type of argument of a command line: the name of a recipe that there is."""
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that was read, and what is to be changed in it.
 
-    def recipe(text: str) -> str:
-        try:
-            recipe_lines(package, text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-        return text
+    Attributes:
+        name: As the user gives it.
+        statements: Of the recipe with what it includes, and of its options.
+        settings: `scope/module.Class.argument` or `MACRO` → value, in place of the recipe's.
+    """
 
+    name: str
+    statements: tuple[Statement, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def resolved(self) -> list[Statement]:
+        """The statements with the settings behind them."""
+        from rave.runs.gin_text import binding
+
+        return [*self.statements, *(binding(*each) for each in self.settings.items())]
+
+    def bind(self, values: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with more settings."""
+        return replace(self, settings={**self.settings, **values})
+
+    def check_used(self, names: Iterable[str] | None = None) -> None:
+        """Check that names are used, by default all that are bound.
+
+        Raises:
+            ValueError: If one is not; the message names those that are.
+        """
+        from rave.runs.gin_text import Macro, bound_values, references
+
+        bound = bound_values(self.resolved)
+        found = (each for value in bound.values() for each in references(value))
+        used = {each.name for each in found if isinstance(each, Macro)}
+        if unused := sorted(
+            n for n in (bound if names is None else names) if "." not in n and n not in used
+        ):
+            raise ValueError(
+                f"Nothing in recipe '{self.name}' uses {', '.join(unused)}. "
+                f"It uses: {', '.join(sorted(used))}."
+            )
+
+    def value(self, name: str) -> Any:
+        """Return what the recipe itself, without settings, binds to a name; None if nothing."""
+        from rave.runs.gin_text import Macro, bound_values
+
+        values = bound_values(self.statements)
+        value = values.pop(name, None)
+        while isinstance(value, Macro):
+            value = values.pop(value.name, None)
+        return value
+
+
+def read_recipe(
+    package: str, name: str, settings: Sequence[str] = (), given: Mapping[str, str] | None = None
+) -> Recipe:
+    """Read a recipe and the user's settings, and check them as far as text alone says.
+
+    Args:
+        package: "rave" or "diffwave".
+        name: Of a shipped recipe, with `+option` as often as wanted; or path of a `.gin` file.
+        settings: Lines `NAME=VALUE`; NAME is a macro of the recipe or a `module.Class.argument`. A
+            string that is one word needs no quotation marks.
+        given: Names that cannot be set → what they follow from.
+
+    Raises:
+        ValueError: If the recipe or an option does not exist, an option would change nothing, a
+            file or setting cannot be read, or a setting is of a name that is given, or that
+            nothing in the recipe uses.
+    """
+    recipe = Recipe(name, tuple(_recipe_statements(package, name)))
+    values = dict(_read_setting(recipe, setting) for setting in settings)
+    for each, source in (given or {}).items():
+        if each in values:
+            raise ValueError(f"{each} cannot be set: it follows from {source}.")
+    recipe = recipe.bind(values)
+    recipe.check_used(values)  # of the others when all is known to be of a bearable size
     return recipe
 
 
-def check_form(settings: Sequence[str]) -> None:
-    """Check that settings are NAME=VALUE.
+def _read_setting(recipe: Recipe, setting: str) -> tuple[str, Any]:
+    """Return name and value of a line NAME=VALUE.
 
-    Raises:
-        ValueError: If one is not.
+    A value that gin cannot read is a string if it is one word, and the recipe has a string there.
     """
-    for setting in settings:
-        if not re.fullmatch(r"[\w./]+\s*=.*", setting.strip(), re.DOTALL):
-            raise ValueError(f"'{setting}' is not NAME=VALUE. Write --set MAX_STEPS=5000, say.")
+    from rave.runs.gin_text import READING_ERRORS, read_value
 
-
-def check_settings(package: str, recipe: str, settings: Sequence[str]) -> None:
-    """Check the user's settings as far as text alone says; the parser checks them again.
-
-    Raises:
-        ValueError: If one is not NAME=VALUE, or names a macro that nothing in the recipe uses.
-    """
-    check_form(settings)
-    text = "\n".join([*recipe_lines(package, recipe), *settings])
-    names = [setting.partition("=")[0].strip() for setting in settings]
-    check_used(recipe, [name for name in names if MACRO.fullmatch(name)], text)
-
-
-def check_used(recipe: str, macros: Iterable[str], text: str) -> None:
-    """Check that gin text uses macros.
-
-    Raises:
-        ValueError: If it does not; the message names those that it uses.
-    """
-    used = {name[1:] for name in re.findall(rf"%{MACRO.pattern}", text)}
-    if unused := sorted(set(macros) - used):
-        raise ValueError(
-            f"Nothing in recipe '{recipe}' uses {', '.join(unused)}. "
-            f"It uses: {', '.join(sorted(used))}."
+    name, equals, text = (part.strip() for part in setting.partition("="))
+    if not (equals and all(part.isidentifier() for part in re.split("[./]", name))):
+        raise ValueError(f"'{setting}' is not NAME=VALUE. Write --set MAX_STEPS=5000, say.")
+    try:
+        return name, read_value(text)
+    except READING_ERRORS as error:
+        known = recipe.value(name)
+        is_string = isinstance(known, str) or (
+            known is None and text.lower() not in ("true", "false", "none")
         )
+        if is_string and WORD.fullmatch(text):
+            return name, text
+        raise ValueError(
+            f"Cannot read recipe '{recipe.name}' with --set {setting}. Write a number, True, "
+            "False, None, a string in quotation marks, or a list of these."
+        ) from error
 
 
-def recipe_lines(package: str, recipe: str) -> list[str]:
-    """Return the lines of a recipe and of its options.
+def _recipe_statements(package: str, recipe: str) -> list[Statement]:
+    """Return what a recipe and its options state.
 
     Raises:
         ValueError: If the recipe or an option does not exist, or an option would change nothing.
@@ -105,81 +164,60 @@ def recipe_lines(package: str, recipe: str) -> list[str]:
             f"There is no recipe '{name}'. Give a .gin file or one of: "
             f"{', '.join(list_recipes(package, PRIORS in name))}."
         )
-    lines = _expanded(path, folder / "configs")
+    statements = _read_files(path, folder / "configs")
     for option in options:
         if option not in list_options(package):
             raise ValueError(
                 f"There is no option '{option}'. Choose among: {', '.join(list_options(package))}."
             )
-        added = _expanded(folder / OPTIONS / f"{option}.gin", folder / "configs")
-        if not (_bound(added) - _built(added)) & _built(lines):
+        added = _read_files(folder / OPTIONS / f"{option}.gin", folder / "configs")
+        changed = {s.selector for s in added if getattr(s, "arg_name", "") and not s.scope}
+        if not (changed - _built(added)) & _built(statements):
             raise ValueError(f"Option '{option}' changes nothing in '{name}'; leave it out.")
-        lines += added
-    return lines
+        statements += added
+    return statements
 
 
-def stated(package: str, recipe: str, name: str) -> str | None:
-    """Return the number that a recipe itself gives to a name, such as SAMPLE_RATE_HZ, as text."""
-    text = "\n".join(recipe_lines(package, recipe))
-    return (re.findall(rf"^{name} = ([\d.]+)", text, re.MULTILINE) or [None])[-1]
+def _built(statements: Sequence[Statement]) -> set[str]:
+    """Return the names of what statements build."""
+    from rave.runs.gin_text import bound_values, references
+
+    found = (each for v in bound_values(statements).values() for each in references(v))
+    return {each.name.rpartition("/")[2] for each in found if getattr(each, "is_called", False)}
 
 
-def _bound(lines: Sequence[str]) -> set[str]:
-    """Return the classes to whose arguments lines give values."""
-    return set(re.findall(r"^(\w+\.\w+)\.\w+ =", "\n".join(lines), re.MULTILINE))
+def _read_files(first: Path, configs: Path) -> list[Statement]:
+    """Return what a gin file states, with what it includes in its place.
 
-
-def _built(lines: Sequence[str]) -> set[str]:
-    return set(re.findall(r"@(?:\w+/)?(\w+\.\w+)\(\)", "\n".join(lines)))
-
-
-def read_gin(path: Path) -> str:
-    """Return the text of a gin file.
-
-    Raises:
-        ValueError: If it is no file of text, or longer than any recipe or settings of a run.
-        OSError: If it cannot be read.
+    Args:
+        first: The file.
+        configs: The folder in which included files are looked for, before that of the file.
     """
-    with regular(path).open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"'{path}' has more than {MAX_BYTES} bytes. Give a .gin file.")
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' is no text ({error}). Give a .gin file.") from error
+    from rave.runs.gin_text import MAX_BYTES, RefusedError, read_gin, read_statements, reading
 
+    num_left, files = MAX_BYTES, iter(range(MAX_FILES))
 
-def _expanded(path: Path, configs: Path) -> list[str]:
-    """Return the lines of a gin file with the files that it includes in their places."""
-    lines, num_left = list[str](), MAX_BYTES
-    for line in _lines(path, configs, (), iter(range(MAX_FILES))):
-        num_left -= len(line) + 1
+    def read(path: Path, around: tuple[Path, ...]) -> Iterator[Statement]:
+        def include(name: str) -> Iterator[Statement]:
+            found = [p for p in (configs / name, path.parent / name) if p.is_file()]
+            if not found:
+                raise RefusedError(f"'{path}' includes '{name}', which does not exist.")
+            if found[0].resolve() in around or next(files, None) is None:
+                raise RefusedError(
+                    f"'{path}' includes '{name}', which includes it, or is one of more than "
+                    f"{MAX_FILES} in all. Take the line out."
+                )
+            yield from read(found[0], around)
+
+        nonlocal num_left
+        text, around = read_gin(path), (*around, path.resolve())
+        num_left -= len(text)
         if num_left < 0:
-            raise ValueError(
-                f"'{path}' and what it includes have more than {MAX_BYTES} characters. "
+            raise RefusedError(
+                f"'{first}' and what it includes have more than {MAX_BYTES} characters. "
                 "Give a shorter recipe."
             )
-        lines.append(line)
-    return lines
+        with reading(f"recipe '{path}'"):
+            yield from read_statements(text, include)
 
-
-def _lines(
-    path: Path, configs: Path, around: tuple[Path, ...], files: Iterator[int]
-) -> Iterator[str]:
-    """Yield what `_expanded` returns, as long as there are `files` left."""
-    around = (*around, path.resolve())
-    for line in read_gin(path).splitlines():
-        included = re.match(r"include\s+['\"](.+)['\"]", line)
-        if not included:
-            yield line
-            continue
-        found = [p for p in (configs / included[1], path.parent / included[1]) if p.is_file()]
-        if not found:
-            raise ValueError(f"'{path}' includes '{included[1]}', which does not exist.")
-        if found[0].resolve() in around or next(files, None) is None:
-            raise ValueError(
-                f"'{path}' includes '{included[1]}', which includes it, or is one of more than "
-                f"{MAX_FILES} in all. Take the line out."
-            )
-        yield from _lines(found[0], configs, around, files)
+    return [*read(first, ())]

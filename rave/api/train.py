@@ -1,0 +1,294 @@
+"""Train an autoencoder on prepared audio."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rave.api.result import Result
+from rave.compute.launch import is_first
+from rave.files.atomic import check_output_folder, read_json, typed, write_json
+from rave.parsing import one_line
+from rave.runs.recipes import Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from rave.audio.prepared import AudioStore
+    from rave.dataset import PreparedCropsDataset
+    from rave.held_out import Split
+    from rave.trainer import Loaders
+    from rave.training import RaveSystem, RaveTraining
+
+DATA = "what `rave preprocess` wrote, or an LMDB folder of acids-rave"
+ORIGIN = "initial.json"  # in a run folder: whose weights it started from
+SAME_MODEL = 1e-3  # of the largest value: what two ways to compute the same may differ by
+
+
+def train_codec(
+    data: str | Path,
+    out: str | Path,
+    *,
+    config: str = "v2",
+    settings: Sequence[str] = (),
+    initialise_from: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    dry_run: bool = False,
+) -> Result:
+    """Train an autoencoder. The same call again resumes where the last checkpoint stopped.
+
+    Args:
+        data: Prepared audio: what `rave preprocess` wrote, or an LMDB folder of acids-rave.
+        out: Run folder: model.gin, config.gin, checkpoints, curves; see `rave.experiment`.
+        config: Name of a recipe, such as v2 or v2+causal+noise, or path of a .gin file.
+        settings: Lines NAME=VALUE that change the recipe, such as "MAX_STEPS=5000".
+        initialise_from: Run of the same sizes whose weights a new run starts from, of `rave train`
+            or of acids-rave. None: random weights.
+        seed: Of weights, crops and noise, 0 to 2^32 - 1.
+        device: auto, cpu, cuda, cuda:N or mps.
+        devices: GPUs (or processes on the CPU) of each node that share each batch.
+        nodes: Nodes that share each batch; each makes this call.
+        dry_run: Return the resolved recipe and write nothing.
+
+    Returns:
+        Figures of the last validation: `steps`, `resumed_from`, `held_out/…` and `latents/…`.
+
+    Raises:
+        ValueError: If an input cannot be read, the recipe or a setting is not understood, or `out`
+            holds a run with other settings; if the loss is not finite any more.
+        OSError: If a file cannot be read or written.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, once the step is finished and saved.
+    """
+    data, out = Path(data), Path(out)
+    if not data.exists():
+        raise ValueError(f"'{data}' does not exist. Give {DATA}.")
+    recipe = read_recipe("rave", config, settings, given={"SEED": "--seed"})
+    from rave.upstream.lmdb import open_audio
+
+    check_output_folder(out, data)
+    store = open_audio(data)
+    for file in store.files:
+        store.check(file)
+    from rave.compute.device import choose_device, choose_precision
+    from rave.experiment import build, save_run
+    from rave.held_out import Split, recording_keys
+    from rave.levels import remember
+    from rave.runs.checkpoint import finished_steps
+    from rave.trainer import fit
+    from rave.training import RaveSystem
+
+    processor = choose_device(device)
+    built = build(_with_data_format(recipe, store).bind({"SEED": seed}), seed)
+    training: RaveTraining = built.training
+    if dry_run:
+        return Result(built.config.rstrip(), {"config": built.config})
+    _warn_of_rate(recipe, store.sample_rate_hz)
+    precision = choose_precision(training.precision, processor)
+    system = RaveSystem(built.model, training)
+    resumed_from = finished_steps(out)
+    split = Split.read(out) or Split.of(
+        recording_keys(file.origin for file in store.files), training.held_out_fraction
+    )
+    origin = None
+    if initialise_from is not None:
+        if resumed_from:
+            _check_origin(out, Path(initialise_from))
+        else:
+            origin = _initialise(system, Path(initialise_from))
+    if is_first():
+        save_run(out, "rave", built.model_config, built.config)
+        split.write(out)
+        if origin is not None:
+            write_json(out / ORIGIN, origin)
+    warnings: list[str] = []  # repeated at the end, which may be days later
+    fit(
+        system,
+        lambda start_step: _loaders(store, split, training, start_step, warnings),
+        out,
+        training.max_steps,
+        training.validate_every_steps,
+        device=device,
+        num_devices=devices,
+        num_nodes=nodes,
+        precision=precision,
+        log_every_steps=training.log_every_steps,
+    )
+    if is_first():
+        remember(out, store, split, processor)
+    result = _result(system, out, resumed_from)
+    lines = "".join(f"\nWarning: {sentence}" for sentence in warnings)
+    return replace(
+        result, summary=result.summary + lines, figures={**result.figures, "warnings": warnings}
+    )
+
+
+def _warn(sentence: str) -> None:
+    print(f"rave train: warning: {sentence}", file=sys.stderr)
+
+
+def _warn_of_rate(recipe: Recipe, sample_rate_hz: int) -> None:
+    """Say if a recipe is made for another sample rate than that of the data."""
+    made_for = recipe.value("SAMPLE_RATE_HZ")
+    if made_for is None or made_for == sample_rate_hz:
+        return
+    _warn(
+        f"recipe '{recipe.name}' is made for {made_for} Hz, and the data has {sample_rate_hz} Hz: "
+        f"all that it counts in samples lasts {made_for / sample_rate_hz:.2f} times as long. If "
+        "that is not meant, prepare the audio again: rave preprocess AUDIO_DIR PREPARED_DIR "
+        f"--sample-rate {made_for}"
+    )
+
+
+def _emptiness(store: AudioStore, crops: dict[str, PreparedCropsDataset]) -> list[str]:
+    """Return sentences if the data can teach nothing: is silent, constant, or one file many times.
+
+    Args:
+        store: The audio.
+        crops: Some of what is trained on, and of what is held out.
+    """
+    from rave.dataset import are_copies
+
+    means = {
+        "trained on": "Nothing can be learned from it",
+        "held out": "The held-out figures will mean nothing",
+    }
+    found = []
+    for name, some in crops.items():
+        heard = [  # without the zeros behind the end
+            some[index][:, : piece.num_samples - start]
+            for index, (piece, start) in enumerate(some.crops)
+        ]
+        if not any(float(crop.max() - crop.min()) for crop in heard):
+            level = max(float(crop.abs().max()) for crop in heard)
+            what = "one constant value (DC)" if level else "digital silence"
+            found.append(f"all {len(some)} crops of what is {name} are {what}. {means[name]}.")
+    if len(store.files) > 1 and are_copies(store):
+        found.append(
+            f"all {len(store.files)} files hold the same audio, so what is held out is trained on. "
+            f"{means['held out']}."
+        )
+    return found
+
+
+def _initialise(system: RaveSystem, run: Path) -> dict[str, str]:
+    """Take the weights of a run, report what was taken, and return what to keep of it."""
+    from rave.initial_weights import take_weights
+
+    taken = take_weights(system.model, system.discriminator, run)
+    what = (
+        "encoder, decoder and discriminators"
+        if taken.has_discriminator
+        else ("encoder and decoder; discriminators begin anew")
+    )
+    print(f"weights of '{run}': {what}", file=sys.stderr)
+    if taken.largest_difference > SAME_MODEL:
+        _warn(
+            f"with them this recipe computes something else than '{run}' does (by "
+            f"{taken.largest_difference:.1e}); is it causal, are its dilations, activations and "
+            "noise the same?"
+        )
+    return {"run": str(run.absolute()), "fingerprint": taken.fingerprint}
+
+
+def _read_origin(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    what = "a record of initial weights"
+    try:
+        known: dict[str, str] = typed(read_json(path, what), dict[str, str], "it")
+        return {name: known[name] for name in ("run", "fingerprint")}
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"'{path}' is not {what} ({error}). Remove it.") from error
+
+
+def _check_origin(out: Path, run: Path) -> None:
+    """Check that a run that is begun started from the weights of another."""
+    from rave.codec import load_run
+
+    known = _read_origin(out / ORIGIN)
+    if known.get("run") == str(run.absolute()):
+        return
+    if known and known.get("fingerprint") == load_run(run)[1].fingerprint:  # it was moved
+        return
+    begun_from = f"the weights of '{known.get('run')}'" if known else "random weights"
+    raise ValueError(
+        f"'{out}' was begun from {begun_from}, not from those of '{run}'. Leave --initialise-from "
+        "out to go on, or give another --out."
+    )
+
+
+def _with_data_format(recipe: Recipe, store: AudioStore) -> Recipe:
+    """Return the recipe for the prepared audio's format; refuse settings that contradict it."""
+    known = {"SAMPLE_RATE_HZ": store.sample_rate_hz, "NUM_CHANNELS": store.num_channels}
+    for name, value in known.items():
+        if (setting := recipe.settings.get(name, value)) != value:
+            raise ValueError(
+                f"--set {name}={setting} contradicts the prepared audio, whose {name} is {value}. "
+                "Leave the setting out, or prepare the audio again."
+            )
+    return recipe.bind(known)
+
+
+def _loaders(
+    store: AudioStore,
+    split: Split,
+    training: RaveTraining,
+    start_step: int,
+    warnings: list[str],
+) -> Loaders:
+    from torch.utils.data import DataLoader
+
+    from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_audio
+    from rave.held_out import data_state, recording_keys
+    from rave.trainer import Loaders, StepBatches
+
+    train_ranges, held_out_ranges = split_audio(store, split)
+    names = ", ".join(piece.name for piece in held_out_ranges[:8])
+    print(f"held out: {one_line(names)}", file=sys.stderr)
+    num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
+    crops = PreparedAudioDataset(
+        store,
+        training.crop_samples,
+        num_items,
+        training.seed,
+        train_ranges,
+        training.augmentations,
+    )
+    size, most = training.crop_samples, training.max_held_out_crops
+    held_out = PreparedCropsDataset(store, size, held_out_ranges, most)
+    known = PreparedCropsDataset(store, size, train_ranges, most)
+    for sentence in _emptiness(store, {"trained on": known, "held out": held_out}):
+        _warn(sentence)
+        warnings.append(sentence)
+    return Loaders(
+        train=DataLoader(crops, batch_sampler=StepBatches(training.batch_size, start_step)),
+        held_out=DataLoader(held_out, batch_size=training.batch_size),
+        data=data_state(
+            recording_keys(file.origin for file in store.files),
+            [file.num_samples for file in store.files],
+        ),
+    )
+
+
+def _result(system: RaveSystem, out: Path, resumed_from: int) -> Result:
+    """Return the figures of the last validation."""
+    steps = system.training_recipe.max_steps
+    figures: dict[str, Any] = {"run": str(out), "steps": steps, "resumed_from": resumed_from}
+    if resumed_from >= steps:
+        return Result(f"All {steps} steps of '{out}' were done before.", figures)
+    metrics = {name: float(value) for name, value in system.trainer.callback_metrics.items()}
+    figures |= {name: v for name, v in metrics.items() if name.startswith(("held_out", "latents"))}
+    text = f"{steps} steps done in '{out}'."
+    if "held_out/log_spectral_distance_db" in figures:
+        text += (
+            f" Held-out crops: log-spectral distance "
+            f"{figures['held_out/log_spectral_distance_db']:.2f} dB, level "
+            f"{figures['held_out/level_db']:+.1f} dB; "
+            f"{figures['latents/dimensions_95']:.0f} of {system.model.latent_size} latent "
+            f"dimensions carry 95 %, {figures['latents/dimensions_99']:.0f} carry 99 %."
+        )
+    return Result(text, figures)

@@ -1,0 +1,174 @@
+"""Train an autoregressive prior on latents."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rave.api.result import Result
+from rave.compute.launch import is_first
+from rave.files.atomic import check_output_folder
+from rave.latents.storage import is_address
+from rave.runs.recipes import read_recipe
+
+if TYPE_CHECKING:
+    from rave.prior_training import PriorTraining
+
+# Each is memory-mapped for the whole training, and Linux maps 65,530 at most.
+MAX_CLIPS = 60_000
+GIVEN = {"SEED": "--seed", "RAW_SIZE": "the latents", "LATENT_SIZE": "the latents and FIDELITY"}
+
+
+def train_prior(
+    latents: str | Path,
+    out: str | Path,
+    *,
+    config: str = "prior/default",
+    settings: Sequence[str] = (),
+    seed: int = 0,
+    device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    dry_run: bool = False,
+) -> Result:
+    """Train an autoregressive prior. The same call again resumes from the last checkpoint.
+
+    Args:
+        latents: What `rave encode` or `rave shard` wrote: a folder, or an address such as
+            s3://bucket/set.
+        out: Run folder, which `rave sample_prior` reads.
+        config: prior/default, prior/tiny, or path of a .gin file.
+        settings: Lines NAME=VALUE that change the recipe, such as "MAX_STEPS=5000".
+        seed: Of weights and segments, 0 to 2^32 - 1.
+        device: auto, cpu, cuda, cuda:N or mps.
+        devices: GPUs (or processes on the CPU) of each node that share each batch.
+        nodes: Nodes that share each batch; each makes this call.
+        dry_run: Return the resolved recipe and write nothing.
+
+    Returns:
+        Figures: `steps`, `resumed_from`, `latent_size` (modelled dimensions), and in nats per value
+        `held_out_loss` and `uniform`, that of a model that knows nothing.
+
+    Raises:
+        ValueError: If the latents, the recipe or a setting cannot be used, or `out` holds another
+            run; if the loss is not finite any more.
+        OSError: If a file cannot be read or written.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, once the step is finished and saved.
+    """
+    recipe, out = read_recipe("rave", config, settings, GIVEN), Path(out)
+    import numpy as np
+    from torch.utils.data import DataLoader
+
+    from rave.compute.device import choose_device
+    from rave.experiment import build, rebuild_model, save_run, training_of
+    from rave.held_out import Split, data_state, recording_keys
+    from rave.latent_dataset import LatentDataset
+    from rave.latents.folder import HEADER_NAME
+    from rave.latents.generated import check_header, save_header
+    from rave.prior import KIND, LatentPrior, principal_axes
+    from rave.prior_training import HELD_OUT_SEGMENTS, PriorSegments, PriorSystem, divide
+    from rave.runs.checkpoint import finished_steps
+    from rave.trainer import Loaders, StepBatches, fit
+
+    choose_device(device)
+    if not is_address(latents):
+        latents = Path(latents)
+        check_output_folder(out, latents)
+    dataset = LatentDataset(latents)
+    if len(dataset) > MAX_CLIPS:
+        raise ValueError(
+            f"'{latents}' holds {len(dataset)} clips; rave train_prior takes at most "
+            f"{MAX_CLIPS}. Give it some of the folders."
+        )
+    header = dataset.header
+    check_header(out, header)
+    is_begun = (out / HEADER_NAME).exists()
+    earlier = rebuild_model(out, KIND, LatentPrior) if is_begun else None
+    recipe = recipe.bind({"SEED": seed, "RAW_SIZE": header.latent_size, "LATENT_SIZE": 1})
+    training: PriorTraining = training_of(recipe)
+    clips = {file.path: dataset.array(index) for index, file in enumerate(dataset.files)}
+    _check_long_enough(clips, training.segment_frames)
+    origins = {
+        name: file.origin
+        for name, file in zip(clips, dataset.files, strict=True)
+        if clips[name].shape[1] >= training.segment_frames
+    }
+    keys = recording_keys(origins.values())
+    split = Split.read(out) or Split.of(keys, training.held_out_fraction)
+    training_clips, held_out_clips = divide(clips, origins, split, training.segment_frames)
+    mean, axes, std = principal_axes([*training_clips.values()])
+    if std.max() <= 1e-6 * (1.0 + np.abs(mean).max()):
+        raise ValueError(
+            "The training latents do not vary at all, so there is nothing to learn from. "
+            "Is the audio silent, or the codec untrained?"
+        )
+    latent_size = training.latent_size(std) if earlier is None else earlier.latent_size
+    if training.segment_frames <= latent_size:
+        raise ValueError(
+            f"SEGMENT_FRAMES is {training.segment_frames}, but {latent_size} dimensions are "
+            "modelled, which need more frames. Raise it, or lower FIDELITY."
+        )
+    built = build(recipe.bind({"LATENT_SIZE": latent_size}), seed)
+    if dry_run:
+        return Result(built.config.rstrip(), {"config": built.config})
+    built.model.fit(mean, axes, std)  # of a run that continues its checkpoint brings them
+    if is_first():
+        save_run(out, KIND, built.model_config, built.config)
+        split.write(out)
+        save_header(out, header)
+    resumed_from = finished_steps(out)
+    frames = training.segment_frames
+    num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
+    segments = PriorSegments(training_clips, frames, num_items, training.seed)
+    held_out = PriorSegments(held_out_clips, frames, HELD_OUT_SEGMENTS, None)
+    system = PriorSystem(built.model, training)
+    fit(
+        system,
+        lambda start_step: Loaders(
+            DataLoader(segments, batch_sampler=StepBatches(training.batch_size, start_step)),
+            DataLoader(held_out, batch_size=training.batch_size),
+            data_state(keys, [clips[name].shape[1] for name in origins], header.statistics),
+        ),
+        out,
+        training.max_steps,
+        min(training.validate_every_steps, training.max_steps),
+        device=device,
+        num_devices=devices,
+        num_nodes=nodes,
+        log_every_steps=training.log_every_steps,
+    )
+    figures: dict[str, Any] = {
+        "run": str(out),
+        "steps": training.max_steps,
+        "resumed_from": resumed_from,
+        "latent_size": latent_size,
+        "uniform": math.log(built.model.num_classes),
+    }
+    text = f"{training.max_steps} steps done in '{out}', {latent_size} dimensions."
+    if resumed_from < training.max_steps and "held_out_loss" in system.trainer.callback_metrics:
+        figures["held_out_loss"] = float(system.trainer.callback_metrics["held_out_loss"])
+        text += (
+            f" Held-out loss {figures['held_out_loss']:.3f} nats a value; knowing nothing costs "
+            f"{figures['uniform']:.3f}."
+        )
+    return Result(text, figures)
+
+
+def _check_long_enough(clips: dict[str, Any], num_frames: int) -> None:
+    """Check that a clip holds a segment; report those that do not."""
+    short = [name for name, clip in clips.items() if clip.shape[1] < num_frames]
+    if len(short) == len(clips):
+        longest = max(clip.shape[1] for clip in clips.values())
+        raise ValueError(
+            f"No clip holds a segment of {num_frames} frames (the longest has {longest}). Lower "
+            "it with --set SEGMENT_FRAMES=…"
+        )
+    if short:
+        print(
+            f"left out, shorter than {num_frames} frames: {', '.join(short[:8])}"
+            f" ({len(short)} in all)",
+            file=sys.stderr,
+        )
