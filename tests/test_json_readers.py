@@ -170,7 +170,9 @@ def accepted(record, value, check):
     return record
 
 
-RESUMING = ("augment", "decode", "encode", "preprocess")  # modules that import the loop by name
+# Modules that import the loop by name.
+RESUMING = [f"rave.api.{name}" for name in ("augment", "decode", "encode", "preprocess")]
+RESUMING += ["rave.jobs.loop", "diffwave.api.vocode"]
 
 
 @pytest.mark.parametrize("name", RESUMED)
@@ -184,8 +186,8 @@ def test_a_record_of_a_journal_with_any_value_is_used_or_made_again(
         checks[journal.path] = check
         return process(sources, work, results, journal, label, check, *more, **options)
 
-    for module in ("jobs.loop", *(f"api.{each}" for each in RESUMING)):
-        monkeypatch.setattr(f"rave.{module}.process_files", spied)
+    for module in RESUMING:
+        monkeypatch.setattr(f"{module}.process_files", spied)
     assert call(name, material, out) == 0
     assert checks
     for path, check in list(checks.items()):

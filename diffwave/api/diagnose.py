@@ -60,7 +60,7 @@ def diagnose_folder(
         OSError: If something cannot be read or written.
     """
     path = Path(path)
-    if settings:
+    if config or settings:
         diffusion_recipe(config or "default", settings or ())
     from rave.compute.device import choose_device
     from rave.files.atomic import atomic_write, write_json
