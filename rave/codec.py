@@ -140,7 +140,7 @@ class Codec:
         mean, std = self.network.posterior_parameters(batch)
         return mean[0].cpu().numpy(), std[0].cpu().numpy()
 
-    def decode(self, latents: Array, noise: DecoderNoise | None = None) -> Array:
+    def decode(self, latents: Array | torch.Tensor, noise: DecoderNoise | None = None) -> Array:
         """Return the audio (C, N·hop_samples) of raw latents (D, N).
 
         Args:
@@ -148,7 +148,7 @@ class Codec:
             noise: What the decoder hears in uninformative dimensions; None: that of seed 0.
         """
         noise = DecoderNoise(self.format, 0) if noise is None else noise
-        return np.concatenate(list(self.decode_blocks(latents, noise)), axis=1)
+        return np.concatenate(list(self.decode_blocks(np.asarray(latents), noise)), axis=1)
 
     def decode_blocks(
         self, latents: Array, noise: DecoderNoise, window_frames: int = WINDOW_FRAMES
