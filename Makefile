@@ -2,7 +2,7 @@
 # make demo-train   the whole path, training included, on synthesized music, in under 10 minutes; demo-train-output/
 # make test    lint and import contracts, then types and the tests side by side
 # make soak    what docs/reliability.md describes, at full size: an hour
-# make mutants the code is changed in 300 places, one at a time; which tests notice? An hour
+# make mutants the code is changed in 200 places, one at a time; which tests notice? An hour
 # make lint    the same without the tests
 # make lock    makes requirements/ from constraints.txt (needs uv)
 # make clean   removes what make installed and made: .venv, the demos' folders and caches

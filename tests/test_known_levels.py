@@ -92,6 +92,18 @@ def test_gains_and_differences_of_level_have_their_sign(tmp_path):
     assert pair["silence_would_score_db"] > 30
 
 
+def test_files_are_a_pair_up_to_a_tenth_of_a_second(tmp_path):
+    audio = noise(RATE_HZ)
+    whole, shorter, short = (
+        write(tmp_path / f"{n}.wav", audio[:, : RATE_HZ - n], RATE_HZ)
+        for n in (0, RATE_HZ // 20, RATE_HZ // 5)
+    )
+    assert compare_pair(whole, shorter, RATE_HZ)["level_difference_db"] == pytest.approx(
+        0, abs=0.01
+    )
+    assert compare_pair(whole, short, RATE_HZ) is None
+
+
 def test_a_file_heard_is_as_loud_as_given_and_brought_to_the_nearest_training_level(tmp_path):
     path = write(tmp_path / "a.wav", square(2 * RATE_HZ, 0.5), 44100)
     form = CodecFormat.of(small_model())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +20,7 @@ from rave.audio.blocks import STEREO_GAINS, mixing_matrix
 from rave.blocks.noise import amplitude
 from rave.blocks.snake import Snake
 
+ROOT = Path(__file__).resolve().parents[1]
 # First and last beta, and how many: Kong et al. 2020 (arXiv:2009.09761), section 5 and table 1; the
 # configuration that Liu et al. 2023 (arXiv:2301.12503) published; and those of the diary, by name.
 LINEAR = {
@@ -115,3 +119,30 @@ def test_snake_is_equation_3_of_ziyin_et_al():
         with torch.no_grad():
             snake.alpha.fill_(a)
             torch.testing.assert_close(snake(x), x + torch.sin(a * x) ** 2 / a)
+
+
+# Of files on users' disks: another number here refuses all that were written before.
+VERSIONS = {
+    "rave.audio.prepared:VERSION": 1,
+    "rave.codec_format:TORCHSCRIPT_VERSION": 1,
+    "rave.experiment:RUN_VERSION": 1,
+    "rave.held_out:SPLIT_VERSION": 1,
+    "rave.latents.folder:VERSION": 1,
+    "rave.latents.shards:VERSION": 1,
+    "rave.training_audio:VERSION": 1,
+    "diffwave.conditions.controls:VERSION": 1,
+    "diffwave.conditions.spectrogram:VERSION": 1,
+    "diffwave.evaluation.figures:VERSION": 1,
+    "diffwave.experiments.laboratory:VERSION": 1,
+    "diffwave.run:DATA_VERSION": 1,
+}
+
+
+def test_formats_of_files_have_the_versions_that_were_published():
+    found = {}
+    for path in (p for package in ("rave", "diffwave") for p in Path(ROOT, package).rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for name in re.findall(r"\b((?:[A-Z]+_)?VERSION)\b[A-Z_, ]* = ", path.read_text()):
+            found[f"{module}:{name}"] = getattr(import_module(module), name)
+    of_others = {"rave.upstream.lmdb_file:VERSION", "rave.runs.checkpoint_file:OLD_VERSION"}
+    assert {name: found[name] for name in found.keys() - of_others} == VERSIONS

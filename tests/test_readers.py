@@ -86,7 +86,7 @@ DIVIDING = {
     "diffwave/api/train.py",
     "diffwave/diagnosis/latents.py",
     "diffwave/diagnosis/run.py",
-    "diffwave/evaluate.py",
+    "diffwave/api/evaluate.py",
     "diffwave/experiments/data.py",
 }
 
