@@ -18,6 +18,7 @@ from diffwave.conditioner import ControlConditioner
 from diffwave.conditions.inputs import Conditions
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
+from diffwave.sampling import samplers
 from diffwave.sampling.editing import Sampling, continue_clip, generate_long, inpaint, paint, vary
 from diffwave.sampling.request import Task
 from diffwave.sampling.samplers import NoiseStream, generate, item_generator, sample
@@ -57,8 +58,7 @@ def make_model(latent_size: int = 3, is_conditional: bool = False) -> LatentDiff
     conditioners = {"loudness": ControlConditioner(1, 4)} if is_conditional else None
     standardizer = Standardizer.fit([autoregression(4, 500, 0.5, 0) + 2], 1.0)
     standardizer = Standardizer(4, latent_size) if latent_size < 4 else standardizer
-    model = LatentDiffusion(standardizer, network, SCHEDULE, "v", conditioners=conditioners)
-    return model.eval()
+    return LatentDiffusion(standardizer, network, SCHEDULE, "v", conditioners=conditioners).eval()
 
 
 def make_sampling(model: LatentDiffusion, **changes: object) -> Sampling:
@@ -91,9 +91,7 @@ def test_variation_moves_further_from_the_clip_the_stronger_it_is() -> None:
     clip = torch.from_numpy(autoregression(400, 60, MEMORY, 0))[None]
     correlations = []
     for first_step in (45, 30, 15, 0):
-        from diffwave.sampling.samplers import build_sampler
-
-        timestep = build_sampler("dpm-solver++", SCHEDULE, NUM_STEPS).timesteps[first_step]
+        timestep = samplers.build_sampler("dpm-solver++", SCHEDULE, NUM_STEPS).timesteps[first_step]
         power = float(SCHEDULE.alpha_bar[int(timestep)])
         noise = NoiseStream(1, [0], 400, 60).window(0, 60)
         noisy = math.sqrt(power) * clip + math.sqrt(1 - power) * noise
@@ -375,13 +373,10 @@ def test_bad_edits_are_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(run / "latents" / "a.npy")
-    other = {"x.npy": autoregression(4, 40, 0.9, 0)}
-    write_latent_folder(tmp_path / "other", other, codec="0ther")
+    write_latent_folder(tmp_path / "other", {"x.npy": autoregression(4, 40, 0.9, 0)}, codec="0ther")
     foreign = str(tmp_path / "other" / "x.npy")
-    span, more_of_it = (
-        ("--inpaint", path, "--from", "1", "--to", "2"),
-        ("--continue", path, "--seconds", "1"),
-    )
+    span = ("--inpaint", path, "--from", "1", "--to", "2")
+    more_of_it = ("--continue", path, "--seconds", "1")
     np.save(tmp_path / "wide.npy", np.zeros((5, 40), np.float32))
     for more, words in {
         ("--vary", path, "--strength", "2"): "--strength is 2.0; 0 (nothing changes)",
