@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from rave.codec import Array, Codec, load_codec
+from rave.compute.device import choose_device
 from rave.noise import DecoderNoise
 
 # Of an export from its run, relative to the largest value; measured 0 to 2e-6 over all formats.
@@ -40,6 +41,15 @@ class CodecSource:
     ema: bool = False
     derivative: bool = False
     _fingerprint: str = field(default="", init=False)
+
+    @classmethod
+    def of(cls, codec: str | Path, device: str, *how: Any) -> CodecSource:
+        """Return how to open a codec; `how` is backend, precision, ema and derivative.
+
+        Raises:
+            ValueError: If there is no such device.
+        """
+        return cls(Path(codec), choose_device(device), *how)
 
     @cached_property
     def codec(self) -> Codec:

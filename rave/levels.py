@@ -122,12 +122,12 @@ def levels_of(
 
 def level_lines(levels: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a line for each file whose level or spectrum is remarkable; of many, for some."""
-    told = [
+    lines = [
         f"  {one_line(name)}: {each['remark']}" for name, each in levels.items() if each["remark"]
     ]
-    if len(told) <= MAX_LINES:
-        return told
-    return [*told[:MAX_LINES], f"  {len(told) - MAX_LINES} more are off; --json lists them."]
+    if len(lines) <= MAX_LINES:
+        return lines
+    return [*lines[:MAX_LINES], f"  {len(lines) - MAX_LINES} more are off; --json lists them."]
 
 
 def measure(codec: Codec, store: AudioStore, ranges: Sequence[AudioRange]) -> TrainingAudio:

@@ -142,6 +142,11 @@ def seed(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text[:20]!r} is no seed; 0 to {MAX_SEED} is needed")
 
 
+def path_or_none(given: str | Path | None) -> Path | None:
+    """Return an optional path of a caller, who may give text."""
+    return None if given is None else Path(given)
+
+
 def check_seed(value: int) -> int:
     """Return a random seed.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from diffwave.recipe import diffusion_recipe
 from rave.api.result import Result
-from rave.parsing import check_seed
+from rave.parsing import check_seed, path_or_none
 
 if TYPE_CHECKING:
     from diffwave.diagnosis.expected_losses import Recipe
@@ -87,10 +87,10 @@ def diagnose_folder(
     if is_run:
         text, record, draw = _of_run(
             path,
-            latents=_path(latents),
-            spectrograms=_path(spectrograms),
-            controls=_path(controls),
-            codec=_path(codec),
+            latents=path_or_none(latents),
+            spectrograms=path_or_none(spectrograms),
+            controls=path_or_none(controls),
+            codec=path_or_none(codec),
             seed=check_seed(seed or 0),
             device=choose_device(device or "auto"),
         )
@@ -102,10 +102,6 @@ def diagnose_folder(
             draw(temporary)
         text += f"\n\nFigures: '{folder / RECORD}'. Picture: '{folder / PICTURE}'."
     return Result(text, record)
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
 
 
 def _is_run(path: Path) -> bool:
@@ -130,11 +126,6 @@ def _is_run(path: Path) -> bool:
         f"'{path}' is neither a latent folder (with latents.json) nor a run (with run.json). Give "
         "what rave encode, diffwave.inference or diffwave.train wrote."
     )
-
-
-def _run_folder(path: Path) -> Path:
-    """Return the folder of a run, which may be given as a file of weights."""
-    return path if path.is_dir() else path.parent
 
 
 def _check_out(out: Path, path: Path, is_run: bool) -> None:

@@ -27,7 +27,7 @@ from rave.compute.device import choose_device
 from rave.evaluation.folders import SHORTEST_S
 from rave.evaluation.musicnn import load_musicnn
 from rave.files.atomic import atomic_write, check_output_folder, write_json
-from rave.parsing import check_seed
+from rave.parsing import check_seed, path_or_none
 
 RECORD, PICTURE, OUT = "evaluation.json", "ladder.png", "evaluation"
 
@@ -91,7 +91,7 @@ def evaluate_run(
     model = trained.model.to(torch_device)
     build_sampler(DPM_SOLVER, model.schedule, steps)  # its checks only
     followed = [name for name in model.conditioners if name != LABEL]
-    given = TrainingData(latents, _path(spectrograms), _path(controls))
+    given = TrainingData(latents, path_or_none(spectrograms), path_or_none(controls))
     data = open_data(trained, training_settings(run), given, WINDOW_FRAMES)
     scales = parse_guidance(guidance, followed)
     data = replace(data, num_frames=round(seconds * trained.header.frame_rate_hz))
@@ -154,10 +154,6 @@ def evaluate_run(
     if len(segments) < count:
         lines.insert(0, f"The held-out music has room for {len(segments)} clips a rung only.")
     return Result("\n".join(lines), record)
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
 
 
 def _command(run: Path, latents: Path, audio: Path, asked: Mapping[str, Any]) -> str:

@@ -149,14 +149,14 @@ def _write_nn_tilde(
         "sample_rate_hz": module.sample_rate_hz,
         "latency_samples": module.sample_latency_samples,
     }
-    told = (
+    text = (
         "'{file}' ({size_mib:.1f} MiB) plays the model of step {num_steps} in nn~ at "
         "{sample_rate_hz} Hz, {steps} sampling steps, {window_s:.2f} s at a time. Late: sample "
         "{latency_samples} samples."
     )
     follows = ", ".join(sampler.followed) or "nothing"
     note = rate_note(out, module.sample_rate_hz)
-    return Result(f"{told.format(**figures)}\nIt follows {follows}.\n{note}", figures)
+    return Result(f"{text.format(**figures)}\nIt follows {follows}.\n{note}", figures)
 
 
 def _guess(model: LatentDiffusion, denoiser: Any = None) -> Any:
@@ -170,8 +170,8 @@ def _guess(model: LatentDiffusion, denoiser: Any = None) -> Any:
     with torch.no_grad():
         if denoiser is not None:
             return denoiser(noisy, timestep, condition)
-        told = condition if model.is_conditional else None
-        return model.denoise_guided(noisy, timestep, [(1.0, told)])
+        given = condition if model.is_conditional else None
+        return model.denoise_guided(noisy, timestep, [(1.0, given)])
 
 
 def _write_lmnt(run: Path, out: Path, force: bool) -> Result:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from diffwave.sampling.request import Request, Task
 from rave.api.result import Result
-from rave.parsing import check_seed, one_line
+from rave.parsing import check_seed, one_line, path_or_none
 
 if TYPE_CHECKING:
     from diffwave.conditions.inputs import Guidance
@@ -95,9 +95,9 @@ def generate(
     request = Request(
         count=count,
         seconds=seconds,
-        vary=_path(vary),
-        inpaint=_path(inpaint),
-        continued=_path(continued),
+        vary=path_or_none(vary),
+        inpaint=path_or_none(inpaint),
+        continued=path_or_none(continued),
         strength=strength,
         from_s=from_s,
         to_s=to_s,
@@ -123,8 +123,8 @@ def generate(
     with open_conditions(
         model,
         header,
-        _path(from_audio),
-        _path(spectrogram),
+        path_or_none(from_audio),
+        path_or_none(spectrogram),
         {name: Path(path) for name, path in (controls or {}).items()},
         label,
         follow,
@@ -178,10 +178,6 @@ def generate(
         "items": items,
     }
     return Result("\n".join(lines), figures)
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
 
 
 def _write(

@@ -12,6 +12,7 @@ from rave.api.result import Result
 from rave.compute.launch import is_first
 from rave.files.atomic import check_output_folder
 from rave.latents.storage import is_address
+from rave.parsing import check_seed
 
 if TYPE_CHECKING:
     from diffwave.clips import Clip
@@ -69,6 +70,7 @@ def train_diffusion(
         OSError: If a file cannot be read or written.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the step is finished and saved.
     """
+    check_seed(seed)
     recipe, out = diffusion_recipe(config, settings).bind({"SEED": seed}), Path(out)
     spectrograms = Path(spectrograms) if spectrograms else None
     controls = Path(controls) if controls else None

@@ -90,10 +90,8 @@ def decode_folder(
     header = LatentHeader.read(latents_dir)
     check_output_folder(out_audio_dir, latents_dir)
     from rave.codec_source import CodecSource
-    from rave.compute.device import choose_device
 
-    place = choose_device(device)
-    opener = CodecSource(Path(codec), place, backend, precision, ema, derivative)
+    opener = CodecSource.of(codec, device, backend, precision, ema, derivative)
     return decode_latents(
         opener,
         header,

@@ -92,10 +92,8 @@ def encode_folder(
     sources = list_audio_files(audio_dir)
     check_output_folder(latents_dir, audio_dir)
     from rave.codec_source import CodecSource
-    from rave.compute.device import choose_device
 
-    place = choose_device(device)
-    opener = CodecSource(Path(codec), place, backend, precision, ema, derivative)
+    opener = CodecSource.of(codec, device, backend, precision, ema, derivative)
     return encode_files(
         opener,
         sources,

@@ -15,7 +15,7 @@ from rave.audio.io import list_audio_files, read_audio
 from rave.files.atomic import write_json
 from rave.held_out import without_suffix
 from rave.jobs.loop import result_names, skipped_line
-from rave.parsing import check_seed
+from rave.parsing import check_seed, path_or_none
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
     from rave.evaluation.folders import Piece
@@ -55,8 +55,8 @@ def evaluate_folder(
         OSError: If the figures cannot be written.
     """
     reference_dir, audio_dir = Path(reference_dir), Path(audio_dir)
-    out = None if out is None else Path(out)
-    follows = None if follows is None else Path(follows)
+    out = path_or_none(out)
+    follows = path_or_none(follows)
     if not 8000 <= sample_rate <= 96000:
         raise ValueError(f"--sample-rate is {sample_rate}; 8000 to 96000 Hz is possible.")
     check_seed(seed)
@@ -132,8 +132,8 @@ def _measured(
                 bar.write(skipped_line(name, error), file=sys.stderr)
             bar.update()
     if not pieces:
-        told = " ".join(reasons.values()) if len(reasons) < 4 else f"{len(reasons)} were skipped."
-        raise ValueError(f"No file of the {side} can be used. {told}")
+        text = " ".join(reasons.values()) if len(reasons) < 4 else f"{len(reasons)} were skipped."
+        raise ValueError(f"No file of the {side} can be used. {text}")
     skipped |= reasons
     return pieces
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rave.api.result import Result
 from rave.api.sample_prior import open_prior
 from rave.files.atomic import atomic_folder, atomic_write, check_new_folder
+from rave.parsing import path_or_none
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
     from rave.codec import OpenedRun
@@ -64,7 +65,7 @@ def export_codec(
         OSError: If the output cannot be written.
     """
     run, out = Path(run), Path(out)
-    prior = None if prior is None else Path(prior)
+    prior = path_or_none(prior)
     of_streaming = {
         "fidelity": fidelity,
         "power-of-two": power_of_two or None,
@@ -117,8 +118,8 @@ def export_codec(
         "size_mib": sum(path.stat().st_size for path in files) / 2**20,
         "largest_difference": found,
     }
-    told = "'{file}' ({size_mib:.1f} MiB) equals the run to {largest_difference:.1e}."
-    return Result("\n".join([told.format(**figures), *notes]), figures)
+    text = "'{file}' ({size_mib:.1f} MiB) equals the run to {largest_difference:.1e}."
+    return Result("\n".join([text.format(**figures), *notes]), figures)
 
 
 def _check(out: Path, format: str, streaming: bool, of_streaming: Sequence[str]) -> None:
@@ -188,16 +189,16 @@ def _write_streaming(
     late, late_ms = module.latency_samples, 1000 * module.latency_samples / rate_hz
     note = rate_note(out, rate_hz)
     if "decode" not in module.methods:
-        told = f"In nn~ at {rate_hz} Hz, forward alone. Late: {late} samples, {late_ms:.1f} ms."
-        return [told, note]
+        text = f"In nn~ at {rate_hz} Hz, forward alone. Late: {late} samples, {late_ms:.1f} ms."
+        return [text, note]
     encode, decode = module.encode_latency_samples, module.decode_latency_samples
-    told = (
+    text = (
         f"In nn~ at {rate_hz} Hz, {count} of {model.latent_size} latents. Late: encode {encode} "
         f"samples, decode {decode}, both {late_ms:.1f} ms"
     )
     if isinstance(module, NNTildePrior):
-        told += f", prior {module.prior_delay_frames * module.hop_samples} samples"
-    return [f"{told}.", note]
+        text += f", prior {module.prior_delay_frames * module.hop_samples} samples"
+    return [f"{text}.", note]
 
 
 def _prior(run: Path, codec: Path, form: CodecFormat) -> LatentPrior:

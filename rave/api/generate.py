@@ -78,10 +78,8 @@ def generate_audio(
     _check_outputs(sources, given, folder, is_forced=force)
     bend = Bend(shift or {}, scale or {})
     from rave.codec_source import CodecSource
-    from rave.compute.device import choose_device
 
-    place = choose_device(device)
-    opener = CodecSource(Path(codec), place, backend, precision, ema, derivative)
+    opener = CodecSource.of(codec, device, backend, precision, ema, derivative)
     encoded = encode_files(
         opener,
         sources,

@@ -14,7 +14,7 @@ from rave.jobs.journal import sole_writer
 from rave.latents.folder import GENERATED, LatentHeader, write_latents
 from rave.latents.generated import check_output, clear, clip_name, write_header
 from rave.latents.statistics import LatentStatistics
-from rave.parsing import check_seed
+from rave.parsing import check_seed, path_or_none
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
     import numpy as np
@@ -70,7 +70,7 @@ def sample_prior(
     place = choose_device(device)
     if codec is not None and not is_run(run):
         raise ValueError(f"'{run}' names its codec itself; leave --codec out.")
-    model, header = open_prior(run, None if codec is None else Path(codec))
+    model, header = open_prior(run, path_or_none(codec))
     check_output(folder, force)
     num_frames = max(round(seconds * header.frame_rate_hz), 1)
     model.eval().to(place)

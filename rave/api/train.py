@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rave.api.result import Result
 from rave.compute.launch import is_first
 from rave.files.atomic import check_output_folder, read_json, typed, write_json
-from rave.parsing import one_line
+from rave.parsing import check_seed, one_line
 from rave.runs.recipes import Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def train_codec(
         OSError: If a file cannot be read or written.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the step is finished and saved.
     """
+    check_seed(seed)
     data, out = Path(data), Path(out)
     if not data.exists():
         raise ValueError(f"'{data}' does not exist. Give {DATA}.")

@@ -12,6 +12,7 @@ from rave.api.result import Result
 from rave.compute.launch import is_first
 from rave.files.atomic import check_output_folder
 from rave.latents.storage import is_address
+from rave.parsing import check_seed
 from rave.runs.recipes import read_recipe
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def train_prior(
         OSError: If a file cannot be read or written.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the step is finished and saved.
     """
+    check_seed(seed)
     recipe, out = read_recipe("rave", config, settings, GIVEN), Path(out)
     import numpy as np
     from torch.utils.data import DataLoader
