@@ -1,0 +1,1 @@
+"""Which notes were played, when, and how strongly?"""
