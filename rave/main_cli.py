@@ -22,6 +22,7 @@ AVAILABLE_SCRIPTS = {
     "unshard": "unpack what rave shard wrote",
     "decode": "turn a folder of latents into audio",
     "generate": "pass recordings through an autoencoder, audio to audio",
+    "transcribe": "write the notes of recordings as MIDI",
     "interpolate": "blend recordings in the latent space",
     "evaluate": "measure how far audio is from reference recordings",
     "app": "play with a trained autoencoder and diffusion model in the browser",
