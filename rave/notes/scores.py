@@ -34,8 +34,8 @@ def note_scores(reference: Sequence[Note], notes: Sequence[Note]) -> dict[str, f
     if not reference or not notes:
         return dict.fromkeys(scores, float(not reference and not notes))
     precision, recall, f1, _ = mir_eval.transcription.precision_recall_f1_overlap(
-        *_intervals(reference),
-        *_intervals(notes),
+        *intervals(reference),
+        *intervals(notes),
         onset_tolerance=ONSET_TOLERANCE_S,
         offset_ratio=None,
     )
@@ -50,7 +50,7 @@ def note_scores(reference: Sequence[Note], notes: Sequence[Note]) -> dict[str, f
     return scores
 
 
-def _intervals(notes: Sequence[Note]) -> tuple[Any, Any]:
+def intervals(notes: Sequence[Note]) -> tuple[Any, Any]:
     """Return starts and ends (n, 2) in seconds, and pitches (n,) in Hz."""
     times = np.array([(note.start_s, note.end_s) for note in notes])
     times[:, 1] = np.maximum(times[:, 1], times[:, 0] + 1e-3)
