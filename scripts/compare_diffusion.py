@@ -33,7 +33,7 @@ from diffwave.reference_loss import (
     loss_curve,
 )
 from diffwave.run import open_run
-from diffwave.sampling.samplers import generate
+from diffwave.sampling.generation import Sampling
 from diffwave.schedule import alpha_bar_from_log_snr
 from rave.files.atomic import write_json
 from rave.latents.folder import LatentHeader
@@ -107,14 +107,9 @@ def generated(model: LatentDiffusion, sampler: str, count: int, seed: int) -> tu
     name, _, steps = sampler.partition(":")
     start = time.process_time()
     raw = [
-        generate(
-            model,
-            NUM_FRAMES,
-            range(first, min(first + BATCH_SIZE, count)),
-            seed * count,
-            sampler=name,
-            num_steps=int(steps),
-        )
+        Sampling(
+            model, range(first, min(first + BATCH_SIZE, count)), seed * count, name, int(steps)
+        ).generate(NUM_FRAMES)
         for first in range(0, count, BATCH_SIZE)
     ]
     latents = model.standardizer.standardize(torch.cat(raw))

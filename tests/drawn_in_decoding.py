@@ -133,7 +133,7 @@ def prior_samples(seed: int) -> Array:
 
 
 def streamed(seed: int) -> Array:
-    """Return the noise that clips are made of, read in windows that overlap."""
+    """Return the noise that clips are sampled from, read in windows that overlap."""
     stream = NoiseStream(seed, range(8), 3, 100)
     return (
         torch.cat([stream.window(s, s + 100)[:, :, 20:] for s in (0, 80, 160)], 2)
@@ -142,8 +142,8 @@ def streamed(seed: int) -> Array:
     )
 
 
-def painted(seed: int) -> Array:
-    """Return the noise that a span is painted from."""
+def inpainted(seed: int) -> Array:
+    """Return the noise that a span is inpainted from."""
     first: list[torch.Tensor] = []
 
     def guess(noisy: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
@@ -152,7 +152,7 @@ def painted(seed: int) -> Array:
 
     generators = [torch_seeded(100 * seed + item) for item in range(8)]
     known = torch.zeros(8, 3, 100)
-    editing.paint(guess, cosine_schedule(20), known, known[0, 0] == 1, 1, generators)
+    editing.inpaint_latents(guess, cosine_schedule(20), known, known[0, 0] == 1, 1, generators)
     return first[0].flatten(1).numpy()
 
 

@@ -19,7 +19,8 @@ import rave.codec_source
 from diffwave import export, train
 from diffwave.conditions.controls import ControlHeader
 from diffwave.run import open_run
-from diffwave.sampling.editing import Sampling, generate_long
+from diffwave.sampling.generation import Sampling
+from diffwave.sampling.overlap import Windows
 from rave.codec import Codec, load_run
 from rave.codec_format import CodecFormat
 from rave.latents.folder import write_latents
@@ -104,8 +105,9 @@ def generated(runs: Runs, num_frames: int) -> tuple[torch.Tensor, int]:
     """Return raw latents of the files' sampling, and how many come before the last window."""
     run = open_run(runs["plain"])
     frames = round(0.08 * run.header.frame_rate_hz)
-    sampling = Sampling(run.model, [0], 7, num_steps=5, window_frames=frames)
-    return torch.cat(list(generate_long(sampling, num_frames)), 2), num_frames - frames
+    windows = Windows.of(run.model, frames)
+    sampling = Sampling(run.model, [0], 7, num_steps=5, windows=windows)
+    return sampling.generate(num_frames), num_frames - frames
 
 
 @torch.inference_mode()

@@ -32,7 +32,7 @@ from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
 from diffwave.reference_loss import GaussianModel
 from diffwave.run import TrainingData, open_run, training_settings
-from diffwave.sampling.samplers import generate
+from diffwave.sampling.generation import Sampling
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
 from rave.latents.folder import LatentHeader, write_latents
@@ -172,7 +172,7 @@ def test_trace_of_an_exact_denoiser_is_as_the_schedule_has_it() -> None:
     assert trace.noisy == pytest.approx(trace.expected, rel=0.03)
     assert trace.denoised == pytest.approx(trace.linear, rel=0.03, abs=1e-6)
     assert trace.noisy[-1] == pytest.approx(float(latents.square().mean().sqrt()))
-    same = generate(model, 64, range(128), 0, num_steps=20)
+    same = Sampling(model, range(128), 0, num_steps=20).generate(64)
     assert torch.equal(model.standardizer.unstandardize(latents), same)
 
 

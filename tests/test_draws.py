@@ -182,7 +182,7 @@ DRAWS = {
     ),
     # Generation
     "clips": of(decoding.streamed, NORMAL, "diffwave.sampling.samplers:NoiseStream.window"),
-    "painting": of(decoding.painted, NORMAL, "diffwave.sampling.editing:paint"),
+    "inpainting": of(decoding.inpainted, NORMAL, "diffwave.sampling.editing:inpaint_latents"),
     "audio": of(decoding.audio_noise, NORMAL, "diffwave.api.vocode:_write"),
     "white noise of the ladder": of(
         decoding.white_rung, NORMAL, "diffwave.evaluation.ladder:Ladder.noise"

@@ -88,12 +88,10 @@ def _write_nn_tilde(
     noise_seed: int | None,
     host_rate: int | None,
 ) -> Result:
-    from dataclasses import replace
-
     import torch
 
     from diffwave.run import open_run
-    from diffwave.sampling.editing import Sampling
+    from diffwave.sampling.overlap import Windows
     from diffwave.sampling.samplers import DPM_SOLVER
     from diffwave.streaming.nn_tilde import MAX_STEPS, NNTildeSampler
     from diffwave.streaming.sampler import StreamingSampler
@@ -117,10 +115,9 @@ def _write_nn_tilde(
         f"The latents of '{run}'",
         f"the codec '{codec_path}'",
     )
-    sampling = Sampling(model, [0], 0)
-    usual = max(4 * sampling.windows.margin, SHORTEST_WINDOW)
+    usual = max(4 * (model.network.receptive_field_frames // 2), SHORTEST_WINDOW)
     frames = max(round(window * header.frame_rate_hz), 1) if window else usual
-    windows = replace(sampling, window_frames=frames).windows
+    windows = Windows.of(model, frames)
     max_steps = min(MAX_STEPS, len(model.schedule))
     steps = min(NUM_STEPS, max_steps) if steps is None else steps
     if not 1 <= steps <= max_steps:

@@ -20,7 +20,7 @@ from diffwave.clips import Clip
 from diffwave.dataset import FixedSegments, conditions_of
 from diffwave.diagnosis.run_data import RunData
 from diffwave.run import DiffusionRun
-from diffwave.sampling.samplers import generate
+from diffwave.sampling.generation import Sampling
 from diffwave.standardizer import PrincipalDimensions
 from rave.audio.io import AudioStream
 from rave.codec import Codec
@@ -149,31 +149,30 @@ class Ladder:
     def _sampled(
         self, name: str, indices: Sequence[int], inputs: Sequence[Mapping[str, Tensor]]
     ) -> tuple[list[list[Piece]], Tensor]:
-        model = self.run.model
-        parts: list[Tensor] = []
-        for start in range(0, len(indices), BATCH_SIZE):
-            batch = inputs[start : start + BATCH_SIZE]
-            together = {k: torch.cat([each[k] for each in batch]) for k in batch[0]}
-            parts.append(
-                generate(
-                    model,
-                    self.data.num_frames,
-                    indices[start : start + BATCH_SIZE],
-                    self.seed,
-                    num_steps=self.num_steps,
-                    inputs={k: v.to(model.standardizer.mean.device) for k, v in together.items()},
-                    guidance=self.guidance if together else {},
-                ).cpu()
-            )
-        raw = torch.cat(parts)
+        starts = range(0, len(indices), BATCH_SIZE)
+        batches = [slice(start, start + BATCH_SIZE) for start in starts]
+        raw = torch.cat([self._raw(indices[each], inputs[each]) for each in batches])
         if not raw.isfinite().all():
             raise ValueError(
                 f"Run '{self.run.folder}' generates values that are not finite; "
                 "`python -m diffwave.diagnose` shows more."
             )
-        device = model.standardizer.mean.device
-        latents = model.standardizer.standardize(raw.to(device)).cpu()
+        standardizer = self.run.model.standardizer
+        latents = standardizer.standardize(raw.to(standardizer.mean.device)).cpu()
         return self._decoded(name, raw.numpy(), indices[0]), latents
+
+    def _raw(self, indices: Sequence[int], inputs: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """Return generated raw latents of a batch, (B, D, N)."""
+        followed = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
+        sampling = Sampling(
+            self.run.model,
+            indices,
+            self.seed,
+            num_steps=self.num_steps,
+            inputs_of=lambda *_: followed,
+            guidance=self.guidance if followed else {},
+        )
+        return sampling.generate(self.data.num_frames).cpu()
 
     def _drawn(
         self, name: str, latents_of: Callable[[NDArray[Any]], NDArray[Any]]

@@ -1,4 +1,4 @@
-"""Endless latents in TorchScript, by the windows of `diffwave.sampling.windows`.
+"""Endless latents in TorchScript, by the windows of `diffwave.sampling.overlap`.
 
     frames asked for   ···|····block····|···
     being played       [ window k - 1     ]
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from diffwave.conditioner import SPECTROGRAM, LabelConditioner
 from diffwave.model import LatentDiffusion
+from diffwave.sampling.overlap import Windows
 from diffwave.sampling.samplers import NOISE_BLOCK
-from diffwave.sampling.windows import Windows
 from diffwave.streaming.normal import SMALLEST_COUNT, ScriptedNormal
 from diffwave.streaming.sampler_steps import step_table
 from rave.streaming.tracing import interface, traced
@@ -38,7 +38,7 @@ class Denoiser(nn.Module):
 
 
 class StreamingSampler(nn.Module):
-    """What `diffwave.sampling.editing.generate_long` makes, block by block and without end.
+    """What `Sampling.stream` makes, block by block and without end.
 
     Args:
         model: Trained; in evaluation mode, on the CPU.

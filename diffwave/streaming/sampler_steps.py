@@ -33,13 +33,12 @@ def step_table(name: str, schedule: NoiseSchedule, max_steps: int) -> tuple[Tens
     table = torch.zeros(max_steps + 1, max_steps, 3)
     for num_steps in range(1, max_steps + 1):
         sampler = build_sampler(name, schedule, num_steps)
-        assert sampler.init_noise_sigma == 1.0
         for number, timestep in enumerate(sampler.timesteps):
             # Rows that answer to noisy latents, and to what even and odd steps denoise.
             noisy = torch.tensor([1.0, 0.0, 0.0])[None, :, None]
             denoised = torch.tensor([0.0, number % 2 == 0, number % 2 == 1])[None, :, None]
-            a, even, odd = sampler.step(denoised.float(), timestep, noisy).prev_sample[0, :, 0]
+            a, even, odd = sampler.step(number, noisy, denoised.float(), ())[0, :, 0]
             now, before = (odd, even) if number % 2 else (even, odd)
             table[num_steps, number] = torch.stack([a, now, before])
-            timesteps[num_steps, number] = int(timestep)
+            timesteps[num_steps, number] = timestep
     return timesteps, table
