@@ -33,8 +33,8 @@ SAMPLERS = (DPM_SOLVER, DDIM, DDPM)
 SMALLEST_ALPHA_BAR = 2.0**-24
 # DPM-Solver covers everything below this log-SNR in its first step: noise 150 times the data.
 LOWEST_LOG_SNR = -10.0
-# After the first window, noise is drawn for this many frames at a time, so that the noise of a frame
-# does not depend on the number of frames.
+# After the first window, noise is drawn for this many frames at a time, so that the noise of a
+# frame does not depend on the number of frames.
 NOISE_BLOCK = 64
 
 
