@@ -177,7 +177,7 @@ def white_rung(seed: int) -> Array:
     clips: list[Array] = []
     data, codec = Fake(num_frames=50), Fake(format=Fake(hop_samples=20))
     heard = lambda blocks, _: clips.append(blocks[0][0])  # noqa: E731
-    Ladder.noise(Fake(seed=seed, data=data, codec=codec, count=8, _heard=heard), 4.0)
+    Ladder.noise(Fake(seed=seed, data=data, codec=codec, count=8, _measured=heard), 4.0)
     return np.stack(clips) / 2
 
 

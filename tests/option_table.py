@@ -306,7 +306,7 @@ COMMANDS = {
             "--count": Case("--count 3"),
             "--seconds": Case("--seconds 3.3"),
             "--seeds": Case("--seeds 2"),
-            "--patches": Case("--patches 3", refused="Sets of 3 patches of 3 s were asked for"),
+            "--patches": Case("--patches 3", refused="Sets of 3 patches of 3 s are not possible"),
             "--steps": Case("--steps 2"),
             "--guidance": Case("--guidance 3"),
             "--spectrograms": Case("--spectrograms {other_music_spectrograms}"),

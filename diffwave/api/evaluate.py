@@ -15,7 +15,7 @@ from tqdm import tqdm
 from diffwave.conditioner import LABEL
 from diffwave.conditions.inputs import Guidance, guidance_texts, parse_guidance
 from diffwave.diagnosis.run_data import open_data
-from diffwave.diagnosis.samples import WINDOW_FRAMES
+from diffwave.diagnosis.samples import PHRASE_FRAMES
 from diffwave.evaluation.figures import FORMAT, VERSION, measure_ladder
 from diffwave.evaluation.ladder import Ladder, recording_path, without_versions
 from diffwave.evaluation.picture import draw
@@ -92,7 +92,7 @@ def evaluate_run(
     build_sampler(DPM_SOLVER, model.schedule, steps)  # its checks only
     followed = [name for name in model.conditioners if name != LABEL]
     given = TrainingData(latents, path_or_none(spectrograms), path_or_none(controls))
-    data = open_data(trained, training_settings(run), given, WINDOW_FRAMES)
+    data = open_data(trained, training_settings(run), given, PHRASE_FRAMES)
     scales = parse_guidance(guidance, followed)
     data = replace(data, num_frames=round(seconds * trained.header.frame_rate_hz))
     segments = data.segments(data.held_out, count)

@@ -39,7 +39,7 @@ Array = NDArray[np.floating]
 NUM_STEPS = 20
 # Frames of the windows that are compared with the training's: long enough to be a phrase, short
 # enough that a segment holds some.
-WINDOW_FRAMES = 16
+PHRASE_FRAMES = 16
 # Told as clamped: share of values that lie exactly on the largest or the smallest. Continuous
 # values lie there twice in all; clamped at 3 standard deviations, N(0, 1) lies there 0.27 %.
 CLAMPED_SHARE = 1e-3
@@ -245,7 +245,7 @@ def memorised(generated: Array, held_out: Array) -> Finding | None:
         return None
     return Finding(
         MEMORISED,
-        f"Windows of {WINDOW_FRAMES} generated frames lie at {ratio:.2f} of the distance to their "
+        f"Windows of {PHRASE_FRAMES} generated frames lie at {ratio:.2f} of the distance to their "
         "nearest training window at which held-out music lies: they are copies.",
     )
 
