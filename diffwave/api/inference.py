@@ -82,7 +82,7 @@ def generate(
         device: auto, cpu, cuda, cuda:N or mps.
         backend: torch, openvino or auto.
         precision: float32 or bfloat16.
-        force: Write into a folder that holds other generated latents.
+        force: Replace the generated latents of an earlier run.
         watch: Called after each sampling step with the number of steps done and of all steps. An
             exception that it raises stops the work.
 
