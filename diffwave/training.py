@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -41,7 +40,7 @@ from diffwave.reference_loss import (
 )
 from diffwave.settings import TrainingSettings
 from diffwave.skill import skill_bins
-from rave.compute import distributed as processes
+from rave.compute.strategy import TrainingSystem
 
 # Added to the seed of each purpose, so that no two draw the same numbers.
 NOISE_STREAM, HELD_OUT_STREAM = 1, 2
@@ -164,7 +163,7 @@ def dropped_conditions(
     return {name: is_without_any | (is_partial & half) for name, half in halves.items()}
 
 
-class DiffusionSystem(LightningModule):
+class DiffusionSystem(TrainingSystem):
     """One step of training, and the held-out loss beside its references.
 
     Args:
@@ -192,33 +191,29 @@ class DiffusionSystem(LightningModule):
         """Return the loss of one batch; all its randomness follows from (seed, step)."""
         generator = generator_for(self.settings.seed, NOISE_STREAM, self.global_step)
         latents, mask = _latents(self.model, batch)
-        with processes.sharing():
-            batch_size, own = processes.whole(len(latents)), processes.own
-            timestep = stratified_timesteps(batch_size, len(self.model.schedule), generator)
-            noise = torch.randn((batch_size, *latents.shape[1:]), generator=generator)
-            absent = dropped_conditions(
-                list(self.model.conditioners),
-                batch_size,
-                self.settings.condition_dropout,
-                generator,
-            )
-            loss = _errors(
-                self.model,
-                batch,
-                latents,
-                mask,
-                own(noise),
-                own(timestep),
-                self.settings.loss,
-                self.settings.weighting,
-                {name: own(drop).to(latents.device) for name, drop in absent.items()},
-            ).mean()
-            self.log("train_loss", processes.averaged(loss), prog_bar=True)
+        batch_size, shard = self.global_batch.size(len(latents)), self.global_batch.shard
+        timestep = stratified_timesteps(batch_size, len(self.model.schedule), generator)
+        noise = torch.randn((batch_size, *latents.shape[1:]), generator=generator)
+        absent = dropped_conditions(
+            list(self.model.conditioners), batch_size, self.settings.condition_dropout, generator
+        )
+        loss = _errors(
+            self.model,
+            batch,
+            latents,
+            mask,
+            shard(noise),
+            shard(timestep),
+            self.settings.loss,
+            self.settings.weighting,
+            {name: shard(drop).to(latents.device) for name, drop in absent.items()},
+        ).mean()
+        self.log("train_loss", self.global_batch.mean(loss), prog_bar=True)
         return loss
 
     def on_after_backward(self) -> None:
         """Average the gradients of all processes."""
-        processes.average_gradients(self.model.parameters())
+        self.global_batch.average_gradients(self.model.parameters())
 
     def validation_step(self, batch: Segment, batch_idx: int) -> None:
         """Add a batch to the held-out loss."""

@@ -27,6 +27,7 @@ from rave.blocks import bottleneck
 from rave.blocks.noise import NoiseGenerator
 from rave.blocks.posterior import DiagonalGaussian
 from rave.blocks.quantizer import _draw as drawn_vectors
+from rave.compute.distributed import ONE_PROCESS
 from rave.dataset import AudioRange, PreparedAudioDataset
 from rave.losses import SpectralDistance
 from rave.model import RAVE
@@ -72,7 +73,7 @@ def polarities(seed: int) -> Array:
     system = System(*tiny_parts(f"SEED={seed}", "MAX_STEPS=1000", "PHASE_1_STEPS=1000"))
     for step in range(100):
         System.global_step = step
-        system._step(torch.ones(16, 2, 4))
+        system.training_step(torch.ones(16, 2, 4), 0)
     return torch.stack(heard).numpy()
 
 
@@ -127,7 +128,7 @@ def scales(seed: int) -> Array:
     taken: list[float] = []
 
     class Distance(SpectralDistance):
-        def of_powers(self, x: Any, y: Any, window: Any) -> Any:
+        def of_powers(self, x: Any, y: Any, window: Any, batch: Any) -> Any:
             taken.append(math.log2(len(window) / 8))
             return torch.zeros(())
 
@@ -269,6 +270,7 @@ def _step_of(seed: int) -> list[tuple[Array, Array]]:
         settings=Fake(seed=seed, condition_dropout=0.1, loss="mse", weighting="none"),
         model=Fake(schedule=range(50), conditioners={}),
         log=lambda *_, **__: None,
+        global_batch=ONE_PROCESS,
     )
     latents = torch.zeros(8, 3, 40)
     with (
