@@ -75,12 +75,7 @@ class Objective:
         return self.weight(alpha_bar).to(latents) * errors
 
     def errors(self, output: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-        """Return each item's mean error over the frames that exist, without its weight, (B,).
-
-        Args:
-            output: (B, K, N) of the network.
-            wanted: (B, K, N) the target.
-            mask: (B, N), 1 where a frame exists and 0 where it is padding.
+        """Return the mean error of each (B, K, N) over the frames of its mask (B, N), unweighted.
 
         Raises:
             ValueError: If shapes differ: a broadcast would hide a network that learns nothing.

@@ -166,10 +166,6 @@ class DiffusionSystem(TrainingSystem):
         self.log("train_loss", self.global_batch.mean(loss), prog_bar=True)
         return loss
 
-    def on_after_backward(self) -> None:
-        """Average the gradients of all processes."""
-        self.global_batch.average_gradients(self.model.parameters())
-
     def validation_step(self, batch: Segment, batch_idx: int) -> None:
         """Add a batch to the held-out loss."""
         errors = held_out_errors(self.model, batch, len(self.levels.alpha_bar), self.objective)

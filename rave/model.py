@@ -6,7 +6,7 @@ A rows of noise, M bands.
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from rave.blocks.bottleneck import Bottleneck, Gaussian
@@ -121,10 +121,7 @@ class RAVE(nn.Module):
         return rows
 
     def with_noise_rows(
-        self,
-        latents: Tensor,
-        generator: torch.Generator | None = None,
-        batch: GlobalBatch = ONE_PROCESS,
+        self, latents: Tensor, generator: Generator | None = None, batch: GlobalBatch = ONE_PROCESS
     ) -> Tensor:
         """Return latents with the noise that the decoder sees beside them.
 
@@ -142,7 +139,7 @@ class RAVE(nn.Module):
         return torch.cat([latents, noise.to(latents)], dim=1)
 
     def band_noise(
-        self, latents: Tensor, generator: torch.Generator, batch: GlobalBatch = ONE_PROCESS
+        self, latents: Tensor, generator: Generator, batch: GlobalBatch = ONE_PROCESS
     ) -> Tensor | None:
         """Return the noise that `decode` shapes, if the decoder has a noise generator.
 

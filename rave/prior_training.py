@@ -162,10 +162,6 @@ class PriorSystem(TrainingSystem):
         self.log("train_loss", self.global_batch.mean(loss), prog_bar=True)
         return loss
 
-    def on_after_backward(self) -> None:
-        """Average the gradients of all processes."""
-        self.global_batch.average_gradients(self.model.parameters())
-
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Add a batch to the held-out loss, in nats per value."""
         loss = self.model.loss(batch)

@@ -164,7 +164,7 @@ class RaveSystem(TrainingSystem):
         return self.is_adversarial and self.model.bottleneck.is_encoder_frozen_in_phase_2
 
     def training_step(self, audio: Tensor, batch_idx: int) -> Tensor:
-        """Make one optimizer step on a process's share, (B, C, T) audio; return its loss."""
+        """Make one optimizer step on a process's shard, (B, C, T) audio; return its loss."""
         recipe, batch = self.training_recipe, self.global_batch
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.global_step)
         shape = batch.size(len(audio)), 1, 1
@@ -228,11 +228,7 @@ class RaveSystem(TrainingSystem):
         return self.model.with_noise_rows(latents, generator, self.global_batch)
 
     def _reconstruct(
-        self,
-        latents: Tensor,
-        audio: Tensor,
-        generator: torch.Generator,
-        batch: GlobalBatch = ONE_PROCESS,
+        self, latents: Tensor, audio: Tensor, generator: torch.Generator, batch: GlobalBatch
     ) -> Tensor:
         noise = self.model.band_noise(latents, generator, batch)
         return self.model.decode(latents, noise)[..., : audio.shape[-1]].float()
@@ -290,7 +286,7 @@ class RaveSystem(TrainingSystem):
         posterior = self.model.encode(audio)
         generator = torch.Generator().manual_seed(self.training_recipe.seed)
         latents = self.model.with_noise_rows(posterior.mean, generator)
-        reconstruction = self._reconstruct(latents, audio, generator)
+        reconstruction = self._reconstruct(latents, audio, generator, ONE_PROCESS)
         self._posteriors.append(posterior)
         decibels = log_spectral_distance_db(audio, reconstruction).mean()
         level = 20 * torch.log10(_rms(reconstruction) / _rms(audio))

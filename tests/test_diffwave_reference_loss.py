@@ -7,12 +7,7 @@ import pytest
 import torch
 from diffwave_data import autoregression
 
-from diffwave.denoiser import (
-    Prediction,
-    add_noise,
-    denoised_from,
-    target,
-)
+from diffwave.denoiser import Prediction, add_noise, denoised_from, target
 from diffwave.objective import LossKind, Objective, Weighting
 from diffwave.reference_loss import (
     LossCurve,

@@ -8,7 +8,7 @@ changes no result beyond the order in which floating-point numbers are added.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -62,19 +62,14 @@ class GlobalBatch:
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients by their mean over all processes."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if self.world_size == 1 or not gradients:
-            return
-        flat = _all_reduce(torch.cat([g.flatten() for g in gradients])) / self.world_size
-        sizes = [gradient.numel() for gradient in gradients]
-        for gradient, mean in zip(gradients, flat.split(sizes), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        if self.world_size > 1 and gradients:
+            _replace(gradients, lambda flat: _all_reduce(flat) / self.world_size)
 
     def any_of(self, *flags: bool) -> list[bool]:
         """Return for each flag whether it is set in any process; all of them must ask."""
         if self.world_size == 1:
             return list(flags)
-        votes = _all_reduce(torch.tensor(flags, dtype=torch.int32), distributed.ReduceOp.MAX)
-        return [bool(vote) for vote in votes]
+        return [bool(count) for count in _all_reduce(torch.tensor(flags, dtype=torch.int32))]
 
     def begin_equal(self, module: nn.Module) -> None:
         """Give all processes the parameters and buffers of the first, and shared normalisation.
@@ -85,12 +80,7 @@ class GlobalBatch:
         for tensor in module.state_dict().values():
             kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
         for tensors in kinds.values():
-            flat = torch.cat([tensor.flatten() for tensor in tensors])
-            with named_loss():
-                distributed.broadcast(flat, src=0)
-            sizes = [tensor.numel() for tensor in tensors]
-            for tensor, first in zip(tensors, flat.split(sizes), strict=True):
-                tensor.copy_(first.view_as(tensor))
+            _replace(tensors, _broadcast)
         for layer in module.modules():
             if type(layer) is nn.BatchNorm1d:
                 layer.__class__ = SharedBatchNorm1d
@@ -164,8 +154,22 @@ class _AllGather(torch.autograd.Function):
         return context.batch.shard(_all_reduce(gradients[0].contiguous())), None
 
 
-def _all_reduce(tensor: Tensor, *operation: Any) -> Tensor:
-    """Return the tensor, in place, reduced over all processes."""
+def _all_reduce(tensor: Tensor) -> Tensor:
+    """Return the sum over all processes, in place of the tensor."""
     with named_loss():
-        distributed.all_reduce(tensor, *operation)
+        distributed.all_reduce(tensor)
     return tensor
+
+
+def _broadcast(tensor: Tensor) -> Tensor:
+    """Return the tensor of the first process, in place of the tensor."""
+    with named_loss():
+        distributed.broadcast(tensor, src=0)
+    return tensor
+
+
+def _replace(tensors: list[Tensor], communicate: Callable[[Tensor], Tensor]) -> None:
+    """Replace tensors of one kind by what comes of them, sent as one."""
+    flat = communicate(torch.cat([tensor.flatten() for tensor in tensors]))
+    for tensor, new in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(new.view_as(tensor))

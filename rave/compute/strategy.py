@@ -25,6 +25,11 @@ class TrainingSystem(LightningModule):
         """Learn which processes there are, once they are connected."""
         self.global_batch = GlobalBatch.of_processes()
 
+    def on_after_backward(self) -> None:
+        """Average the gradients of all processes, unless the training itself does."""
+        if self.automatic_optimization:
+            self.global_batch.average_gradients(self.parameters())
+
 
 class SharedBatches(DDPStrategy):
     """Processes that average their gradients themselves; see `rave.compute.distributed`.
