@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rave.compute import distributed as processes
+from rave.compute.strategy import TrainingSystem
 from rave.held_out import Origin, Split, first_held_out, recording_keys, split_names
 from rave.prior import LatentPrior
 
@@ -144,7 +143,7 @@ class PriorSegments(Dataset[Tensor]):
         return number, place - int(self._ends[number]) + num_frames - self.num_frames + 1
 
 
-class PriorSystem(LightningModule):
+class PriorSystem(TrainingSystem):
     """One step of training, and the held-out loss beside that of knowing nothing.
 
     Args:
@@ -160,13 +159,8 @@ class PriorSystem(LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         loss = self.model.loss(batch).mean()
-        with processes.sharing():
-            self.log("train_loss", processes.averaged(loss), prog_bar=True)
+        self.log("train_loss", self.global_batch.mean(loss), prog_bar=True)
         return loss
-
-    def on_after_backward(self) -> None:
-        """Average the gradients of all processes."""
-        processes.average_gradients(self.model.parameters())
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Add a batch to the held-out loss, in nats per value."""

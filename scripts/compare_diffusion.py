@@ -26,6 +26,7 @@ from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments
 from diffwave.denoiser import add_noise
 from diffwave.diagnosis.sample_statistics import Array, compare
 from diffwave.model import LatentDiffusion
+from diffwave.objective import Objective
 from diffwave.reference_loss import (
     REFERENCE_SEGMENTS,
     SpectralDensity,
@@ -91,7 +92,7 @@ def denoising(
     data = SpectralDensity(*held_out.shape[1:])
     data.add(held_out.numpy(), float(held_out.shape[0] * held_out.shape[2]))
     levels = alpha_bar_from_log_snr(torch.tensor(LOG_SNR, dtype=torch.float64)).numpy()
-    curve = loss_curve(gaussian, data, levels, "x0", "mse")
+    curve = loss_curve(gaussian, data, levels, Objective("x0", "mse"))
     errors = np.array([denoising_error(model, held_out, log_snr) for log_snr in LOG_SNR])
     return {
         "log_snr": list(LOG_SNR),

@@ -25,6 +25,7 @@ from diffwave.dataset import ClipReader, FixedSegments, conditions_of
 from diffwave.diagnosis.conditioner import conditioner_gain
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
+from diffwave.objective import Objective
 from diffwave.run import open_run
 from diffwave.schedule import named_schedule
 from diffwave.settings import TrainingSettings
@@ -100,6 +101,7 @@ def test_training_drops_all_conditions_or_some(monkeypatch: pytest.MonkeyPatch) 
     system = object.__new__(DiffusionSystem)
     torch.nn.Module.__init__(system)
     system.model, system.settings = model, TrainingSettings(**(ANY_SETTINGS | values))
+    system.objective = system.settings.objective(model.prediction)
     system.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     seen: list[dict[str, torch.Tensor]] = []
     condition = model.condition
@@ -270,7 +272,7 @@ def test_gain_is_one_where_conditions_are_ignored_and_more_where_they_tell(
     model = LatentDiffusion(
         Standardizer(4, 4), network, named_schedule("cosine"), "x0", conditioners=conditioners
     )
-    ignored = conditioner_gain(model, segments)
+    ignored = conditioner_gain(model, segments, Objective("x0"))
     assert ignored.gain == 1.0
 
     class Exact(torch.nn.Module):
@@ -279,12 +281,12 @@ def test_gain_is_one_where_conditions_are_ignored_and_more_where_they_tell(
 
     model.network = Exact()  # type: ignore[assignment]
     model.conditioners["loudness"].layers = torch.nn.Identity()
-    told = conditioner_gain(model, segments)
+    told = conditioner_gain(model, segments, Objective("x0"))
     # Of four dimensions of variance 1, right: 3 are missed; shuffled: those and 2 of the first.
     assert told.loss == pytest.approx(0.75, rel=0.25)
     assert told.gain == pytest.approx(5 / 3, rel=0.25)
     with pytest.raises(ValueError, match="cannot follow chroma"):
-        conditioner_gain(model, segments, names=["chroma"])
+        conditioner_gain(model, segments, Objective("x0"), ["chroma"])
 
 
 def test_path_from_controls_and_labels_to_latents(

@@ -30,6 +30,7 @@ from diffwave.diagnosis.samples import (
 )
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
+from diffwave.objective import Objective
 from diffwave.reference_loss import GaussianModel
 from diffwave.run import TrainingData, open_run, training_settings
 from diffwave.sampling.generation import Sampling
@@ -63,7 +64,7 @@ def test_losses_and_gains_are_those_that_the_training_reported(
     known = training_settings(healthy_run)
     held_out = split_clips(header.files, known.held_out_fraction)[1]
     segments = FixedSegments(reader, held_out, known.segment_frames, known.held_out_segments)
-    gain = conditioner_gain(run.model, segments, known.loss, known.weighting).gain
+    gain = conditioner_gain(run.model, segments, known.objective(run.model.prediction)).gain
     assert figures["conditioner"]["gain"] == {LOUDNESS: pytest.approx(gain, rel=1e-6)}
 
 
@@ -213,11 +214,11 @@ def test_a_condition_that_says_what_others_say_is_followed_alone(tmp_path: Path)
 
     for name in (LOUDNESS, CHROMA):
         model.conditioners[name].layers = Half()
-        alone = conditioner_gain(model, segments, names=[name], is_alone=True)
+        alone = conditioner_gain(model, segments, Objective("x0"), [name], is_alone=True)
         # Half of it right: (1/2)² is missed; half of another one: 1 + (1/2)².
         assert alone.gain == pytest.approx(5.0, rel=0.35)
         model.conditioners[name].layers = Nothing()
-        assert conditioner_gain(model, segments, names=[name], is_alone=True).gain == 1.0
+        assert conditioner_gain(model, segments, Objective("x0"), [name], is_alone=True).gain == 1.0
         model.conditioners[name].layers = Half()
 
 

@@ -70,7 +70,7 @@ def of(values: Callable[[int], Any], law: Array, *functions: str, **more: bool) 
 AUGMENTATION = "rave.augmentation:Random"
 DRAWS = {
     # Training of the codec
-    "polarity": of(training.polarities, SIGNS, "rave.training:RaveSystem._step"),
+    "polarity": of(training.polarities, SIGNS, "rave.training:RaveSystem.training_step"),
     "noise rows": of(training.noise_rows, NORMAL, "rave.model:RAVE.with_noise_rows"),
     "noise bands": of(training.training_bands, uniform(-1, 1), "rave.model:RAVE.band_noise"),
     "noise rows left out": of(

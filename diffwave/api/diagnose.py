@@ -163,7 +163,6 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
     Raises:
         ValueError: If it cannot be read, or sets what follows from the latents.
     """
-    from diffwave.denoiser import check_loss, check_weighting
     from diffwave.diagnosis.expected_losses import Recipe
     from rave.experiment import build
 
@@ -175,9 +174,7 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
         held_out_segments=training.held_out_segments,
         segment_frames=training.segment_frames,
         schedule=model.schedule,
-        prediction=model.prediction,
-        loss=check_loss(training.loss),
-        weighting=check_weighting(training.weighting),
+        objective=training.objective(model.prediction),
     )
 
 

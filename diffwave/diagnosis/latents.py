@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from diffwave.clips import Clip, split_clips
 from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments, standardized_runs
-from diffwave.denoiser import LossKind, Prediction
 from diffwave.diagnosis.expected_losses import (
     ExpectedLoss,
     Recipe,
@@ -28,6 +27,7 @@ from diffwave.diagnosis.expected_losses import (
 )
 from diffwave.diagnosis.failures import WHITE_LATENTS, Finding
 from diffwave.diagnosis.latent_statistics import Array, Memory, distance_from_normal, memory
+from diffwave.objective import Objective
 from diffwave.reference_loss import (
     REFERENCE_SEGMENTS,
     LossCurve,
@@ -72,7 +72,7 @@ CURVE_LOG_SNR = np.linspace(-8.0, 8.0, 65)
 # Before progress is shown.
 PROGRESS_DELAY_S = 2.0
 # By which latents are judged, on the schedule `cosine`, whatever the recipe is.
-USUAL: tuple[Prediction, LossKind] = ("v", "mse")
+USUAL = Objective("v", "mse")
 
 T = TypeVar("T")
 
@@ -218,7 +218,6 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
         data.add(run, num_valid_frames)
     cosine = named_schedule(COSINE)
     _, white, linear = channel_errors(gaussian, data, cosine.alpha_bar.numpy(), "v")
-    objective = recipe.prediction, recipe.loss, recipe.weighting
     names = _shown(SCHEDULES, "Losses", len(SCHEDULES))
     levels = alpha_bar_from_log_snr(torch.from_numpy(CURVE_LOG_SNR)).numpy()
     raw_memory, own_memory, distances = _over_time(reader, standardizer, header, blocks)
@@ -229,17 +228,19 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
         variance=principal.variance[principal.is_real],
         num_for={fidelity: principal.count(fidelity) for fidelity in FIDELITIES},
         latent_size=standardizer.latent_size,
-        references=reference_losses(gaussian, data, cosine, *USUAL),
+        references=reference_losses(gaussian, data, cosine, USUAL),
         white_shares=linear.mean(axis=0) / white.mean(axis=0),
         raw_memory=raw_memory,
         memory=own_memory,
         normal_distances=distances,
         ends=[schedule_end(name) for name in SCHEDULES],
         expected=[
-            expected_losses(gaussian, data, recipe.schedule_name, recipe.schedule, *objective),
+            expected_losses(
+                gaussian, data, recipe.schedule_name, recipe.schedule, recipe.objective
+            ),
             *all_expected_losses(gaussian, data, names),
         ],
-        curve=loss_curve(gaussian, data, levels, *USUAL),
+        curve=loss_curve(gaussian, data, levels, USUAL),
         num_held_out=len(set(units(segments.clips).tolist())),
     )
 

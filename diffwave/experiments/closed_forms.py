@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from diffwave.denoiser import LossKind
+from diffwave.objective import LossKind
 from diffwave.schedule import NoiseSchedule
 
 Array = NDArray[np.float64]

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffwave.denoiser import check_loss
 from diffwave.experiments.closed_forms import posterior_variance
 from diffwave.experiments.data import ClipSet, Data
 from diffwave.experiments.diary_model import DiaryCNN, DiaryDiffWave, DiaryNetwork
+from diffwave.objective import LossKind
 from diffwave.schedule import NoiseSchedule, linear_schedule
 from diffwave.training import generator_for
 
@@ -50,7 +50,7 @@ class DiaryRun:
 
     network: DiaryNetwork | None = field(default_factory=DiaryNetwork)
     schedule: tuple[float, float, int] = (1e-4, 0.05, 50)
-    loss: str = "l1"
+    loss: LossKind = "l1"
     batch_size: int = 24
     learning_rate: float = 2e-4
     num_steps: int = 100
@@ -125,10 +125,10 @@ def train(run: DiaryRun, data: Data) -> tuple[nn.Module, dict[str, Any]]:
     return network, figures
 
 
-def diary_loss(kind: str, predicted: Tensor, noise: Tensor) -> Tensor:
+def diary_loss(kind: LossKind, predicted: Tensor, noise: Tensor) -> Tensor:
     """Return the error of each number, as PyTorch broadcasts it: the fault is not refused here."""
     difference = predicted - noise
-    return difference.square() if check_loss(kind) == "mse" else difference.abs()
+    return difference.square() if kind == "mse" else difference.abs()
 
 
 def _batch(

@@ -17,7 +17,6 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from diffwave.denoiser import check_loss
 from diffwave.experiments import diary_training, our_model
 from diffwave.experiments.closed_forms import (
     bounded_loss,
@@ -208,16 +207,15 @@ class Laboratory:
         result = ResultRow(row.label, row.saw, note=row.note)
         if row.diary is not None:
             run, figures = row.diary, self.figures(row.diary)
-            kind = check_loss(run.loss)
-            white = white_loss(run.noise_schedule, kind)
+            white = white_loss(run.noise_schedule, run.loss)
             if row.bar == "zero":
-                floor = broadcast_loss(run.noise_schedule, kind, self.data.latent_size)
-                result.predicted = {"zero": zero_loss(kind)}
+                floor = broadcast_loss(run.noise_schedule, run.loss, self.data.latent_size)
+                result.predicted = {"zero": zero_loss(run.loss)}
                 result.predicted["best of one channel"] = floor
                 result.diary = {"loss": figures["loss"]}
             elif row.bar == "bounded":
-                bounded = bounded_loss(run.noise_schedule, kind)
-                result.predicted = {"best of 0 to 1": bounded, "zero": zero_loss(kind)}
+                bounded = bounded_loss(run.noise_schedule, run.loss)
+                result.predicted = {"best of 0 to 1": bounded, "zero": zero_loss(run.loss)}
                 result.diary = {"loss": figures["loss"]}
             else:
                 result.predicted = {"white": white}

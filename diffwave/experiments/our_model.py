@@ -20,18 +20,17 @@ from torch import Tensor, nn
 from diffwave.conditioner import SpectrogramConditioner
 from diffwave.dataset import RUN_OF_SEGMENTS
 from diffwave.denoiser import (
+    Prediction,
     add_noise,
-    check_loss,
     check_prediction,
-    error,
     noise_from,
     stratified_timesteps,
-    target,
 )
 from diffwave.experiments.closed_forms import without_roots
 from diffwave.experiments.data import ClipSet, Data
 from diffwave.model import STEP_SCALE
 from diffwave.network import DiffWave
+from diffwave.objective import LossKind, Objective
 from diffwave.reference_loss import (
     ReferenceLosses,
     SpectralDensity,
@@ -83,8 +82,8 @@ class OurRun:
     num_blocks: int = 8
     schedule: tuple[float, float] | None = None
     num_timesteps: int = 1000
-    prediction: str = "v"
-    loss: str = "mse"
+    prediction: Prediction = "v"
+    loss: LossKind = "mse"
     precision: str = "float32"
     condition_channels: int = 0
     extra_conditioner_layers: int = 0
@@ -126,7 +125,7 @@ class OurModel(nn.Module):
         super().__init__()
         self.run = run
         self.schedule = run.noise_schedule
-        self.prediction = check_prediction(run.prediction, self.schedule)
+        self.objective = Objective(check_prediction(run.prediction, self.schedule), run.loss)
         self.standardizer = standardizer
         self.conditioner = _conditioner(run, data) if run.is_conditional else None
         size = standardizer.latent_size
@@ -162,7 +161,8 @@ class OurModel(nn.Module):
     ) -> Tensor:
         """Return the noise that the prediction stands for, (B, K, N)."""
         output = self(noisy, timestep, condition)
-        return noise_from(self.prediction, output, noisy, self.schedule.alpha_bar[timestep])
+        alpha_bar = self.schedule.alpha_bar[timestep]
+        return noise_from(self.objective.prediction, output, noisy, alpha_bar)
 
     def condition(self, clips: ClipSet, index: Tensor, is_absent: Tensor | None) -> Tensor | None:
         """Return the condition of some clips, (B, condition_channels, N), if there is one."""
@@ -330,12 +330,9 @@ def _errors(
     model: OurModel, latents: Tensor, noise: Tensor, timestep: Tensor, condition: Tensor | None
 ) -> Tensor:
     """Return each item's error, (B,)."""
-    alpha_bar = model.schedule.alpha_bar[timestep]
-    with torch.autocast("cpu", torch.bfloat16, enabled=model.run.precision == "bfloat16"):
-        output = model(add_noise(latents, noise, alpha_bar), timestep, condition)
-    wanted = target(model.prediction, latents, noise, alpha_bar)
     mask = torch.ones(len(latents), latents.shape[2])
-    return error(check_loss(model.run.loss), output.float(), wanted, mask)
+    with torch.autocast("cpu", torch.bfloat16, enabled=model.run.precision == "bfloat16"):
+        return model.objective.losses(model, latents, mask, noise, timestep, condition)
 
 
 @torch.no_grad()
@@ -376,6 +373,4 @@ def measure_references(model: OurModel, data: Data) -> ReferenceLosses:
     density.add(held_out, held_out.shape[0] * held_out.shape[2])
     parts = (training[at : at + RUN_OF_SEGMENTS] for at in range(0, len(training), RUN_OF_SEGMENTS))
     gaussian = fit_gaussian((part, part.shape[0] * part.shape[2]) for part in parts)
-    return reference_losses(
-        gaussian, density, model.schedule, model.prediction, check_loss(model.run.loss)
-    )
+    return reference_losses(gaussian, density, model.schedule, model.objective)
