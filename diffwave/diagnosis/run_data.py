@@ -106,7 +106,7 @@ def open_data(
     controls = _folder("controls", given.controls, known.controls, run, bool(names))
     assert latents is not None
     header = LatentHeader.read(latents)
-    header.check_matches(run.header, f"'{latents}'", f"run '{run.folder}'")
+    header.identity.check_same(run.header.identity, f"'{latents}'", f"run '{run.folder}'")
     labels = model.named_conditioners().get(LABEL)
     reader = ClipReader.open(
         latents,

@@ -27,6 +27,7 @@ from rave.files.atomic import (
     write_json,
 )
 from rave.held_out import Origin, origin
+from rave.latents.identity import CodecIdentity
 from rave.latents.statistics import LatentStatistics
 
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
@@ -94,9 +95,16 @@ class LatentHeader:
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
+    def identity(self) -> CodecIdentity:
+        """Return which codec the latents are of."""
+        return CodecIdentity(
+            self.codec, self.sample_rate_hz, self.hop_samples, self.latent_size, self.codec_path
+        )
+
+    @property
     def frame_rate_hz(self) -> float:
         """Return latent frames per second."""
-        return self.sample_rate_hz / self.hop_samples
+        return self.identity.frame_rate_hz
 
     def write(self, folder: Path) -> None:
         """Write latents.json into `folder`, whole or not at all."""
@@ -155,56 +163,6 @@ class LatentHeader:
                 raise ValueError(f"'{file.path}' is of {rate_hz} Hz")
             if abs(file.gain_db) > MAX_GAIN_DB:
                 raise ValueError(f"'{file.path}' has a gain of {file.gain_db} dB")
-
-    def check_matches(self, other: LatentHeader, this: str, that: str) -> None:
-        """Check that two sets of latents come from one codec.
-
-        Args:
-            other: The header to compare with.
-            this: What to call these latents in the message.
-            that: What to call the others.
-
-        Raises:
-            ValueError: If rate, hop, size or codec differ; the message names both sides.
-        """
-        check_codec(
-            self,
-            other.codec,
-            other.sample_rate_hz,
-            other.hop_samples,
-            other.latent_size,
-            this,
-            that,
-        )
-
-
-def check_codec(
-    header: LatentHeader,
-    codec: str,
-    sample_rate_hz: int,
-    hop_samples: int,
-    latent_size: int,
-    this: str,
-    that: str,
-) -> None:
-    """Check that latents fit a codec, given by its fingerprint and sizes.
-
-    Raises:
-        ValueError: If anything differs; the message names both sides.
-    """
-    found = (header.latent_size, header.hop_samples, header.sample_rate_hz)
-    needed = (latent_size, hop_samples, sample_rate_hz)
-    if found != needed:
-        raise ValueError(
-            "{} has {} dimensions, hop {} at {} Hz; ".format(this, *found)
-            + "{} has {} dimensions, hop {} at {} Hz. ".format(that, *needed)
-            + "Encode the audio again with the codec that is to decode it."
-        )
-    if header.codec != codec:
-        raise ValueError(
-            f"{this} was encoded by another codec ('{header.codec_path}', fingerprint "
-            f"{header.codec}) than {that} (fingerprint {codec}). Encode the audio again."
-        )
 
 
 def read_latents(
