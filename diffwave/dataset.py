@@ -22,6 +22,7 @@ from diffwave.conditions.controls import ControlHeader, open_control
 from diffwave.conditions.spectrogram import SpectrogramHeader, open_spectrogram
 from diffwave.standardizer import Standardizer
 from rave.latent_dataset import Clip, LatentDataset
+from rave.latents.folder import OpenArrays
 from rave.latents.shards import top_folder
 
 
@@ -72,14 +73,18 @@ class ConditionSource:
     folder: Path
     num_channels: int
     ratio: int
+    _arrays: OpenArrays = field(default_factory=OpenArrays, repr=False, compare=False)
 
     def read(self, name: str, clip: Clip) -> NDArray[np.float32]:
         """Return the condition of a clip, (C, frames·R), memory-mapped."""
         path, num_frames = self.folder / clip.file.path, clip.file.num_frames * self.ratio
-        if name == SPECTROGRAM:
-            array = open_spectrogram(path, self.num_channels, num_frames)
-        else:
-            array = open_control(path, name, num_frames)
+
+        def opened() -> NDArray[np.float32]:
+            if name == SPECTROGRAM:
+                return open_spectrogram(path, self.num_channels, num_frames)
+            return open_control(path, name, num_frames)
+
+        array = self._arrays.get(path, opened)
         return array[:, clip.start * self.ratio : clip.stop * self.ratio]
 
 

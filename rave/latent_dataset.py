@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rave.held_out import recording_keys
-from rave.latents.folder import LatentFile, LatentHeader, is_sharded, read_latents
+from rave.latents.folder import LatentFile, LatentHeader, OpenArrays, is_sharded, read_latents
 from rave.latents.shards import LatentShards, ShardedFile
 from rave.latents.storage import is_address
 
@@ -56,7 +56,7 @@ class LatentDataset(torch.utils.data.Dataset[Tensor]):
     """
 
     def __init__(self, place: Path | str, *, takes_shards: bool = True) -> None:
-        self.place = place
+        self.place, self._arrays = place, OpenArrays()
         self.files: Sequence[ClipFile]
         if takes_shards and (is_address(place) or is_sharded(Path(place))):
             shards = LatentShards(place)
@@ -89,7 +89,9 @@ class LatentDataset(torch.utils.data.Dataset[Tensor]):
     def _opened(self, file: ClipFile) -> NDArray[np.float32]:
         if isinstance(file, ShardedFile):
             return file.array
-        return read_latents(Path(self.place) / file.path, self.header.latent_size, file.num_frames)
+        path = Path(self.place, file.path)
+        size = self.header.latent_size
+        return self._arrays.get(path, lambda: read_latents(path, size, file.num_frames))
 
 
 def keys_and_lengths(files: Sequence[ClipFile]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -9,7 +9,7 @@ numpy alone can read it. D is the latent size, N a number of frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -33,6 +33,7 @@ from rave.latents.statistics import LatentStatistics
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
 SHARDS_NAME = "shards.json"  # of a sharded set, see rave.latents.shards
 POSTERIOR_MEAN, POSTERIOR_SAMPLE, GENERATED = "posterior mean", "posterior sample", "generated"
+MAX_OPEN = 128  # arrays of one kind; a process may open 1024 files on most systems
 MAX_GAIN_DB = 400.0  # audio of more than that from any training level is no audio
 
 
@@ -198,6 +199,27 @@ def open_array(path: Path) -> NDArray[Any]:
     except Exception as error:  # numpy raises many types for a damaged header
         raise ValueError(str(error)) from error
     return array
+
+
+class OpenArrays:
+    """The arrays that were opened last: to open one takes longer than to read a segment of it.
+
+    Each holds a file open, so they are few. A copy of this, as for another process, begins empty.
+    """
+
+    def __init__(self) -> None:
+        self._opened: dict[Path, NDArray[np.float32]] = {}
+
+    def get(self, path: Path, opened: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the array of a file, which `opened` opens where it is not open."""
+        found = self._opened.pop(path, None)
+        self._opened[path] = found = opened() if found is None else found
+        if len(self._opened) > MAX_OPEN:
+            del self._opened[next(iter(self._opened))]
+        return found
+
+    def __reduce__(self) -> tuple[type[OpenArrays], tuple[()]]:
+        return OpenArrays, ()
 
 
 def write_latents(
