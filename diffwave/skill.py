@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffwave.clips import Clip
 from diffwave.objective import Objective
 from diffwave.reference_loss import Array, LossCurve, ReferenceLosses
 from rave.files.atomic import write_json
+from rave.latent_dataset import Clip
 from rave.latents.shards import ShardedFile
 
 SKILL_FILE = "skill.json"

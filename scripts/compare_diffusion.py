@@ -37,7 +37,7 @@ from diffwave.run import open_run
 from diffwave.sampling.generation import Sampling
 from diffwave.schedule import alpha_bar_from_log_snr
 from rave.files.atomic import write_json
-from rave.latents.folder import LatentHeader
+from rave.latent_dataset import LatentDataset
 
 LOG_SNR = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
 BATCH_SIZE = 16
@@ -120,9 +120,9 @@ def generated(model: LatentDiffusion, sampler: str, count: int, seed: int) -> tu
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write JSON, after each run, so that nothing measured is lost."""
     options = parser().parse_args(arguments)
-    header = LatentHeader.read(options.latents)
-    reader = ClipReader.open(options.latents, header, None)
-    clips = split_clips(header.files, options.held_out_fraction)
+    dataset = LatentDataset(options.latents)
+    reader = ClipReader.open(dataset)
+    clips = split_clips(dataset.files, options.held_out_fraction)
     raw_training, raw_held_out = (segments_of(reader, each) for each in clips)
     results: dict[str, Any] = {}
     for folder in options.runs:

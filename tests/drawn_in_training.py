@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from rave_runs import tiny_parts
 
 from diffwave import training
-from diffwave.clips import Clip
 from diffwave.dataset import SegmentDataset
 from diffwave.denoiser import stratified_timesteps
 from diffwave.training import DiffusionSystem
@@ -29,6 +28,7 @@ from rave.blocks.posterior import DiagonalGaussian
 from rave.blocks.quantizer import _draw as drawn_vectors
 from rave.compute.distributed import ONE_PROCESS
 from rave.dataset import AudioRange, PreparedAudioDataset
+from rave.latent_dataset import Clip
 from rave.losses import SpectralDistance
 from rave.model import RAVE
 from rave.prior_training import PriorSegments
@@ -180,11 +180,13 @@ def pitched_starts(seed: int) -> Array:
 
 def prior_places(seed: int) -> Array:
     """Return which of all segments of two clips the prior is trained on."""
-    clips = {
-        name: np.arange(first, first + 60, dtype=np.float32)[None]
-        for name, first in (("a", 0), ("b", 100))
-    }
-    segments = PriorSegments(clips, 11, 1000, seed)
+    clips: Any = [Clip(Fake(first=first), 0, 60) for first in (0.0, 100.0)]
+
+    def read(clip: Any) -> Array:
+        return clip.file.first + np.arange(clip.start, clip.stop, dtype=np.float32)[None]
+
+    latents: Any = Fake(read=read)
+    segments = PriorSegments(latents, clips, 11, 1000, seed)
     firsts = np.array([float(segments[index][0, 0]) for index in range(1000)])
     return np.where(firsts < 100, firsts, firsts - 50)[:, None]
 

@@ -103,7 +103,7 @@ COMMANDS = {
             **DECODING,
             "--force": Case("--force", after="{codec} {latents} {out} --shift 0=1"),
             "--ema": WEIGHTS["--ema"],
-            "--derivative": Case("--derivative", refused="was encoded by another codec"),
+            "--derivative": Case("--derivative", refused="is of another codec"),
             **DEVICE,
             **BACKEND,
             **SEED,

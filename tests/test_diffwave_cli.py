@@ -147,8 +147,8 @@ def test_conditional_path_from_audio_to_latents(
     header.write(mels)
     code = train_tiny(latents, tmp_path / "run2", "--spectrograms", str(mels))
     message = refusal(capsys, code)
-    assert "made for codec 0ther at 16000 Hz, hop 1024" in message
-    assert "is of codec c0dec" in message
+    assert "is of another codec (fingerprint 0ther, 4 dimensions, hop 1024 at 16000 Hz)" in message
+    assert "('runs/codec', fingerprint c0dec, " in message
     assert not (tmp_path / "run2").exists()
 
 

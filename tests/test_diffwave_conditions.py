@@ -32,6 +32,7 @@ from diffwave.settings import TrainingSettings
 from diffwave.standardizer import Standardizer
 from diffwave.training import DiffusionSystem, dropped_conditions
 from diffwave.upstream.run import checkpoint_from_model
+from rave.latent_dataset import LatentDataset
 from rave.latents.folder import LatentHeader
 from rave.runs.checkpoint import BEST, CHECKPOINTS, read_checkpoint
 
@@ -263,7 +264,7 @@ def test_gain_is_one_where_conditions_are_ignored_and_more_where_they_tell(
     for path in LENGTHS:  # the loudness tells the first dimension of the latents
         np.save(controls / "loudness" / path, np.load(latents / path)[:1])
     header = LatentHeader.read(latents)
-    reader = ClipReader.open(latents, header, controls=controls)
+    reader = ClipReader.open(LatentDataset(latents), controls=controls)
     segments = FixedSegments(reader, split_clips(header.files, 0.5)[1], 20, 12)
     assert set(conditions_of(segments[0])) == {"loudness"}
     torch.manual_seed(0)

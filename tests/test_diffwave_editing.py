@@ -389,7 +389,7 @@ def test_bad_edits_are_refused(
         (*more_of_it, "--sampler", "ddim"): "--sampler does not go with --continue",
         ("--vary", str(tmp_path / "none.npy")): "does not exist. Give a .npy file of latents",
         ("--vary", str(tmp_path / "wide.npy")): "float32 (4, 40) is needed",
-        ("--vary", foreign): "was encoded by another codec",
+        ("--vary", foreign): "is of another codec",
         ("--seconds", "9", "--window", "0.1"): "is too short: it shares",
     }.items():
         assert edit(run, tmp_path / "no", *more) == 2, more

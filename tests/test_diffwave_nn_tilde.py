@@ -244,7 +244,7 @@ def test_what_does_not_fit_is_refused(
         ([run, out], "add --codec RUN"),
         ([run, str(tmp_path / "folder"), "--noise-seed", "0"], "--noise-seed is for nn~; give OUT"),
         ([run, out, "--codec", ours], "cannot be made another stream; give the run that it is of"),
-        ([run, out, "--codec", other], "was encoded by another codec"),
+        ([run, out, "--codec", other], "is of another codec"),
         ([run, str(tmp_path / "there.ts"), "--codec", codec], "exists. Choose another name"),
         ([run, out, "--codec", codec, "--steps", "0"], "--steps is 0; 1 to 50 are possible"),
         ([run, out, "--codec", codec, "--sampler", "ddpm"], "There is no sampler for nn~ 'ddpm'"),

@@ -36,6 +36,7 @@ from diffwave.run import TrainingData, open_run, training_settings
 from diffwave.sampling.generation import Sampling
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
+from rave.latent_dataset import LatentDataset
 from rave.latents.folder import LatentHeader, write_latents
 
 
@@ -59,10 +60,10 @@ def test_losses_and_gains_are_those_that_the_training_reported(
     run = open_run(healthy_run)
     data = TrainingData.read(healthy_run)
     assert data.latents is not None
-    header = LatentHeader.read(data.latents)
-    reader = ClipReader.open(data.latents, header, controls=data.controls)
+    latents = LatentDataset(data.latents)
+    reader = ClipReader.open(latents, controls=data.controls)
     known = training_settings(healthy_run)
-    held_out = split_clips(header.files, known.held_out_fraction)[1]
+    held_out = split_clips(latents.files, known.held_out_fraction)[1]
     segments = FixedSegments(reader, held_out, known.segment_frames, known.held_out_segments)
     gain = conditioner_gain(run.model, segments, known.objective(run.model.prediction)).gain
     assert figures["conditioner"]["gain"] == {LOUDNESS: pytest.approx(gain, rel=1e-6)}
@@ -198,7 +199,7 @@ def test_a_condition_that_says_what_others_say_is_followed_alone(tmp_path: Path)
         header.codec, header.sample_rate_hz, HOP, {LOUDNESS: 1, CHROMA: 12}, files
     )
     controls.write(tmp_path / "controls")
-    reader = ClipReader.open(tmp_path / "latents", header, controls=tmp_path / "controls")
+    reader = ClipReader.open(LatentDataset(tmp_path / "latents"), controls=tmp_path / "controls")
     segments = FixedSegments(reader, split_clips(header.files, 0.5)[1], 20, 12)
     model = small_model(2)
     model.prediction = "x0"

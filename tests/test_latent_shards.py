@@ -129,7 +129,7 @@ def test_folders_that_do_not_belong_together_are_refused(latents, tmp_path, rave
     write_latent_folder(tmp_path / "sampled", sampled, contents="posterior sample")
     for folder, words in (
         ("clash", "both hold 'sub/e.npy'"),
-        ("other", "was encoded by another codec"),
+        ("other", "is of another codec"),
         ("sampled", "holds posterior sample latents"),
     ):
         code, _, err = rave("shard", latents, tmp_path / folder, tmp_path / "shards")

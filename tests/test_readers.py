@@ -47,6 +47,7 @@ from diffwave.evaluation import ladder
 from diffwave.evaluation.ladder import Ladder
 from diffwave.experiments import data as experiments
 from diffwave.run import DiffusionRun
+from rave.latent_dataset import LatentDataset
 
 ROOT = Path(__file__).parents[1]
 BOTH = None  # looked at by what it makes of it
@@ -164,7 +165,7 @@ def small_ladder(data: PlantedLatents, monkeypatch: pytest.MonkeyPatch) -> Ladde
     labels = ["x", "y"] if data.cut is None else []
     model = obedient_model(*CONTROLS, SPECTROGRAM, *([LABEL] if labels else []), size=4)
     folders = (data.folder / "spectrograms", data.folder / "controls")
-    reader = ClipReader.open(data.latents, data.header, *folders, labels=labels)
+    reader = ClipReader.open(LatentDataset(data.latents), *folders, labels=labels)
     sides = split_clips(data.header.files, FRACTION)
     form = SimpleNamespace(hop_samples=HOP_SAMPLES, latent_size=4, sample_rate_hz=RATE_HZ)
     codec: Any = SimpleNamespace(format=form, decode_blocks=lambda raw, _: [raw])

@@ -99,22 +99,13 @@ def _write_nn_tilde(
     from rave.codec_format import CodecFormat, write_torchscript
     from rave.codec_source import answers, check_difference, largest_difference
     from rave.files.atomic import atomic_write
-    from rave.latents.folder import check_codec
     from rave.streaming.host_module import rate_note
     from rave.streaming.noise import FRESH_NOISE
 
     trained = open_run(run)
     model, header = trained.model, trained.header
     codec, form, num_latents = load_streamable(codec_path, ema=ema)
-    check_codec(
-        header,
-        form.fingerprint,
-        form.sample_rate_hz,
-        form.hop_samples,
-        form.latent_size,
-        f"The latents of '{run}'",
-        f"the codec '{codec_path}'",
-    )
+    header.identity.check_same(form.identity, f"Run '{run}'", f"the codec '{codec_path}'")
     usual = max(4 * (model.network.receptive_field_frames // 2), SHORTEST_WINDOW)
     frames = max(round(window * header.frame_rate_hz), 1) if window else usual
     windows = Windows.of(model, frames)

@@ -15,13 +15,13 @@ from rave.latents.storage import is_address
 from rave.parsing import check_seed
 
 if TYPE_CHECKING:
-    from diffwave.clips import Clip
     from diffwave.dataset import ClipReader, FixedSegments
     from diffwave.model import LatentDiffusion
     from diffwave.objective import Objective
     from diffwave.reference_loss import LossCurve, ReferenceLosses
     from diffwave.settings import TrainingSettings
     from diffwave.standardizer import Standardizer
+    from rave.latent_dataset import Clip
     from rave.latents.folder import LatentHeader
 
 
@@ -114,8 +114,7 @@ def train_diffusion(
     training_clips, held_out_clips = split_clips(dataset.files, split)
     earlier = _earlier(out)
     reader = ClipReader.open(
-        latents,
-        header,
+        dataset,
         spectrograms=spectrograms,
         controls=controls,
         control_names=check_controls(control_names) if control_names else (),

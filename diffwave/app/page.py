@@ -179,7 +179,7 @@ class Page:
             diffusion += f", which follows {follows}"
         text = (
             f"Codec {short(self.shop.codec_path)}: {audio.latent_size} latents at "
-            f"{self.shop.frame_rate_hz:.1f} Hz for audio at {audio.sample_rate_hz:,} Hz; "
+            f"{audio.identity.frame_rate_hz:.1f} Hz for audio at {audio.sample_rate_hz:,} Hz; "
             f"{diffusion}. Nothing leaves this machine."
         )
         return f"<header><h1>rave app</h1>{markup.words(text)}</header>"

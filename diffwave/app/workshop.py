@@ -61,24 +61,16 @@ class Workshop:
         self.labels: list[str] = []
         if diffusion is not None:
             run = open_run(diffusion)
-            try:
-                self.codec.check_latents(run.header, diffusion)
-            except ValueError as error:
-                raise ValueError(
-                    f"The diffusion model '{diffusion}' is not of the codec '{codec}': it was "
-                    f"trained on latents of the codec '{run.header.codec_path}' (fingerprint "
-                    f"{run.header.codec}; '{codec}' has {self.codec.format.fingerprint}). Give "
-                    "its own codec with --codec, or leave --diffusion out."
-                ) from error
+            run.header.identity.check_same(
+                self.codec.format.identity,
+                f"The diffusion model '{diffusion}'",
+                f"the codec '{codec}'",
+                "Give its own codec with --codec, or leave --diffusion out.",
+            )
             self.follows = [name for name in run.model.conditioners if name != LABEL]
             if isinstance(labels := run.model.named_conditioners().get(LABEL), LabelConditioner):
                 self.labels = labels.names
         self.folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def frame_rate_hz(self) -> float:
-        """Return latent frames per second."""
-        return self.codec.format.sample_rate_hz / self.codec.format.hop_samples
 
     def add_sound(self, given: Path, job: Job | None = None) -> Sound:
         """Take in an audio file: a copy, cut if it is long, and its latents.
@@ -259,7 +251,7 @@ class Workshop:
         job: Job | None = None,
     ) -> Made:
         """Return a sound with a span of it made anew."""
-        if not 0 <= from_s < to_s <= sound.seconds + 1 / self.frame_rate_hz:
+        if not 0 <= from_s < to_s <= sound.seconds + 1 / self.codec.format.identity.frame_rate_hz:
             raise ValueError(
                 f"{from_s:g} s to {to_s:g} s is no span of the sound, which lasts "
                 f"{sound.seconds:.2f} s. Choose the start before the end, both within it."

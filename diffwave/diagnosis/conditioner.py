@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from diffwave.clips import Clip
 from diffwave.dataset import NO_CONDITIONS, FixedSegments, Segment, conditions_of
 from diffwave.diagnosis.failures import IGNORED_CONDITIONER, Finding
 from diffwave.diagnosis.network import Probe, rms
@@ -19,6 +18,7 @@ from diffwave.model import LatentDiffusion
 from diffwave.objective import Objective
 from diffwave.skill import CENTRES
 from diffwave.training import held_out_errors
+from rave.latent_dataset import Clip
 
 BATCH_SIZE = 16
 # Told as ignored: a conditioner gain below, while conditions of other clips change the prediction

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffwave.clips import Clip, split_clips
+from diffwave.clips import split_clips
 from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments, standardized_runs
 from diffwave.diagnosis.expected_losses import (
     ExpectedLoss,
@@ -46,6 +46,7 @@ from diffwave.schedule import (
 )
 from diffwave.skill import units
 from diffwave.standardizer import PrincipalDimensions, Standardizer, check_fidelity
+from rave.latent_dataset import Clip, LatentDataset
 from rave.latents.folder import GENERATED, LatentHeader
 
 # Told to be white noise: best linear denoiser above this share of the loss of `white`. Of white
@@ -192,13 +193,14 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
     """
     recipe = recipe or Recipe()
     check_fidelity(recipe.fidelity)
-    header = LatentHeader.read(folder)
+    dataset = LatentDataset(folder, takes_shards=False)
+    header = dataset.header
     if header.contents == GENERATED:
         raise ValueError(
             f"'{folder}' holds generated latents; those of real music are needed. "
             "Give what rave encode wrote."
         )
-    reader = ClipReader.open(folder, header)
+    reader = ClipReader.open(dataset)
     training, held_out = split_clips(header.files, recipe.held_out_fraction)
     blocks, others = list(_blocks(training)), list(_blocks(held_out))
     principal = PrincipalDimensions.of(
@@ -285,9 +287,9 @@ def _finite(reader: ClipReader, block: Clip) -> NDArray[np.float32]:
     """Return the raw latents of a block, if all of them are numbers."""
     raw = reader.raw(block)
     if not np.isfinite(raw).all():
+        path = Path(reader.latents.place) / block.file.path
         raise ValueError(
-            f"'{Path(reader.folder) / block.file.path}' holds values that are not finite (NaN or "
-            "infinite). Encode the audio again."
+            f"'{path}' holds values that are not finite (NaN or infinite). Encode the audio again."
         )
     return raw
 

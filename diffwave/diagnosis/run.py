@@ -121,7 +121,7 @@ def diagnose_run(
         "latent_size": run.model.standardizer.latent_size,
         "raw_size": run.model.standardizer.raw_size,
         "follows": list(run.model.conditioners),
-        "latents": str(data.reader.folder),
+        "latents": str(data.reader.latents.place),
         "is_training_data": data.is_known,
         "segment_frames": data.num_frames,
         "frame_rate_hz": run.header.frame_rate_hz,

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from diffwave.clips import Clip
 from diffwave.dataset import FixedSegments, conditions_of
 from diffwave.diagnosis.run_data import RunData
 from diffwave.run import DiffusionRun
@@ -27,6 +26,7 @@ from rave.codec import Codec
 from rave.evaluation.folders import Piece, measure_blocks
 from rave.evaluation.musicnn import Musicnn
 from rave.held_out import originals
+from rave.latent_dataset import Clip
 from rave.noise import DecoderNoise
 
 Array = NDArray[np.float32]

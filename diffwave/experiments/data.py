@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffwave.clips import Clip, split_clips
+from diffwave.clips import split_clips
 from diffwave.conditions.spectrogram import SpectrogramHeader
 from diffwave.dataset import ClipReader
+from rave.latent_dataset import Clip, LatentDataset
 from rave.latents.folder import POSTERIOR_MEAN, LatentHeader
 
 # Of a clip: 5 s at the diary's 21.5 frames a second.
@@ -101,8 +102,8 @@ def read_data(folder: Path, spectrograms: Path | None, max_clips: int) -> Data:
     Raises:
         ValueError: If the folder holds fewer than two clips, or the spectrograms are of others.
     """
-    header = LatentHeader.read(folder)
-    reader = ClipReader.open(folder, header, spectrograms)
+    dataset = LatentDataset(folder, takes_shards=False)
+    header, reader = dataset.header, ClipReader.open(dataset, spectrograms)
     num_frames = CLIP_FRAMES
     sides = [_places(clips, num_frames) for clips in split_clips(header.files, HELD_OUT_FRACTION)]
     if not all(sides):

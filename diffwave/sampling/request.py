@@ -201,5 +201,5 @@ def _read_clip(path: Path, trained: DiffusionRun) -> tuple[NDArray[Any], float]:
     if found is None:
         return clip, 0.0
     header, gain_db = found
-    header.check_matches(trained.header, f"'{path}'", f"run '{trained.folder}'")
+    header.identity.check_same(trained.header.identity, f"'{path}'", f"run '{trained.folder}'")
     return clip, gain_db

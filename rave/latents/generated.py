@@ -37,7 +37,7 @@ def check_header(folder: Path, header: LatentHeader) -> None:
     if not (folder / HEADER_NAME).exists():
         return
     found = LatentHeader.read(folder)
-    header.check_matches(found, "The latent folder", f"run '{folder}'")
+    header.identity.check_same(found.identity, "The latent folder", f"run '{folder}'")
     if found.statistics != header.statistics and Split.read(folder) is None:
         raise ValueError(
             f"Run '{folder}' was begun on other latents ({found.statistics.num_frames} frames; "
