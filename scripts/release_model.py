@@ -21,7 +21,7 @@ from training_curves import CURVES, Curves, read_curves, thinned
 
 from rave.api.result import Result
 from rave.cli import add_device, command_parser, execute
-from rave.files.atomic import atomic_folder, atomic_write, write_json
+from rave.files.atomic import atomic_folder, write_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -174,8 +174,7 @@ def run(options: argparse.Namespace) -> Result:
     if options.diffusion is not None:
         release_diffusion(options.diffusion, options.model / DIFFUSION, fingerprints)
     write_json(options.model / CURVES, curves)
-    with atomic_write(options.model / PICTURE) as temporary:
-        draw_curves(curves, temporary)
+    draw_curves(curves, options.model / PICTURE)
     sizes = {
         name: sum(file.stat().st_size for file in (options.model / name).rglob("*.*"))
         for name in runs

@@ -187,7 +187,7 @@ def test_a_model_without_evaluation_curves_and_card_has_a_report_too(walked, tmp
     page = report.write_report(out).read_text()
     assert "How good is it?" not in page
     assert "Whose music" not in page
-    assert "Out of noise" in page
+    assert "From noise" in page
 
 
 @pytest.mark.parametrize("width", WIDTHS_PX)
