@@ -76,7 +76,7 @@ def latent_histogram(real: Array, generated: Array, label: str) -> str:
         bins = edges.tolist()
         for name, values, colour in (("real", real, REAL), ("generated", generated, GENERATED)):
             looks: Any = {"density": True, "color": colour}
-            filled = {"histtype": "stepfilled", "alpha": 0.25, "label": name}
+            filled: Any = {"histtype": "stepfilled", "alpha": 0.25, "label": name}
             axes.hist(values.ravel(), bins, **looks, **filled)
             axes.hist(values.ravel(), bins, **looks, histtype="step")
         density = np.exp(-np.square(edges) / 2) / np.sqrt(2 * np.pi)
