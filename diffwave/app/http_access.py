@@ -147,7 +147,7 @@ def refusal(scope: Any, token: str) -> tuple[int, str] | None:
     if is_opening:
         values.append(_query_token(scope))
     if not any(_is_token(each, token) for each in values):
-        return 403, "Open the whole address that rave app printed in its terminal, with its token."
+        return 403, "Open the address that rave app printed in its terminal, with its token."
     routes = ROUTES.get("GET" if scope["method"] == "HEAD" else scope["method"])
     if routes is None or not routes.fullmatch(scope["path"]):
         return 404, "Not found."

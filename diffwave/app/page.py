@@ -172,7 +172,7 @@ class Page:
         audio = self.session.codec.format
         run = self.session.run_path
         labels = ["labels"] if self.session.labels else []
-        follows = " and ".join([*self.session.follows, *labels])
+        follows = ", ".join([*self.session.follows, *labels])
         diffusion = "no diffusion model" if run is None else f"diffusion model {short(run)}"
         if follows:
             diffusion += f", which follows {follows}"

@@ -14,34 +14,34 @@ from rave.files.atomic import atomic_write, read_json
 PAGE, TABLE = "index.html", "table.md"
 TITLE = "The diary, repeated"
 LEAD = (
-    "A diary of 2023 tells how a DiffWave on RAVE latents could not be made to work. Each line of "
-    "it is an experiment here: once with a reproduction of its faulty model, once with ours, "
-    "beside what closed form predicts of it."
+    "A diary of 2023 describes how a DiffWave on RAVE latents failed. Each line of it is an "
+    "experiment here: once with a reproduction of its faulty model, once with ours, beside the "
+    "prediction of closed form."
 )
 READING = (
     "Orange is the diary's model, a reproduction with all its faults. 'Predicted' follows from "
-    "schedule and loss alone, before any training. Ours is judged by skill: the share of the best "
-    "linear denoiser's loss that is gone; 0 is as good as that, below 0 worse, and a raw loss says "
-    "nothing across schedules. Rows with a bar are met if prediction and measurement are within "
-    "0.02."
+    "schedule and loss alone, before any training. The measure of ours is skill: the share by "
+    "which its loss is below that of the best linear denoiser. 0 is as good as that, below 0 "
+    "worse. Losses of different schedules cannot be compared. A prediction is met if the "
+    "measurement is within 0.02."
 )
 DIFFERENCES = (
     "What differs from the diary everywhere: latents of {latent_size} dimensions at "
-    "{frame_rate_hz:.1f} frames a second instead of 128 at 21.5, of other music and another codec; "
-    "its model sees posterior samples, as it did, drawn from the folder's {contents}s, each "
-    "dimension brought to variance 1, as the diary's nearly were; {clip_frames} frames a clip; a "
-    "quarter of its hidden channels; its Adam's learning rate falls to 0 over a few hundred steps, "
-    "where it had thousands; no spectrograms but where they are the question. Ours sees what the "
-    "folder holds, standardized: v-prediction, MSE, cosine schedule, one stratified timestep an "
-    "item, averaged weights, 8 blocks of 64 channels, {our_steps} steps: enough to compare with "
-    "the references, not to make music."
+    "{frame_rate_hz:.1f} frames per second instead of 128 at 21.5, of other music and another "
+    "codec; its model sees posterior samples, as in the diary, drawn from the folder's "
+    "{contents}s, each dimension scaled to variance 1, as the diary's nearly were; {clip_frames} "
+    "frames per clip; a quarter of its hidden channels; its Adam's learning rate falls to 0 over a "
+    "few hundred steps, instead of thousands; no spectrograms except in experiments about them. "
+    "Ours sees the latents of the folder, standardized: v-prediction, MSE, cosine schedule, one "
+    "stratified timestep per item, averaged weights, 8 blocks of 64 channels, {our_steps} steps: "
+    "enough to compare with the references, not to make music."
 )
 YES_NO = {True: "yes", False: "no"}
 COLUMNS = ("variant", "the diary saw", "predicted", "the diary's model", "ours", "within 0.02")
 
 
 def read_results(folder: Path, texts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the results that a folder holds, in the order of the texts and with their words."""
+    """Return the results in a folder, in the order of the texts and with them."""
     pairs = [(folder / f"{text['name']}.json", text) for text in texts]
     return [{**read_json(path, "a result"), **text} for path, text in pairs if path.exists()]
 
@@ -50,7 +50,7 @@ def write_pages(folder: Path, texts: Sequence[dict[str, Any]]) -> Path:
     """Write the page and the table of a folder of results; return the page's path.
 
     Args:
-        folder: Of the results.
+        folder: Folder of the results.
         texts: `Experiment.texts` of all experiments, in their order.
     """
     header = read_json(folder / "experiments.json", "a folder of experiments")
@@ -80,8 +80,8 @@ def _figures(header: dict[str, Any], results: list[dict[str, Any]]) -> dict[str,
         "experiments": f"{len(results)}",
         "trainings": f"{len(trainings)}",
         "predictions met": f"{met} of {len(bars)}",
-        "dimensions that carry something": f"{carrying} of {header['latent_size']}",
-        "clips to train on, held out": f"{header['training_clips']}, {header['held_out_clips']}",
+        "informative dimensions": f"{carrying} of {header['latent_size']}",
+        "clips: training, held out": f"{header['training_clips']}, {header['held_out_clips']}",
         "CPU time": f"{seconds / 60:.0f} min",
     }
 
@@ -120,7 +120,7 @@ def _summary(header: dict[str, Any], results: list[dict[str, Any]]) -> str:
 
 
 def differences(header: dict[str, Any]) -> str:
-    """Return what differs from the diary in all experiments."""
+    """Return the differences from the diary that all experiments have."""
     return DIFFERENCES.format(**header, our_steps=header["scale"]["our_steps"])
 
 
@@ -167,7 +167,7 @@ def first(figures: dict[str, Any]) -> Any:
 
 
 def _number(value: float | None) -> str:
-    """Return a number as one reads it; what is not finite was None in JSON."""
+    """Return a number without needless digits; None, in JSON, is one that is not finite."""
     if value is None:
         return "not finite"
     if isinstance(value, int):
