@@ -117,7 +117,7 @@ def trajectories(real: Array, generated: Array, frame_rate_hz: float, label: str
     Args:
         real: (K, N).
         generated: (K, N'), with the same K.
-        frame_rate_hz: Of both.
+        frame_rate_hz: Frame rate of both.
         label: Name for screen readers.
     """
 

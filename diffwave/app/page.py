@@ -301,7 +301,7 @@ class Page:
     def _sound_outputs(
         self, sound: Sound | None, view: str, status: str, region: str, *span: float
     ) -> tuple[Any, ...]:
-        """Return what a sound changes on the page; only a diffusion model has a span."""
+        """Return the outputs for a sound; only with a diffusion model there is a span."""
         if self.session.run_path is None:
             return sound, view, status
         return sound, view, status, region, *(span or (gr.skip(), gr.skip()))

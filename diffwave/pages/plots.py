@@ -34,6 +34,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.prop_cycle": matplotlib.rcsetup.cycler(color=COLOURS),
     "axes.formatter.useoffset": False,
     "figure.constrained_layout.hspace": 0.08,
     "grid.alpha": 0.15,
