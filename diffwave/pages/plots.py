@@ -9,7 +9,6 @@ import contextlib
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffwave.pages.markup import escape
 from rave.files.atomic import atomic_write
 
 Array = NDArray[Any]
