@@ -63,7 +63,7 @@ def diagnose_folder(
     if config or settings:
         diffusion_recipe(config or "default", settings or ())
     from rave.compute.device import choose_device
-    from rave.files.atomic import atomic_write, write_json
+    from rave.files.atomic import write_json
 
     of_latents = {"--config": config, "--set": settings}
     of_runs = {
@@ -98,8 +98,7 @@ def diagnose_folder(
         text, record, draw = _of_latents(path, config or "default", settings or ())
     if folder is not None:
         write_json(folder / RECORD, record)
-        with atomic_write(folder / PICTURE) as temporary:
-            draw(temporary)
+        draw(folder / PICTURE)
         text += f"\n\nFigures: '{folder / RECORD}'. Picture: '{folder / PICTURE}'."
     return Result(text, record)
 

@@ -26,7 +26,7 @@ from rave.codec import load_codec
 from rave.compute.device import choose_device
 from rave.evaluation.folders import SHORTEST_S
 from rave.evaluation.musicnn import load_musicnn
-from rave.files.atomic import atomic_write, check_output_folder, write_json
+from rave.files.atomic import check_output_folder, write_json
 from rave.parsing import check_seed, path_or_none
 
 RECORD, PICTURE, OUT = "evaluation.json", "ladder.png", "evaluation"
@@ -148,8 +148,7 @@ def evaluate_run(
         **found.record(),
     }
     write_json(folder / RECORD, record)
-    with atomic_write(folder / PICTURE) as temporary:
-        draw(record, temporary)
+    draw(record, folder / PICTURE)
     lines = [found.words(), f"Figures: '{folder / RECORD}'. Picture: '{folder / PICTURE}'."]
     if len(segments) < count:
         lines.insert(0, f"The held-out music has room for {len(segments)} clips a rung only.")

@@ -1,4 +1,4 @@
-"""What follows from a schedule alone: the losses and the sampling of a model that learned no music.
+"""Predictions from a schedule alone: losses and sampling of a model that learned no music.
 
 T timesteps, B items in a batch.
 """
@@ -120,7 +120,7 @@ def sampled_std(
         x ← (x − beta / sqrt(1 − alpha_bar) · gain · x) / sqrt(alpha) + posterior noise
 
     Args:
-        schedule: Of the sampler.
+        schedule: Schedule of the sampler.
         gain: Takes the timestep and the present standard deviation; returns that multiple. The
             white model's is sqrt(1 − alpha_bar) of the schedule that it was trained on.
     """

@@ -36,7 +36,7 @@ from rave.runs.checkpoint import read_checkpoint
 FORMAT, VERSION, HEADER_NAME = "rave-diffwave-experiments", 1, "experiments.json"
 LOCKS, RUNS = ".locks", "runs"
 WAIT_SECONDS = 0.5
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class Progress(NamedTuple):
@@ -48,14 +48,14 @@ class Progress(NamedTuple):
 
 
 class Laboratory:
-    """Trains what experiments need, or has it from earlier.
+    """Trains the models of experiments, each once, and keeps them in a folder.
 
     Args:
-        folder: Of the results.
+        folder: Folder of the results.
         data: Clips.
         scale: How much work an experiment is.
-        seed: Of all trainings.
-        tell: Is told what begins.
+        seed: Seed of all trainings.
+        report: Called with a line when work begins.
         measured: Trainings whose weights are needed again; of others only the figures are kept.
 
     Raises:
@@ -69,14 +69,14 @@ class Laboratory:
         data: Data,
         scale: Scale,
         seed: int,
-        tell: Tell,
+        report: Report,
         measured: Collection[DiaryRun | OurRun],
     ) -> None:
         self.folder = folder
         self.measured = set(measured)
         self.data = data
         self.scale = scale
-        self.tell = tell
+        self.report = report
         self.identity = {**data.identity(), "scale": asdict(scale), "seed": seed}
         self._progress = Progress([], 0, 0.0)
         self._keys: dict[DiaryRun | OurRun, str] = {}
@@ -95,9 +95,9 @@ class Laboratory:
         found = known if isinstance(known, dict) else {}
         names = [name for name in {**found, **content} if found.get(name) != content.get(name)]
         if names:
-            told = "; ".join(f"{n} {found.get(n)!r}, now {content.get(n)!r}" for n in names[:3])
+            changed = "; ".join(f"{n} {found.get(n)!r}, now {content.get(n)!r}" for n in names[:3])
             raise ValueError(
-                f"'{self.folder}' holds results of other data or another scale ({told}). "
+                f"'{self.folder}' holds results of other data or another scale ({changed}). "
                 "Choose another OUT."
             )
 
@@ -153,7 +153,7 @@ class Laboratory:
         return path.exists() and is_whole
 
     def _train(self, run: DiaryRun | OurRun, path: Path) -> None:
-        self.tell(f"training {path.stem}{self._remaining()}")
+        self.report(f"training {path.stem}{self._remaining()}")
         model: nn.Module
         if isinstance(run, DiaryRun):
             model, figures = diary_training.train(run, self.data)
@@ -177,7 +177,7 @@ class Laboratory:
         return f" ({done} of {len(runs)} done, about {left_min:.0f} min left)"
 
     def figures(self, run: DiaryRun | OurRun) -> dict[str, Any]:
-        """Return what is known of a training, which is done first if need be."""
+        """Return the figures of a training; it runs first if it has not."""
         while not self.train(run):
             time.sleep(WAIT_SECONDS)
         figures: dict[str, Any] = read_json(self.figures_path(run), "a training")["figures"]
@@ -279,7 +279,7 @@ class Laboratory:
                     continue
                 with self.claim(experiment.name) as is_ours:
                     if is_ours and not path.exists():
-                        self.tell(f"measuring {experiment.name}")
+                        self.report(f"measuring {experiment.name}")
                         write_json(path, self.measure(experiment))
                         is_idle = False
             if is_idle:

@@ -52,7 +52,7 @@ class OurRun:
     """One training of our model.
 
     Attributes:
-        num_steps: Of AdamW.
+        num_steps: Steps of AdamW.
         batch_size: Clips in a batch.
         learning_rate: At its highest; it rises for a tenth of the steps and falls as a cosine.
         hidden_channels: H.
@@ -71,8 +71,8 @@ class OurRun:
         has_roots: False to mix without square roots.
         is_timestep_shared: One timestep for the whole batch.
         condition_dropout: How often an item is trained without its condition.
-        ema_decay: Of the averaged weights.
-        seed: Of weights, clips, noise and timesteps.
+        ema_decay: Decay of the averaged weights.
+        seed: Seed of weights, clips, noise and timesteps.
     """
 
     num_steps: int = 400
@@ -116,7 +116,7 @@ class OurModel(nn.Module):
     """Standardizer, network and conditioner of one run.
 
     Args:
-        run: What to build.
+        run: The training whose model to build.
         standardizer: Fitted.
         data: Gives the sizes, and the spectrograms' statistics to a conditioner.
     """
@@ -275,7 +275,7 @@ def build(run: OurRun, data: Data) -> OurModel:
 
 
 def train(run: OurRun, data: Data) -> tuple[OurModel, dict[str, Any]]:
-    """Return the model with averaged weights, in evaluation mode, and what is to be known of it."""
+    """Return the model with averaged weights, in evaluation mode, and its figures."""
     model = build(run, data)
     averaged = deepcopy(model)
     parameters = model.parameters()
@@ -337,7 +337,7 @@ def _errors(
 
 @torch.no_grad()
 def evaluate(model: OurModel, data: Data, num_items: int) -> dict[str, Any]:
-    """Return the held-out loss beside its references, and what the condition does.
+    """Return the held-out loss, its references, and the effect of the condition.
 
     Returns:
         `loss`, `zero`, `white`, `gaussian`, `skill`; `condition_gain`, the loss with another clip's
