@@ -10,6 +10,7 @@ from rave.main_cli import AVAILABLE_SCRIPTS
 
 HEAVY = [
     "torch",
+    "numpy",
     "pytorch_lightning",
     "librosa",
     "scipy",
