@@ -24,7 +24,7 @@ Array = NDArray[Any]
 # (step, value) pairs.
 Curve = Sequence[tuple[int, float]]
 
-REAL, GENERATED, THIRD = "#3f86e0", "#e5792b", "#9a6fd0"
+REAL, GENERATED = "#3f86e0", "#e5792b"
 # Drawn with this colour, text and axes take the colour of the page's text.
 INK = "#010203"
 FIGURE_INCHES = (4.9, 3.1)

@@ -176,7 +176,7 @@ def test_unconditional_run_generates_and_refuses_a_condition(
     write_latent_folder(
         tmp_path / "other", {f"{n}.npy": autoregression(4, 40, 0.9, 9) for n in "abc"}
     )
-    (run / "split.json").unlink()  # as runs were before 2026-12
+    (run / "split.json").unlink()  # of a run that does not say
     code = train_tiny(tmp_path / "other", run)
     assert "was begun on other latents (120 frames; these have 120)" in refusal(capsys, code)
 

@@ -44,7 +44,7 @@ class SpectrogramHeader:
         num_mels: M.
         files: Each array's path with its number of latent frames.
         skipped: Files that could not be used, and why.
-        sources: The audio file of each array; empty before 2026-12.
+        sources: The audio file of each array; empty: not known.
     """
 
     codec: str
@@ -147,15 +147,6 @@ def check_made_for(
                 f"'{file.path}' of {that} was made of '{file.source}', but its {what} in {this} of "
                 f"'{source}'. {again}"
             )
-
-
-def read_spectrogram(path: Path, header: SpectrogramHeader, num_frames: int) -> NDArray[np.float32]:
-    """Return one array of a spectrogram folder, memory-mapped, (M, num_frames·R).
-
-    Raises:
-        ValueError: If the file is missing or has another shape than its header says.
-    """
-    return open_spectrogram(path, header.num_mels, num_frames * header.ratio)
 
 
 def open_spectrogram(path: Path, num_mels: int, num_mel_frames: int | None) -> NDArray[np.float32]:
