@@ -63,11 +63,11 @@ def make_model(latent_size: int = 3, is_conditional: bool = False) -> LatentDiff
 
 def make_sampling(model: LatentDiffusion, **changes: object) -> Sampling:
     values = {"indices": [0, 1], "seed": 3, "num_steps": 10, "window_frames": 40} | changes
-    return Sampling(model, **values)  # type: ignore[arg-type]
+    return Sampling(model, **values)
 
 
 def joined(blocks: object) -> torch.Tensor:
-    return torch.cat(list(blocks), dim=2)  # type: ignore[call-overload]
+    return torch.cat(list(blocks), dim=2)
 
 
 CLIP = autoregression(4, 100, 0.9, 1) + 2
