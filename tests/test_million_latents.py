@@ -6,11 +6,10 @@ docs/scaling-latents.md tells it.
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forks import Fork
 from shard_data import write_plain, write_set
 
 CLIPS, SOAK_CLIPS = 20_000, 1_000_000
@@ -30,12 +29,11 @@ def test_a_million_clips_are_read_in_the_memory_of_a_few(tmp_path, is_soak):
     if is_soak:
         places.append(tmp_path / "plain")
         write_plain(places[1], num_clips)
-    reader = Path(__file__).with_name("shard_reader.py")
-    command = [sys.executable, str(reader), *map(str, places)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=reader.parents[1])
-    print(done.stdout.decode())
+    code, out, err = Fork("shard_reader", *places).finish(timeout_s=None)
+    assert code == 0, err
+    print(out)
     for place in places:  # gigabytes, which pytest would keep
         shutil.rmtree(place)
-    figures = json.loads(done.stdout)
+    figures = json.loads(out)
     assert figures["clips"] == num_clips
     assert figures["own_mib"] < (SOAK_MAY_USE_MIB if is_soak else MAY_USE_MIB)
