@@ -15,8 +15,8 @@ from shard_data import write_plain, write_set
 CLIPS, SOAK_CLIPS = 20_000, 1_000_000
 NUM_SHARDS = 50
 # Of its own, beside what is mapped from files: that of the clips of a few shards, not of all clips.
-# A list of 20,000 clips takes 17 MiB, of a million 850.
-MAY_USE_MIB, SOAK_MAY_USE_MIB = 8, 64
+# A list of 20,000 clips takes 17 MiB, of a million 850; of what stands for them, 4 and 190.
+MAY_USE_MIB, SOAK_MAY_USE_MIB = 4, 64
 
 
 @pytest.mark.skipif(
