@@ -27,20 +27,17 @@ from rave.jobs import ray_engine
 from rave.jobs.journal import Journal
 from rave.main_cli import main
 
-pytest.importorskip("ray", reason="the extra [ray] is not installed")
-pytest.importorskip("psutil")  # Ray brings it
-
-import psutil
-import ray
-from ray import cluster_utils
-from ray_work import Copying, TroubledEncoding, wait_for
-
+ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
+psutil = pytest.importorskip("psutil")  # Ray brings it
+cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = [
     pytest.mark.skipif(cluster_utils.cluster_not_supported, reason="Ray has no clusters here"),
     # 2026-11: Ray leaves its log files and processes to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+from ray_work import Copying, TroubledEncoding, wait_for  # noqa: E402
 
 TESTS = Path(__file__).parent
 
