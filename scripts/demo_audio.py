@@ -82,11 +82,6 @@ class Phrase:
     tempo_bpm: float
     notes: tuple[Note, ...]
 
-    @property
-    def pitch_classes(self) -> set[int]:
-        """Return the seven pitch classes of the key."""
-        return {(self.key + step) % 12 for step in SCALES[self.mode]}
-
     def pitch(self, degree: int, lowest: int) -> int:
         """Return the MIDI number of a degree, counted from the first tonic at or above `lowest`."""
         tonic = lowest + (self.key - lowest) % 12

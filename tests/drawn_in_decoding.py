@@ -6,7 +6,7 @@ are in test_draws.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace as Fake
@@ -176,7 +176,10 @@ def white_rung(seed: int) -> Array:
     """Return the noise at the foot of the ladder, made for a power of 4, at power 1."""
     clips: list[Array] = []
     data, codec = Fake(num_frames=50), Fake(format=Fake(hop_samples=20))
-    heard = lambda blocks, _: clips.append(blocks[0][0])  # noqa: E731
+
+    def heard(blocks: Sequence[Sequence[Array]], _: object) -> None:
+        clips.append(blocks[0][0])
+
     Ladder.noise(Fake(seed=seed, data=data, codec=codec, count=8, _measured=heard), 4.0)
     return np.stack(clips) / 2
 
@@ -185,7 +188,10 @@ def latent_rung(seed: int) -> Array:
     """Return the normal latents of the ladder."""
     found: list[Array] = []
     data, codec = Fake(num_frames=200), Fake(format=Fake(latent_size=3))
-    decoded = lambda name, clips: found.extend(each.ravel() for each in clips)  # noqa: E731
+
+    def decoded(_: object, clips: Iterable[Array]) -> None:
+        found.extend(each.ravel() for each in clips)
+
     rung = Fake(seed=seed, data=data, codec=codec, count=8, _decoded=decoded)
     Ladder._drawn(rung, NOISE, lambda drawn: drawn)
     return np.stack(found)

@@ -11,12 +11,14 @@ from browser import OPTIONS, app_server, chromium, copy_newest, visit
 from test_app import run_shown
 
 pytest.importorskip("gradio", reason="the extra [app] is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from diffwave.app import server  # noqa: E402
-from diffwave.app import session as module  # noqa: E402
-from diffwave.app.commands import Job  # noqa: E402
-from diffwave.app.session import Session  # noqa: E402
+from playwright import sync_api as playwright
+
+from diffwave.app import server
+from diffwave.app import session as module
+from diffwave.app.commands import Job
+from diffwave.app.session import Session
 
 # Gradio 6.31 asks pandas for what pandas 3 no longer needs (2026-11).
 pytestmark = pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")

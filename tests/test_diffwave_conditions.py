@@ -103,20 +103,20 @@ def test_training_drops_all_conditions_or_some(monkeypatch: pytest.MonkeyPatch) 
     torch.nn.Module.__init__(system)
     system.model, system.settings = model, TrainingSettings(**(ANY_SETTINGS | values))
     system.objective = system.settings.objective(model.prediction)
-    system.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    system.log = lambda *_, **__: None
     seen: list[dict[str, torch.Tensor]] = []
     condition = model.condition
 
     def watch(inputs: object, absent: dict[str, torch.Tensor], *sizes: int) -> object:
         seen.append(absent)
-        return condition(inputs, absent, *sizes)  # type: ignore[arg-type]
+        return condition(inputs, absent, *sizes)
 
     monkeypatch.setattr(model, "condition", watch)
     size = 4000
     batch = {"raw": torch.randn(size, 4, FRAMES), "mask": torch.ones(size, FRAMES)}
     monkeypatch.setattr(DiffusionSystem, "global_step", 0)
     with torch.no_grad():
-        system.training_step(batch | make_inputs(size), 0)  # type: ignore[arg-type]
+        system.training_step(batch | make_inputs(size), 0)
     (absent,) = seen
     drops = torch.stack([absent[name].float() for name in ("chroma", "label", "loudness")])
     # All at once in 0.3 of the items, and in another 0.3 each by the toss of a coin.
@@ -197,11 +197,11 @@ def test_weights_of_runs_with_the_one_conditioner_still_open(where: str) -> None
         torch.manual_seed(len(given))
         network = DiffWave(3, 2, 8, 16, condition_channels=CHANNELS)
         schedule = named_schedule("cosine")
-        return LatentDiffusion(Standardizer(4, 3), network, schedule, "v", **given)  # type: ignore[arg-type]
+        return LatentDiffusion(Standardizer(4, 3), network, schedule, "v", **given)
 
     first = build(conditioners={"spectrogram": SpectrogramConditioner(5, CHANNELS, 8, 4)})
     second = build(conditioner=SpectrogramConditioner(5, CHANNELS, 8, 4))
-    torch.nn.init.normal_(second.conditioner.null_condition)  # type: ignore[union-attr]
+    torch.nn.init.normal_(second.conditioner.null_condition)
     state = {
         name.replace("conditioners.spectrogram.", where): value
         for name, value in first.state_dict().items()
@@ -280,7 +280,7 @@ def test_gain_is_one_where_conditions_are_ignored_and_more_where_they_tell(
         def forward(self, noisy: object, step: object, condition: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.pad(condition, (0, 0, 0, 3))
 
-    model.network = Exact()  # type: ignore[assignment]
+    model.network = Exact()
     model.conditioners["loudness"].layers = torch.nn.Identity()
     told = conditioner_gain(model, segments, Objective("x0"))
     # Of four dimensions of variance 1, right: 3 are missed; shuffled: those and 2 of the first.

@@ -66,12 +66,12 @@ def make_model(latent_size: int = 3, is_conditional: bool = False) -> LatentDiff
 def make_sampling(model: LatentDiffusion, **changes: object) -> Sampling:
     """Return a sampling with windows of `window_frames` frames."""
     values = {"indices": [0, 1], "seed": 3, "num_steps": 10, "window_frames": 40} | changes
-    windows = Windows.of(model, values.pop("window_frames"))  # type: ignore[arg-type]
-    return Sampling(model, windows=windows, **values)  # type: ignore[arg-type]
+    windows = Windows.of(model, values.pop("window_frames"))
+    return Sampling(model, windows=windows, **values)
 
 
 def joined(blocks: object) -> torch.Tensor:
-    return torch.cat(list(blocks), dim=2)  # type: ignore[call-overload]
+    return torch.cat(list(blocks), dim=2)
 
 
 CLIP = autoregression(4, 100, 0.9, 1) + 2

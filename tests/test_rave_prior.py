@@ -225,6 +225,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
         assert main(["sample_prior", run, *more]) == 2
         assert words in capsys.readouterr().err
     assert main(["sample_prior", str(tmp_path / "latents"), str(tmp_path / "x")]) == 2
+    assert "run.json' does not exist, so" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 

@@ -159,8 +159,9 @@ def small_ladder(data: PlantedLatents, monkeypatch: pytest.MonkeyPatch) -> Ladde
         places = np.load(data.latents / name)[:1]
         recording = np.repeat(places, HOP_SAMPLES, axis=1) / FULL
         write(data.folder / "audio" / f"{name[:-4]}.wav", recording, RATE_HZ, subtype="FLOAT")
-    hear = lambda blocks, *_: [np.concatenate(list(blocks), axis=1)]  # noqa: E731
-    monkeypatch.setattr(ladder, "measure_blocks", hear)
+    monkeypatch.setattr(
+        ladder, "measure_blocks", lambda blocks, *_: [np.concatenate(list(blocks), axis=1)]
+    )
     monkeypatch.setattr(ladder, "DecoderNoise", lambda *_: None)
     labels = ["x", "y"] if data.cut is None else []
     model = obedient_model(*CONTROLS, SPECTROGRAM, *([LABEL] if labels else []), size=4)
@@ -174,7 +175,7 @@ def small_ladder(data: PlantedLatents, monkeypatch: pytest.MonkeyPatch) -> Ladde
         RunData(reader, *sides, NUM_SEGMENT_FRAMES, True),
         data.folder / "audio",
         codec,
-        listener=None,  # type: ignore[arg-type]
+        listener=None,
         count=COUNT,
         seed=0,
         num_steps=2,

@@ -20,7 +20,7 @@ from diffwave.dataset import ClipReader, FixedSegments, SegmentDataset
 from diffwave.standardizer import Standardizer
 from rave.latent_dataset import LatentDataset
 from rave.latents.folder import LatentHeader, write_latents
-from rave.runs.checkpoint import LAST, read_checkpoint
+from rave.runs.checkpoint import LAST, last_checkpoint, read_checkpoint
 from rave.trainer import StepBatches
 
 
@@ -226,8 +226,11 @@ def test_a_remote_set_is_read_from_few_copies_which_are_removed(many, few_slots)
 
 def test_an_address_that_cannot_be_opened_is_one_sentence(many, tmp_path, refused):
     out = ("--out", tmp_path / "run", "--config", "tiny")
-    assert "Cannot open 'nothing://x/y'" in refused(train.main, "nothing://x/y", *out)
-    assert "shards.json" in refused(train.main, "memory://nothing", *out)
+    told = refused(train.main, "nothing://x/y", *out)
+    assert told.startswith("Cannot open 'nothing://x/y': Protocol not known: nothing.")
+    told = refused(train.main, "memory://nothing", *out)
+    assert told.startswith("'memory://nothing/shards.json' does not exist. Give the address")
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_on_a_set_resumes_bit_for_bit_also_from_afar(
@@ -258,9 +261,22 @@ def test_training_on_a_set_resumes_bit_for_bit_also_from_afar(
     assert saved["files"] == []
 
 
-def test_a_prior_is_trained_on_a_set(shards, tmp_path, rave):
+def test_a_prior_is_trained_on_a_set_as_on_its_folder(latents, shards, tmp_path, rave):
     small = ("NUM_BLOCKS=1", "HIDDEN_CHANNELS=4", "SKIP_CHANNELS=4", "MAX_STEPS=2", "BATCH_SIZE=2")
     chosen = [word for setting in (*small, "SEGMENT_FRAMES=32") for word in ("--set", setting)]
-    out = tmp_path / "prior"
-    code, _, err = rave("train_prior", shards, "--out", out, "--config", "prior/tiny", *chosen)
-    assert code == 0, err
+    results = []
+    for place in (latents, shards):
+        out = ("--out", tmp_path / f"prior of {place.name}", "--json")
+        code, figures, err = rave("train_prior", place, *out, "--config", "prior/tiny", *chosen)
+        assert code == 0, err
+        results.append((json.loads(figures), read_checkpoint(last_checkpoint(out[1]))))
+    (figures, saved), (of_set, saved_of_set) = results
+    for name in ("steps", "resumed_from", "latent_size", "uniform"):
+        assert figures[name] == of_set[name]
+    # Clips of a set are in another order, and so are the segments that are drawn.
+    assert of_set["held_out_loss"] == pytest.approx(figures["held_out_loss"], rel=0.01)
+    for name in ("mean", "basis", "scale"):
+        weights = (each["state_dict"][f"model.{name}"] for each in (saved, saved_of_set))
+        torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
+    digests = {each["callbacks"]["_Keeper"]["data"]["digest"] for each in (saved, saved_of_set)}
+    assert len(digests) == 1

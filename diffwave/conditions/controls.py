@@ -51,7 +51,7 @@ class ControlHeader(ConditionHeader):
         controls: Each control's number of channels.
         files: Each array's path, below the folder of each control, with its number of frames.
         skipped: Files that could not be used, and why.
-        sources: The audio file of each array; empty before 2026-12.
+        sources: The audio file of each array; empty: not known.
     """
 
     NAME: ClassVar[str] = HEADER_NAME

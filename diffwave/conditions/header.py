@@ -21,7 +21,7 @@ class ConditionHeader:
         sample_rate_hz: Of the codec.
         hop_samples: Audio samples per latent frame.
         files: Each array's path with its number of latent frames.
-        sources: The audio file of each array; empty before 2026-12.
+        sources: The audio file of each array; empty: not known.
     """
 
     NAME: ClassVar[str]

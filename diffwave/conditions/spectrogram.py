@@ -44,7 +44,7 @@ class SpectrogramHeader(ConditionHeader):
         num_mels: M.
         files: Each array's path with its number of latent frames.
         skipped: Files that could not be used, and why.
-        sources: The audio file of each array; empty before 2026-12.
+        sources: The audio file of each array; empty: not known.
     """
 
     NAME: ClassVar[str] = HEADER_NAME

@@ -186,11 +186,6 @@ def blend_length(weight: float) -> float:
     return math.hypot(1.0 - weight, weight)
 
 
-def share_of_input(num_blocks: int) -> list[float]:
-    """Return the share of the first block's input that is left in x before each block."""
-    return [2.0 ** (-index / 2) for index in range(num_blocks)]
-
-
 def amplification(schedule: NoiseSchedule) -> float:
     """Return by how much sampling amplifies an error that the model never corrects."""
     return float(1.0 / math.sqrt(float(schedule.alpha_bar[-1])))

@@ -32,7 +32,7 @@ def check_header(folder: Path, header: LatentHeader) -> None:
 
     Raises:
         ValueError: If they are of another codec; or are others than it was begun on, and what it
-            holds out is not known, as of runs from before 2026-12.
+            holds out is not known, as of a released model.
     """
     if not (folder / HEADER_NAME).exists():
         return
