@@ -31,7 +31,7 @@ MUTATED := $(sort $(wildcard $(addsuffix .py, \
   $(addprefix rave/, audio/* files/* jobs/* latents/* streaming/* evaluation/folders evaluation/audio_statistics \
     codec* dataset latent_dataset levels noise trainer training training_audio) \
   $(addprefix diffwave/, conditions/* sampling/* evaluation/* streaming/sampler* clips conditioner dataset denoiser inference \
-    schedule standardizer training) \
+    objective schedule standardizer training) \
   scripts/apply_patches scripts/make_patches)))
 
 .PHONY: demo demo-train test soak mutants lint style types tests lock clean

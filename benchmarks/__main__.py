@@ -94,7 +94,7 @@ class Report:
     def write(self) -> None:
         """Write results.json and length.png, each whole or not at all."""
         from benchmarks.results import plot_length
-        from rave.files.atomic import atomic_write, write_json
+        from rave.files.atomic import write_json
 
         records = self.records()
         content = {
@@ -108,8 +108,7 @@ class Report:
         write_json(self.out / "results.json", content)
         sized = [r for r in records if r["size"] and "seconds" in r["sides"][0]]
         if sized:
-            with atomic_write(self.out / "length.png") as temporary:
-                plot_length(sized, temporary)
+            plot_length(sized, self.out / "length.png")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -67,23 +67,17 @@ def _short(value: float) -> str:
 
 def plot_length(records: Sequence[dict[str, Any]], path: Path) -> None:
     """Plot time and memory of rows that have a size against it, as PNG."""
-    import matplotlib
+    from diffwave.pages.plots import drawn
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for what in dict.fromkeys(record["what"].split()[0] for record in records):
-        some = [record for record in records if record["what"].split()[0] == what]
-        minutes = [record["size"] for record in some]
-        seconds = [record["sides"][0]["seconds"]["median"] for record in some]
-        axes[0].loglog(minutes, seconds, "o-", label=what)
-        axes[1].semilogx(
-            minutes, [record["sides"][0]["peak_mib"] for record in some], "o-", label=what
-        )
-    for axis, label in zip(axes, ("time, s", "peak memory, MiB"), strict=True):
-        axis.set(xlabel="length, minutes", ylabel=label)
-        axis.set_ylim(bottom=None if axis is axes[0] else 0)
-        axis.legend()
-    figure.savefig(path, dpi=120, format="png")
-    pyplot.close(figure)
+    with drawn(path, 10, 4, 1, 2) as axes:
+        for what in dict.fromkeys(record["what"].split()[0] for record in records):
+            some = [record for record in records if record["what"].split()[0] == what]
+            minutes = [record["size"] for record in some]
+            seconds = [record["sides"][0]["seconds"]["median"] for record in some]
+            peaks = [record["sides"][0]["peak_mib"] for record in some]
+            axes[0].loglog(minutes, seconds, "o-", label=what)
+            axes[1].semilogx(minutes, peaks, "o-", label=what)
+        for axis, label in zip(axes, ("time, s", "peak memory, MiB"), strict=True):
+            axis.set(xlabel="length, minutes", ylabel=label)
+            axis.set_ylim(bottom=None if axis is axes[0] else 0)
+            axis.legend()

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rave.held_out import Split, first_held_out, recording_keys, split_names
-from rave.latent_dataset import ClipFile, keys_and_lengths
+from rave.latent_dataset import Clip, ClipFile, keys_and_lengths
 from rave.latents.folder import LatentFile
 from rave.latents.shards import WINDOW_SHARDS, LatentShards, shard_name, top_folder
 
@@ -31,20 +31,6 @@ Integers = NDArray[np.int64]
 FIT_FRAMES = 1 << 20
 # Sets the draws of shards apart from those of items.
 SLOTS = 0x5107
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A stretch of one latent file, from frame `start` up to frame `stop`."""
-
-    file: ClipFile
-    start: int
-    stop: int
-
-    @property
-    def num_frames(self) -> int:
-        """Return the length."""
-        return self.stop - self.start
 
 
 class ListedClips:

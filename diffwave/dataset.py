@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from diffwave.clips import Clip, ShardedClips, drawable, spread
+from diffwave.clips import ShardedClips, drawable, spread
 from diffwave.conditioner import LABEL, NO_LABEL, SPECTROGRAM
 from diffwave.conditions.controls import ControlHeader, open_control
 from diffwave.conditions.spectrogram import SpectrogramHeader, open_spectrogram
 from diffwave.standardizer import Standardizer
-from rave.latent_dataset import array_of
-from rave.latents.folder import LatentHeader
+from rave.latent_dataset import Clip, LatentDataset
+from rave.latents.folder import OpenArrays
 from rave.latents.shards import top_folder
 
 
@@ -73,14 +73,18 @@ class ConditionSource:
     folder: Path
     num_channels: int
     ratio: int
+    _arrays: OpenArrays = field(default_factory=OpenArrays, repr=False, compare=False)
 
     def read(self, name: str, clip: Clip) -> NDArray[np.float32]:
         """Return the condition of a clip, (C, frames·R), memory-mapped."""
         path, num_frames = self.folder / clip.file.path, clip.file.num_frames * self.ratio
-        if name == SPECTROGRAM:
-            array = open_spectrogram(path, self.num_channels, num_frames)
-        else:
-            array = open_control(path, name, num_frames)
+
+        def opened() -> NDArray[np.float32]:
+            if name == SPECTROGRAM:
+                return open_spectrogram(path, self.num_channels, num_frames)
+            return open_control(path, name, num_frames)
+
+        array = self._arrays.get(path, opened)
         return array[:, clip.start * self.ratio : clip.stop * self.ratio]
 
 
@@ -89,15 +93,13 @@ class ClipReader:
     """Reads parts of latent files and of the conditions beside them, memory-mapped.
 
     Attributes:
-        folder: The latent folder, or the place of a sharded set.
-        latent_size: D.
+        latents: The latent files.
         sources: Of each condition that is a curve, by name.
         labels: Names of the class labels; none for a reader without.
         spectrograms: Folder and header of the spectrograms, if there are any.
     """
 
-    folder: Path | str
-    latent_size: int
+    latents: LatentDataset
     sources: Mapping[str, ConditionSource] = field(default_factory=dict)
     labels: Sequence[str] = ()
     spectrograms: tuple[Path, SpectrogramHeader] | None = None
@@ -105,18 +107,16 @@ class ClipReader:
     @classmethod
     def open(
         cls,
-        folder: Path | str,
-        header: LatentHeader,
+        latents: LatentDataset,
         spectrograms: Path | None = None,
         controls: Path | None = None,
         control_names: Sequence[str] = (),
         labels: Sequence[str] = (),
     ) -> ClipReader:
-        """Return a reader of a latent folder.
+        """Return a reader of latents and of the folders of conditions made for them.
 
         Args:
-            folder: The latent folder, or the place of a sharded set.
-            header: Its header.
+            latents: The latent files.
             spectrograms: What diffwave.preprocess wrote, or None.
             controls: What diffwave.preprocess --controls wrote, or None.
             control_names: Of those to read; none for all of them.
@@ -129,21 +129,21 @@ class ClipReader:
         mel_folder = None
         if spectrograms is not None:
             mels = SpectrogramHeader.read(spectrograms)
-            mels.check_matches(header, f"'{spectrograms}'", f"'{folder}'")
+            mels.check_matches(latents.header, f"'{spectrograms}'", f"'{latents.place}'")
             sources[SPECTROGRAM] = ConditionSource(spectrograms, mels.num_mels, mels.ratio)
             mel_folder = (spectrograms, mels)
         if controls is not None:
             found = ControlHeader.read(controls)
-            found.check_matches(header, f"'{controls}'", f"'{folder}'")
+            found.check_matches(latents.header, f"'{controls}'", f"'{latents.place}'")
             found.check_has(control_names, controls)
             for name, num_channels in found.controls.items():
                 if name in control_names or not control_names:
                     sources[name] = ConditionSource(controls / name, num_channels, 1)
-        return cls(folder, header.latent_size, sources, labels, mel_folder)
+        return cls(latents, sources, labels, mel_folder)
 
     def raw(self, clip: Clip) -> NDArray[np.float32]:
         """Return the raw latents of a clip, (D, frames)."""
-        return array_of(clip.file, self.folder, self.latent_size)[:, clip.start : clip.stop]
+        return self.latents.read(clip)
 
     def condition(self, name: str, clip: Clip) -> NDArray[np.float32]:
         """Return a condition of a clip, (C, frames·R)."""

@@ -15,7 +15,7 @@ power 1 at each timestep.
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -23,10 +23,18 @@ from torch import Tensor
 from diffwave.schedule import NoiseSchedule
 
 Prediction = Literal["epsilon", "v", "x0", "flow"]
-LossKind = Literal["mse", "l1"]
-Weighting = Literal["none", "min-snr"]
-# Of min-SNR: the signal-to-noise ratio above which an error of the latents weighs no more.
-MIN_SNR_GAMMA = 5.0
+
+
+def check_choice(kind: str, name: str, choices: Any) -> None:
+    """Check that a literal type has a name.
+
+    Raises:
+        ValueError: If it has not; the message lists those there are.
+    """
+    if name not in get_args(choices):
+        raise ValueError(
+            f"There is no {kind} '{name}'. Choose one of: {', '.join(get_args(choices))}."
+        )
 
 
 def check_prediction(prediction: str, schedule: NoiseSchedule) -> Prediction:
@@ -36,41 +44,13 @@ def check_prediction(prediction: str, schedule: NoiseSchedule) -> Prediction:
         ValueError: If there is no such prediction, or the schedule ends in pure noise, where
             epsilon says nothing about the latents.
     """
-    if prediction not in get_args(Prediction):
-        raise ValueError(
-            f"There is no prediction '{prediction}'. "
-            f"Choose one of: {', '.join(get_args(Prediction))}."
-        )
+    check_choice("prediction", prediction, Prediction)
     if prediction == "epsilon" and schedule.is_zero_terminal:
         raise ValueError(
             "The schedule ends in pure noise, from which an epsilon-prediction cannot tell the "
             "latents. Choose PREDICTION='v', or another SCHEDULE such as 'audioldm'."
         )
     return cast(Prediction, prediction)
-
-
-def check_loss(loss: str) -> LossKind:
-    """Return the name of a loss.
-
-    Raises:
-        ValueError: If there is no such loss.
-    """
-    if loss not in get_args(LossKind):
-        raise ValueError(f"There is no loss '{loss}'. Choose one of: mse, l1.")
-    return cast(LossKind, loss)
-
-
-def check_weighting(weighting: str) -> Weighting:
-    """Return the name of a weighting of the loss.
-
-    Raises:
-        ValueError: If there is no such weighting.
-    """
-    if weighting not in get_args(Weighting):
-        raise ValueError(
-            f"There is no weighting '{weighting}'. Choose one of: {', '.join(get_args(Weighting))}."
-        )
-    return cast(Weighting, weighting)
 
 
 def scales(alpha_bar: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,62 +123,6 @@ def error_gain(prediction: Prediction, alpha_bar: Tensor) -> Tensor:
     if prediction == "v":
         return s
     return s / a if prediction == "epsilon" else s / (a + s)
-
-
-def squared_error_weight(weighting: Weighting, prediction: Prediction, alpha_bar: Tensor) -> Tensor:
-    """Return what the squared error of a network's output counts, (B,).
-
-    min-snr counts the squared error of the latents min(SNR, 5) times, whatever is predicted:
-
-        epsilon   min(SNR, 5) / SNR
-        v         min(SNR, 5) / (SNR + 1)
-        x0        min(SNR, 5)
-        flow      min(SNR, 5) / (sqrt(SNR) + 1)^2
-
-    Without weights the squared error of the latents counts SNR, SNR + 1, 1 and (sqrt(SNR) + 1)^2
-    times. Pure noise counts nothing under min-snr.
-
-    Args:
-        weighting: none or min-snr.
-        prediction: What the output is.
-        alpha_bar: (B,) float64 signal power.
-
-    Source: Hang et al. 2023, arXiv:2303.09556, section 3.4.
-    """
-    if weighting == "none":
-        return torch.ones_like(alpha_bar)
-    snr = alpha_bar / (1.0 - alpha_bar)
-    return snr.clamp(max=MIN_SNR_GAMMA) * error_gain(prediction, alpha_bar).square()
-
-
-def error_weight(kind: LossKind, squared_weight: Tensor) -> Tensor:
-    """Return what an error counts: its difference is scaled before the square, or before |·|."""
-    return squared_weight if kind == "mse" else squared_weight.sqrt()
-
-
-def error(kind: LossKind, output: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Return each item's mean error over the frames that exist.
-
-    Args:
-        kind: mse or l1.
-        output: (B, K, N) of the network.
-        wanted: (B, K, N) the target.
-        mask: (B, N), 1 where a frame exists and 0 where it is padding.
-
-    Returns:
-        (B,).
-
-    Raises:
-        ValueError: If shapes differ: a broadcast would hide a network that learns nothing.
-    """
-    if output.shape != wanted.shape:
-        raise ValueError(
-            f"The network's output {tuple(output.shape)} and its target {tuple(wanted.shape)} "
-            "differ in shape."
-        )
-    difference = output - wanted
-    each = difference.square() if kind == "mse" else difference.abs()
-    return (each * mask[:, None]).sum(dim=(1, 2)) / (mask.sum(dim=1) * output.shape[1])
 
 
 def stratified_timesteps(batch_size: int, num_timesteps: int, generator: torch.Generator) -> Tensor:

@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     options = command_parser(
         "python -m diffwave.inference",
         "Generate latents with a trained diffusion model, or edit existing latents. `rave decode`\n"
-        "makes audio of them.",
+        "decodes them to audio.",
         "python -m diffwave.inference runs/piano generated --count 4 --seconds 10\n"
         "  python -m diffwave.inference runs/piano varied --vary latents/a.npy --strength 0.4\n"
         "  python -m diffwave.inference runs/piano new --inpaint latents/a.npy --from 3 --to 5\n"
@@ -38,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--seconds",
         type=float,
-        help="length of each (default 10, or that of the condition); of --continue, what is added",
+        help="length of each clip (default 10, or that of the condition); with --continue, the "
+        "length to add",
     )
     _add_conditions(options)
     _add_edits(options)
@@ -52,11 +53,11 @@ def parser() -> argparse.ArgumentParser:
         "--window",
         type=float,
         metavar="S",
-        help="seconds sampled at a time; longer clips are made in overlapping windows, in constant "
-        "memory (default 1024 latent frames); not for --inpaint",
+        help="seconds sampled at a time; longer clips are sampled in overlapping windows, in "
+        "constant memory (default 1024 latent frames); not for --inpaint",
     )
     options.add_argument(
-        "--force", action="store_true", help="write into a folder that holds other latents"
+        "--force", action="store_true", help="replace the generated latents of an earlier run"
     )
     add_seed(options)
     add_device(options)
@@ -65,34 +66,34 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_conditions(options: argparse.ArgumentParser) -> None:
-    group = options.add_argument_group("what to follow")
+    group = options.add_argument_group("conditions")
     group.add_argument(
         "--from-audio",
         type=existing("an audio file"),
         metavar="F",
-        help="follow an audio file in all that the run was trained with",
+        help="follow an audio file, with every condition of the run's training",
     )
     group.add_argument(
         "--follow",
         action="append",
         default=[],
         metavar="NAME",
-        help="of --from-audio, follow only this: spectrogram, loudness, chroma or onsets (may be "
-        "repeated)",
+        help="with --from-audio, follow only this condition: spectrogram, loudness, chroma or "
+        "onsets (may be repeated)",
     )
     group.add_argument(
         "--spectrogram",
-        type=existing("what diffwave.preprocess wrote"),
+        type=existing("a spectrogram of diffwave.preprocess"),
         metavar="F.npy",
-        help="follow a file of diffwave.preprocess",
+        help="follow a spectrogram of diffwave.preprocess",
     )
     group.add_argument(
         "--control",
         action="append",
         default=[],
         metavar="NAME=F.npy",
-        help="follow loudness, chroma or onsets of a file, (channels, frames) at latent rate (may "
-        "be repeated)",
+        help="follow loudness, chroma or onsets from a file, (channels, frames) at latent rate "
+        "(may be repeated)",
     )
     group.add_argument("--label", metavar="NAME", help="follow a class label")
     group.add_argument(
@@ -100,25 +101,25 @@ def _add_conditions(options: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[NAME=]SCALE",
-        help="guidance scale of all, or of one: 1 follows as trained (default), more exaggerates "
-        "(may be repeated)",
+        help="guidance scale of all conditions, or of one: 1 follows as trained (default), more "
+        "exaggerates (may be repeated)",
     )
 
 
 def _add_edits(options: argparse.ArgumentParser) -> None:
-    group = options.add_argument_group("what to begin with, instead of noise")
-    given = existing("a .npy file of latents, (D, frames)")
+    group = options.add_argument_group("edits")
+    latents = existing("a .npy file of latents, (D, frames)")
     edit = group.add_mutually_exclusive_group()
-    edit.add_argument("--vary", type=given, metavar="F.npy", help="vary these latents")
+    edit.add_argument("--vary", type=latents, metavar="F.npy", help="vary these latents")
     edit.add_argument(
-        "--inpaint", type=given, metavar="F.npy", help="replace --from to --to of these latents"
+        "--inpaint", type=latents, metavar="F.npy", help="inpaint these latents --from … --to …"
     )
     edit.add_argument(
         "--continue",
-        type=given,
+        type=latents,
         dest="continued",
         metavar="F.npy",
-        help="add --seconds to these latents",
+        help="continue these latents by --seconds",
     )
     group.add_argument(
         "--strength",
@@ -131,15 +132,15 @@ def _add_edits(options: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Generate latents, and compare them with the training's."""
+    """Generate latents, and compare them with the training latents."""
     from diffwave.api.inference import generate
 
-    given = keywords(options)
-    if controls := given.pop("control"):
+    arguments = keywords(options)
+    if controls := arguments.pop("control"):
         from diffwave.conditions.inputs import parse_controls
 
-        given["controls"] = parse_controls(controls)
-    return generate(**given)
+        arguments["controls"] = parse_controls(controls)
+    return generate(**arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -182,9 +182,7 @@ class DiffWave(LatentNetwork):
             for index in range(num_blocks)
         )
         self.skip = _kaiming(nn.Conv1d(hidden_channels, hidden_channels, 1))
-        self.output = nn.Conv1d(hidden_channels, latent_size, 1)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+        self.output = zeroed(nn.Conv1d(hidden_channels, latent_size, 1))
 
     def forward(self, noisy: Tensor, step: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the prediction, (B, K, N); see `LatentNetwork.forward`."""
@@ -226,13 +224,10 @@ class ResidualBlock(nn.Module):
         )
         # A sum with a projection of the condition is the convolution of both concatenated.
         self.scale = (
-            nn.Conv1d(condition_channels, 2 * channels, 1)
+            zeroed(nn.Conv1d(condition_channels, 2 * channels, 1))
             if condition_channels and is_scaled
             else None
         )
-        if self.scale is not None:
-            nn.init.zeros_(self.scale.weight)
-            nn.init.zeros_(self.scale.bias)  # type: ignore[arg-type]
         self.output = _kaiming(nn.Conv1d(channels, 2 * channels, 1))
 
     def forward(
@@ -258,6 +253,13 @@ def embed_step(step: Tensor) -> Tensor:
     exponents = torch.arange(half, device=step.device, dtype=torch.float32) / (half - 1)
     angles = step.float()[:, None] * LONGEST_PERIOD**-exponents
     return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def zeroed(layer: nn.Conv1d) -> nn.Conv1d:
+    """Return a layer whose output is 0 until it is trained."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def _kaiming(layer: nn.Conv1d) -> nn.Conv1d:

@@ -21,13 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffwave.denoiser import (
-    LossKind,
-    Prediction,
-    Weighting,
-    error_weight,
-    squared_error_weight,
-)
+from diffwave.denoiser import Prediction
+from diffwave.objective import LossKind, Objective
 from diffwave.schedule import NoiseSchedule
 
 Array = NDArray[np.float64]
@@ -258,12 +253,7 @@ def channel_errors(
 
 
 def loss_curve(
-    gaussian: GaussianModel,
-    held_out: SpectralDensity,
-    alpha_bar: Array,
-    prediction: Prediction,
-    loss: LossKind,
-    weighting: Weighting = "none",
+    gaussian: GaussianModel, held_out: SpectralDensity, alpha_bar: Array, objective: Objective
 ) -> LossCurve:
     """Return the three losses on held-out data at some noise levels.
 
@@ -275,23 +265,18 @@ def loss_curve(
         gaussian: Fitted to training segments.
         held_out: Of segments that were not used to fit it.
         alpha_bar: (T,) signal power of the levels.
-        prediction: Of the training.
-        loss: Of the training.
-        weighting: Of the training.
+        objective: Of the training.
     """
-    errors = channel_errors(gaussian, held_out, alpha_bar, prediction)
-    squared_weight = squared_error_weight(weighting, prediction, torch.from_numpy(alpha_bar))
-    weight = error_weight(loss, squared_weight).numpy()
-    return LossCurve(alpha_bar, *(weight * _loss(each, loss) for each in errors))
+    errors = channel_errors(gaussian, held_out, alpha_bar, objective.prediction)
+    weight = objective.weight(torch.from_numpy(alpha_bar)).numpy()
+    return LossCurve(alpha_bar, *(weight * _loss(each, objective.loss) for each in errors))
 
 
 def reference_losses(
     gaussian: GaussianModel,
     held_out: SpectralDensity,
     schedule: NoiseSchedule,
-    prediction: Prediction,
-    loss: LossKind,
-    weighting: Weighting = "none",
+    objective: Objective,
 ) -> ReferenceLosses:
     """Return the three losses on held-out data, averaged over the timesteps of a schedule.
 
@@ -299,12 +284,9 @@ def reference_losses(
         gaussian: Fitted to training segments.
         held_out: Of segments that were not used to fit it.
         schedule: Of the training.
-        prediction: Of the training.
-        loss: Of the training.
-        weighting: Of the training.
+        objective: Of the training.
     """
-    alpha_bar = schedule.alpha_bar.numpy()
-    return loss_curve(gaussian, held_out, alpha_bar, prediction, loss, weighting).mean()
+    return loss_curve(gaussian, held_out, schedule.alpha_bar.numpy(), objective).mean()
 
 
 def _loss(mean_squared_errors: Array, loss: LossKind) -> Array:

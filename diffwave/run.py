@@ -23,7 +23,7 @@ from rave.runs.gin_text import read_bindings
 
 KIND = "diffwave"
 DATA_FORMAT, DATA_VERSION, DATA_NAME = "rave-diffwave-data", 1, "data.json"
-# Settings of runs that were made before there was a choice.
+# Of lmnt diffwave, which has no choice.
 FIRST_SETTINGS = {"weighting": "none"}
 
 
@@ -92,7 +92,7 @@ class TrainingData:
 
     @classmethod
     def read(cls, folder: Path) -> TrainingData:
-        """Return what a run's data.json says; nothing if it has none, as runs of old.
+        """Return what a run's data.json says; nothing if it has none, as a released model.
 
         Raises:
             ValueError: If it cannot be read.

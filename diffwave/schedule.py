@@ -76,11 +76,6 @@ def sigma_from_alpha_bar(alpha_bar: Tensor) -> Tensor:
     return ((1.0 - alpha_bar) / alpha_bar).sqrt()
 
 
-def alpha_bar_from_sigma(sigma: Tensor) -> Tensor:
-    """Return the signal power of a noise level."""
-    return 1.0 / (1.0 + sigma.square())
-
-
 def alpha_bar_from_log_snr(log_snr: Tensor) -> Tensor:
     """Return the signal power of a log signal-to-noise ratio."""
     return torch.sigmoid(log_snr)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
-from diffwave.denoiser import check_loss, check_weighting
+from diffwave.denoiser import Prediction
+from diffwave.objective import LossKind, Objective, Weighting
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ class TrainingSettings:
                 raise ValueError(
                     f"{field.name} is {value!r}; a value of type {field.type} is needed."
                 )
-        check_loss(self.loss)
-        check_weighting(self.weighting)
+        self.objective("v")  # checks loss and weighting
         if self.seed < 0:
             raise ValueError(f"The seed is {self.seed}; a whole number from 0 is needed.")
         for name in (
@@ -82,3 +82,7 @@ class TrainingSettings:
                 raise ValueError(f"{name} is {value}; a number in [0, 1) is needed.")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0.")
+
+    def objective(self, prediction: Prediction) -> Objective:
+        """Return what a network of this prediction is trained for."""
+        return Objective(prediction, cast(LossKind, self.loss), cast(Weighting, self.weighting))

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffwave.clips import Clip
+from diffwave.objective import Objective
 from diffwave.reference_loss import Array, LossCurve, ReferenceLosses
 from rave.files.atomic import write_json
+from rave.latent_dataset import Clip
 from rave.latents.shards import ShardedFile
 
 SKILL_FILE = "skill.json"
@@ -185,7 +186,7 @@ def skill_bins(losses: Array, levels: LossCurve) -> list[SkillBin]:
 def save_skill(
     run_folder: Path,
     step: int,
-    objective: dict[str, str],
+    objective: Objective,
     loss: float,
     references: ReferenceLosses,
     verdict: Verdict,
@@ -196,7 +197,7 @@ def save_skill(
     Args:
         run_folder: The run.
         step: Of the weights that were measured.
-        objective: Prediction, loss and weighting.
+        objective: Of the training.
         loss: Held-out loss over all noise levels.
         references: To compare `loss` with.
         verdict: Of `judge`.
@@ -204,7 +205,7 @@ def save_skill(
     """
     content = {
         "step": step,
-        **objective,
+        **asdict(objective),
         "held_out_loss": loss,
         **asdict(references),
         **asdict(verdict),

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -20,17 +19,9 @@ from diffwave.dataset import (
     standardized,
     standardized_runs,
 )
-from diffwave.denoiser import (
-    add_noise,
-    check_loss,
-    check_weighting,
-    error,
-    error_weight,
-    squared_error_weight,
-    stratified_timesteps,
-    target,
-)
+from diffwave.denoiser import stratified_timesteps
 from diffwave.model import LatentDiffusion
+from diffwave.objective import Objective
 from diffwave.reference_loss import (
     LossCurve,
     ReferenceLosses,
@@ -41,7 +32,7 @@ from diffwave.reference_loss import (
 )
 from diffwave.settings import TrainingSettings
 from diffwave.skill import skill_bins
-from rave.compute import distributed as processes
+from rave.compute.strategy import TrainingSystem
 
 # Added to the seed of each purpose, so that no two draw the same numbers.
 NOISE_STREAM, HELD_OUT_STREAM = 1, 2
@@ -91,13 +82,9 @@ def held_out_timesteps(num_segments: int, num_timesteps: int) -> Tensor:
 
 
 def held_out_errors(
-    model: LatentDiffusion,
-    batch: Segment,
-    num_segments: int,
-    loss: str = "mse",
-    weighting: str = "none",
+    model: LatentDiffusion, batch: Segment, num_segments: int, objective: Objective
 ) -> Tensor:
-    """Return the error of each held-out segment, (B,), comparable over time and between models.
+    """Return the loss of each held-out segment, (B,), comparable over time and between models.
 
     Segment i always meets the same noise at the same one of `held_out_timesteps`.
 
@@ -105,10 +92,9 @@ def held_out_errors(
         model: To measure.
         batch: Of `FixedSegments`.
         num_segments: Of all held-out segments.
-        loss: mse or l1.
-        weighting: none or min-snr.
+        objective: Of the training.
     """
-    latents, mask = _latents(model, batch)
+    latents = standardized(model.standardizer, batch)
     index = batch["index"].cpu()
     timestep = held_out_timesteps(num_segments, len(model.schedule))[index]
     noise = torch.stack(
@@ -117,35 +103,8 @@ def held_out_errors(
             for i in index
         ]
     )
-    return _errors(model, batch, latents, mask, noise, timestep, loss, weighting, None)
-
-
-def _latents(model: LatentDiffusion, batch: Segment) -> tuple[Tensor, Tensor]:
-    return standardized(model.standardizer, batch), batch["mask"]
-
-
-def _errors(
-    model: LatentDiffusion,
-    batch: Segment,
-    latents: Tensor,
-    mask: Tensor,
-    noise: Tensor,
-    timestep: Tensor,
-    loss: str,
-    weighting: str,
-    absent: dict[str, Tensor] | None,
-) -> Tensor:
-    noise = noise.to(latents.device)
-    alpha_bar = model.alpha_bar(timestep)
-    # Padding stays zero, as a convolution sees the end of a clip when it generates one.
-    noisy = add_noise(latents, noise, alpha_bar) * mask[:, None]
-    condition = model.condition(conditions_of(batch), absent, len(latents), latents.shape[2])
-    output = model(noisy, timestep, condition)
-    wanted = target(model.prediction, latents, noise, alpha_bar)
-    kind = check_loss(loss)
-    weight = squared_error_weight(check_weighting(weighting), model.prediction, alpha_bar)
-    weight = error_weight(kind, weight).to(dtype=latents.dtype, device=latents.device)
-    return weight * error(kind, output.float(), wanted, mask)
+    condition = model.condition(conditions_of(batch), None, len(latents), latents.shape[2])
+    return objective.losses(model, latents, batch["mask"], noise, timestep, condition)
 
 
 def dropped_conditions(
@@ -164,7 +123,7 @@ def dropped_conditions(
     return {name: is_without_any | (is_partial & half) for name, half in halves.items()}
 
 
-class DiffusionSystem(LightningModule):
+class DiffusionSystem(TrainingSystem):
     """One step of training, and the held-out loss beside its references.
 
     Args:
@@ -184,6 +143,7 @@ class DiffusionSystem(LightningModule):
         super().__init__()
         self.model = model
         self.settings = settings
+        self.objective = settings.objective(model.prediction)
         self.references = references
         self.levels = levels
         self._errors: list[Tensor] = []
@@ -191,39 +151,24 @@ class DiffusionSystem(LightningModule):
     def training_step(self, batch: Segment, batch_idx: int) -> Tensor:
         """Return the loss of one batch; all its randomness follows from (seed, step)."""
         generator = generator_for(self.settings.seed, NOISE_STREAM, self.global_step)
-        latents, mask = _latents(self.model, batch)
-        with processes.sharing():
-            batch_size, own = processes.whole(len(latents)), processes.own
-            timestep = stratified_timesteps(batch_size, len(self.model.schedule), generator)
-            noise = torch.randn((batch_size, *latents.shape[1:]), generator=generator)
-            absent = dropped_conditions(
-                list(self.model.conditioners),
-                batch_size,
-                self.settings.condition_dropout,
-                generator,
-            )
-            loss = _errors(
-                self.model,
-                batch,
-                latents,
-                mask,
-                own(noise),
-                own(timestep),
-                self.settings.loss,
-                self.settings.weighting,
-                {name: own(drop).to(latents.device) for name, drop in absent.items()},
-            ).mean()
-            self.log("train_loss", processes.averaged(loss), prog_bar=True)
+        latents = standardized(self.model.standardizer, batch)
+        batch_size, shard = self.global_batch.size(len(latents)), self.global_batch.shard
+        timestep = stratified_timesteps(batch_size, len(self.model.schedule), generator)
+        noise = torch.randn((batch_size, *latents.shape[1:]), generator=generator)
+        absent = dropped_conditions(
+            list(self.model.conditioners), batch_size, self.settings.condition_dropout, generator
+        )
+        own = {name: shard(drop).to(latents.device) for name, drop in absent.items()}
+        condition = self.model.condition(conditions_of(batch), own, len(latents), latents.shape[2])
+        loss = self.objective.losses(
+            self.model, latents, batch["mask"], shard(noise), shard(timestep), condition
+        ).mean()
+        self.log("train_loss", self.global_batch.mean(loss), prog_bar=True)
         return loss
-
-    def on_after_backward(self) -> None:
-        """Average the gradients of all processes."""
-        processes.average_gradients(self.model.parameters())
 
     def validation_step(self, batch: Segment, batch_idx: int) -> None:
         """Add a batch to the held-out loss."""
-        count, settings = len(self.levels.alpha_bar), self.settings
-        errors = held_out_errors(self.model, batch, count, settings.loss, settings.weighting)
+        errors = held_out_errors(self.model, batch, len(self.levels.alpha_bar), self.objective)
         self._errors.append(errors.cpu())
         self.log("held_out_loss", errors.mean(), batch_size=len(errors), prog_bar=True)
 
@@ -256,7 +201,7 @@ def measure_references(
     model: LatentDiffusion,
     training: FixedSegments,
     held_out: FixedSegments,
-    settings: TrainingSettings,
+    objective: Objective,
 ) -> tuple[ReferenceLosses, LossCurve]:
     """Return the reference losses of held-out segments, from the latents alone.
 
@@ -264,7 +209,6 @@ def measure_references(
         Of all segments over the whole schedule; and of each segment, from its own spectrum, at the
         timestep that `held_out_errors` gives it.
     """
-    objective = model.prediction, check_loss(settings.loss), check_weighting(settings.weighting)
     gaussian = fit_gaussian(standardized_runs(model.standardizer, training))
     timesteps = held_out_timesteps(len(held_out), len(model.schedule))
     everything = SpectralDensity(model.standardizer.latent_size, held_out.num_frames)
@@ -275,6 +219,6 @@ def measure_references(
         data.add(segment, num_valid_frames)
         everything += data
         alpha_bar = model.schedule.alpha_bar[timestep][None].numpy()
-        levels.append(loss_curve(gaussian, data, alpha_bar, *objective))
-    references = reference_losses(gaussian, everything, model.schedule, *objective)
+        levels.append(loss_curve(gaussian, data, alpha_bar, objective))
+    references = reference_losses(gaussian, everything, model.schedule, objective)
     return references, LossCurve.concatenate(levels)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffwave.network import STEP_CHANNELS, LatentNetwork, embed_step, step_layers
+from diffwave.network import STEP_CHANNELS, LatentNetwork, embed_step, step_layers, zeroed
 
 HEAD_CHANNELS = 32
 # Of the convolution beside attention: this frame and two on each side.
@@ -70,9 +70,7 @@ class DiffusionTransformer(LatentNetwork):
         self.step = step_layers()
         self.blocks = nn.ModuleList(TransformerBlock(hidden_channels) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(hidden_channels)
-        self.output = nn.Conv1d(hidden_channels, latent_size, 1)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+        self.output = zeroed(nn.Conv1d(hidden_channels, latent_size, 1))
 
     def forward(self, noisy: Tensor, step: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the prediction, (B, K, N); see `LatentNetwork.forward`."""

@@ -29,7 +29,7 @@ from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
 from rave.compute.backend import accelerated, choose_backend
 from rave.compute.device import choose_device
 from rave.jobs.windows import WHOLE, WINDOW_FRAMES, Part, audio_windows
-from rave.latents.folder import LatentHeader, check_codec
+from rave.latents.folder import LatentHeader
 from rave.model import RAVE
 from rave.noise import DecoderNoise
 from rave.runs.checkpoint import codec_checkpoint, load_weights, read_checkpoint
@@ -101,16 +101,7 @@ class Codec:
         Raises:
             ValueError: If it was not; the message names both sides.
         """
-        f = self.format
-        check_codec(
-            header,
-            f.fingerprint,
-            f.sample_rate_hz,
-            f.hop_samples,
-            f.latent_size,
-            f"'{folder}'",
-            f"the codec '{self.path}'",
-        )
+        header.identity.check_same(self.format.identity, f"'{folder}'", f"the codec '{self.path}'")
 
     def encode(self, audio: Array) -> tuple[Array, Array]:
         """Return mean and std of the posterior of audio (C, T), each (D, ceil(T / hop_samples))."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rave.files.atomic import atomic_write, built
+from rave.latents.identity import CodecIdentity
 from rave.model import RAVE
 from rave.training_audio import TrainingAudio
 
@@ -64,6 +65,13 @@ class CodecFormat:
                 f"The training audio is known in {len(known.statistics.mean)} dimensions; the "
                 f"codec has {self.latent_size}. Run the same `rave train` again."
             )
+
+    @property
+    def identity(self) -> CodecIdentity:
+        """Return which codec it is."""
+        return CodecIdentity(
+            self.fingerprint, self.sample_rate_hz, self.hop_samples, self.latent_size
+        )
 
     @classmethod
     def of(cls, model: RAVE, fingerprint: str | None = None) -> CodecFormat:

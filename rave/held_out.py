@@ -8,7 +8,6 @@ measured on them. A name shows nothing: RECORD~1.WAV and RECORD~2.WAV are two re
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -23,8 +22,6 @@ from rave.files.atomic import built, read_header, write_json
 SPLIT_FORMAT, SPLIT_VERSION, SPLIT_NAME = "rave-diffwave-split", 1, "split.json"
 VERSION_SUFFIX = ".flac"
 NOTE = "version_of"
-JOURNAL_NAME = ".augment.jsonl"  # of `rave augment`
-VERSION_NAME = re.compile(r"~\d+$")
 
 
 class Origin(NamedTuple):
@@ -49,13 +46,11 @@ def origin(path: str, recording: str | None) -> Origin:
 
     Args:
         path: Of what was made of it; without suffix it is its recording if it is no version.
-        recording: As the header states it; None in headers written before 2026-12, which called
-            versions what is named a~1.
+        recording: As the header states it; None in headers of the patched acids-rave, which knows
+            no versions.
     """
-    if recording is not None:
-        return Origin(recording, without_suffix(path) != recording)
     stem = without_suffix(path)
-    return Origin(VERSION_NAME.sub("", stem), VERSION_NAME.search(stem) is not None)
+    return Origin(stem if recording is None else recording, recording not in (None, stem))
 
 
 def note_of(recording: str) -> str:
@@ -79,22 +74,7 @@ def recordings(sources: Mapping[str, Path], results: Mapping[str, str]) -> dict[
         beside = noted(path)
         original = name if beside is None else str(PurePosixPath(name).with_name(beside))
         found[name] = without_suffix(results.get(original, original))
-        if beside is None and _is_old_version(name, path):
-            found[name] = origin(name, None).recording
     return found
-
-
-def _is_old_version(name: str, path: Path) -> bool:
-    """Return whether `rave augment` wrote a file before 2026-12, without a note.
-
-    Its journal holds the names of recordings, of which none was named as a version then.
-    """
-    if origin(name, None).is_version:
-        for folder in path.parents[: len(PurePosixPath(name).parts)]:
-            journal = folder / JOURNAL_NAME
-            if journal.is_file():
-                return json.dumps(path.relative_to(folder).as_posix()) not in journal.read_text()
-    return False
 
 
 def noted(path: Path) -> str | None:
@@ -171,7 +151,7 @@ class Split:
 
     @classmethod
     def read(cls, run_folder: Path) -> Split | None:
-        """Return the split of a run; None if it has none, as runs from before 2026-12.
+        """Return the split of a run; None if it has none, as a released model.
 
         Raises:
             ValueError: If it cannot be read.

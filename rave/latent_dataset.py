@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,11 +13,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rave.held_out import recording_keys
-from rave.latents.folder import LatentFile, LatentHeader, is_sharded, read_latents
+from rave.latents.folder import LatentFile, LatentHeader, OpenArrays, is_sharded, read_latents
 from rave.latents.shards import LatentShards, ShardedFile
 from rave.latents.storage import is_address
 
 ClipFile: TypeAlias = LatentFile | ShardedFile
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch of one latent file, from frame `start` up to frame `stop`."""
+
+    file: ClipFile
+    start: int
+    stop: int
+
+    @property
+    def num_frames(self) -> int:
+        """Return the length."""
+        return self.stop - self.start
 
 
 class LatentDataset(torch.utils.data.Dataset[Tensor]):
@@ -25,7 +40,7 @@ class LatentDataset(torch.utils.data.Dataset[Tensor]):
     Args:
         place: A latent folder; or a sharded set (see rave.latents.shards), a folder or an address
             that fsspec knows, such as s3://bucket/set.
-        files: Keep only these.
+        takes_shards: Whether a sharded set will do.
 
     Attributes:
         place: As given.
@@ -33,23 +48,22 @@ class LatentDataset(torch.utils.data.Dataset[Tensor]):
         files: The clips.
 
     Raises:
-        ValueError: If it is neither of both, or holds no clips.
+        ValueError: If it is none that will do, or holds no clips.
         OSError: If an address cannot be read.
 
     Example:
         >>> latents = LatentDataset(Path("latents"))[0]   # (D, N), raw latents
     """
 
-    def __init__(self, place: Path | str, files: Sequence[ClipFile] | None = None) -> None:
-        self.place = place
+    def __init__(self, place: Path | str, *, takes_shards: bool = True) -> None:
+        self.place, self._arrays = place, OpenArrays()
         self.files: Sequence[ClipFile]
-        if is_address(place) or is_sharded(Path(place)):
+        if takes_shards and (is_address(place) or is_sharded(Path(place))):
             shards = LatentShards(place)
             self.header, self.files = shards.header, shards
         else:
             self.header = LatentHeader.read(Path(place))
             self.files = self.header.files
-        self.files = self.files if files is None else list(files)
         if not self.files:
             raise ValueError(f"'{place}' holds no latents. Encode some audio into it.")
 
@@ -62,23 +76,22 @@ class LatentDataset(torch.utils.data.Dataset[Tensor]):
 
     def array(self, index: int) -> NDArray[np.float32]:
         """Return the raw latents of a clip, (D, N), memory-mapped."""
-        return array_of(self.files[index], self.place, self.header.latent_size)
+        return self._opened(self.files[index])
 
+    def read(self, clip: Clip) -> NDArray[np.float32]:
+        """Return the raw latents of a stretch of one of the files, (D, n), memory-mapped.
 
-def array_of(file: ClipFile, place: Path | str, latent_size: int) -> NDArray[np.float32]:
-    """Return the raw latents of a clip (D, N), memory-mapped and read-only.
+        Raises:
+            ValueError: If they cannot be read, or are not what the header says.
+        """
+        return self._opened(clip.file)[:, clip.start : clip.stop]
 
-    Args:
-        file: The clip.
-        place: Its latent folder; a clip of a sharded set knows its own.
-        latent_size: D.
-
-    Raises:
-        ValueError: If they cannot be read, or are not what the header says.
-    """
-    if isinstance(file, ShardedFile):
-        return file.array
-    return read_latents(Path(place) / file.path, latent_size, file.num_frames)
+    def _opened(self, file: ClipFile) -> NDArray[np.float32]:
+        if isinstance(file, ShardedFile):
+            return file.array
+        path = Path(self.place, file.path)
+        size = self.header.latent_size
+        return self._arrays.get(path, lambda: read_latents(path, size, file.num_frames))
 
 
 def keys_and_lengths(files: Sequence[ClipFile]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -107,9 +107,9 @@ def levels_of(
         there with; `remark`, what a user should know, or None.
     """
     known, found = form.training_audio, dict[str, dict[str, Any]]()
+    if known is None:
+        return found
     for name, record in records.items():
-        if known is None or "sound" not in record:  # encoded before 2026-12
-            continue
         sound, gain_db = Sound(**record["sound"]), record["gain_db"]
         found[name] = {
             "level_dbfs": sound.level_dbfs,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rave.compute import distributed as processes
+from rave.compute.distributed import ONE_PROCESS, GlobalBatch
 
 # Added to the target's mean power, so that a silent crop does not divide by zero.
 POWER_FLOOR = 1e-8
@@ -99,7 +99,11 @@ class SpectralDistance(nn.Module):
             self.register_buffer(f"window_{scale}", torch.hann_window(scale), persistent=False)
 
     def forward(
-        self, target: Tensor, audio: Tensor, generator: torch.Generator | None = None
+        self,
+        target: Tensor,
+        audio: Tensor,
+        generator: torch.Generator | None = None,
+        batch: GlobalBatch = ONE_PROCESS,
     ) -> Tensor:
         """Return the distance, a scalar ≥ 0.
 
@@ -107,6 +111,7 @@ class SpectralDistance(nn.Module):
             target: (B, C, T), the real audio or bands; every row is a signal of its own.
             audio: (B, C, T), the reconstruction.
             generator: Draws the scales of this step; None: all scales.
+            batch: Of which target and audio are a shard.
         """
         scales = self.scales
         if generator is not None and self.num_scales_per_step < len(scales):
@@ -116,16 +121,15 @@ class SpectralDistance(nn.Module):
         distances = []
         for scale in scales:
             window: Tensor = getattr(self, f"window_{scale}")
-            distances.append(
-                self.of_powers(power_spectra(target, window), power_spectra(audio, window), window)
-            )
+            x, y = power_spectra(target, window), power_spectra(audio, window)
+            distances.append(self.of_powers(x, y, window, batch))
         return torch.stack(distances).mean() * len(self.scales)
 
-    def of_powers(self, x: Tensor, y: Tensor, window: Tensor) -> Tensor:
+    def of_powers(self, x: Tensor, y: Tensor, window: Tensor, batch: GlobalBatch) -> Tensor:
         """Return the distance of the power spectra (S, F, K) of target and audio."""
         target, audio = _magnitude(x), _magnitude(y)
         ratio = torch.log(target + self.log_epsilon) - torch.log(audio + self.log_epsilon)
-        return _relative_distance(target, audio, x.mean()) + ratio.abs().mean()
+        return _relative_distance(target, audio, batch.mean(x.mean())) + ratio.abs().mean()
 
 
 class DecibelDistance(SpectralDistance):
@@ -152,32 +156,32 @@ class DecibelDistance(SpectralDistance):
         super().__init__(scales, log_epsilon, num_scales_per_step)
         self.level_weight = level_weight
 
-    def of_powers(self, x: Tensor, y: Tensor, window: Tensor) -> Tensor:
+    def of_powers(self, x: Tensor, y: Tensor, window: Tensor, batch: GlobalBatch) -> Tensor:
         """Return the distance of the power spectra (S, F, K) of target and audio."""
         x, y = (p * (2 / window.sum()) ** 2 for p in (x, y))  # 1: a sine of full scale
         ratio = torch.log(x + self.log_epsilon**2) - torch.log(y + self.log_epsilon**2)
         logs = 0.5 * (ratio.square().mean(dim=-1) + RATIO_FLOOR).sqrt().mean()
         levels = [torch.log(p.sum(dim=-1) + FRAME_POWER_FLOOR) for p in (x, y)]
         level = 0.5 * (levels[0] - levels[1]).abs().mean()
-        relative = _relative_distance(_magnitude(x), _magnitude(y), x.mean())
+        relative = _relative_distance(_magnitude(x), _magnitude(y), batch.mean(x.mean()))
         return relative + logs + self.level_weight * level
 
 
 def _relative_distance(x: Tensor, y: Tensor, power: Tensor) -> Tensor:
     """Return the power of the difference of magnitudes relative to x's mean power."""
-    return (x - y).square().mean() / (processes.averaged(power) + POWER_FLOOR)
+    return (x - y).square().mean() / (power + POWER_FLOOR)
 
 
 def _magnitude(power: Tensor) -> Tensor:
     return (power + TINY_POWER).sqrt()
 
 
-def waveform_distance(target: Tensor, audio: Tensor) -> Tensor:
+def waveform_distance(target: Tensor, audio: Tensor, batch: GlobalBatch = ONE_PROCESS) -> Tensor:
     """Return the power of the difference of waveforms (B, C, T) relative to the target's.
 
     1 for silence, 2 for right magnitudes with random phases; below 1 only where phases are right.
     """
-    power = processes.averaged(target.square().mean()) + POWER_FLOOR
+    power = batch.mean(target.square().mean()) + POWER_FLOOR
     return (target - audio).square().mean() / power
 
 
@@ -192,6 +196,7 @@ def feature_matching(
     num_skipped: int,
     *,
     is_relative: bool = True,
+    batch: GlobalBatch = ONE_PROCESS,
 ) -> Tensor:
     """Return the mean L1 distance of discriminator features.
 
@@ -200,6 +205,7 @@ def feature_matching(
         fake: The same for the reconstruction.
         num_skipped: First features of each sub-discriminator to leave out.
         is_relative: Divide that of each feature by its mean magnitude in the real audio.
+        batch: Of which the features are a shard.
 
     Source: Kumar et al. 2019, arXiv:1910.06711, eq. 3; relative as in acids-rave.
     """
@@ -208,7 +214,7 @@ def feature_matching(
         for real_features, fake_features in zip(real, fake, strict=True)
     ]
     sizes = torch.stack([x.abs().mean() for features in pairs for x, _ in features])
-    sizes = processes.averaged(sizes) + POWER_FLOOR if is_relative else torch.ones_like(sizes)
+    sizes = batch.mean(sizes) + POWER_FLOOR if is_relative else torch.ones_like(sizes)
     remaining = iter(sizes)
     distances = [
         torch.stack([(x - y).abs().mean() / next(remaining) for x, y in features]).mean()

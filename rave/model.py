@@ -6,14 +6,14 @@ A rows of noise, M bands.
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from rave.blocks.bottleneck import Bottleneck, Gaussian
 from rave.blocks.convolution import reach
 from rave.blocks.posterior import DiagonalGaussian
 from rave.blocks.signals import MEMORY_FRAMES, MelSpectrogram, Recurrent
-from rave.compute import distributed as processes
+from rave.compute.distributed import ONE_PROCESS, GlobalBatch
 from rave.pqmf import PQMF
 
 
@@ -120,27 +120,33 @@ class RAVE(nn.Module):
         rows: Tensor = self.encoder(steps)
         return rows
 
-    def with_noise_rows(self, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def with_noise_rows(
+        self, latents: Tensor, generator: Generator | None = None, batch: GlobalBatch = ONE_PROCESS
+    ) -> Tensor:
         """Return latents with the noise that the decoder sees beside them.
 
         Args:
             latents: (B, D, N).
             generator: Draws it; a CPU generator draws the same on every device.
+            batch: Of which the latents are a shard.
 
         Returns:
             (B, D + A, N), the noise from N(0, 1).
         """
-        shape = (processes.whole(len(latents)), self.num_noise_rows, latents.shape[2])
+        shape = (batch.size(len(latents)), self.num_noise_rows, latents.shape[2])
         device = latents.device if generator is None else generator.device
-        noise = processes.own(torch.randn(shape, generator=generator, device=device))
+        noise = batch.shard(torch.randn(shape, generator=generator, device=device))
         return torch.cat([latents, noise.to(latents)], dim=1)
 
-    def band_noise(self, latents: Tensor, generator: torch.Generator) -> Tensor | None:
+    def band_noise(
+        self, latents: Tensor, generator: Generator, batch: GlobalBatch = ONE_PROCESS
+    ) -> Tensor | None:
         """Return the noise that `decode` shapes, if the decoder has a noise generator.
 
         Args:
             latents: (B, D, N).
             generator: Draws it; a CPU generator draws the same on every device.
+            batch: Of which the latents are a shard.
 
         Returns:
             (B, C·M, N·hop/M) uniform in [-1, 1), or None.
@@ -149,9 +155,9 @@ class RAVE(nn.Module):
         if shaper is None:
             return None
         num_steps = latents.shape[2] * self.hop_samples // self.pqmf.num_bands
-        shape = (processes.whole(len(latents)), shaper.out_channels, num_steps)
+        shape = (batch.size(len(latents)), shaper.out_channels, num_steps)
         uniform = torch.rand(shape, generator=generator, device=generator.device)
-        return 2.0 * processes.own(uniform).to(latents) - 1.0
+        return 2.0 * batch.shard(uniform).to(latents) - 1.0
 
     def decode(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the audio of latents.

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rave.compute import distributed as processes
+from rave.compute.strategy import TrainingSystem
 from rave.held_out import Origin, Split, first_held_out, recording_keys, split_names
+from rave.latent_dataset import Clip, ClipFile, LatentDataset
 from rave.prior import LatentPrior
 
-Clips = dict[str, NDArray[np.float32]]
 HELD_OUT_SEGMENTS = 64
 
 
@@ -61,36 +60,32 @@ class PriorTraining:
 
 
 def divide(
-    clips: Mapping[str, NDArray[np.float32]],
-    origins: Mapping[str, Origin],
-    split: Split,
-    num_frames: int,
-) -> tuple[Clips, Clips]:
+    files: Mapping[str, ClipFile], origins: Mapping[str, Origin], split: Split, num_frames: int
+) -> tuple[list[Clip], list[Clip]]:
     """Return training and held-out clips: whole recordings, or the end of the only one.
 
     Args:
-        clips: (E, N) of each name.
-        origins: Of the names to divide.
+        files: By name.
+        origins: Of the names.
         split: Of the run.
-        num_frames: Of a segment, which every clip holds; the end of the only recording does too.
+        num_frames: Of a segment, which every file holds; the end of the only recording does too.
 
     Raises:
         ValueError: If a side has no segment.
     """
     keys = dict(zip(origins, recording_keys(origins.values()).tolist(), strict=True))
+    lengths = {name: files[name].num_frames for name in origins}
     cuts = {
-        name: min(
-            first_held_out(clips[name].shape[1], split.fraction), clips[name].shape[1] - num_frames
-        )
+        name: min(first_held_out(lengths[name], split.fraction), lengths[name] - num_frames)
         for name in origins
         if split.divides(keys[name])
     }
     names, others = split_names(origins, split)
-    training = {name: clips[name][:, : cuts.get(name)] for name in names}
-    held_out = {name: clips[name][:, cuts.get(name, 0) :] for name in others}
-    training = {name: clip for name, clip in training.items() if clip.shape[1] >= num_frames}
+    training = [Clip(files[name], 0, cuts.get(name, lengths[name])) for name in names]
+    held_out = [Clip(files[name], cuts.get(name, 0), lengths[name]) for name in others]
+    training = [clip for clip in training if clip.num_frames >= num_frames]
     if not training:
-        longest = max(clips[name].shape[1] for name in cuts)
+        longest = max(lengths[name] for name in cuts)
         raise ValueError(
             f"The only recording has {longest} frames; two segments of {num_frames} are needed: to "
             "train on, and to hold out. Add recordings, or lower it with --set SEGMENT_FRAMES=…"
@@ -102,7 +97,8 @@ class PriorSegments(Dataset[Tensor]):
     """Segments of clips, (E, num_frames); item i depends on the seed and i alone.
 
     Args:
-        clips: (E, N) each by its name, may be memory-mapped; all at least `num_frames` long.
+        latents: Holds the clips.
+        clips: To draw from; all at least `num_frames` long.
         num_frames: Of a segment.
         num_items: Of the dataset.
         seed: Of the draws; None for segments spread evenly over the clips.
@@ -110,41 +106,41 @@ class PriorSegments(Dataset[Tensor]):
 
     def __init__(
         self,
-        clips: Mapping[str, NDArray[np.float32]],
+        latents: LatentDataset,
+        clips: Sequence[Clip],
         num_frames: int,
         num_items: int,
         seed: int | None,
     ) -> None:
-        self.names, self.clips, self.num_frames = [*clips], [*clips.values()], num_frames
+        self.latents, self.clips, self.num_frames = latents, clips, num_frames
         self.num_items, self.seed = num_items, seed
-        self._ends = np.cumsum([clip.shape[1] - num_frames + 1 for clip in self.clips])
+        self._ends = np.cumsum([clip.num_frames - num_frames + 1 for clip in clips])
 
     def __len__(self) -> int:
         return self.num_items
 
     def __getitem__(self, index: int) -> Tensor:
         """Return a segment."""
-        number, start = self._drawn(index)
-        clip = self.clips[number]
-        return torch.from_numpy(np.array(clip[:, start : start + self.num_frames]))
+        return torch.from_numpy(np.array(self.latents.read(self._drawn(index))))
 
     def place(self, index: int) -> str:
-        """Return the clip of a segment, and its first frame there."""
-        number, start = self._drawn(index)
-        return f"'{self.names[number]}' at frame {start}"
+        """Return the file of a segment, and its first frame there."""
+        segment = self._drawn(index)
+        return f"'{segment.file.path}' at frame {segment.start}"
 
-    def _drawn(self, index: int) -> tuple[int, int]:
+    def _drawn(self, index: int) -> Clip:
         total = int(self._ends[-1])
         if self.seed is None:
             place = index * total // self.num_items
         else:
             place = int(np.random.default_rng([self.seed, index]).integers(total))
         number = int(np.searchsorted(self._ends, place, side="right"))
-        num_frames = self.clips[number].shape[1]
-        return number, place - int(self._ends[number]) + num_frames - self.num_frames + 1
+        clip = self.clips[number]
+        start = place - int(self._ends[number]) + clip.stop - self.num_frames + 1
+        return Clip(clip.file, start, start + self.num_frames)
 
 
-class PriorSystem(LightningModule):
+class PriorSystem(TrainingSystem):
     """One step of training, and the held-out loss beside that of knowing nothing.
 
     Args:
@@ -160,13 +156,8 @@ class PriorSystem(LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         loss = self.model.loss(batch).mean()
-        with processes.sharing():
-            self.log("train_loss", processes.averaged(loss), prog_bar=True)
+        self.log("train_loss", self.global_batch.mean(loss), prog_bar=True)
         return loss
-
-    def on_after_backward(self) -> None:
-        """Average the gradients of all processes."""
-        processes.average_gradients(self.model.parameters())
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Add a batch to the held-out loss, in nats per value."""

@@ -12,6 +12,7 @@ begun again by the same command equals, bit for bit on the CPU, a run that was n
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import signal
@@ -31,8 +32,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
-from rave.compute import distributed as processes
 from rave.compute.device import choose_device
+from rave.compute.distributed import GlobalBatch
 from rave.compute.launch import is_first
 from rave.compute.strategy import placement
 from rave.files.atomic import atomic_write, remove_partials
@@ -47,11 +48,11 @@ SAVE_EVERY_S = 180.0
 class StepBatches(Sampler[list[int]]):
     """The indices of each step's batch, without end: step s holds items s·B to (s + 1)·B - 1.
 
-    Of processes that train together, each is given its share of them. Give it to a `DataLoader` as
+    Of processes that train together, each is given its shard of them. Give it to a `DataLoader` as
     `batch_sampler`, over a dataset whose item i exists for all i ≥ 0.
 
     Args:
-        batch_size: B, of all processes together.
+        batch_size: B, of the global batch.
         start_step: First step to yield.
 
     Raises:
@@ -63,10 +64,15 @@ class StepBatches(Sampler[list[int]]):
         self.start_step = start_step
 
     def __iter__(self) -> Iterator[list[int]]:
-        step = self.start_step
-        while True:
-            yield list(processes.share(self.items(step)))
-            step += 1
+        batch = GlobalBatch.of_processes()
+        if self.batch_size < 1 or self.batch_size % batch.world_size:
+            fitting = max(round(self.batch_size / batch.world_size), 1) * batch.world_size
+            raise ValueError(
+                f"A batch of {self.batch_size} cannot be divided evenly among {batch.world_size} "
+                f"processes. Set BATCH_SIZE to {fitting}, say."
+            )
+        for step in itertools.count(self.start_step):
+            yield list(batch.shard(self.items(step)))
 
     def items(self, step: int) -> range:
         """Return the items of a step's batch; the first step is 0."""
@@ -265,14 +271,14 @@ class _Keeper(Callback):
         if trainer.global_step % self._validate_every_steps == 0:
             return  # saved after the validation, which would be left out if resumed from here
         is_due = time.monotonic() - self._saved_at > SAVE_EVERY_S
-        self._is_ending, is_due = processes.any_of(self.is_stopped, is_due)
+        self._is_ending, is_due = GlobalBatch.of_processes().any_of(self.is_stopped, is_due)
         if is_due or self._is_ending or trainer.global_step >= self._max_steps:
             self._save(trainer, LAST)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         value = float(trainer.callback_metrics.get(self._monitor, math.inf))
         is_best = value < self._best
-        self._is_ending, is_best = processes.any_of(self.is_stopped, is_best)
+        self._is_ending, is_best = GlobalBatch.of_processes().any_of(self.is_stopped, is_best)
         if is_best:
             self._best = value
             self._save(trainer, BEST)
@@ -317,8 +323,8 @@ class _FiniteLoss(Callback):
     def _check(self, trainer: Trainer) -> None:
         if not self._losses:
             return
-        with processes.sharing():  # what is not finite in one process stops all of them
-            losses = processes.averaged(torch.stack(list(self._losses.values())))
+        losses = torch.stack(list(self._losses.values()))
+        losses = GlobalBatch.of_processes().mean(losses)  # not finite in one: all stop
         steps = list(self._losses)
         self._losses.clear()
         for step, loss in zip(steps, losses.tolist(), strict=True):

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from rave.audio.derivative import derivative
 from rave.augmentation import Augmentations
 from rave.blocks.posterior import DiagonalGaussian
-from rave.compute import distributed as processes
+from rave.compute.distributed import ONE_PROCESS, GlobalBatch
+from rave.compute.strategy import TrainingSystem
 from rave.discriminator import CombinedDiscriminator
 from rave.losses import (
     SpectralDistance,
@@ -115,7 +115,7 @@ class RaveTraining:
         return math.exp(first + progress * (last - first))
 
 
-class RaveSystem(LightningModule):
+class RaveSystem(TrainingSystem):
     """The model with its losses and optimizers.
 
     Every step draws from a generator seeded by (seed, step): a resumed run continues exactly.
@@ -164,15 +164,11 @@ class RaveSystem(LightningModule):
         return self.is_adversarial and self.model.bottleneck.is_encoder_frozen_in_phase_2
 
     def training_step(self, audio: Tensor, batch_idx: int) -> Tensor:
-        """Make one optimizer step on a process's share, (B, C, T) audio; return its loss."""
-        with processes.sharing():
-            return self._step(audio)
-
-    def _step(self, audio: Tensor) -> Tensor:
-        recipe = self.training_recipe
+        """Make one optimizer step on a process's shard, (B, C, T) audio; return its loss."""
+        recipe, batch = self.training_recipe, self.global_batch
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.global_step)
-        whole = processes.whole(len(audio))
-        signs = processes.own(torch.randint(0, 2, (whole, 1, 1), generator=generator) * 2 - 1)
+        shape = batch.size(len(audio)), 1, 1
+        signs = batch.shard(torch.randint(0, 2, shape, generator=generator) * 2 - 1)
         # The ear does not tell polarity; the network should not.
         audio = self._known(audio) * signs.to(audio)
         generator_optimizer, discriminator_optimizer = cast(list[Any], self.optimizers())
@@ -185,11 +181,11 @@ class RaveSystem(LightningModule):
         optimizer.zero_grad(set_to_none=True)
         if is_discriminator_step:
             loss = self._discriminator_backward(audio, generator)
-            processes.average_gradients(self.discriminator.parameters())
+            batch.average_gradients(self.discriminator.parameters())
         else:
             loss = self._generator_loss(audio, generator)
             self.manual_backward(loss)
-            processes.average_gradients(self.model.parameters())
+            batch.average_gradients(self.model.parameters())
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip_norm)
         optimizer.step()
         return loss.detach()
@@ -197,7 +193,7 @@ class RaveSystem(LightningModule):
     def _log_means(self, values: dict[str, Tensor]) -> None:
         """Log the means of what all processes found."""
         stacked = torch.stack([v.detach().to(self.device, torch.float32) for v in values.values()])
-        means = dict(zip(values, processes.averaged(stacked), strict=True))
+        means = dict(zip(values, self.global_batch.mean(stacked), strict=True))
         self.log_dict({f"train/{name}": mean for name, mean in means.items()})
         if "loss" in means:
             self.log("loss", means["loss"], prog_bar=True, logger=False)
@@ -217,7 +213,7 @@ class RaveSystem(LightningModule):
         """Return the loss, its gradients computed of one discriminator after another."""
         with torch.no_grad():
             latents = self._latents(self._posterior(audio), generator)
-            reconstruction = self._reconstruct(latents, audio, generator)
+            reconstruction = self._reconstruct(latents, audio, generator, self.global_batch)
         total = torch.zeros((), device=self.device)
         for features in self.discriminator.one_by_one(torch.cat([audio, reconstruction])):
             logits = [each[-1].chunk(2) for each in features]
@@ -228,32 +224,35 @@ class RaveSystem(LightningModule):
         return total
 
     def _latents(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
-        return self.model.with_noise_rows(posterior.sample(generator), generator)
+        latents = posterior.sample(generator, self.global_batch)
+        return self.model.with_noise_rows(latents, generator, self.global_batch)
 
-    def _reconstruct(self, latents: Tensor, audio: Tensor, generator: torch.Generator) -> Tensor:
-        noise = self.model.band_noise(latents, generator)
+    def _reconstruct(
+        self, latents: Tensor, audio: Tensor, generator: torch.Generator, batch: GlobalBatch
+    ) -> Tensor:
+        noise = self.model.band_noise(latents, generator, batch)
         return self.model.decode(latents, noise)[..., : audio.shape[-1]].float()
 
     def _generator_loss(self, audio: Tensor, generator: torch.Generator) -> Tensor:
-        recipe = self.training_recipe
+        recipe, batch = self.training_recipe, self.global_batch
         posterior = self._posterior(audio)
         latents = self._latents(posterior, generator)
-        noise = self.model.band_noise(latents, generator)
+        noise = self.model.band_noise(latents, generator, batch)
         reconstruction, bands = self.model.decode_with_bands(latents, noise)
         reconstruction = reconstruction[..., : audio.shape[-1]].float()
-        distance = self.audio_distance(audio, reconstruction, generator)
+        distance = self.audio_distance(audio, reconstruction, generator, batch)
         values = {"spectral_distance": distance}
         if self.band_distance is not None:
             target = self.model.pqmf.analysis(audio)
-            values["band_spectral_distance"] = self.band_distance(target, bands, generator)
+            values["band_spectral_distance"] = self.band_distance(target, bands, generator, batch)
         loss = torch.stack(list(values.values())).sum()
         if recipe.waveform_weight:
-            values["waveform_distance"] = waveform_distance(audio, reconstruction)
+            values["waveform_distance"] = waveform_distance(audio, reconstruction, batch)
             weight = recipe.waveform_weight * recipe.decay_factor(self.global_step)
             loss = loss + weight * values["waveform_distance"]
         beta = recipe.beta_at(self.global_step)
         bottleneck = self.model.bottleneck
-        penalty = bottleneck.penalty(posterior, generator)
+        penalty = bottleneck.penalty(posterior, generator, batch)
         if self.is_adversarial:
             self.discriminator.requires_grad_(False)
             with torch.no_grad():  # nothing is learnt of the real audio's
@@ -265,13 +264,14 @@ class RaveSystem(LightningModule):
                 fake,
                 recipe.num_skipped_features,
                 is_relative=recipe.is_feature_matching_relative,
+                batch=batch,
             )
             values["adversarial"] = -torch.stack([f[-1].mean() for f in fake]).sum()
             loss = loss + recipe.feature_matching_weight * values["feature_matching"]
             loss = loss + recipe.adversarial_weight * values["adversarial"]
         if not self.is_encoder_frozen:
             loss = loss + beta * penalty
-            bottleneck.learn(posterior, generator)
+            bottleneck.learn(posterior, generator, batch)
         values |= {bottleneck.penalty_name: penalty, "beta": torch.tensor(beta), "loss": loss}
         self._log_means(values)
         return loss
@@ -286,7 +286,7 @@ class RaveSystem(LightningModule):
         posterior = self.model.encode(audio)
         generator = torch.Generator().manual_seed(self.training_recipe.seed)
         latents = self.model.with_noise_rows(posterior.mean, generator)
-        reconstruction = self._reconstruct(latents, audio, generator)
+        reconstruction = self._reconstruct(latents, audio, generator, ONE_PROCESS)
         self._posteriors.append(posterior)
         decibels = log_spectral_distance_db(audio, reconstruction).mean()
         level = 20 * torch.log10(_rms(reconstruction) / _rms(audio))

@@ -26,6 +26,7 @@ from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments
 from diffwave.denoiser import add_noise
 from diffwave.diagnosis.sample_statistics import Array, compare
 from diffwave.model import LatentDiffusion
+from diffwave.objective import Objective
 from diffwave.reference_loss import (
     REFERENCE_SEGMENTS,
     SpectralDensity,
@@ -33,10 +34,10 @@ from diffwave.reference_loss import (
     loss_curve,
 )
 from diffwave.run import open_run
-from diffwave.sampling.samplers import generate
+from diffwave.sampling.generation import Sampling
 from diffwave.schedule import alpha_bar_from_log_snr
 from rave.files.atomic import write_json
-from rave.latents.folder import LatentHeader
+from rave.latent_dataset import LatentDataset
 
 LOG_SNR = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
 BATCH_SIZE = 16
@@ -91,7 +92,7 @@ def denoising(
     data = SpectralDensity(*held_out.shape[1:])
     data.add(held_out.numpy(), float(held_out.shape[0] * held_out.shape[2]))
     levels = alpha_bar_from_log_snr(torch.tensor(LOG_SNR, dtype=torch.float64)).numpy()
-    curve = loss_curve(gaussian, data, levels, "x0", "mse")
+    curve = loss_curve(gaussian, data, levels, Objective("x0", "mse"))
     errors = np.array([denoising_error(model, held_out, log_snr) for log_snr in LOG_SNR])
     return {
         "log_snr": list(LOG_SNR),
@@ -107,14 +108,9 @@ def generated(model: LatentDiffusion, sampler: str, count: int, seed: int) -> tu
     name, _, steps = sampler.partition(":")
     start = time.process_time()
     raw = [
-        generate(
-            model,
-            NUM_FRAMES,
-            range(first, min(first + BATCH_SIZE, count)),
-            seed * count,
-            sampler=name,
-            num_steps=int(steps),
-        )
+        Sampling(
+            model, range(first, min(first + BATCH_SIZE, count)), seed * count, name, int(steps)
+        ).generate(NUM_FRAMES)
         for first in range(0, count, BATCH_SIZE)
     ]
     latents = model.standardizer.standardize(torch.cat(raw))
@@ -124,9 +120,9 @@ def generated(model: LatentDiffusion, sampler: str, count: int, seed: int) -> tu
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write JSON, after each run, so that nothing measured is lost."""
     options = parser().parse_args(arguments)
-    header = LatentHeader.read(options.latents)
-    reader = ClipReader.open(options.latents, header, None)
-    clips = split_clips(header.files, options.held_out_fraction)
+    dataset = LatentDataset(options.latents)
+    reader = ClipReader.open(dataset)
+    clips = split_clips(dataset.files, options.held_out_fraction)
     raw_training, raw_held_out = (segments_of(reader, each) for each in clips)
     results: dict[str, Any] = {}
     for folder in options.runs:

@@ -1,4 +1,4 @@
-"""Hear what the bundled models do, with the commands a user would type, and report.
+"""Run the bundled models by the commands of a user, and write a report.
 
     python scripts/demo.py [--out demo-output] [--recordings FOLDER] [--models models/piano]
 
@@ -20,24 +20,24 @@ from demo_walk import Stage, run_demo, walk_stages
 from release_model import CODEC, DIFFUSION
 
 MODELS = Path(__file__).resolve().parents[1] / "models" / "piano"
-# Of a user's recordings: how many are heard, and how much of each.
+# Number of a user's recordings, and seconds of each, that are used.
 MAX_RECORDINGS, MAX_SECONDS = 6, 14.0
 RECORDING_RATE_HZ = 44100
 GENERATED_S = 10.0
 STRENGTH, GUIDANCE = 0.5, 2
-# Of a recording: what is made anew in it.
+# Start and end of the span to inpaint, as shares of a recording.
 SPAN = (0.4, 0.7)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which recording stands for what.
+    """Use of each recording.
 
     Attributes:
-        varied: Is varied, and made anew in part.
-        blended: Two, mixed.
-        followed: Is followed by what is generated.
-        span_s: Of `varied`, what is made anew.
+        varied: Recording to vary and to inpaint.
+        blended: Two recordings to blend.
+        followed: Recording to follow.
+        span_s: Span of `varied` to inpaint, in seconds.
     """
 
     varied: str
@@ -59,9 +59,9 @@ def stages(
     """Return every step from recordings to new music.
 
     Args:
-        models: Where codec/ and diffusion/ are, seen from the demo's folder.
-        plan: Which recording stands for what.
-        seed: Of everything random.
+        models: Folder of codec/ and diffusion/, relative to the demo's folder.
+        plan: Use of each recording.
+        seed: Random seed.
         is_following: Whether the diffusion model can follow a recording.
         is_level_known: Whether the codec knows the level of its training audio.
     """
@@ -77,11 +77,11 @@ def stages(
     walk = [
         Stage("Recordings to latents", f"rave encode {codec} recordings latents{level}"),
         Stage(
-            "Latents to audio: what the autoencoder keeps",
+            "Latents to audio",
             f"rave decode {codec} latents reconstructions",
         ),
         Stage(
-            "New latents out of noise",
+            "New latents from noise",
             f"{generate} generated --count 3 --seconds {GENERATED_S:g} --seed {seed} --force",
         ),
         Stage("Decode them", f"rave decode {codec} generated generated_audio"),
@@ -91,7 +91,7 @@ def stages(
         ),
         Stage("Decode them", f"rave decode {codec} varied varied_audio"),
         Stage(
-            "A gap in a recording, filled anew",
+            "A span of a recording, inpainted",
             f"{generate} inpainted --inpaint {varied} --from {low} --to {high} {end}",
         ),
         Stage("Decode them", f"rave decode {codec} inpainted inpainted_audio"),
@@ -138,7 +138,7 @@ def take_recordings(source: Path, folder: Path) -> list[Path]:
 
 
 def walk(out: Path, models: Path, recordings: Path | None, seed: int) -> Path:
-    """Do everything in `out`, and return the report's path.
+    """Run the demo in `out`, and return the report's path.
 
     Raises:
         ValueError: If the models are not there, or a command fails.
@@ -153,8 +153,8 @@ def walk(out: Path, models: Path, recordings: Path | None, seed: int) -> Path:
     for part in (CODEC, DIFFUSION):
         if not (models / part / "run.json").exists():
             raise ValueError(
-                f"'{models / part}' is no model. Give --models the folder that holds {CODEC}/ and "
-                f"{DIFFUSION}/, or train your own from nothing: make demo-train."
+                f"'{models / part}' is not a model. Give --models the folder of {CODEC}/ and "
+                f"{DIFFUSION}/, or train your own: make demo-train."
             )
     folder = out / "recordings"
     print("\nTake the recordings" if recordings else "\nSynthesize recordings", flush=True)

@@ -55,7 +55,7 @@ class Note:
 
     Attributes:
         start_s: Onset.
-        voice: What sounds: "string", "bell", "kick", "snare" or "hat".
+        voice: Voice: "string", "bell", "kick", "snare" or "hat".
         gain: Linear, 1 is a full stroke.
         pitch: MIDI number; not used by drums.
     """
@@ -81,11 +81,6 @@ class Phrase:
     mode: str
     tempo_bpm: float
     notes: tuple[Note, ...]
-
-    @property
-    def pitch_classes(self) -> set[int]:
-        """Return the seven pitch classes of the key."""
-        return {(self.key + step) % 12 for step in SCALES[self.mode]}
 
     def pitch(self, degree: int, lowest: int) -> int:
         """Return the MIDI number of a degree, counted from the first tonic at or above `lowest`."""
@@ -173,7 +168,7 @@ def ring(
         amplitudes: (K,).
         decays_s: (K,), time in which each falls to 1/e.
         num_samples: T.
-        sample_rate_hz: Of the result.
+        sample_rate_hz: Sample rate of the result.
     """
     heard = frequencies_hz < sample_rate_hz / 2
     rates = (2j * np.pi * frequencies_hz[heard] - 1 / decays_s[heard]) / sample_rate_hz
@@ -268,13 +263,13 @@ def make_demo_audio(
     sample_rate_hz: int = 22050,
     seed: int = 0,
 ) -> list[Path]:
-    """Write phrases as 16-bit mono wav files, named after what plays and the key.
+    """Write phrases as 16-bit mono wav files, named by instruments and key.
 
     Args:
         folder: Made if missing. Files that are already there are kept.
         num_files: Number of phrases.
         seconds: Length of each.
-        sample_rate_hz: Of the files.
+        sample_rate_hz: Sample rate of the files.
         seed: The same seed gives the same files.
 
     Returns:

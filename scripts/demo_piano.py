@@ -1,7 +1,7 @@
-"""Recordings for the demo that anyone may have: a synthesized piano, and an improvised phrase.
+"""Free recordings for the demo: a synthesized piano, and an improvised phrase.
 
 The pieces are the first bars of public-domain scores, transcribed here as text: one line a voice, a
-note `F#4/2` is a pitch and its length in sixteenths (1 if not told), `-` a rest. T is a number of
+note `F#4/2` is a pitch and its length in sixteenths (1 if left out), `-` a rest. T is a number of
 audio samples, K a number of partials.
 
     python scripts/demo_piano.py FOLDER
@@ -32,7 +32,7 @@ class Piece:
     """The beginning of a score.
 
     Attributes:
-        name: Of its file.
+        name: Name of its file.
         tempo_bpm: Quarter notes a minute.
         bar: Sixteenths in a bar.
         voices: One text each, as the head of this file tells.
@@ -204,7 +204,7 @@ def make_recordings(folder: Path, sample_rate_hz: int = 22050, seed: int = 0) ->
 
     Args:
         folder: Made if missing.
-        sample_rate_hz: Of the files.
+        sample_rate_hz: Sample rate of the files.
         seed: The same seed gives the same files.
 
     Returns:

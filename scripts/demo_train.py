@@ -1,4 +1,4 @@
-"""Walk the whole path on synthesized music, training included, and report.
+"""Run the whole path on synthesized music, training included, and write a report.
 
     python scripts/demo_train.py [--out demo-train-output] [--quick]
 
@@ -26,7 +26,7 @@ RAVE_HELD_OUT, DIFFWAVE_HELD_OUT = 0.2, 0.1
 
 @dataclass(frozen=True)
 class Size:
-    """How much the demo does.
+    """Amount of work of the demo.
 
     Attributes:
         num_files: Phrases to synthesize.
@@ -82,9 +82,9 @@ def stages(size: Size, audio_names: Sequence[str], seed: int) -> list[Stage]:
     """Return every step from audio to new audio.
 
     Args:
-        size: How much to do.
+        size: Amount of work.
         audio_names: File names in audio/.
-        seed: Of training and generation.
+        seed: Seed of training and generation.
     """
     known, held_out = split_recordings(audio_names, RAVE_HELD_OUT)
     first, second = [*held_out, *known][:2]
@@ -103,7 +103,7 @@ def stages(size: Size, audio_names: Sequence[str], seed: int) -> list[Stage]:
         ),
         Stage("Audio to latents", "rave encode runs/rave audio latents"),
         Stage(
-            "Latents to audio: what the autoencoder keeps",
+            "Latents to audio",
             "rave decode runs/rave latents reconstructions",
         ),
         Stage(
@@ -116,11 +116,11 @@ def stages(size: Size, audio_names: Sequence[str], seed: int) -> list[Stage]:
             f"--spectrograms spectrograms --seed {seed}{diffwave_settings}",
         ),
         Stage(
-            "Ask what it has learned, and which of the known failures it has",
+            "Diagnose the diffusion model",
             f"python -m diffwave.diagnose runs/diffwave --codec runs/rave --seed {seed}",
         ),
         Stage(
-            "Generate latents out of noise",
+            "Generate latents from noise",
             f"{generate} generated --count 4 --seconds {size.generated_seconds:g} "
             f"--seed {seed} --force",
         ),
@@ -143,7 +143,7 @@ def stages(size: Size, audio_names: Sequence[str], seed: int) -> list[Stage]:
 
 
 def walk(size: Size, out: Path, seed: int) -> Path:
-    """Do every stage in `out`, and return the report's path.
+    """Run every stage in `out`, and return the report's path.
 
     Raises:
         ValueError: If a command fails; its own message is on stderr already.
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="demo_train.py",
-        description="Walk the whole path on synthesized music, in under 10 minutes on 2 CPU cores. "
+        description="Run the whole path on synthesized music, in under 10 minutes on 2 CPU cores. "
         "The same command again continues.",
         epilog="example:\n  python scripts/demo_train.py --out demo-train-output",
         formatter_class=argparse.RawDescriptionHelpFormatter,

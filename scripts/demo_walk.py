@@ -1,4 +1,4 @@
-"""Walk a demo: commands as a user in the demo's folder would type them, each kept in a journal."""
+"""Run a demo: commands as typed in the demo's folder, each with an entry in a journal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rave.cli import EXIT_INTERRUPTED
 from rave.files.atomic import read_json, write_json
 from rave.parsing import EXIT_ERROR, escaping
 
-# What a demo did: its own keys, and the commands with their titles, times and outputs.
+# Keys of the demo, and its commands with titles, times and outputs.
 JOURNAL = "demo.json"
 REPORT = "report.html"
 INTERRUPT_GRACE_S = 60
@@ -24,7 +24,7 @@ INTERRUPT_GRACE_S = 60
 
 @dataclass(frozen=True)
 class Stage:
-    """A title, and a command as a user in the demo's folder would type it."""
+    """A title, and a command as typed in the demo's folder."""
 
     title: str
     command: str
@@ -58,12 +58,12 @@ def run_command(command: str, folder: Path) -> tuple[int, str]:
 
 
 def walk_stages(stages: Sequence[Stage], out: Path, journal: dict[str, Any]) -> None:
-    """Do every stage in `out`, and write the journal after each.
+    """Run every stage in `out`, and write the journal after each.
 
     Args:
-        stages: What to do, in order.
-        out: The demo's folder.
-        journal: What else the journal holds.
+        stages: The stages, in order.
+        out: Folder of the demo.
+        journal: Other keys of the journal.
 
     Raises:
         ValueError: If a command fails; its own message is on stderr already.
@@ -89,18 +89,18 @@ def walk_stages(stages: Sequence[Stage], out: Path, journal: dict[str, Any]) -> 
             raise KeyboardInterrupt
         if code != 0:
             raise ValueError(
-                f"'{stage.command}' ended with exit code {code} (its message is above). "
+                f"'{stage.command}' ended with exit code {code} (see its message above). "
                 "Fix that and run the demo again: it continues from there."
             )
 
 
 @escaping()
 def run_demo(program: str, walk: Callable[[], Path]) -> int:
-    """Walk, print where the report is and how long it took, and return the exit code.
+    """Run a demo, print the report's path and the time, and return the exit code.
 
     Args:
         program: Name for messages.
-        walk: Does everything, and returns the report.
+        walk: Runs all stages, and returns the report.
     """
     started = time.monotonic()
     try:

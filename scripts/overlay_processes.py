@@ -16,12 +16,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from training_curves import CODEC_TRAIN, DIFFUSION_TRAIN, Curves, read_curves
 
-from diffwave.diagnosis.run_picture import GENERATED, OTHER, REAL, STYLE
+from diffwave.pages.plots import GENERATED, OTHER, REAL, drawn, line
 
 PICTURE = "overlay.png"
 RAVE, DIFFWAVE = "rave", "diffwave"
@@ -67,28 +64,21 @@ def differences(one: Curves, two: Curves, tag: str) -> list[tuple[int, float]]:
 def draw(out: Path) -> dict[str, dict[str, list[float]]]:
     """Draw the curves, and return the differences of each from the first."""
     found_apart: dict[str, dict[str, list[float]]] = {}
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 5.5), layout="constrained")
-        rows: Any = figure.subplots(2, 2, height_ratios=(2, 1))
+    with drawn(out / PICTURE, 10, 5.5, 2, 2, height_ratios=(2, 1)) as rows:
         for number, (name, tag) in enumerate(TAGS.items()):
             curves = {side: read_curves(out / f"{name} {side}") for side in SIDES}
             found_apart[name] = {}
             for side, found in curves.items():
                 apart = differences(curves["alone"], found, tag)
                 found_apart[name][side] = [value for _, value in apart]
-                _line(rows[0, number], found[tag], side)
+                width = 3.0 if side == "alone" else 1.0
+                line(rows[0, number], found[tag], COLORS[side], side, linewidth=width)
                 if side != "alone":
-                    _line(rows[1, number], apart, side)
+                    line(rows[1, number], apart, COLORS[side], linewidth=width)
             rows[0, number].set(title=f"{name}: {tag}")
             rows[1, number].set(xlabel="step", ylabel="relative difference", yscale="log")
         rows[0, 0].legend()
-        figure.savefig(out / PICTURE, dpi=120)
     return found_apart
-
-
-def _line(axes: Axes, points: list[tuple[int, float]], side: str) -> None:
-    width = 3.0 if side == "alone" else 1.0
-    axes.plot(*zip(*points, strict=True), color=COLORS[side], linewidth=width, label=side)
 
 
 def main() -> None:
@@ -103,8 +93,8 @@ def main() -> None:
     train(options.recordings, options.out, options.steps)
     for name, sides in draw(options.out).items():
         for side, values in sides.items():
-            told = f"median {median(values):.1e}, at most {max(values):.1e}"
-            print(f"{name}, {side}, from alone: {told}")
+            spread = f"median {median(values):.1e}, at most {max(values):.1e}"
+            print(f"{name}, {side}, difference from alone: {spread}")
 
 
 if __name__ == "__main__":

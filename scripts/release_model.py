@@ -1,9 +1,9 @@
-"""Make a model to give away of a codec run and a diffusion run: weights in half precision, no more.
+"""Make a released model from a codec run and a diffusion run: weights in half precision only.
 
     python scripts/release_model.py models/piano --codec runs/codec --diffusion runs/diffusion
 
-MODEL/codec and MODEL/diffusion are runs for every command but those that train. What is trained is
-kept in half precision, which halves the size; filters, statistics and rotations stay as they are.
+MODEL/codec and MODEL/diffusion are runs for all commands except training. Parameters are float16,
+which halves the size; filters, statistics and rotations are unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from training_curves import CURVES, Curves, read_curves, thinned
 
 from rave.api.result import Result
 from rave.cli import add_device, command_parser, execute
-from rave.files.atomic import atomic_folder, atomic_write, write_json
+from rave.files.atomic import atomic_folder, write_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,26 +34,26 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of this program."""
     parser = command_parser(
         "release_model.py",
-        "Make a model to give away of a codec run and a diffusion run on its latents.",
+        "Make a released model from a codec run and a diffusion run on its latents.",
         "python scripts/release_model.py models/piano --codec runs/codec --diffusion runs/piano",
     )
     parser.add_argument("model", type=Path, help="folder to write codec/, diffusion/ into")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--codec", type=Path, metavar="RUN", help="of rave train")
+    what.add_argument("--codec", type=Path, metavar="RUN", help="run of rave train")
     what.add_argument(
         "--training-audio",
         type=Path,
         metavar="PREPARED",
-        help="of a model released before its codec carried it: measure what it was trained on",
+        help="add to a released codec the measures of its training audio, if it has none",
     )
-    parser.add_argument("--diffusion", type=Path, metavar="RUN", help="of diffwave.train")
-    parser.add_argument("--force", action="store_true", help="replace what is there")
+    parser.add_argument("--diffusion", type=Path, metavar="RUN", help="run of diffwave.train")
+    parser.add_argument("--force", action="store_true", help="replace an existing model")
     add_device(parser)
     return parser
 
 
 def half_precision(model: nn.Module, run: Path) -> dict[str, Any]:
-    """Return the state of a model as a checkpoint has it: parameters float16, buffers as they are.
+    """Return the state of a model for a checkpoint: parameters float16, buffers unchanged.
 
     Raises:
         ValueError: If a weight is too large for half precision.
@@ -68,7 +68,7 @@ def half_precision(model: nn.Module, run: Path) -> dict[str, Any]:
     for name in trained:
         if not torch.isfinite(state[name]).all():
             raise ValueError(
-                f"{name} of '{run}' is too large for half precision, so it is not kept."
+                f"{name} of '{run}' is too large for half precision, so it cannot be released."
             )
     return {f"model.{name}": value for name, value in state.items()}
 
@@ -85,7 +85,7 @@ def _write_run(folder: Path, run: Path, model: nn.Module, num_steps: int) -> Non
 
 
 def release_codec(run: Path, out: Path) -> tuple[str, str]:
-    """Write the codec of a run, and return the fingerprints of the run and of what was written.
+    """Write the codec of a run, and return the fingerprints of the run and of the result.
 
     Raises:
         ValueError: If `run` is no run of `rave train`, or has a weight that does not fit.
@@ -104,12 +104,12 @@ def release_codec(run: Path, out: Path) -> tuple[str, str]:
 
 
 def measure_codec(codec: Path, prepared: Path, device: str) -> None:
-    """Measure the audio that a released codec was trained on, if it carries nothing of it.
+    """Add to a released codec the measures of its training audio, if it has none.
 
     Args:
-        codec: As released.
-        prepared: The audio, prepared as for its training.
-        device: As for the commands.
+        codec: Released codec.
+        prepared: Its training audio, prepared by `rave preprocess`.
+        device: Device: auto, cpu, cuda, cuda:N or mps.
 
     Raises:
         ValueError: If codec or audio cannot be read, or do not fit.
@@ -126,12 +126,12 @@ def measure_codec(codec: Path, prepared: Path, device: str) -> None:
 
 
 def release_diffusion(run: Path, out: Path, fingerprints: tuple[str, str]) -> None:
-    """Write the diffusion model of a run, made for the released codec.
+    """Write the diffusion model of a run, for the released codec.
 
     Args:
-        run: Of diffwave.train; its averaged weights are taken.
+        run: Run of diffwave.train; its averaged weights are used.
         out: Folder to write.
-        fingerprints: Of the codec it was trained on, and of that codec as released.
+        fingerprints: Fingerprints of its codec, and of the released codec.
 
     Raises:
         ValueError: If `run` is no such run, or was trained on latents of another codec.
@@ -156,7 +156,7 @@ def run(options: argparse.Namespace) -> Result:
     """Write the model and its curves, and report sizes."""
     if options.training_audio is not None:
         measure_codec(options.model / CODEC, options.training_audio, options.device)
-        return Result(f"'{options.model / CODEC}' carries what it was trained on.")
+        return Result(f"'{options.model / CODEC}' has the measures of its training audio.")
     parts = {CODEC: options.codec, DIFFUSION: options.diffusion}
     runs = {name: path for name, path in parts.items() if path is not None}
     for name, path in parts.items():
@@ -174,8 +174,7 @@ def run(options: argparse.Namespace) -> Result:
     if options.diffusion is not None:
         release_diffusion(options.diffusion, options.model / DIFFUSION, fingerprints)
     write_json(options.model / CURVES, curves)
-    with atomic_write(options.model / PICTURE) as temporary:
-        draw_curves(curves, temporary)
+    draw_curves(curves, options.model / PICTURE)
     sizes = {
         name: sum(file.stat().st_size for file in (options.model / name).rglob("*.*"))
         for name in runs

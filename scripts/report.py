@@ -1,4 +1,4 @@
-"""Make report.html of a demo folder: one page with everything in it, readable without a network.
+"""Write report.html into a demo folder: one page that holds everything and needs no network.
 
 python scripts/report.py demo-output
 """
@@ -6,28 +6,24 @@ python scripts/report.py demo-output
 from __future__ import annotations
 
 import sys
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import report_models
 from demo_walk import JOURNAL, REPORT
 from report_html import (
+    BLENDS,
     blend_cards,
     card,
     clip,
     clip_cards,
     commands,
-    grid,
-    key_figures,
     report_program,
-    section,
-    signed,
     spectrogram_scale,
-    write_page,
 )
 from training_curves import CODEC_DECIBELS, SKILL, Curves
 
+from diffwave.pages.markup import grid, paragraph, section, signed, write_page
 from rave.audio.io import AudioStream
 from rave.audio.sound import sound_of
 from rave.files.atomic import read_json
@@ -36,18 +32,18 @@ from rave.training_audio import brought
 
 TITLE = "New music from a latent space"
 INTRODUCTION = (
-    "A diffusion model makes new latents out of noise, or out of others; a RAVE autoencoder makes "
-    "them audible. All clips were computed here, by the commands at the end, with trained models."
+    "A diffusion model makes new latents from noise or from other latents. A RAVE autoencoder "
+    "decodes them to audio. The commands at the end computed all clips here, with trained models."
 )
 SYNTHESIZED = (
-    "The recordings that it begins with are synthesized: a piano that is computed, playing the "
-    "first bars of three pieces by Bach, and an improvised phrase of strings and bells. "
-    "The models were trained on other recordings."
+    "The input recordings are synthesized: a computed piano that plays the first bars of three "
+    "pieces by Bach, and an improvised phrase of strings and bells. The models were trained on "
+    "other recordings."
 )
 
 
 def level_notes(folder: Path) -> dict[str, str]:
-    """Return what was done to the level of recordings, by name, where anything was."""
+    """Return the change of level of each recording whose level was changed, by name."""
     header, notes = LatentHeader.read(folder / "latents"), {}
     for file in header.files:
         if file.gain_db and file.source:
@@ -66,8 +62,8 @@ def listening(folder: Path, journal: dict[str, Any]) -> list[str]:
     notes = level_notes(folder)
     parts = [
         section(
-            "Out of noise",
-            "Latents that the diffusion model made of nothing but noise, decoded.",
+            "From noise",
+            paragraph("Latents that the diffusion model made from noise alone, decoded."),
             spectrogram_scale(),
             grid(clip_cards(folder / "generated_audio", "Generated")),
         )
@@ -77,16 +73,18 @@ def listening(folder: Path, journal: dict[str, Any]) -> list[str]:
         followed = card(clip(recordings / journal["followed"], "The recording to follow"))
         parts.append(
             section(
-                "After a recording",
-                f"The same model, following the {names} of a recording. All else comes "
-                "from the music it was trained on.",
-                grid([followed, *clip_cards(folder / "following_audio", "After it")]),
+                "Following a recording",
+                paragraph(
+                    f"The same model follows the {names} of a recording. Everything else comes "
+                    "from its training music."
+                ),
+                grid([followed, *clip_cards(folder / "following_audio", "Following it")]),
             )
         )
     parts += [
         section(
             "Variations",
-            "A recording's latents, half of the way into noise and back.",
+            paragraph("A recording's latents, noised halfway and denoised."),
             grid(
                 [
                     card(clip(varied, "The recording")),
@@ -96,26 +94,28 @@ def listening(folder: Path, journal: dict[str, Any]) -> list[str]:
         ),
         section(
             "Inpainting",
-            f"What lies between {span_s[0]:g} and {span_s[1]:g} seconds is made anew, to fit what "
-            "is around it.",
+            paragraph(
+                f"The span from {span_s[0]:g} to {span_s[1]:g} seconds is generated to fit the "
+                "music around it."
+            ),
             grid(
                 [
                     card(clip(varied, "The recording", span_s)),
-                    *clip_cards(folder / "inpainted_audio", "Made anew within the marks", span_s),
+                    *clip_cards(folder / "inpainted_audio", "Inpainted between the marks", span_s),
                 ]
             ),
         ),
         section(
             "Blends",
-            f"{first} and {second} mixed as latents, by the share of the second: along a line "
-            "(lerp), along a great circle (slerp), and their mean, as it is and stretched to the "
-            "length that latents have.",
+            paragraph(f"The latents of {first} and {second}. {BLENDS}"),
             *blend_cards(folder / "blends"),
         ),
         section(
             "Reconstructions",
-            "Each recording, and what comes back from its latents. What is missing here, nothing "
-            "generated can have.",
+            paragraph(
+                "Each recording, and the same decoded from its latents. What is missing here is "
+                "missing in all generated music."
+            ),
             grid(
                 (
                     card(
@@ -137,14 +137,14 @@ def figures_of(journal: dict[str, Any], curves: Curves) -> dict[str, str]:
     seconds = sum(entry["seconds"] for entry in journal["commands"])
     figures = {
         "recordings": f"{len(journal['recordings'])}",
-        "everything took": f"{seconds:.0f} s",
+        "total time": f"{seconds:.0f} s",
         "seed": f"{journal['seed']}",
     }
     if CODEC_DECIBELS in curves:
         distance_db = curves[CODEC_DECIBELS][-1][1]
         figures[report_models.CROPS.lower()] = f"{distance_db:.1f} dB"
     if SKILL in curves:
-        figures["diffusion skill"] = signed(curves[SKILL][-1][1])
+        figures["diffusion skill"] = signed(f"{curves[SKILL][-1][1]:.3f}")
     return figures
 
 
@@ -157,19 +157,19 @@ def write_report(folder: Path) -> Path:
     journal = read_json(folder / JOURNAL, "a demo folder")
     models = folder / journal["models"]
     curves = report_models.read_curves_of(models)
-    told = f"{INTRODUCTION} {SYNTHESIZED}" if journal["is_synthesized"] else INTRODUCTION
     credit = report_models.credit(models)
     write_page(
         folder / REPORT,
         TITLE,
-        f'<p class="lead">{escape(told)}</p>{key_figures(figures_of(journal, curves))}',
+        f"{INTRODUCTION} {SYNTHESIZED}" if journal["is_synthesized"] else INTRODUCTION,
+        figures_of(journal, curves),
         [
             *listening(folder, journal),
             report_models.ladder(models),
             report_models.training(curves),
             report_models.latents(folder, models, journal["varied"]),
             commands(journal),
-            f"<section><h2>Whose music</h2>{credit}</section>" if credit else "",
+            section("Whose music", *credit) if credit else "",
         ],
         "Made by rave-diffwave (Apache-2.0).",
     )

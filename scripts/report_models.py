@@ -1,6 +1,6 @@
-"""What the report says of the models: the ladder, their curves, their latents, whose music it was.
+"""Sections of the report about the models: evaluation, training curves, latents, credits.
 
-K is a number of model latents (principal axes), N a number of latent frames.
+K is a number of principal axes, N a number of latent frames.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from report_html import grid, plain, plot_figure, scroll_table, section, signed
+from report_html import plain
 from report_plots import loss_curve, skill_curve, trajectories, trajectory_plane
 from training_curves import (
     CODEC_DECIBELS,
@@ -26,6 +25,7 @@ from training_curves import (
     skill_by_level,
 )
 
+from diffwave.pages.markup import escape, figure, grid, paragraph, section, signed, table
 from rave.files.atomic import read_json
 from rave.latent_dataset import LatentDataset
 
@@ -56,23 +56,25 @@ def ladder(models: Path) -> str:
     rungs = evaluation["rungs"]
     return section(
         "How good is it?",
-        "Fréchet distance to the training recordings, by what a network that names the tags of "
-        "music hears: smaller is nearer. Above stand held-out recordings and what the autoencoder "
-        "leaves of them, below random latents and noise. Every rung is equally long.",
+        paragraph(
+            "Fréchet distance to the training recordings, measured on the features of a network "
+            "that tags music. Smaller is nearer. Held-out recordings and their reconstructions are "
+            "at the top, random latents and noise at the bottom. All rungs have the same length."
+        ),
         _bars(rungs, evaluation["position"]),
-        f"<p>{escape(' '.join(reading(evaluation)))}</p>",
+        paragraph(" ".join(reading(evaluation))),
         _views(rungs),
     )
 
 
 def _bars(rungs: Sequence[Mapping[str, Any]], position: Mapping[str, Any]) -> str:
-    """Return a picture of the rungs' distances on a logarithmic scale, with the bar to be under."""
+    """Return the rungs' distances as bars on a logarithmic scale, with a mark at the goal."""
     values = {rung["name"]: float(rung["frechet"]) for rung in rungs}
     largest = max(values.values())
     floor = max(min(values.values()), SMALLEST * largest)
 
     def place(value: float) -> str:
-        """Return how long a value is drawn; the smallest has a tenth of the room."""
+        """Return the length of a value's bar; the smallest has a tenth of the width."""
         share = math.log(max(value, floor) / floor) / max(math.log(largest / floor), 1e-9)
         return f"{10 + 90 * share:.1f}%"
 
@@ -87,11 +89,9 @@ def _bars(rungs: Sequence[Mapping[str, Any]], position: Mapping[str, Any]) -> st
         f"<span>{plain(rung['frechet'])} ± {plain(rung['frechet_std'])}</span></li>"
         for rung in rungs
     ]
-    note = "Logarithmic. The mark is the bar that generated music should not reach." if mark else ""
-    return (
-        f'<figure class="card"><ol class="ladder" aria-label="Fréchet distances">{"".join(rows)}'
-        f"</ol><figcaption>{note}</figcaption></figure>"
-    )
+    note = "Logarithmic scale. Generated music should stay left of the mark." if mark else ""
+    bars = f'<ol class="ladder" aria-label="Fréchet distances">{"".join(rows)}</ol>'
+    return figure(bars, note)
 
 
 def _views(rungs: Sequence[Mapping[str, Any]]) -> str:
@@ -99,12 +99,12 @@ def _views(rungs: Sequence[Mapping[str, Any]]) -> str:
     for rung in rungs:
         numbers = [rung[name] for name in VIEWS]
         rows.append([rung["title"], *("–" if n is None else f"{n:.2f}" for n in numbers)])
-    return scroll_table(
-        "A second view, without any network: distances of spectra, onsets, harmony and loudness "
-        "to those of the training recordings. Smaller is nearer.",
-        ["", *(f"{name}, {unit}" for name, unit in VIEWS.items())],
-        rows,
+    heads = ["", *(f"{name}, {unit}" for name, unit in VIEWS.items())]
+    caption = (
+        "A second view, without a network: distances of spectra, onsets, harmony and loudness to "
+        "those of the training recordings. Smaller is nearer."
     )
+    return figure(table("Second view", heads, rows), caption, "table")
 
 
 def training(curves: Curves) -> str:
@@ -116,9 +116,9 @@ def training(curves: Curves) -> str:
         plot = skill_curve(
             curves[SKILL], skill_by_level(curves), "Skill of the diffusion model over steps"
         )
-        last = signed(curves[SKILL][-1][1])
+        last = signed(f"{curves[SKILL][-1][1]:.3f}")
         plots.append(
-            plot_figure(
+            figure(
                 plot,
                 f"The diffusion model. Skill on held-out music at the end: {last}; 0 is no better "
                 "than the best linear denoiser, 1 is perfect.",
@@ -128,7 +128,7 @@ def training(curves: Curves) -> str:
         return ""
     return section(
         "How it was trained",
-        "Both models, as they went along. What is held out was never trained on.",
+        paragraph("Curves of both trainings. Neither model was trained on the held-out music."),
         grid(plots, "plots"),
     )
 
@@ -143,41 +143,41 @@ def codec_plot(curves: Curves) -> str:
         "Training curve of the autoencoder: spectral distance over steps",
     )
     distance_db = curves[CODEC_DECIBELS][-1][1]
-    return plot_figure(
+    return figure(
         plot,
-        f"The autoencoder. {CROPS} at the end of the training: {distance_db:.2f} dB. Of whole "
-        "files, as in model cards and by rave evaluate, it is smaller: what is 60 dB below the "
-        "loudest is left out, and a crop's loudest is quieter than its file's.",
+        f"The autoencoder. {CROPS} at the end of the training: {distance_db:.2f} dB. For whole "
+        "files, as in model cards and rave evaluate, it is smaller: all below the loudest part by "
+        "60 dB is left out, and the loudest part of a crop is quieter than that of its file.",
     )
 
 
 def latents(folder: Path, models: Path, varied: str) -> str:
-    """Return the section with what the diffusion model sees: trajectories along principal axes.
+    """Return the section with the diffusion model's input: trajectories along principal axes.
 
     Args:
-        folder: Of the demo.
-        models: Holds the diffusion model.
-        varied: The recording whose trajectory is shown.
+        folder: Folder of the demo.
+        models: Folder that holds diffusion/.
+        varied: Name of the recording whose trajectory is shown.
     """
     from diffwave.run import open_run
 
     model = open_run(models / "diffusion").model
 
-    def seen(path: Path) -> NDArray[np.float32]:
-        """Return raw latents (D, N) as the model sees them, (K, N)."""
+    def standardized(name: str) -> NDArray[np.float32]:
+        """Return a file's raw latents (D, N) as input of the model, (K, N)."""
         import torch
 
-        raw = torch.from_numpy(np.load(path))[None]
+        raw = torch.from_numpy(np.load(folder / name))[None]
         found: NDArray[np.float32] = model.standardizer.standardize(raw)[0].numpy()
         return found
 
     def all_of(name: str) -> NDArray[np.float32]:
         files = LatentDataset(folder / name).header.files
-        return np.concatenate([seen(folder / name / file.path) for file in files], axis=1)
+        return np.concatenate([standardized(f"{name}/{file.path}") for file in files], axis=1)
 
     header = LatentDataset(folder / "latents").header
-    recording = seen(folder / "latents" / f"{Path(varied).stem}.npy")[:MAX_AXES, :MAX_FRAMES]
-    generated = seen(folder / "generated" / "generated_000.npy")[:MAX_AXES, :MAX_FRAMES]
+    recording = standardized(f"latents/{Path(varied).stem}.npy")[:MAX_AXES, :MAX_FRAMES]
+    generated = standardized("generated/generated_000.npy")[:MAX_AXES, :MAX_FRAMES]
     lines = trajectories(
         recording,
         generated,
@@ -192,17 +192,19 @@ def latents(folder: Path, models: Path, varied: str) -> str:
     standardizer = model.standardizer
     return section(
         "Latents",
-        f"What the diffusion model sees: the {standardizer.raw_size} latents of the autoencoder, "
-        f"turned to the {standardizer.latent_size} principal axes that carry something and "
-        f"scaled, {header.frame_rate_hz:.1f} frames a second.",
+        paragraph(
+            f"The input of the diffusion model: the {standardizer.raw_size} latents of the "
+            f"autoencoder, rotated to the {standardizer.latent_size} informative principal axes "
+            f"and scaled, {header.frame_rate_hz:.1f} frames per second."
+        ),
         grid(
             [
-                plot_figure(
+                figure(
                     lines,
-                    f"{Path(varied).stem} and the first generated clip, along the axes that vary "
-                    "most, in the std of the training music.",
+                    f"{Path(varied).stem} and the first generated clip along the widest axes, in "
+                    "standard deviations of the training music.",
                 ),
-                plot_figure(plane, "All recordings and all generated clips, axis 1 against 2."),
+                figure(plane, "All recordings and all generated clips, axis 1 against 2."),
             ],
             "plots",
         ),
@@ -210,23 +212,23 @@ def latents(folder: Path, models: Path, varied: str) -> str:
 
 
 def followed(models: Path) -> str:
-    """Return the names of what the diffusion model follows, in words."""
+    """Return the names of the diffusion model's conditions, joined by "and"."""
     from diffwave.run import open_run
 
     return " and ".join(open_run(models / "diffusion").model.conditioners)
 
 
-def credit(models: Path) -> str:
-    """Return whose music and models these are: the part of the model card whose heading says data.
+def credit(models: Path) -> list[str]:
+    """Return the section `## Data…` of the model card as paragraphs; none if it has none.
 
-    The heading begins with `## Data`; its links become their texts and addresses.
+    Links become their texts and addresses.
     """
     path = models / CARD
     found = None
     if path.exists():
         found = re.search(r"^## Data[^\n]*\n(.*?)(?=^## |\Z)", path.read_text(), re.DOTALL | re.M)
     if found is None:
-        return ""
+        return []
     text = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r"\1 (\2)", found[1])
     parts = [" ".join(part.split()) for part in text.replace("**", "").split("\n\n")]
-    return "".join(f"<p>{escape(part)}</p>" for part in parts if part)
+    return [paragraph(part) for part in parts if part]

@@ -1,4 +1,4 @@
-"""Make report.html of a demo that trained: one page, readable without a network.
+"""Write report.html into the folder of a demo that trained: one page that needs no network.
 
 python scripts/report_train.py demo-train-output
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,14 @@ import soundfile
 from demo_walk import JOURNAL, REPORT
 from numpy.typing import NDArray
 from report_html import (
+    BLENDS,
     blend_cards,
     card,
     clip,
     clip_cards,
     commands,
-    grid,
-    key_figures,
-    picture_figure,
-    plot_figure,
     report_program,
-    scroll_table,
-    section,
-    signed,
     spectrogram_scale,
-    write_page,
 )
 from report_models import CROPS, codec_plot
 from report_plots import latent_histogram, latent_profile, loss_curve
@@ -44,6 +36,16 @@ from training_curves import (
     read_curves,
 )
 
+from diffwave.pages.markup import (
+    figure,
+    grid,
+    image,
+    paragraph,
+    section,
+    signed,
+    table,
+    write_page,
+)
 from rave.evaluation.audio_statistics import measure
 from rave.files.atomic import read_json
 from rave.latent_dataset import LatentDataset
@@ -54,9 +56,9 @@ REFERENCES = ("zero", "white", "gaussian")
 MAX_PAIRS = 4
 
 INTRODUCTION = (
-    "A RAVE autoencoder learned to turn these recordings into latents and back; a DiffWave "
-    "diffusion model learned what such latents look like and made new ones out of noise; the "
-    "autoencoder made them audible. All of it was computed here, by the commands at the end."
+    "A RAVE autoencoder learned to turn these recordings into latents and back. A DiffWave "
+    "diffusion model learned the distribution of the latents and made new ones from noise. The "
+    "autoencoder decoded them to audio. The commands at the end computed all of it here."
 )
 
 
@@ -93,33 +95,36 @@ def listening(folder: Path, journal: dict[str, Any]) -> str:
         )
         for name in journal["held_out"][:MAX_PAIRS]
     ]
-    generated = clip_cards(folder / "generated_audio", "Out of noise")
+    generated = clip_cards(folder / "generated_audio", "From noise")
     followed = card(clip(folder / "audio" / journal["followed"], "The recording to follow"))
-    following = clip_cards(folder / "generated_conditioned_audio", "After it")
+    following = clip_cards(folder / "generated_conditioned_audio", "Following it")
     return "".join(
         [
             section(
                 "Reconstructions",
-                "Recordings that training never saw, and what comes back from their latents. "
-                "Whatever is missing here, nothing generated can have.",
+                paragraph(
+                    "Recordings outside the training data, and the same decoded from their "
+                    "latents. What is missing here is missing in all generated music."
+                ),
                 spectrogram_scale(),
                 grid(pairs, "pairs"),
             ),
             section(
                 "Generated",
-                "New music: latents that the diffusion model made out of noise, decoded.",
+                paragraph("Latents that the diffusion model made from noise, decoded."),
                 grid(generated),
             ),
             section(
-                "Generated after a recording",
-                "The same model, following the spectrogram of a recording that it has not seen.",
+                "Following a recording",
+                paragraph(
+                    "The same model follows the spectrogram of a recording outside its training "
+                    "data."
+                ),
                 grid([followed, *following]),
             ),
             section(
                 "Blends",
-                "Two recordings mixed as latents, by the share of the second: along a line (lerp), "
-                "along a great circle (slerp), and their mean, as it is and stretched to the "
-                "length that latents have.",
+                paragraph(f"The latents of two recordings. {BLENDS}"),
                 *blend_cards(folder / "interpolation"),
             ),
         ]
@@ -129,7 +134,6 @@ def listening(folder: Path, journal: dict[str, Any]) -> str:
 def training(folder: Path, codec: Curves, diffusion: Curves) -> str:
     """Return the section with the training curves, and the diagnosis of the diffusion model."""
     references = {name: diffusion[f"{REFERENCE}{name}"][-1][1] for name in REFERENCES}
-    skill = diffusion[SKILL][-1][1]
     diffusion_plot = loss_curve(
         diffusion.get(DIFFUSION_TRAIN, []),
         diffusion[DIFFUSION_HELD_OUT],
@@ -137,37 +141,40 @@ def training(folder: Path, codec: Curves, diffusion: Curves) -> str:
         "loss",
         "Training curve of the diffusion model, with its reference losses",
     )
-    plots = codec_plot(codec) + plot_figure(
+    skill = signed(f"{diffusion[SKILL][-1][1]:.3f}")
+    diffusion_figure = figure(
         diffusion_plot,
-        f"The diffusion model. {_verdict(folder)} Skill {signed(skill)}: the share of the gaussian "
-        "loss that is gone; "
-        "0 is no better than the best linear denoiser, 1 is perfect, below 0 is worse. "
-        "The model sees the spectrogram, the references do not.",
+        f"The diffusion model. {_verdict(folder)} Skill {skill}: the share by which the loss is "
+        "below gaussian. 0 equals the best linear denoiser, 1 is perfect, below 0 is worse. "
+        "The model sees the spectrogram; the references do not.",
     )
+    findings = _findings(folder)
     return section(
         "Training",
-        "A loss alone says little. Zero is the loss of predicting nothing, white that of the best "
-        "guess if latents were white noise, gaussian that of the best linear denoiser.",
-        grid([plots], "plots"),
-        picture_figure(folder / DIAGNOSIS, _findings(folder)),
+        paragraph(
+            "Reference losses give the loss a scale. Zero is the loss of predicting 0, white the "
+            "best loss if latents were white noise, gaussian that of the best linear denoiser."
+        ),
+        grid([codec_plot(codec), diffusion_figure], "plots"),
+        figure(image((folder / DIAGNOSIS).read_bytes(), findings), findings, "card wide"),
     )
 
 
 def _verdict(folder: Path) -> str:
-    """Return what the training said of its held-out loss."""
+    """Return the training's verdict on its held-out loss."""
     path = folder / "runs" / "diffwave" / "skill.json"
     return str(read_json(path, "a run")["verdict"]) if path.exists() else ""
 
 
 def _findings(folder: Path) -> str:
-    """Return what the diagnosis of the diffusion model has found, in a line."""
+    """Return the findings of the diffusion model's diagnosis as a caption."""
     record = read_json((folder / DIAGNOSIS).with_suffix(".json"), "a diagnosis")
     names = [finding["name"] for finding in record["findings"]]
-    told = f"found: {', '.join(names)}" if names else "none of the ten known failures shows"
+    found = f"found: {', '.join(names)}" if names else "none of the ten known failures found"
     return (
-        f"Diagnosis of the diffusion model: {told}. Magnitudes by block; what is learned, and how "
-        "much the condition counts, at each noise level; what it does when told a wrong timestep; "
-        "levels while sampling; generated latents beside real ones."
+        f"Diagnosis of the diffusion model: {found}. Magnitudes by block; skill and gain of the "
+        "condition by noise level; error with a wrong timestep; levels while sampling; generated "
+        "latents beside real ones."
     )
 
 
@@ -190,34 +197,31 @@ def latents(folder: Path) -> str:
     histogram = latent_histogram(
         standard_real, standard_generated, "Histogram of standardized latents"
     )
-    plots = plot_figure(
-        profile, "Each dimension's mean and std, and how far its most extreme frame lies."
-    ) + plot_figure(
-        histogram,
-        f"{int(kept.sum())} of {len(kept)} dimensions, each standardized by the real ones.",
+    plots = (
+        figure(profile, "Mean, std and largest deviation of each dimension."),
+        figure(
+            histogram,
+            f"{int(kept.sum())} of {len(kept)} dimensions, each standardized by the real ones.",
+        ),
     )
     return section(
         "Latents",
-        f"The recordings' latents carry {statistics.information.sum():.1f} nats a frame in "
-        f"{int(is_informative.sum())} informative dimensions of {len(is_informative)}, at "
-        f"{LatentDataset(folder / 'latents').header.frame_rate_hz:.1f} frames a second.",
-        grid([plots], "plots"),
-        table(folder, centre, spread, kept),
+        paragraph(
+            f"The recordings' latents carry {statistics.information.sum():.1f} nats per frame in "
+            f"{int(is_informative.sum())} informative dimensions of {len(is_informative)}, at "
+            f"{LatentDataset(folder / 'latents').header.frame_rate_hz:.1f} frames per second."
+        ),
+        grid(plots, "plots"),
+        _comparison(folder, centre, spread, kept),
     )
 
 
-def table(folder: Path, centre: NDArray[Any], spread: NDArray[Any], kept: NDArray[Any]) -> str:
+def _comparison(
+    folder: Path, centre: NDArray[Any], spread: NDArray[Any], kept: NDArray[Any]
+) -> str:
     """Return a table that compares real and generated audio and latents."""
-    heads = (
-        "",
-        "clips",
-        "level dBFS",
-        "centroid Hz",
-        "flatness",
-        "latents' mean",
-        "latents' std",
-        "largest",
-    )
+    heads = ["", "clips", "level dBFS", "centroid Hz", "flatness"]
+    heads += ["latents' mean", "latents' std", "largest"]
     rows = []
     for group in GROUPS:
         paths = sorted((folder / group.audio).rglob("*.wav"))
@@ -231,7 +235,7 @@ def table(folder: Path, centre: NDArray[Any], spread: NDArray[Any], kept: NDArra
         }
         cells = [
             f"{len(paths)}",
-            signed(means["level_dbfs"], 1),
+            signed(f"{means['level_dbfs']:.1f}"),
             f"{means['centroid_hz']:.0f}",
             f"{means['flatness']:.3f}",
         ]
@@ -242,29 +246,29 @@ def table(folder: Path, centre: NDArray[Any], spread: NDArray[Any], kept: NDArra
             numbers = (np.abs(values.mean(axis=1)).mean(), values.std(), np.abs(values).max())
             cells += [f"{number:.2f}" for number in numbers]
         rows.append([group.name, *cells])
-    return scroll_table(
-        "Means over files. Latents in std of the recordings': how far the dimensions' "
-        "means lie from theirs, the spread, and the largest value.",
-        heads,
-        rows,
+    caption = (
+        "Means over files. Latents in standard deviations of the recordings': mean distance of the "
+        "dimensions' means from theirs, std, and largest value."
     )
+    return figure(table("Real and generated", heads, rows), caption, "table")
 
 
-def figures_of(folder: Path, journal: dict[str, Any], codec: Curves, diffusion: Curves) -> str:
+def figures_of(
+    folder: Path, journal: dict[str, Any], codec: Curves, diffusion: Curves
+) -> dict[str, str]:
     """Return the figures at the top of the page."""
     durations = [soundfile.info(path).duration for path in (folder / "audio").rglob("*.wav")]
     header = LatentDataset(folder / "latents").header
     informative = int(header.statistics.is_informative.sum())
     seconds = sum(entry["seconds"] for entry in journal["commands"])
-    figures = {
+    return {
         "recordings": f"{len(durations)}, {sum(durations) / 60:.1f} min",
-        "everything took": f"{seconds / 60:.1f} min",
+        "total time": f"{seconds / 60:.1f} min",
         "informative dimensions": f"{informative} of {header.latent_size}",
         CROPS.lower(): f"{codec[CODEC_DECIBELS][-1][1]:.1f} dB",
-        "diffusion skill": signed(diffusion[SKILL][-1][1]),
+        "diffusion skill": signed(f"{diffusion[SKILL][-1][1]:.3f}"),
         "seed": f"{journal['seed']}",
     }
-    return key_figures(figures)
 
 
 def write_report(folder: Path) -> Path:
@@ -275,11 +279,11 @@ def write_report(folder: Path) -> Path:
     """
     journal = read_json(folder / JOURNAL, "a demo folder")
     codec, diffusion = (read_curves(folder / "runs" / name) for name in ("rave", "diffwave"))
-    figures = figures_of(folder, journal, codec, diffusion)
     write_page(
         folder / REPORT,
         "New music from a latent space",
-        f'<p class="lead">{escape(INTRODUCTION)}</p>{figures}',
+        INTRODUCTION,
+        figures_of(folder, journal, codec, diffusion),
         [
             listening(folder, journal),
             training(folder, codec, diffusion),

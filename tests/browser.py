@@ -88,7 +88,7 @@ def app_server(folder, instrument):
     Whatever this process connects to beside itself fails the test.
     """
     from diffwave.app import server
-    from diffwave.app.workshop import Workshop
+    from diffwave.app.session import Session
 
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
@@ -101,7 +101,7 @@ def app_server(folder, instrument):
         return connect(self, place)
 
     patch.setattr(socket.socket, "connect", noted)
-    with server.serving(Workshop(Path("rave-app"), *instrument[:2], "cpu")) as address:
+    with server.serving(Session(Path("rave-app"), *instrument[:2], "cpu")) as address:
         yield address
     patch.undo()
     assert set(hosts) <= {"127.0.0.1"}  # that may be what a test asks it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def write_latent_folder(
     codec: str = "c0dec",
     contents: str = POSTERIOR_MEAN,
 ) -> LatentHeader:
-    """Write arrays (D, N) as a latent folder; `a.npy` comes from `a.wav`."""
+    """Write arrays (D, N) as a latent folder; `a.npy` is of `a.wav`, `a~1.npy` of a version."""
     latent_size = len(next(iter(arrays.values())))
     sums, files = StatisticsAccumulator(latent_size), []
     for path, array in arrays.items():
@@ -50,7 +51,9 @@ def write_latent_folder(
         write_latents(folder / path, [array], latent_size)
         sums.add(array, np.full_like(array, 0.5))
         source = str(Path(path).with_suffix(".wav"))
-        files.append(LatentFile(path, num_frames, source, RATE_HZ, num_frames * HOP))
+        recording = re.sub(r"~\d+$", "", path.removesuffix(".npy"))
+        length = num_frames * HOP
+        files.append(LatentFile(path, num_frames, source, RATE_HZ, length, recording=recording))
     header = LatentHeader(
         codec, "runs/codec", RATE_HZ, HOP, latent_size, contents, sums.statistics(), files
     )

@@ -6,7 +6,7 @@ are in test_draws.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace as Fake
@@ -133,7 +133,7 @@ def prior_samples(seed: int) -> Array:
 
 
 def streamed(seed: int) -> Array:
-    """Return the noise that clips are made of, read in windows that overlap."""
+    """Return the noise that clips are sampled from, read in windows that overlap."""
     stream = NoiseStream(seed, range(8), 3, 100)
     return (
         torch.cat([stream.window(s, s + 100)[:, :, 20:] for s in (0, 80, 160)], 2)
@@ -142,8 +142,8 @@ def streamed(seed: int) -> Array:
     )
 
 
-def painted(seed: int) -> Array:
-    """Return the noise that a span is painted from."""
+def inpainted(seed: int) -> Array:
+    """Return the noise that a span is inpainted from."""
     first: list[torch.Tensor] = []
 
     def guess(noisy: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
@@ -152,7 +152,7 @@ def painted(seed: int) -> Array:
 
     generators = [torch_seeded(100 * seed + item) for item in range(8)]
     known = torch.zeros(8, 3, 100)
-    editing.paint(guess, cosine_schedule(20), known, known[0, 0] == 1, 1, generators)
+    editing.inpaint_latents(guess, cosine_schedule(20), known, known[0, 0] == 1, 1, generators)
     return first[0].flatten(1).numpy()
 
 
@@ -176,8 +176,11 @@ def white_rung(seed: int) -> Array:
     """Return the noise at the foot of the ladder, made for a power of 4, at power 1."""
     clips: list[Array] = []
     data, codec = Fake(num_frames=50), Fake(format=Fake(hop_samples=20))
-    heard = lambda blocks, _: clips.append(blocks[0][0])  # noqa: E731
-    Ladder.noise(Fake(seed=seed, data=data, codec=codec, count=8, _heard=heard), 4.0)
+
+    def heard(blocks: Sequence[Sequence[Array]], _: object) -> None:
+        clips.append(blocks[0][0])
+
+    Ladder.noise(Fake(seed=seed, data=data, codec=codec, count=8, _measured=heard), 4.0)
     return np.stack(clips) / 2
 
 
@@ -185,7 +188,10 @@ def latent_rung(seed: int) -> Array:
     """Return the normal latents of the ladder."""
     found: list[Array] = []
     data, codec = Fake(num_frames=200), Fake(format=Fake(latent_size=3))
-    decoded = lambda name, clips: found.extend(each.ravel() for each in clips)  # noqa: E731
+
+    def decoded(_: object, clips: Iterable[Array]) -> None:
+        found.extend(each.ravel() for each in clips)
+
     rung = Fake(seed=seed, data=data, codec=codec, count=8, _decoded=decoded)
     Ladder._drawn(rung, NOISE, lambda drawn: drawn)
     return np.stack(found)

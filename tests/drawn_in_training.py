@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from rave_runs import tiny_parts
 
 from diffwave import training
-from diffwave.clips import Clip
 from diffwave.dataset import SegmentDataset
 from diffwave.denoiser import stratified_timesteps
 from diffwave.training import DiffusionSystem
@@ -27,7 +26,9 @@ from rave.blocks import bottleneck
 from rave.blocks.noise import NoiseGenerator
 from rave.blocks.posterior import DiagonalGaussian
 from rave.blocks.quantizer import _draw as drawn_vectors
+from rave.compute.distributed import ONE_PROCESS
 from rave.dataset import AudioRange, PreparedAudioDataset
+from rave.latent_dataset import Clip
 from rave.losses import SpectralDistance
 from rave.model import RAVE
 from rave.prior_training import PriorSegments
@@ -72,7 +73,7 @@ def polarities(seed: int) -> Array:
     system = System(*tiny_parts(f"SEED={seed}", "MAX_STEPS=1000", "PHASE_1_STEPS=1000"))
     for step in range(100):
         System.global_step = step
-        system._step(torch.ones(16, 2, 4))
+        system.training_step(torch.ones(16, 2, 4), 0)
     return torch.stack(heard).numpy()
 
 
@@ -127,7 +128,7 @@ def scales(seed: int) -> Array:
     taken: list[float] = []
 
     class Distance(SpectralDistance):
-        def of_powers(self, x: Any, y: Any, window: Any) -> Any:
+        def of_powers(self, x: Any, y: Any, window: Any, batch: Any) -> Any:
             taken.append(math.log2(len(window) / 8))
             return torch.zeros(())
 
@@ -179,11 +180,13 @@ def pitched_starts(seed: int) -> Array:
 
 def prior_places(seed: int) -> Array:
     """Return which of all segments of two clips the prior is trained on."""
-    clips = {
-        name: np.arange(first, first + 60, dtype=np.float32)[None]
-        for name, first in (("a", 0), ("b", 100))
-    }
-    segments = PriorSegments(clips, 11, 1000, seed)
+    clips: Any = [Clip(Fake(first=first), 0, 60) for first in (0.0, 100.0)]
+
+    def read(clip: Any) -> Array:
+        return clip.file.first + np.arange(clip.start, clip.stop, dtype=np.float32)[None]
+
+    latents: Any = Fake(read=read)
+    segments = PriorSegments(latents, clips, 11, 1000, seed)
     firsts = np.array([float(segments[index][0, 0]) for index in range(1000)])
     return np.where(firsts < 100, firsts, firsts - 50)[:, None]
 
@@ -261,23 +264,25 @@ def _step_of(seed: int) -> list[tuple[Array, Array]]:
     """Return noise and timesteps of steps of training."""
     drawn: list[tuple[Array, Array]] = []
 
-    def errors(*given: Any) -> torch.Tensor:
-        drawn.append((given[4].numpy(), given[5].numpy()))
+    def losses(model: Any, latents: Any, mask: Any, noise: Any, timestep: Any, _: Any) -> Any:
+        drawn.append((noise.numpy(), timestep.numpy()))
         return torch.zeros(1)
 
     system = Fake(
-        settings=Fake(seed=seed, condition_dropout=0.1, loss="mse", weighting="none"),
-        model=Fake(schedule=range(50), conditioners={}),
+        settings=Fake(seed=seed, condition_dropout=0.1),
+        objective=Fake(losses=losses),
+        model=Fake(
+            schedule=range(50), conditioners={}, standardizer=None, condition=lambda *_: None
+        ),
         log=lambda *_, **__: None,
+        global_batch=ONE_PROCESS,
     )
     latents = torch.zeros(8, 3, 40)
-    with (
-        patch.object(training, "_errors", errors),
-        patch.object(training, "_latents", lambda *_: (latents, None)),
-    ):
+    batch: Any = {"mask": None}
+    with patch.object(training, "standardized", lambda *_: latents):
         for step in range(40):
             system.global_step = step
-            DiffusionSystem.training_step(system, {}, 0)
+            DiffusionSystem.training_step(system, batch, 0)
     return drawn
 
 
@@ -308,17 +313,15 @@ def held_out_noise(_: int) -> Array:
     """Return the noise of held-out segments."""
     drawn: list[Array] = []
 
-    def errors(*given: Any) -> torch.Tensor:
-        drawn.append(given[4].flatten(1).numpy())
+    def losses(model: Any, latents: Any, mask: Any, noise: Any, timestep: Any, _: Any) -> Any:
+        drawn.append(noise.flatten(1).numpy())
         return torch.zeros(1)
 
-    with (
-        patch.object(training, "_errors", errors),
-        patch.object(training, "_latents", lambda *_: (torch.zeros(4, 3, 100), None)),
-    ):
+    model = Fake(schedule=range(50), standardizer=None, condition=lambda *_: None)
+    with patch.object(training, "standardized", lambda *_: torch.zeros(4, 3, 100)):
         for start in (0, 4):
-            batch: Any = {"index": torch.arange(start, start + 4)}
-            training.held_out_errors(Fake(schedule=range(50)), batch, 8)
+            batch: Any = {"index": torch.arange(start, start + 4), "mask": None}
+            training.held_out_errors(model, batch, 8, Fake(losses=losses))
     return np.concatenate(drawn)
 
 

@@ -106,6 +106,7 @@ class Knower(nn.Module):
     """Takes the place of a prior and of a diffusion: the errors of a batch stand in it."""
 
     num_classes, schedule, conditioners = 7, named_schedule("cosine"), MappingProxyType({})
+    prediction, standardizer = "v", None
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,6 +114,9 @@ class Knower(nn.Module):
 
     def loss(self, batch: torch.Tensor) -> torch.Tensor:
         return self.gain * batch
+
+    def condition(self, *_: Any) -> None:
+        """Return none."""
 
 
 def train_known(system: Any, folder: Path, training: Any, held_out: list[Any]) -> None:

@@ -51,7 +51,7 @@ def place(name: str, other: str) -> Case:
 
 
 OUT = Case("{out}-other", instead="{out}")
-FOREIGN = Case("{other_codec}", instead="{codec}", refused="was encoded by another codec")
+FOREIGN = Case("{other_codec}", instead="{codec}", refused="is of another codec")
 DEVICE = {"--device": Case("--device cuda:99", refused="There is no device 'cuda:99' here")}
 PROCESSES = {
     "--devices": Case("--devices 0", refused="--devices 0 --nodes 1 were given"),

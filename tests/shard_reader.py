@@ -49,7 +49,7 @@ def opened(place: Path) -> tuple[Iterator[Any], FixedSegments, int]:
     """Return the batches of a training and the held-out segments, and the number of clips."""
     dataset = LatentDataset(place)
     training, held_out = split_clips(dataset.files, 0.1)
-    reader = ClipReader.open(place, dataset.header)
+    reader = ClipReader.open(dataset)
     segments = SegmentDataset(reader, training, FRAMES, seed=0)
     fixed = FixedSegments(reader, held_out, FRAMES, HELD_OUT)
     return iter(DataLoader(segments, batch_sampler=StepBatches(BATCH))), fixed, len(dataset)
@@ -87,7 +87,7 @@ def main() -> None:
         start = time.perf_counter()
         dataset = LatentDataset(shards)
         training, _ = split_clips(dataset.files, 0.1)
-        reader = ClipReader.open(shards, dataset.header)
+        reader = ClipReader.open(dataset)
         Standardizer.fit((reader.raw(clip) for clip in sample(training)), 0.99)
         figures["fit_s"] = time.perf_counter() - start
         figures["all_mib"] = own_mib() - before_mib

@@ -16,7 +16,7 @@ from rave_models import SMALL
 from rave_runs import RATE_HZ
 
 from rave import experiment
-from rave.compute import distributed as processes
+from rave.compute.distributed import GlobalBatch
 from rave.training import RaveSystem
 
 BATCH_SIZE, NUM_PROCESSES, CROP_SAMPLES = 4, 2, 4096
@@ -50,7 +50,8 @@ class Outcome(dict[str, torch.Tensor]):
 def step(case: str) -> Outcome:
     """Return gradients, buffers and logged values of the first step of a training."""
     recipe, *settings = RAVE[case]
-    torch.manual_seed(processes.rank())  # they are made equal below
+    batch = GlobalBatch.of_processes()
+    torch.manual_seed(batch.rank)  # they are made equal below
     sizes = [*SMALL, "SCALES=[256, 128]", f"CROP_SAMPLES={CROP_SAMPLES}"]
     sizes.append(f"SAMPLE_RATE_HZ={RATE_HZ}")
     experiment.parse_recipe("rave", recipe, [*sizes, *settings])
@@ -59,22 +60,21 @@ def step(case: str) -> Outcome:
     system.log = lambda *_, **__: None
     system.log_dict = lambda values: outcome.update({f"log {k}": v for k, v in values.items()})
     system.manual_backward = lambda loss: loss.backward()
-    if processes.count() > 1:
-        processes.begin_equal(system)
+    system.setup("fit")
+    if batch.world_size > 1:
+        batch.begin_equal(system)
     draw = torch.Generator().manual_seed(1)
     # As loud as music, and no item as loud as another: means of shares are not those of the whole.
     audio = torch.randn(BATCH_SIZE, 1, CROP_SAMPLES, generator=draw)
     audio = audio * torch.tensor([0.3, 0.1, 0.03, 0.01])[:, None, None]
-    share = processes.share(range(BATCH_SIZE))
-    with processes.sharing():
-        generator = torch.Generator().manual_seed(2)
-        if case == "codebooks go on":
-            system.model.bottleneck.is_enabled.fill_(1)
-        if case.endswith("discriminator") and "phase 2" in case:
-            system._discriminator_backward(audio[share.start : share.stop], generator)
-        else:
-            system._generator_loss(audio[share.start : share.stop], generator).backward()
-        processes.average_gradients(system.parameters())
+    generator = torch.Generator().manual_seed(2)
+    if case == "codebooks go on":
+        system.model.bottleneck.is_enabled.fill_(1)
+    if case.endswith("discriminator") and "phase 2" in case:
+        system._discriminator_backward(batch.shard(audio), generator)
+    else:
+        system._generator_loss(batch.shard(audio), generator).backward()
+    batch.average_gradients(system.parameters())
     for name, parameter in system.named_parameters():
         if parameter.grad is not None:
             outcome[f"gradient {name}"] = parameter.grad
@@ -82,17 +82,18 @@ def step(case: str) -> Outcome:
     return outcome
 
 
-def normalise(layer: torch.nn.Module) -> Outcome:
+def normalise() -> Outcome:
     """Return what a layer of batch normalisation computes in double precision."""
+    batch, layer = GlobalBatch.of_processes(), torch.nn.BatchNorm1d(6).double()
+    if batch.world_size > 1:
+        batch.begin_equal(layer)
     draw = torch.Generator().manual_seed(3)
     x = torch.randn(BATCH_SIZE, 6, 50, generator=draw, dtype=torch.float64)
     x = (x * torch.arange(1, BATCH_SIZE + 1)[:, None, None] + 1).requires_grad_()
-    share = processes.share(range(BATCH_SIZE))
-    with processes.sharing():
-        layer.double()(x[share.start : share.stop]).pow(3).mean().backward()
-        assert x.grad is not None
-        gradient = processes.gathered(x.grad[share.start : share.stop]) / processes.count()
-        processes.average_gradients(layer.parameters())
+    layer(batch.shard(x)).pow(3).mean().backward()
+    assert x.grad is not None
+    gradient = batch.all_gather(batch.shard(x.grad)) / batch.world_size
+    batch.average_gradients(layer.parameters())
     outcome = Outcome({"gradient x": gradient, "log": torch.ones(1)})
     outcome |= {f"gradient {name}": p.grad for name, p in layer.named_parameters()}
     outcome |= {f"learnt {name}": value.double() for name, value in layer.named_buffers()}
@@ -104,13 +105,13 @@ def compute(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     if rank == 0:
         alone = {case: step(case) for case in RAVE}
-        alone["layer"] = normalise(torch.nn.BatchNorm1d(6))
+        alone["layer"] = normalise()
         torch.save({case: dict(outcome) for case, outcome in alone.items()}, f"{folder}/alone")
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=NUM_PROCESSES
     )
     shared = {case: step(case) for case in RAVE}
-    shared["layer"] = normalise(processes.SharedBatchNorm1d(6))
+    shared["layer"] = normalise()
     alone = {case: Outcome(found) for case, found in torch.load(f"{folder}/alone").items()}
     kinds = "gradient", "learnt", "log"
     found = {

@@ -14,15 +14,15 @@ from audio_files import noise, sine, write
 
 pytest.importorskip("gradio", reason="the extra [app] is not installed")
 
-from diffwave.app import workshop
+from diffwave.app import session as module
 from diffwave.app.page import Page
-from diffwave.app.workshop import LERP, SLERP, Workshop
+from diffwave.app.session import LERP, SLERP, Session
 from rave.latents.folder import read_latents
 
 # Gradio 6.31 asks pandas for what pandas 3 no longer needs (2026-11).
 pytestmark = pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")
 SECONDS = 3.0  # of the sound
-SEED, STEPS = "Seed", "Steps of the sampler"
+SEED, STEPS = "Seed", "Sampler steps"
 SHARED = {SEED: (7, "--seed 7"), STEPS: (9, "--steps 9")}
 # By button and label: values that differ from those of a page just opened, and the words for them.
 CONTROLS = {
@@ -40,8 +40,8 @@ CONTROLS = {
         **{f"Axis {axis}: stretch": (0.5, f"--scale {axis}=0.5") for axis in range(4)},
     },
     "Mix": {
-        "From the first to the second": (0.25, "--weight 0.25"),
-        "Way": ("along a line", f" {LERP}.wav"),
+        "Share of the second sound": (0.25, "--weight 0.25"),
+        "Blend": ("along a line", f" {LERP}.wav"),
     },
 }
 # What a button needs beside the control in question, so that its command is possible.
@@ -51,17 +51,17 @@ WITHOUT_STEPS = ("Bend", "Mix")
 
 
 @pytest.fixture(scope="module")
-def shop(run, tmp_path_factory):
-    """A workshop with a codec, and a diffusion model that is never opened."""
+def session(run, tmp_path_factory):
+    """A session with a codec, and a diffusion model that is never opened."""
     folder = tmp_path_factory.mktemp("controls")
-    shop = Workshop(folder / "rave-app", run, None, "cpu")
-    shop.run_path = Path("runs/diffusion")
-    shop.follows, shop.labels = ["loudness", "chroma"], ["drums", "piano"]
-    return shop
+    session = Session(folder / "rave-app", run, None, "cpu")
+    session.run_path = Path("runs/diffusion")
+    session.follows, session.labels = ["loudness", "chroma"], ["drums", "piano"]
+    return session
 
 
 @pytest.fixture(scope="module")
-def sounds(shop, tmp_path_factory):
+def sounds(session, tmp_path_factory):
     """Two sounds whose latents spread otherwise along each axis."""
     folder = tmp_path_factory.mktemp("sounds")
     made = []
@@ -70,20 +70,20 @@ def sounds(shop, tmp_path_factory):
             round(22050 * SECONDS), seed=number
         )
         audio *= np.linspace(1, 0.1, audio.shape[1], dtype=np.float32)
-        made.append(shop.add_sound(write(folder / f"{number}.wav", audio, 22050)))
+        made.append(session.add_sound(write(folder / f"{number}.wav", audio, 22050)))
     return made
 
 
 @pytest.fixture(scope="module")
-def page(shop):
+def page(session):
     async def build():  # without a running loop gradio makes one for each of its locks
-        return Page(shop).build()
+        return Page(session).build()
 
     return asyncio.run(build())
 
 
 @pytest.fixture
-def press(page, shop, sounds, monkeypatch):
+def press(page, session, sounds, monkeypatch):
     """Return a function that presses a button and returns the words of the commands it runs."""
     commands: list[str] = []
 
@@ -94,7 +94,7 @@ def press(page, shop, sounds, monkeypatch):
             folder.mkdir(parents=True)
             soundfile.write(folder / f"{stem.replace('*', 'a')}.wav", np.zeros(1000), 22050)
 
-    monkeypatch.setattr(workshop, "run_command", run_command)
+    monkeypatch.setattr(module, "run_command", run_command)
 
     def press(button, given=None, sound=sounds[0]):
         commands.clear()
@@ -107,7 +107,7 @@ def press(page, shop, sounds, monkeypatch):
         request, progress = SimpleNamespace(session_hash="tab"), lambda *_, **__: None
         told = function.fn(request, *values, progress=progress)[0]
         assert "Done." in told, told
-        return "\n".join(commands).replace(str(shop.folder), "")
+        return "\n".join(commands).replace(str(session.folder), "")
 
     return press
 
@@ -166,8 +166,8 @@ def test_the_sound_is_what_the_command_begins_with(press, sounds, button):
 
 
 @pytest.mark.parametrize("axis", range(4))
-def test_an_offset_is_in_standard_deviations_of_the_sound(press, shop, sounds, axis):
-    mean, axes = shop.codec.principal_axes()
+def test_an_offset_is_in_standard_deviations_of_the_sound(press, session, sounds, axis):
+    mean, axes = session.codec.principal_axes()
     for sound in sounds:
         latents = read_latents(sound.latents, 4)
         spread = float((axes @ (latents - mean[:, None])).std(axis=1)[axis])
@@ -193,12 +193,12 @@ def test_guidance_goes_with_whatever_is_followed_and_with_nothing_else(press, fo
     assert ("--guidance 3 " in press("Generate", given)) == bool(follow)
 
 
-def test_each_way_to_mix_keeps_its_own_blend(press):
-    assert f" {SLERP}.wav" in press("Mix", {"Way": "along a great circle"})
-    assert f" {LERP}.wav" in press("Mix", {"Way": "along a line"})
+def test_each_blend_keeps_its_own_file(press):
+    assert f" {SLERP}.wav" in press("Mix", {"Blend": "along a great circle"})
+    assert f" {LERP}.wav" in press("Mix", {"Blend": "along a line"})
 
 
-def test_straight_again_is_the_page_as_it_was_opened(page):
+def test_reset_is_the_page_as_it_was_opened(page):
     bend = functions(page)["Bend"].inputs
     sliders = [each for each in bend if str(each.label).startswith("Axis")]
     (reset,) = (each for each in page.fns.values() if each.outputs == sliders)

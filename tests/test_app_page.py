@@ -11,11 +11,14 @@ from browser import OPTIONS, app_server, chromium, copy_newest, visit
 from test_app import run_shown
 
 pytest.importorskip("gradio", reason="the extra [app] is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from diffwave.app import server, workshop  # noqa: E402
-from diffwave.app.commands import Job  # noqa: E402
-from diffwave.app.workshop import Workshop  # noqa: E402
+from playwright import sync_api as playwright
+
+from diffwave.app import server
+from diffwave.app import session as module
+from diffwave.app.commands import Job
+from diffwave.app.session import Session
 
 # Gradio 6.31 asks pandas for what pandas 3 no longer needs (2026-11).
 pytestmark = pytest.mark.filterwarnings("ignore:.*no_silent_downcasting")
@@ -155,7 +158,7 @@ def test_a_span_is_drawn_on_the_spectrogram_and_made_anew(loaded):
         "wanted => Math.abs(document.querySelector('#region .region').offsetWidth - wanted) < 8",
         arg=box["width"] / 4,
     )
-    assert "anew from 0.25 s to 0.5 s" in made(page, "#do-inpaint").inner_text()
+    assert "inpainted from 0.25 s to 0.5 s" in made(page, "#do-inpaint").inner_text()
 
 
 def test_everything_is_reached_by_keyboard(loaded):
@@ -203,7 +206,7 @@ def test_results_are_on_the_page_after_a_reload_newest_first_with_what_was_warne
 ):
     page = loaded
     open_tab(page, "Bend")
-    monkeypatch.setattr(workshop, "decode_folder", warned(workshop.decode_folder))
+    monkeypatch.setattr(module, "decode_folder", warned(module.decode_folder))
     for seed in range(3):
         page.locator("#seed input").fill(str(seed))
         made(page, "#do-bend")
@@ -236,7 +239,7 @@ def test_stop_stops_and_the_page_goes_on(page, slow_steps):
     begin_long_work(page)
     told(page, "left")
     page.click("#stop")
-    told(page, "Stopped. Nothing was kept of it.")
+    told(page, "Stopped. Nothing was saved.")
     assert page.evaluate(NEWEST) == former
     page.locator("#steps input[type=number]").fill("2")
     page.get_by_label("number input for Length in seconds").fill("1")
@@ -255,23 +258,23 @@ def test_stop_ends_what_its_own_tab_began_and_what_closed_tabs_left(page, addres
     other = page.context.new_page()
     other.goto(address)
     other.click("#do-generate")
-    told(other, "waits for other work")
+    told(other, "waiting for other work")
     other.click("#stop")
-    told(other, "Stopped. Nothing was kept of it.")
+    told(other, "Stopped. Nothing was saved.")
     told(page, "left")  # not ended
     other.click("#do-generate")
-    told(other, "waits for other work")
+    told(other, "waiting for other work")
     page.click("#stop")
-    told(page, "Stopped. Nothing was kept of it.")
+    told(page, "Stopped. Nothing was saved.")
     told(other, "Done.")
     begin_long_work(page)
     told(page, "left")
     page.close()
     other.wait_for_timeout(500)  # until the server knows
     other.click("#do-generate")
-    told(other, "waits for other work")
+    told(other, "waiting for other work")
     other.click("#stop")
-    told(other, "Stopped. Nothing was kept of it.")
+    told(other, "Stopped. Nothing was saved.")
     other.click("#stop")
     made(other, "#do-generate")
 
@@ -285,8 +288,8 @@ def test_a_click_on_a_picture_plays_from_there_and_only_one_plays(page, instrume
     second, first = page.locator("article.clip").all()[:2]
     playing = "() => [...document.querySelectorAll('.clip audio')].map((each) => !each.paused)"
     for clip in (first, second):
-        clip.locator(".spectrogram").click(position={"x": 200, "y": 20})
-        width = clip.locator(".spectrogram").bounding_box()["width"]
+        clip.locator(".timeline img").click(position={"x": 200, "y": 20})
+        width = clip.locator(".timeline img").bounding_box()["width"]
         page.wait_for_function(f"({playing})().filter(Boolean).length === 1")
         audio = clip.locator("audio")
         assert audio.evaluate("(each) => !each.paused")
@@ -302,7 +305,7 @@ def test_errors_and_numbers_out_of_bounds_are_sentences_on_the_page(page, tmp_pa
         "-5": "The seed is -5; 0 to 4294967295 is needed.",
         "4294967296": "The seed is 4294967296; 0 to 4294967295 is needed.",
         "2.5": "The seed is 2.5; a whole number is needed.",
-        "": "The seed is not there; 0 to 4294967295 is needed.",
+        "": "The seed is missing; 0 to 4294967295 is needed.",
     }.items():
         page.locator("#seed input").fill(given)
         page.click("#do-generate")
@@ -379,8 +382,8 @@ def test_with_a_codec_alone_a_tab_is_open_and_too_large_a_file_is_refused(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shop = Workshop(tmp_path / "kept", instrument[0], None, "cpu")
-    with server.serving(shop, port) as address:
+    session = Session(tmp_path / "kept", instrument[0], None, "cpu")
+    with server.serving(session, port) as address:
         page = browser.new_page()
         page.goto(address)
         page.wait_for_selector("#do-bend")

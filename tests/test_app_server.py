@@ -79,7 +79,7 @@ def test_a_path_that_a_browser_makes_up_is_not_opened(address, browser, tmp_path
     page = answer_of(browser, address)[2].decode()
     config = page.partition("window.gradio_config = ")[2]
     functions = json.JSONDecoder().raw_decode(config)[0]["dependencies"]
-    number = next(each["id"] for each in functions if each["api_name"] == "_take")
+    number = next(each["id"] for each in functions if each["api_name"] == "_add_sound")
     given = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
     content = {"data": [given], "fn_index": number, "session_hash": "made-up"}
     before = sorted(Path("rave-app").iterdir())

@@ -1,6 +1,7 @@
 """What files that strangers send say of themselves is checked before anything trusts it."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -21,38 +22,42 @@ def one_file(**changes):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "words"),
     [
-        one_file(path="../../out.npy"),
-        one_file(path="/elsewhere/out.npy"),
-        one_file(path="C:\\out.npy"),
-        one_file(path="..\\out.npy"),
-        one_file(path=""),
-        one_file(path=3),
-        one_file(source_num_samples=-1),
-        one_file(source_sample_rate_hz=10**12),
-        one_file(source_sample_rate_hz=0),
-        one_file(num_frames=True),
-        {"latent_size": 10**12},
-        {"latent_size": -4},
-        {"latent_size": "4"},
-        {"hop_samples": 0},
-        {"hop_samples": None},
-        {"sample_rate_hz": 1e300},
-        {"statistics": []},
-        {"files": {"a": 1}},
-        {"skipped": [1]},
-        {"codec": {"a": []}},
+        (one_file(path="../../out.npy"), "leads out of its folder"),
+        (one_file(path="/elsewhere/out.npy"), "leads out of its folder"),
+        (one_file(path="C:\\out.npy"), "leads out of its folder"),
+        (one_file(path="..\\out.npy"), "leads out of its folder"),
+        (one_file(path=""), "leads out of its folder"),
+        (one_file(path=3), "path is 3"),
+        (one_file(source_num_samples=-1), "'a.npy' has a negative length"),
+        (one_file(source_sample_rate_hz=10**12), "'a.npy' is of 1000000000000 Hz"),
+        (one_file(source_sample_rate_hz=0), "'a.npy' is of 0 Hz"),
+        (one_file(num_frames=True), "num_frames is True"),
+        ({"latent_size": 10**12}, "statistics of 4 of 1000000000000 dimensions"),
+        ({"latent_size": -4}, "statistics of 4 of -4 dimensions"),
+        ({"latent_size": "4"}, "latent_size is '4'"),
+        ({"hop_samples": 0}, "a size that is not positive"),
+        ({"hop_samples": None}, "hop_samples is None"),
+        ({"sample_rate_hz": 1e300}, "sample_rate_hz is 1e+300"),
+        ({"statistics": []}, "a LatentStatistics is []"),
+        ({"files": {"a": 1}}, "files is {'a': 1}"),
+        ({"skipped": [1]}, "skipped is [1]"),
+        ({"codec": {"a": []}}, "codec is {'a': []}"),
     ],
     ids=str,
 )
-def test_a_header_of_latents_that_claims_the_impossible_is_refused(changes, tmp_path, refused):
+def test_a_header_of_latents_that_claims_the_impossible_is_refused(
+    changes, words, tmp_path, refused
+):
     """A path out of the folder would be written to."""
     made = write_run(tmp_path / "run")
     latents_of(tmp_path / "latents")
     edit_header(tmp_path / "latents", **changes)
     command = (main, "decode", made, tmp_path / "latents", tmp_path / "out")
-    assert "is not the whole header of a latent folder" in refused(*command)
+    told = refused(*command)
+    assert told.startswith(f"'{tmp_path / 'latents' / 'latents.json'}' is not the whole header")
+    assert words in told
     assert not (tmp_path / "out").exists()
 
 
@@ -66,14 +71,25 @@ def test_no_more_audio_is_written_than_there_are_latents_for(tmp_path, refused):
     assert "claims 1000000000000000 samples for 64 frames" in told
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "NaN", '"a"', "\xff", "{}"])
+NO_JSON = "is not valid JSON"
+NO_HEADER = "is not the header of a "
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        *(("[" * 100_000, NO_JSON), ("9" * 5000, NO_JSON), ("NaN", NO_JSON), ("\xff", NO_JSON)),
+        *(('"a"', NO_HEADER), ("{}", NO_HEADER)),
+    ],
+    ids=["deep", "long", "NaN", "bytes", "text", "empty"],
+)
 @pytest.mark.parametrize("name", ["run.json", "latents.json", "prepared.json", "data.mdb"])
-def test_a_header_that_is_none_is_one_sentence(name, text, tmp_path, refused):
+def test_a_header_that_is_none_is_one_sentence(name, text, words, tmp_path, refused):
     made = write_run(tmp_path / "run")
     (tmp_path / "in").mkdir()
     path = (made if name == "run.json" else tmp_path / "in") / name
     path.write_text(text, encoding="latin-1")
-    refused(
+    told = refused(
         *{
             "run.json": (main, "export", made, tmp_path / "a.ts"),
             "latents.json": (main, "decode", made, tmp_path / "in", tmp_path / "out"),
@@ -81,6 +97,7 @@ def test_a_header_that_is_none_is_one_sentence(name, text, tmp_path, refused):
             "data.mdb": (main, "train", "v2", "--data", tmp_path / "in", "--out", made),
         }[name]
     )
+    assert f"'{path}' {words}" in told or told.startswith(f"Cannot read the database '{path}' (it")
 
 
 def test_values_of_other_types_are_named():
@@ -139,30 +156,51 @@ SHAPE = field(1, length(1) + length(2))
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "words"),
     [
-        b"\x0a" + length(2**62),
-        record(SHAPE, b"\x10" + length(22050), b"\x1a" + length(2**40), b"\x20\x03"),
-        record(SHAPE, b"\x10" + length(2**63), field(3, b"ab"), b"\x20\x03"),
-        record(field(1, length(2**62) * 2), b"\x10" + length(22050), field(3, b"ab"), b"\x20\x03"),
-        lazy_record("/dev/zero", 1e300),
-        lazy_record("/etc/passwd\0.wav", 1),
-        lazy_record("https://example.org/a.wav", 1),
-        lazy_record("none.wav", 1e14),
-        lazy_record("none.wav", "nan"),
+        (b"\x0a" + length(2**62), "field 1 is cut off"),
+        (
+            record(SHAPE, b"\x10" + length(22050), b"\x1a" + length(2**40), b"\x20\x03"),
+            "field 3 is cut off",
+        ),
+        (
+            record(SHAPE, b"\x10" + length(2**63), field(3, b"ab"), b"\x20\x03"),
+            "1000 to 768000 Hz is possible",
+        ),
+        (
+            record(
+                field(1, length(2**62) * 2), b"\x10" + length(22050), field(3, b"ab"), b"\x20\x03"
+            ),
+            "2 bytes are not samples of 4611686018427387904 channels",
+        ),
+        (lazy_record("/dev/zero", 1e300), "from '/dev/zero', which does not exist"),
+        (lazy_record("/etc/passwd\0.wav", 1), "from '/etc/passwd"),
+        (lazy_record("https://example.org/a.wav", 1), "a.wav', which does not exist"),
+        (lazy_record("none.wav", 1e14), "from 'none.wav', which does not exist"),
+        (lazy_record("none.wav", "nan"), "cannot convert float NaN"),
     ],
 )
-def test_a_database_that_claims_the_impossible_is_refused(content, tmp_path, refused):
+def test_a_database_that_claims_the_impossible_is_refused(content, words, tmp_path, refused):
     database = write_database(tmp_path / "db", [content], LAZY)
-    refused(main, "train", "v2", "--data", database, "--out", tmp_path / "out")
+    assert words in refused(main, "train", "v2", "--data", database, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("rate", ["0", "9" * 5000, "-1"])
-def test_a_database_of_an_impossible_rate_is_refused(rate, tmp_path, refused):
-    lazy = LAZY.replace(str(RATE_HZ), rate) if str(RATE_HZ) in LAZY else LAZY + f"sr: {rate}\n"
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        ("0", "'none.wav' has no samples"),
+        ("9" * 5000, "no 'sr' is stated"),
+        ("-1", "no 'sr' is stated"),
+    ],
+    ids=["0", "long", "-1"],
+)
+def test_a_database_of_an_impossible_rate_is_refused(rate, words, tmp_path, refused):
+    lazy = re.sub(r"^sr: .*$", f"sr: {rate}", LAZY, flags=re.MULTILINE)
     database = write_database(tmp_path / "db", [lazy_record("none.wav", 1)], lazy)
-    refused(main, "train", "v2", "--data", database, "--out", tmp_path / "out")
+    told = refused(main, "train", "v2", "--data", database, "--out", tmp_path / "out")
+    assert f"'{database}'" in told
+    assert words in told
 
 
 def test_weights_that_claim_the_impossible_are_refused(tmp_path, refused):

@@ -141,7 +141,7 @@ def test_the_journal_tells_each_command_and_a_walk_that_failed_goes_on(tmp_path,
 def test_a_model_that_is_not_there_is_told_before_anything_is_made(tmp_path, capsys):
     assert demo.main(["--models", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"demo.py: error: '{tmp_path / 'none' / 'codec'}' is no model.")
+    assert error.startswith(f"demo.py: error: '{tmp_path / 'none' / 'codec'}' is not a model.")
     assert "make demo-train" in error
     assert not (tmp_path / "out").exists()
 
@@ -187,7 +187,7 @@ def test_a_model_without_evaluation_curves_and_card_has_a_report_too(walked, tmp
     page = report.write_report(out).read_text()
     assert "How good is it?" not in page
     assert "Whose music" not in page
-    assert "Out of noise" in page
+    assert "From noise" in page
 
 
 @pytest.mark.parametrize("width", WIDTHS_PX)

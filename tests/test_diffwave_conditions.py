@@ -25,12 +25,14 @@ from diffwave.dataset import ClipReader, FixedSegments, conditions_of
 from diffwave.diagnosis.conditioner import conditioner_gain
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
+from diffwave.objective import Objective
 from diffwave.run import open_run
 from diffwave.schedule import named_schedule
 from diffwave.settings import TrainingSettings
 from diffwave.standardizer import Standardizer
 from diffwave.training import DiffusionSystem, dropped_conditions
 from diffwave.upstream.run import checkpoint_from_model
+from rave.latent_dataset import LatentDataset
 from rave.latents.folder import LatentHeader
 from rave.runs.checkpoint import BEST, CHECKPOINTS, read_checkpoint
 
@@ -100,20 +102,21 @@ def test_training_drops_all_conditions_or_some(monkeypatch: pytest.MonkeyPatch) 
     system = object.__new__(DiffusionSystem)
     torch.nn.Module.__init__(system)
     system.model, system.settings = model, TrainingSettings(**(ANY_SETTINGS | values))
-    system.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    system.objective = system.settings.objective(model.prediction)
+    system.log = lambda *_, **__: None
     seen: list[dict[str, torch.Tensor]] = []
     condition = model.condition
 
     def watch(inputs: object, absent: dict[str, torch.Tensor], *sizes: int) -> object:
         seen.append(absent)
-        return condition(inputs, absent, *sizes)  # type: ignore[arg-type]
+        return condition(inputs, absent, *sizes)
 
     monkeypatch.setattr(model, "condition", watch)
     size = 4000
     batch = {"raw": torch.randn(size, 4, FRAMES), "mask": torch.ones(size, FRAMES)}
     monkeypatch.setattr(DiffusionSystem, "global_step", 0)
     with torch.no_grad():
-        system.training_step(batch | make_inputs(size), 0)  # type: ignore[arg-type]
+        system.training_step(batch | make_inputs(size), 0)
     (absent,) = seen
     drops = torch.stack([absent[name].float() for name in ("chroma", "label", "loudness")])
     # All at once in 0.3 of the items, and in another 0.3 each by the toss of a coin.
@@ -194,11 +197,11 @@ def test_weights_of_runs_with_the_one_conditioner_still_open(where: str) -> None
         torch.manual_seed(len(given))
         network = DiffWave(3, 2, 8, 16, condition_channels=CHANNELS)
         schedule = named_schedule("cosine")
-        return LatentDiffusion(Standardizer(4, 3), network, schedule, "v", **given)  # type: ignore[arg-type]
+        return LatentDiffusion(Standardizer(4, 3), network, schedule, "v", **given)
 
     first = build(conditioners={"spectrogram": SpectrogramConditioner(5, CHANNELS, 8, 4)})
     second = build(conditioner=SpectrogramConditioner(5, CHANNELS, 8, 4))
-    torch.nn.init.normal_(second.conditioner.null_condition)  # type: ignore[union-attr]
+    torch.nn.init.normal_(second.conditioner.null_condition)
     state = {
         name.replace("conditioners.spectrogram.", where): value
         for name, value in first.state_dict().items()
@@ -261,7 +264,7 @@ def test_gain_is_one_where_conditions_are_ignored_and_more_where_they_tell(
     for path in LENGTHS:  # the loudness tells the first dimension of the latents
         np.save(controls / "loudness" / path, np.load(latents / path)[:1])
     header = LatentHeader.read(latents)
-    reader = ClipReader.open(latents, header, controls=controls)
+    reader = ClipReader.open(LatentDataset(latents), controls=controls)
     segments = FixedSegments(reader, split_clips(header.files, 0.5)[1], 20, 12)
     assert set(conditions_of(segments[0])) == {"loudness"}
     torch.manual_seed(0)
@@ -270,21 +273,21 @@ def test_gain_is_one_where_conditions_are_ignored_and_more_where_they_tell(
     model = LatentDiffusion(
         Standardizer(4, 4), network, named_schedule("cosine"), "x0", conditioners=conditioners
     )
-    ignored = conditioner_gain(model, segments)
+    ignored = conditioner_gain(model, segments, Objective("x0"))
     assert ignored.gain == 1.0
 
     class Exact(torch.nn.Module):
         def forward(self, noisy: object, step: object, condition: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.pad(condition, (0, 0, 0, 3))
 
-    model.network = Exact()  # type: ignore[assignment]
+    model.network = Exact()
     model.conditioners["loudness"].layers = torch.nn.Identity()
-    told = conditioner_gain(model, segments)
+    told = conditioner_gain(model, segments, Objective("x0"))
     # Of four dimensions of variance 1, right: 3 are missed; shuffled: those and 2 of the first.
     assert told.loss == pytest.approx(0.75, rel=0.25)
     assert told.gain == pytest.approx(5 / 3, rel=0.25)
     with pytest.raises(ValueError, match="cannot follow chroma"):
-        conditioner_gain(model, segments, names=["chroma"])
+        conditioner_gain(model, segments, Objective("x0"), ["chroma"])
 
 
 def test_path_from_controls_and_labels_to_latents(

@@ -145,7 +145,7 @@ def test_folder_of_controls_is_checked(
     assert list(header.files) == ["b.npy", "c.npy"]
     with pytest.raises(ValueError, match="1 of 3 clips of these latents have no control"):
         header.check_matches(made_for, "these", "these latents")
-    with pytest.raises(ValueError, match=r"made for codec 0ther .* control"):
+    with pytest.raises(ValueError, match=r"another codec \(fingerprint 0ther,.* Make the controls"):
         replace(header, codec="0ther").check_matches(made_for, "these", "those")
     with pytest.raises(ValueError, match=r"holds no control 'chroma'; it holds loudness"):
         header.check_has(["chroma"], out)

@@ -7,6 +7,8 @@ import json
 import math
 import tracemalloc
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,11 +20,11 @@ from diffwave.conditioner import ControlConditioner
 from diffwave.conditions.inputs import Conditions
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
-from diffwave.sampling import samplers
-from diffwave.sampling.editing import Sampling, continue_clip, generate_long, inpaint, paint, vary
+from diffwave.sampling.editing import continue_clip, inpaint, inpaint_latents, vary
+from diffwave.sampling.generation import Sampling
+from diffwave.sampling.overlap import Windows, in_windows
 from diffwave.sampling.request import Task
-from diffwave.sampling.samplers import NoiseStream, generate, item_generator, sample
-from diffwave.sampling.windows import Windows, sample_in_windows
+from diffwave.sampling.samplers import NoiseStream, build_sampler, item_generator, sample
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
 
@@ -62,12 +64,14 @@ def make_model(latent_size: int = 3, is_conditional: bool = False) -> LatentDiff
 
 
 def make_sampling(model: LatentDiffusion, **changes: object) -> Sampling:
+    """Return a sampling with windows of `window_frames` frames."""
     values = {"indices": [0, 1], "seed": 3, "num_steps": 10, "window_frames": 40} | changes
-    return Sampling(model, **values)  # type: ignore[arg-type]
+    windows = Windows.of(model, values.pop("window_frames"))
+    return Sampling(model, windows=windows, **values)
 
 
 def joined(blocks: object) -> torch.Tensor:
-    return torch.cat(list(blocks), dim=2)  # type: ignore[call-overload]
+    return torch.cat(list(blocks), dim=2)
 
 
 CLIP = autoregression(4, 100, 0.9, 1) + 2
@@ -83,7 +87,7 @@ def test_variation_of_strength_one_knows_nothing_of_the_clip(sampler: str) -> No
     sampling = make_sampling(make_model(), sampler=sampler, window_frames=100)
     one, other = (joined(vary(sampling, clip, 1.0)) for clip in (CLIP, -3 * CLIP))
     torch.testing.assert_close(one, other)
-    torch.testing.assert_close(one, joined(generate_long(sampling, 100)))
+    torch.testing.assert_close(one, sampling.generate(100))
 
 
 def test_variation_moves_further_from_the_clip_the_stronger_it_is() -> None:
@@ -91,13 +95,11 @@ def test_variation_moves_further_from_the_clip_the_stronger_it_is() -> None:
     clip = torch.from_numpy(autoregression(400, 60, MEMORY, 0))[None]
     correlations = []
     for first_step in (45, 30, 15, 0):
-        timestep = samplers.build_sampler("dpm-solver++", SCHEDULE, NUM_STEPS).timesteps[first_step]
-        power = float(SCHEDULE.alpha_bar[int(timestep)])
+        sampler = build_sampler("dpm-solver++", SCHEDULE, NUM_STEPS)
+        power = float(SCHEDULE.alpha_bar[sampler.timesteps[first_step]])
         noise = NoiseStream(1, [0], 400, 60).window(0, 60)
         noisy = math.sqrt(power) * clip + math.sqrt(1 - power) * noise
-        varied = sample(
-            exact_denoiser, SCHEDULE, noisy, "dpm-solver++", NUM_STEPS, [], first_step=first_step
-        )
+        varied = sample(exact_denoiser, sampler, noisy, first_step=first_step)
         assert varied.var().item() == pytest.approx(1.0, abs=0.08)
         pair = torch.stack([varied.flatten(), clip.flatten()])
         correlations.append(torch.corrcoef(pair)[0, 1].item())
@@ -120,7 +122,7 @@ def conditional_law(clip: np.ndarray, is_known: np.ndarray) -> tuple[np.ndarray,
 
 
 @pytest.mark.parametrize("span", [(24, 44), (40, 64)], ids=["inpainting", "continuation"])
-def test_painted_span_has_the_law_of_a_gaussian_given_its_surroundings(
+def test_inpainted_span_has_the_law_of_a_gaussian_given_its_surroundings(
     span: tuple[int, int],
 ) -> None:
     num_frames, size = 64, 3000
@@ -129,7 +131,7 @@ def test_painted_span_has_the_law_of_a_gaussian_given_its_surroundings(
     is_known[slice(*span)] = False
     known = torch.from_numpy(clip).expand(size, 1, num_frames)
     generators = [item_generator(0, index) for index in range(size)]
-    made = paint(
+    made = inpaint_latents(
         exact_denoiser, SCHEDULE, known, torch.from_numpy(is_known), NUM_STEPS, generators
     )[:, 0].double().numpy()  # fmt: skip
     np.testing.assert_array_equal(made[:, is_known], known[:, 0, is_known])
@@ -145,8 +147,8 @@ def test_painted_span_has_the_law_of_a_gaussian_given_its_surroundings(
     assert steps.var() == pytest.approx(spread[0, 0], rel=0.25)
 
 
-def test_painting_keeps_the_energy_that_a_worse_denoiser_generates_with() -> None:
-    """A denoiser that trusts its input less makes quieter music; painting makes it no quieter."""
+def test_inpainting_keeps_the_energy_that_a_worse_denoiser_generates_with() -> None:
+    """A denoiser that trusts its input less makes quieter music; inpainting makes it no quieter."""
 
     def timid(noisy: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return 0.9 * exact_denoiser(noisy, timestep)
@@ -155,9 +157,9 @@ def test_painting_keeps_the_energy_that_a_worse_denoiser_generates_with() -> Non
     known = torch.from_numpy(autoregression(size, num_frames, MEMORY, 4))[:, None]
     is_known = (torch.arange(num_frames) < 16) | (torch.arange(num_frames) >= 48)
     generators = [item_generator(0, index) for index in range(size)]
-    made = paint(timid, SCHEDULE, known, is_known, NUM_STEPS, generators)
+    made = inpaint_latents(timid, SCHEDULE, known, is_known, NUM_STEPS, generators)
     noise = NoiseStream(1, range(size), 1, num_frames).window(0, num_frames)
-    generated = sample(timid, SCHEDULE, noise, "dpm-solver++", NUM_STEPS, [])
+    generated = sample(timid, build_sampler("dpm-solver++", SCHEDULE, NUM_STEPS), noise)
     middle = slice(24, 40)
     assert made[..., middle].std() > 0.9 * generated[..., middle].std()
 
@@ -173,7 +175,7 @@ def test_inpainting_depends_on_the_surroundings_within_reach_alone() -> None:
     near[:, 39] += 9
     torch.testing.assert_close(inpaint(sampling, far, 40, 50), made)
     assert not torch.allclose(inpaint(sampling, near, 40, 50), made)
-    with pytest.raises(ValueError, match="Frames 90 to 101 are no part of the clip's 100"):
+    with pytest.raises(ValueError, match="Frames 90 to 101 are not within the 100 frames"):
         inpaint(sampling, CLIP, 90, 101)
 
 
@@ -187,20 +189,30 @@ def test_longer_continuation_begins_as_a_shorter_one() -> None:
 
 def test_windows_of_one_pass_are_one_pass() -> None:
     model = make_model()
-    whole = generate(model, 40, [0, 1], seed=3, num_steps=10)
-    torch.testing.assert_close(joined(generate_long(make_sampling(model), 40)), whole)
+    whole = Sampling(model, [0, 1], seed=3, num_steps=10).generate(40)
+    torch.testing.assert_close(make_sampling(model).generate(40), whole)
     assert Windows(40, 3, 3).count(40) == 1
     assert Windows(40, 3, 3).count(41) == 2
     assert Windows(40, 3, 3).count(40 + 34 + 1) == 3
-    with pytest.raises(ValueError, match="A window of 6 frames keeps none of its own"):
+    with pytest.raises(ValueError, match="A window of 6 frames is too short: it shares 3"):
         Windows(6, 3, 3)
 
 
 def test_sampler_that_draws_noise_at_its_steps_makes_one_window() -> None:
     sampling = make_sampling(make_model(), sampler="ddpm")
-    assert joined(generate_long(sampling, 40)).shape == (2, 4, 40)
-    with pytest.raises(ValueError, match="'ddpm' makes 40 frames at most, one --window; 41 were"):
-        joined(generate_long(sampling, 41))
+    assert sampling.generate(40).shape == (2, 4, 40)
+    with pytest.raises(ValueError, match="'ddpm' can sample one --window of 40 frames; 41 are"):
+        sampling.generate(41)
+
+
+def sampled(sampler: str, num_steps: int, noise: NoiseStream) -> Any:
+    """Return what samples frames of the exact denoiser from their noise."""
+
+    def sample_frames(start: int, stop: int, before_step: Any = None) -> torch.Tensor:
+        steps = build_sampler(sampler, SCHEDULE, num_steps)
+        return sample(exact_denoiser, steps, noise.window(start, stop), before_step=before_step)
+
+    return sample_frames
 
 
 @pytest.mark.parametrize("sampler", ["dpm-solver++", "ddim"])
@@ -209,17 +221,12 @@ def test_long_clip_in_windows_tends_to_one_pass_as_the_overlap_grows(sampler: st
         return NoiseStream(0, range(2), 200, 100)
 
     num_frames = 250
-    whole = sample(exact_denoiser, SCHEDULE, stream().window(0, num_frames), sampler, 20, [])
+    whole = sampled(sampler, 20, stream())(0, num_frames)
     misses = []
     for overlap in (4, 12, 36):
         noise, windows = stream(), Windows(100, overlap, overlap)
         assert windows.count(num_frames) >= 3
-        parts = joined(
-            sample_in_windows(
-                lambda *_: exact_denoiser, SCHEDULE, noise.window, num_frames, windows,
-                sampler, 20, [],
-            )
-        )  # fmt: skip
+        parts = joined(in_windows(windows, num_frames, sampled(sampler, 20, noise)))
         misses.append((parts - whole).square().mean().sqrt().item())
     assert misses[1] < misses[0] / 2
     assert misses[2] < misses[1] / 4
@@ -230,12 +237,7 @@ def test_long_clip_in_windows_tends_to_one_pass_as_the_overlap_grows(sampler: st
 def test_statistics_at_seams_are_those_inside(sampler: str) -> None:
     windows, size = Windows(60, 16, 16), 3000
     noise = NoiseStream(0, [0], size, 60)
-    clip = joined(
-        sample_in_windows(
-            lambda *_: exact_denoiser, SCHEDULE, noise.window, 200, windows, sampler, NUM_STEPS,
-            [item_generator(1, 0)],
-        )
-    )[0].double()  # fmt: skip
+    clip = joined(in_windows(windows, 200, sampled(sampler, NUM_STEPS, noise)))[0].double()
     seams = [44 + 28 * index for index in range(5)]  # 60 - 16 kept of the first, then 28 each
     variances = clip.var(dim=0)
     jumps = (clip[:, 1:] - clip[:, :-1]).var(dim=0)
@@ -249,7 +251,7 @@ def test_statistics_at_seams_are_those_inside(sampler: str) -> None:
 
 def test_a_frame_does_not_depend_on_how_many_windows_follow() -> None:
     sampling = make_sampling(make_model(), num_steps=6)
-    few, many = (joined(generate_long(sampling, num_frames)) for num_frames in (120, 400))
+    few, many = (sampling.generate(num_frames) for num_frames in (120, 400))
     kept = 40 + 1 * 34  # what windows before the last one of the shorter clip have yielded
     torch.testing.assert_close(many[:, :, :kept], few[:, :, :kept])
     assert torch.isfinite(many).all()
@@ -259,22 +261,21 @@ def test_a_frame_does_not_depend_on_how_many_windows_follow() -> None:
 def test_long_clip_follows_its_condition_through_the_windows() -> None:
     model = make_model(is_conditional=True)
     curve = autoregression(1, 200, 0.9, 5)
-    sampling = make_sampling(
-        model, conditions=Conditions({"loudness": curve}), guidance={"loudness": 2.0}
-    )
     inputs = {"loudness": torch.from_numpy(curve)[None]}
     noise = NoiseStream(3, [0, 1], 3, 90).window(0, 200)  # the windows' own
     with torch.no_grad():
         latents = sample(
             lambda noisy, timestep: model.denoise(noisy, timestep, inputs, {"loudness": 2.0}),
-            SCHEDULE, noise, "dpm-solver++", 10, [],
+            build_sampler("dpm-solver++", SCHEDULE, 10), noise,
         )  # fmt: skip
     whole = model.standardizer.unstandardize(latents)
-    windowed = joined(generate_long(make_sampling(model, window_frames=90,
-                                                  conditions=sampling.conditions,
-                                                  guidance=sampling.guidance), 200))  # fmt: skip
-    foreign = joined(generate_long(make_sampling(model, conditions=Conditions(
-        {"loudness": -curve})), 200))  # fmt: skip
+
+    def following(curve: np.ndarray, **changes: object) -> torch.Tensor:
+        inputs_of = functools.partial(Conditions({"loudness": curve}).window, model)
+        return make_sampling(model, inputs_of=inputs_of, **changes).generate(200)
+
+    windowed = following(curve, window_frames=90, guidance={"loudness": 2.0})
+    foreign = following(-curve)
     miss, other = ((clip - whole).square().mean().sqrt().item() for clip in (windowed, foreign))
     assert miss < other / 5
 
@@ -285,7 +286,7 @@ def test_memory_does_not_grow_with_the_length() -> None:
     def peak(num_frames: int) -> int:
         sampling = make_sampling(model, indices=[0], num_steps=2, window_frames=64)
         tracemalloc.start()
-        for _ in generate_long(sampling, num_frames):
+        for _ in sampling.stream(num_frames):
             pass
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -293,14 +294,10 @@ def test_memory_does_not_grow_with_the_length() -> None:
 
     def held_frames(num_frames: int) -> int:
         sampling = make_sampling(model, indices=[0], num_steps=2, window_frames=64)
-        stream = sampling.noise(num_frames)
-        most = 0
-        for _ in sample_in_windows(
-            sampling.denoiser, SCHEDULE, stream.window, num_frames, sampling.windows,
-            "dpm-solver++", 2, [],
-        ):  # fmt: skip
-            most = max(most, stream._held.shape[2])
-        return most
+        with patch("diffwave.sampling.generation.NoiseStream") as streams:
+            held: list[NoiseStream] = []
+            streams.side_effect = lambda *given: held.append(NoiseStream(*given)) or held[-1]
+            return max(held[0]._held.shape[2] for _ in sampling.stream(num_frames))
 
     peak(64)  # what libraries keep
     assert peak(4000) < 1.3 * peak(1000)
@@ -362,8 +359,8 @@ def test_edits_keep_what_they_were_given(
     ids=lambda task: task.kind,
 )
 def test_remaining_time_counts_every_call_of_the_model(task: Task) -> None:
-    calls: list[int] = []
-    sampling = make_sampling(make_model(), num_steps=5, progress=calls.append)
+    calls: list[tuple[object, ...]] = []
+    sampling = make_sampling(make_model(), num_steps=5, observe=lambda *step: calls.append(step))
     for _ in task.blocks(sampling):
         pass
     assert len(calls) == task.num_calls(sampling)
@@ -380,20 +377,20 @@ def test_bad_edits_are_refused(
     np.save(tmp_path / "wide.npy", np.zeros((5, 40), np.float32))
     for more, words in {
         ("--vary", path, "--strength", "2"): "--strength is 2.0; 0 (nothing changes)",
-        ("--strength", "0.5"): "--strength belongs to --vary",
-        ("--vary", path, "--from", "1"): "--from belongs to --inpaint",
+        ("--strength", "0.5"): "--strength works only with --vary",
+        ("--vary", path, "--from", "1"): "--from works only with --inpaint",
         ("--vary", path, "--seconds", "3"): "--seconds does not go with --vary",
         ("--inpaint", path): "--inpaint needs --from and --to",
-        ("--inpaint", path, "--from", "5", "--to", "7"): "no span of",
-        ("--inpaint", path, "--from", "2", "--to", "1"): "no span of",
+        ("--inpaint", path, "--from", "5", "--to", "7"): "is not a span of",
+        ("--inpaint", path, "--from", "2", "--to", "1"): "is not a span of",
         ("--continue", path): "--continue needs --seconds",
         (*span, "--sampler", "ddim"): "--sampler does not go with --inpaint",
         (*span, "--window", "5"): "--window does not go with --inpaint",
         (*more_of_it, "--sampler", "ddim"): "--sampler does not go with --continue",
         ("--vary", str(tmp_path / "none.npy")): "does not exist. Give a .npy file of latents",
         ("--vary", str(tmp_path / "wide.npy")): "float32 (4, 40) is needed",
-        ("--vary", foreign): "was encoded by another codec",
-        ("--seconds", "9", "--window", "0.1"): "keeps none of its own",
+        ("--vary", foreign): "is of another codec",
+        ("--seconds", "9", "--window", "0.1"): "is too short: it shares",
     }.items():
         assert edit(run, tmp_path / "no", *more) == 2, more
         assert words in capsys.readouterr().err, more

@@ -108,7 +108,7 @@ def test_the_ladder_is_drawn_with_the_seed_that_is_given(folder, capsys, monkeyp
         (["--count", 1], {}, "at least 2 are needed"),
         (["--seeds", 0], {}, "at least 1 is needed"),
         (["--seed", -1], {}, "is no seed"),
-        ([], {"audio": "latents"}, "Give the folder that rave encode was given"),
+        ([], {"audio": "latents"}, "Give the folder that rave encode read"),
         ([], {"codec": "audio"}, "audio"),
         (["--guidance", "chroma=2"], {}, "needs chroma to follow"),
     ],

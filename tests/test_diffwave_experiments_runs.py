@@ -278,7 +278,7 @@ def test_a_link_in_place_of_a_lock_is_replaced_and_not_followed(folders, tmp_pat
 def test_without_spectrograms_conditions_are_left_out_by_name(folders, tmp_path):
     result = do(folders, tmp_path, "encodings", "conditioner", with_spectrograms=False)
     assert result.figures["left_out"] == ["conditioner"]
-    assert "Left out for want of --spectrograms: conditioner." in result.summary
+    assert "Left out without --spectrograms: conditioner." in result.summary
 
 
 def test_latents_too_short_for_a_clip_are_refused(folders, tmp_path):
@@ -309,7 +309,7 @@ def test_help_imports_nothing_heavy_and_ends_with_an_example():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([".", "b", "--run", "batch"], "There is no experiment 'batch'. Choose from: learning"),
+        ([".", "b", "--run", "batch"], "Unknown experiment 'batch'. Choose from: learning"),
         (["--all"], "LATENTS and OUT are needed"),
         ([".", "b", "--all", "--threads", "0"], "--threads is 0"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import diffwave.diagnosis.run
 import diffwave.diagnosis.run_samples
 import diffwave.diagnosis.samples
 import diffwave.network
-import diffwave.sampling.samplers
+import diffwave.sampling.generation
 from diffwave import train
 from diffwave.conditions.controls import LOUDNESS
 from diffwave.diagnosis import run_picture, run_report
@@ -105,21 +106,13 @@ def ignored_conditioner(run: Path, weights: Weights, monkeypatch: pytest.MonkeyP
 
 def clamped_sampler(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut latents to [-1, 1] after every step, as is right for audio."""
-    build = diffwave.sampling.samplers.build_sampler
+    build = diffwave.sampling.generation.build_sampler
 
     def build_clamped(*arguments: Any) -> Any:
         sampler = build(*arguments)
-        step = sampler.step
+        return replace(sampler, step=lambda *given: sampler.step(*given).clamp(-1.0, 1.0))
 
-        def clamped(*inputs: Any, **named: Any) -> Any:
-            result = step(*inputs, **named)
-            result.prev_sample = result.prev_sample.clamp(-1.0, 1.0)
-            return result
-
-        sampler.step = clamped
-        return sampler
-
-    monkeypatch.setattr(diffwave.sampling.samplers, "build_sampler", build_clamped)
+    monkeypatch.setattr(diffwave.sampling.generation, "build_sampler", build_clamped)
 
 
 def exploding_norm(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:

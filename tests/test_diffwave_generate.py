@@ -12,12 +12,13 @@ from diffwave.conditioner import SpectrogramConditioner
 from diffwave.conditions.inputs import Conditions
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
+from diffwave.sampling.generation import Sampling
 from diffwave.sampling.samplers import (
     SAMPLERS,
     NoiseStream,
     build_sampler,
+    build_scheduler,
     even_timesteps,
-    generate,
     item_generator,
     sample,
 )
@@ -52,7 +53,7 @@ def sampled_variance(
 
     noise = torch.randn(16, 4, 250, generator=torch.Generator().manual_seed(0))
     generators = [item_generator(1, index) for index in range(16)]
-    latents = sample(exact, schedule, noise, sampler, num_steps, generators)
+    latents = sample(exact, build_sampler(sampler, schedule, num_steps), noise, generators)
     return (latents.var() / noise.var()).item()
 
 
@@ -100,14 +101,14 @@ def test_second_order_sampler_beats_first_order() -> None:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_sampler_has_the_schedule_of_the_run(sampler: str, name: str) -> None:
     schedule = named_schedule(name)
-    found = build_sampler(sampler, schedule, 10).alphas_cumprod.double()
+    found = build_scheduler(sampler, schedule, 10).alphas_cumprod.double()
     torch.testing.assert_close(found, schedule.alpha_bar, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("num_steps", [1, 2, 7])
 def test_few_steps_from_pure_noise_stay_finite(sampler: str, num_steps: int) -> None:
-    latents = generate(make_model(), 9, [0], seed=0, sampler=sampler, num_steps=num_steps)
+    latents = Sampling(make_model(), [0], 0, sampler, num_steps).generate(9)
     assert torch.isfinite(latents).all()
 
 
@@ -127,7 +128,7 @@ def test_ddim_is_the_one_of_diffusers_where_steps_divide_the_schedule() -> None:
     expected = noise
     for timestep in other.timesteps:
         expected = other.step(torch.tanh(expected), timestep, expected).prev_sample
-    found = sample(lambda x, t: torch.tanh(x), schedule, noise, "ddim", 20, [item_generator(0, 0)])
+    found = sample(lambda x, t: torch.tanh(x), build_sampler("ddim", schedule, 20), noise)
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
@@ -136,7 +137,7 @@ def test_nothing_clamps_the_latents() -> None:
     noise = torch.randn(1, 2, 8, generator=torch.Generator().manual_seed(0))
     for sampler in SAMPLERS:
         found = sample(
-            lambda x, t: torch.full_like(x, 50.0), schedule, noise, sampler, 10,
+            lambda x, t: torch.full_like(x, 50.0), build_sampler(sampler, schedule, 10), noise,
             [item_generator(0, 0)],
         )  # fmt: skip
         torch.testing.assert_close(found, torch.full_like(found, 50.0), rtol=1e-3, atol=0)
@@ -145,9 +146,10 @@ def test_nothing_clamps_the_latents() -> None:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_same_seed_gives_the_same_item_in_any_batch(sampler: str) -> None:
     model = make_model()
-    whole = generate(model, 12, [0, 1, 2], seed=7, sampler=sampler, num_steps=6)
-    alone = generate(model, 12, [2], seed=7, sampler=sampler, num_steps=6)
-    shifted = generate(model, 12, [0], seed=9, sampler=sampler, num_steps=6)
+    whole, alone, shifted = (
+        Sampling(model, indices, seed, sampler, num_steps=6).generate(12)
+        for indices, seed in (([0, 1, 2], 7), ([2], 7), ([0], 9))
+    )
     torch.testing.assert_close(whole[2:], alone, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(alone, shifted, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(whole[0], whole[1])
@@ -206,10 +208,10 @@ def test_impossible_samplers_and_steps_are_named() -> None:
 def test_condition_must_fit_the_model() -> None:
     inputs = {"spectrogram": torch.zeros(1, 5, 8)}
     with pytest.raises(ValueError, match="with no conditions, so it cannot follow spectrogram"):
-        generate(make_model(), 4, [0], seed=0, num_steps=1, inputs=inputs)
+        Sampling(make_model(), [0], 0, num_steps=1, inputs_of=lambda *_: inputs).generate(4)
     model = make_model(is_conditional=True)
     short = Conditions({"spectrogram": np.zeros((5, 7), np.float32)})
     with pytest.raises(ValueError, match="has 7 frames, but 4 latent frames need 8"):
         short.window(model, 0, 4)
     with pytest.raises(ValueError, match="guidance scale of spectrogram needs spectrogram"):
-        generate(model, 4, [0], seed=0, num_steps=1, guidance={"spectrogram": 2.0})
+        Sampling(model, [0], 0, num_steps=1, guidance={"spectrogram": 2.0}).generate(4)

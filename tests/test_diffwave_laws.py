@@ -19,7 +19,8 @@ from diffwave import train
 from diffwave.diagnosis.sample_statistics import sliced_wasserstein
 from diffwave.model import LatentDiffusion
 from diffwave.run import open_run
-from diffwave.sampling.samplers import generate, item_generator, sample
+from diffwave.sampling.generation import Sampling
+from diffwave.sampling.samplers import build_sampler, item_generator, sample
 from diffwave.schedule import named_schedule
 
 SMALL = [
@@ -71,7 +72,7 @@ def train_on(
 
 def generated(model: LatentDiffusion, count: int, num_frames: int) -> NDArray[np.float64]:
     """Return raw latents (count, D, num_frames) of 20 steps of DPM-Solver++."""
-    clips = generate(model, num_frames, range(count), seed=0, num_steps=20)
+    clips = Sampling(model, range(count), seed=0, num_steps=20).generate(num_frames)
     return clips.double().numpy()
 
 
@@ -174,7 +175,8 @@ def test_twenty_solver_steps_are_as_good_as_250_ancestral_ones() -> None:
     def distance(name: str, num_steps: int) -> float:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         generators = [item_generator(2, index) for index in range(shape[0])]
-        latents = sample(exact, schedule, noise, name, num_steps, generators).numpy()
+        sampler = build_sampler(name, schedule, num_steps)
+        latents = sample(exact, sampler, noise, generators).numpy()
         points = [each.reshape(-1, 1, num_frames) for each in (latents, real)]
         return sliced_wasserstein(points[0], points[1], num_frames)
 

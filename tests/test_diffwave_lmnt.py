@@ -28,7 +28,7 @@ from diffwave.conditioner import SpectrogramConditioner
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
 from diffwave.run import open_run
-from diffwave.sampling.samplers import generate
+from diffwave.sampling.generation import Sampling
 from diffwave.schedule import SCHEDULES, named_schedule
 from diffwave.standardizer import Standardizer
 from diffwave.upstream.run import checkpoint_from_model, lmnt_name, model_from_checkpoint
@@ -161,7 +161,7 @@ def test_there_and_back_changes_no_bit(
     inputs = {"spectrogram": spectrogram()[None]} if is_conditional else {}
     for sampler in ("ddim", "ddpm", "dpm-solver++"):
         one, other = (
-            generate(each, FRAMES, [0], 3, sampler=sampler, num_steps=4, inputs=inputs)
+            Sampling(each, [0], 3, sampler, 4, lambda *_: inputs).generate(FRAMES)
             for each in (model, back)
         )
         assert torch.equal(one, other)

@@ -19,7 +19,8 @@ import rave.codec_source
 from diffwave import export, train
 from diffwave.conditions.controls import ControlHeader
 from diffwave.run import open_run
-from diffwave.sampling.editing import Sampling, generate_long
+from diffwave.sampling.generation import Sampling
+from diffwave.sampling.overlap import Windows
 from rave.codec import Codec, load_run
 from rave.codec_format import CodecFormat
 from rave.latents.folder import write_latents
@@ -104,8 +105,9 @@ def generated(runs: Runs, num_frames: int) -> tuple[torch.Tensor, int]:
     """Return raw latents of the files' sampling, and how many come before the last window."""
     run = open_run(runs["plain"])
     frames = round(0.08 * run.header.frame_rate_hz)
-    sampling = Sampling(run.model, [0], 7, num_steps=5, window_frames=frames)
-    return torch.cat(list(generate_long(sampling, num_frames)), 2), num_frames - frames
+    windows = Windows.of(run.model, frames)
+    sampling = Sampling(run.model, [0], 7, num_steps=5, windows=windows)
+    return sampling.generate(num_frames), num_frames - frames
 
 
 @torch.inference_mode()
@@ -242,11 +244,11 @@ def test_what_does_not_fit_is_refused(
         ([run, out], "add --codec RUN"),
         ([run, str(tmp_path / "folder"), "--noise-seed", "0"], "--noise-seed is for nn~; give OUT"),
         ([run, out, "--codec", ours], "cannot be made another stream; give the run that it is of"),
-        ([run, out, "--codec", other], "was encoded by another codec"),
+        ([run, out, "--codec", other], "is of another codec"),
         ([run, str(tmp_path / "there.ts"), "--codec", codec], "exists. Choose another name"),
         ([run, out, "--codec", codec, "--steps", "0"], "--steps is 0; 1 to 50 are possible"),
         ([run, out, "--codec", codec, "--sampler", "ddpm"], "There is no sampler for nn~ 'ddpm'"),
-        ([run, out, "--codec", codec, "--window", "0.001"], "keeps none of its own"),
+        ([run, out, "--codec", codec, "--window", "0.001"], "is too short: it shares"),
         ([run, out, "--codec", codec, "--host-rate", "48000"], "A host at 48000 Hz cannot play"),
         ([run, str(tmp_path / "folder"), "--codec", codec], "--codec is for nn~"),
         ([codec, out, "--codec", codec], "is a rave run; a diffwave run is needed"),

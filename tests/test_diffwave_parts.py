@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,21 +13,18 @@ from diffwave.denoiser import (
     Prediction,
     add_noise,
     check_prediction,
-    check_weighting,
     denoised_from,
-    error,
     noise_from,
-    squared_error_weight,
     stratified_timesteps,
     target,
 )
 from diffwave.network import DiffWave, fit_dilation_cycle, receptive_field
+from diffwave.objective import Objective, Weighting
 from diffwave.schedule import (
     SCHEDULES,
     NoiseSchedule,
     alpha_bar_from_betas,
     alpha_bar_from_log_snr,
-    alpha_bar_from_sigma,
     named_schedule,
 )
 from diffwave.standardizer import Standardizer
@@ -42,7 +39,7 @@ def test_conversions_of_a_schedule_invert(name: str) -> None:
     schedule = named_schedule(name)
     for back in (
         alpha_bar_from_betas(schedule.betas),
-        alpha_bar_from_sigma(schedule.sigma),
+        1 / (1 + schedule.sigma.square()),
         alpha_bar_from_log_snr(schedule.log_snr),
     ):
         torch.testing.assert_close(back, schedule.alpha_bar, rtol=1e-9, atol=1e-15)
@@ -73,8 +70,10 @@ def test_flow_is_the_slope_of_the_straight_path() -> None:
     )
 
 
-def weight_of(weighting: str, prediction: Prediction, alpha_bar: torch.Tensor) -> torch.Tensor:
-    return squared_error_weight(check_weighting(weighting), prediction, alpha_bar)
+def weight_of(
+    weighting: Weighting, prediction: Prediction, alpha_bar: torch.Tensor
+) -> torch.Tensor:
+    return Objective(prediction, "mse", weighting).weight(alpha_bar)
 
 
 @pytest.mark.parametrize("prediction", get_args(Prediction))
@@ -103,9 +102,17 @@ def test_min_snr_is_that_of_the_paper() -> None:
     assert weight_of("min-snr", "flow", torch.zeros(1).double()).tolist() == [0]
 
 
-def test_unknown_weighting_lists_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"no weighting 'snr'. Choose one of: none, min-snr"):
-        check_weighting("snr")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("v", "mse", "snr"), r"no weighting 'snr'. Choose one of: none, min-snr\.$"),
+        (("v", "l2"), r"no loss 'l2'. Choose one of: mse, l1\.$"),
+        (("eps",), r"no prediction 'eps'. Choose one of: epsilon, v, x0, flow\.$"),
+    ],
+)
+def test_unknown_part_of_an_objective_lists_those_there_are(words: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Objective(*words)
 
 
 def test_terminal_signal_of_the_diary_is_what_it_says() -> None:
@@ -210,13 +217,13 @@ def test_error_counts_only_frames_that_exist() -> None:
     output, wanted = torch.zeros(2, 3, 4), torch.full((2, 3, 4), 2.0)
     wanted[1, :, 2:] = 1e6
     mask = torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0]])
-    assert error("mse", output, wanted, mask).tolist() == [4.0, 4.0]
-    assert error("l1", output, wanted, mask).tolist() == [2.0, 2.0]
+    assert Objective("v", "mse").errors(output, wanted, mask).tolist() == [4.0, 4.0]
+    assert Objective("v", "l1").errors(output, wanted, mask).tolist() == [2.0, 2.0]
 
 
 def test_error_refuses_to_broadcast() -> None:
     with pytest.raises(ValueError, match="differ in shape"):
-        error("mse", torch.zeros(2, 1, 4), torch.zeros(2, 3, 4), torch.ones(2, 4))
+        Objective("v").errors(torch.zeros(2, 1, 4), torch.zeros(2, 3, 4), torch.ones(2, 4))
 
 
 def test_timesteps_are_one_per_stratum_and_reach_all() -> None:

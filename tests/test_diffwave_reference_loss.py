@@ -7,19 +7,8 @@ import pytest
 import torch
 from diffwave_data import autoregression
 
-from diffwave.denoiser import (
-    LossKind,
-    Prediction,
-    Weighting,
-    add_noise,
-    check_loss,
-    check_weighting,
-    denoised_from,
-    error,
-    error_weight,
-    squared_error_weight,
-    target,
-)
+from diffwave.denoiser import Prediction, add_noise, denoised_from, target
+from diffwave.objective import LossKind, Objective, Weighting
 from diffwave.reference_loss import (
     LossCurve,
     ReferenceLosses,
@@ -54,13 +43,13 @@ def density_of(segments: list[tuple[np.ndarray, float]]) -> SpectralDensity:
 
 
 def references(
-    memory: float, name: str, prediction: Prediction, loss: str, weighting: str = "none"
+    memory: float, name: str, prediction: Prediction, loss: LossKind, weighting: Weighting = "none"
 ) -> ReferenceLosses:
     training = segments_of(autoregression(4, 64 * 200, memory, seed=1), 64)
     held_out = segments_of(autoregression(4, 64 * 60, memory, seed=2), 64)
-    objective = prediction, check_loss(loss), check_weighting(weighting)
+    objective = Objective(prediction, loss, weighting)
     return reference_losses(
-        fit_gaussian(training), density_of(held_out), named_schedule(name), *objective
+        fit_gaussian(training), density_of(held_out), named_schedule(name), objective
     )
 
 
@@ -71,7 +60,7 @@ def test_white_loss_explains_the_diary(num_timesteps: int, white: float) -> None
     data = density_of(segments_of(autoregression(4, 6400, 0.0, seed=1), 64))
     schedule = linear_schedule(1e-4, 0.05, num_timesteps)
     gaussian = fit_gaussian(segments_of(autoregression(4, 640, 0.0, seed=2), 64))
-    found = reference_losses(gaussian, data, schedule, "epsilon", "l1")
+    found = reference_losses(gaussian, data, schedule, Objective("epsilon", "l1"))
     assert found.white == pytest.approx(white, abs=0.004)
     assert found.zero == pytest.approx(np.sqrt(2 / np.pi))
 
@@ -181,21 +170,21 @@ def test_zero_and_white_are_what_draws_score(
     denoised = a * noisy  # Wiener's filter for variance 1
     guess = target(prediction, denoised, (noisy - a * denoised) / s, alpha_bar)
     wanted = target(prediction, latents, noise, alpha_bar)
-    weight = error_weight(loss, squared_error_weight(weighting, prediction, alpha_bar))
+    objective = Objective(prediction, loss, weighting)
     scores = [
-        weight * error(loss, output, wanted, torch.ones(3, 200_000))
+        objective.weight(alpha_bar) * objective.errors(output, wanted, torch.ones(3, 200_000))
         for output in (torch.zeros_like(wanted), guess)
     ]
     data = density_of(segments_of(latents.numpy()[0], 64))
     gaussian = fit_gaussian(segments_of(latents.numpy()[1], 64))
-    curve = loss_curve(gaussian, data, alpha_bar.numpy(), prediction, loss, weighting)
+    curve = loss_curve(gaussian, data, alpha_bar.numpy(), objective)
     np.testing.assert_allclose(curve.zero, scores[0], rtol=0.02)
     np.testing.assert_allclose(curve.white, scores[1], rtol=0.02)
     assert (curve.gaussian < curve.white).all()
 
 
 @pytest.mark.parametrize("loss", ["mse", "l1"])
-def test_min_snr_makes_one_loss_of_all_predictions(loss: str) -> None:
+def test_min_snr_makes_one_loss_of_all_predictions(loss: LossKind) -> None:
     found = [references(0.9, "audioldm", each, loss, "min-snr") for each in PREDICTIONS]
     for each in found[1:]:
         assert each.white == pytest.approx(found[0].white)
@@ -207,7 +196,7 @@ def test_skill_at_one_noise_level_is_the_same_for_every_objective() -> None:
     data = density_of(segments_of(autoregression(3, 64 * 30, 0.9, seed=2), 64))
     gaussian, alpha_bar = fit_gaussian(training), np.linspace(0.01, 0.99, 9)
     losses = [
-        loss_curve(gaussian, data, alpha_bar, prediction, "mse", weighting)
+        loss_curve(gaussian, data, alpha_bar, Objective(prediction, "mse", weighting))
         for prediction in PREDICTIONS
         for weighting in WEIGHTINGS
     ]
@@ -219,8 +208,8 @@ def test_references_are_the_mean_of_their_curve_over_the_schedule() -> None:
     schedule = named_schedule("cosine")
     data = density_of(segments_of(autoregression(3, 640, 0.9, seed=2), 64))
     gaussian = fit_gaussian(segments_of(autoregression(3, 6400, 0.9, seed=1), 64))
-    curve = loss_curve(gaussian, data, schedule.alpha_bar.numpy(), "v", "mse")
-    assert reference_losses(gaussian, data, schedule, "v", "mse") == curve.mean()
+    curve = loss_curve(gaussian, data, schedule.alpha_bar.numpy(), Objective("v", "mse"))
+    assert reference_losses(gaussian, data, schedule, Objective("v", "mse")) == curve.mean()
     assert curve.log_snr[-1] == -np.inf
     parts = [LossCurve(*(np.array([v]) for v in level)) for level in levels_of(curve)]
     assert LossCurve.concatenate(parts).mean() == curve.mean()

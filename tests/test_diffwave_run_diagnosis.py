@@ -30,11 +30,13 @@ from diffwave.diagnosis.samples import (
 )
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
+from diffwave.objective import Objective
 from diffwave.reference_loss import GaussianModel
 from diffwave.run import TrainingData, open_run, training_settings
-from diffwave.sampling.samplers import generate
+from diffwave.sampling.generation import Sampling
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
+from rave.latent_dataset import LatentDataset
 from rave.latents.folder import LatentHeader, write_latents
 
 
@@ -58,12 +60,12 @@ def test_losses_and_gains_are_those_that_the_training_reported(
     run = open_run(healthy_run)
     data = TrainingData.read(healthy_run)
     assert data.latents is not None
-    header = LatentHeader.read(data.latents)
-    reader = ClipReader.open(data.latents, header, controls=data.controls)
+    latents = LatentDataset(data.latents)
+    reader = ClipReader.open(latents, controls=data.controls)
     known = training_settings(healthy_run)
-    held_out = split_clips(header.files, known.held_out_fraction)[1]
+    held_out = split_clips(latents.files, known.held_out_fraction)[1]
     segments = FixedSegments(reader, held_out, known.segment_frames, known.held_out_segments)
-    gain = conditioner_gain(run.model, segments, known.loss, known.weighting).gain
+    gain = conditioner_gain(run.model, segments, known.objective(run.model.prediction)).gain
     assert figures["conditioner"]["gain"] == {LOUDNESS: pytest.approx(gain, rel=1e-6)}
 
 
@@ -172,7 +174,7 @@ def test_trace_of_an_exact_denoiser_is_as_the_schedule_has_it() -> None:
     assert trace.noisy == pytest.approx(trace.expected, rel=0.03)
     assert trace.denoised == pytest.approx(trace.linear, rel=0.03, abs=1e-6)
     assert trace.noisy[-1] == pytest.approx(float(latents.square().mean().sqrt()))
-    same = generate(model, 64, range(128), 0, num_steps=20)
+    same = Sampling(model, range(128), 0, num_steps=20).generate(64)
     assert torch.equal(model.standardizer.unstandardize(latents), same)
 
 
@@ -197,11 +199,11 @@ def test_a_condition_that_says_what_others_say_is_followed_alone(tmp_path: Path)
         header.codec, header.sample_rate_hz, HOP, {LOUDNESS: 1, CHROMA: 12}, files
     )
     controls.write(tmp_path / "controls")
-    reader = ClipReader.open(tmp_path / "latents", header, controls=tmp_path / "controls")
+    reader = ClipReader.open(LatentDataset(tmp_path / "latents"), controls=tmp_path / "controls")
     segments = FixedSegments(reader, split_clips(header.files, 0.5)[1], 20, 12)
     model = small_model(2)
     model.prediction = "x0"
-    model.network = Sum()  # type: ignore[assignment]
+    model.network = Sum()
 
     class Half(nn.Module):
         def forward(self, value: Tensor) -> Tensor:
@@ -213,11 +215,11 @@ def test_a_condition_that_says_what_others_say_is_followed_alone(tmp_path: Path)
 
     for name in (LOUDNESS, CHROMA):
         model.conditioners[name].layers = Half()
-        alone = conditioner_gain(model, segments, names=[name], is_alone=True)
+        alone = conditioner_gain(model, segments, Objective("x0"), [name], is_alone=True)
         # Half of it right: (1/2)² is missed; half of another one: 1 + (1/2)².
         assert alone.gain == pytest.approx(5.0, rel=0.35)
         model.conditioners[name].layers = Nothing()
-        assert conditioner_gain(model, segments, names=[name], is_alone=True).gain == 1.0
+        assert conditioner_gain(model, segments, Objective("x0"), [name], is_alone=True).gain == 1.0
         model.conditioners[name].layers = Half()
 
 

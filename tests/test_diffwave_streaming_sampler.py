@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ from diffwave.conditioner import (
 from diffwave.conditions.inputs import Conditions
 from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
-from diffwave.sampling.editing import Sampling, generate_long
-from diffwave.sampling.samplers import DDIM, DDPM, DPM_SOLVER, generate, sample
+from diffwave.sampling.generation import Sampling
+from diffwave.sampling.overlap import Windows
+from diffwave.sampling.samplers import DDIM, DDPM, DPM_SOLVER, build_sampler, sample
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
 from diffwave.streaming.normal import ScriptedNormal
@@ -75,16 +77,14 @@ MODELS = {
 }
 
 
-def sampling_of(
-    model: LatentDiffusion, num_steps: int, guidance: float = 1.0, sampler: str = DPM_SOLVER
-) -> Sampling:
+def sampling_of(model: LatentDiffusion, num_steps: int, guidance: float = 1.0) -> Sampling:
     known = set(model.conditioners)
     curves = {name: curve for name, curve in CURVES.items() if name in known}
     conditions = Conditions(curves, LABEL if "label" in known else None)
     scales = dict.fromkeys(conditions.names, guidance)
-    return Sampling(
-        model, range(2), SEED, sampler, num_steps, conditions, scales, window_frames=WINDOW
-    )
+    inputs_of = partial(conditions.window, model)
+    windows = Windows.of(model, WINDOW)
+    return Sampling(model, range(2), SEED, DPM_SOLVER, num_steps, inputs_of, scales, windows)
 
 
 def rows_of(model: LatentDiffusion) -> Tensor:
@@ -115,7 +115,7 @@ def play(
 def live(request: pytest.FixtureRequest) -> tuple[LatentDiffusion, StreamingSampler]:
     followed, is_transformer = MODELS[request.param]
     model = make_model(*followed, is_transformer=is_transformer)
-    windows = sampling_of(model, 1).windows
+    windows = Windows.of(model, WINDOW)
     sampler = StreamingSampler(model, windows, DPM_SOLVER, MAX_STEPS).eval()
     return model, torch.jit.script(sampler)
 
@@ -145,7 +145,7 @@ def test_the_table_of_steps_is_the_sampler(name: str, num_steps: int) -> None:
         denoised = denoiser(noisy, timesteps[num_steps, index : index + 1])
         a, b, c = table[num_steps, index]
         noisy, before = a * noisy + b * denoised + c * before, denoised
-    wanted = sample(denoiser, SCHEDULE, noise, name, num_steps, [])
+    wanted = sample(denoiser, build_sampler(name, SCHEDULE, num_steps), noise)
     torch.testing.assert_close(noisy, wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -161,13 +161,11 @@ def test_a_stream_is_what_the_same_seed_makes_in_a_file(
     live: tuple[LatentDiffusion, StreamingSampler], num_steps: int, block: int
 ) -> None:
     model, sampler = live
-    late = sampling_of(model, 1).windows.context
+    late = Windows.of(model, WINDOW).context
     late += WINDOW if set(model.conditioners) - {"spectrogram"} else 0
     assert sampler.delay_frames == late
     for guidance in (1.0, 2.5):
-        wanted = torch.cat(
-            list(generate_long(sampling_of(model, num_steps, guidance), NUM_FRAMES)), 2
-        )
+        wanted = sampling_of(model, num_steps, guidance).generate(NUM_FRAMES)
         found = play(sampler, rows_of(model), block, num_steps, guidance)[..., late:]
         # The last window of a file sees that nothing follows.
         kept = NUM_FRAMES - late - WINDOW
@@ -177,9 +175,9 @@ def test_a_stream_is_what_the_same_seed_makes_in_a_file(
 @torch.inference_mode()
 def test_the_first_window_is_what_generate_makes() -> None:
     model = make_model()
-    windows = sampling_of(model, 4, sampler=DDIM).windows
+    windows = Windows.of(model, WINDOW)
     sampler = StreamingSampler(model, windows, DDIM, MAX_STEPS)
-    wanted = generate(model, WINDOW, range(2), SEED, sampler=DDIM, num_steps=4)
+    wanted = Sampling(model, range(2), SEED, DDIM, num_steps=4).generate(WINDOW)
     kept = WINDOW - windows.margin
     found = play(sampler, rows_of(model), WINDOW)[..., windows.context :][..., :kept]
     torch.testing.assert_close(found, wanted[..., :kept], atol=1e-5, rtol=0)
@@ -189,12 +187,12 @@ def test_the_first_window_is_what_generate_makes() -> None:
 @pytest.mark.parametrize("is_transformer", [False, True])
 def test_what_is_not_followed_is_its_null_condition(is_transformer: bool) -> None:
     model = make_model(*CONTROLS, is_transformer=is_transformer)
-    sampler = StreamingSampler(model, sampling_of(model, 1).windows, DPM_SOLVER, MAX_STEPS)
-    partial = Sampling(
-        model, range(2), SEED, DPM_SOLVER, 4,
-        Conditions({"loudness": CURVES["loudness"]}), window_frames=WINDOW,
-    )  # fmt: skip
-    wanted = torch.cat(list(generate_long(partial, NUM_FRAMES)), 2)
+    sampler = StreamingSampler(model, Windows.of(model, WINDOW), DPM_SOLVER, MAX_STEPS)
+    conditions, windows = Conditions({"loudness": CURVES["loudness"]}), Windows.of(model, WINDOW)
+    inputs_of = partial(conditions.window, model)
+    wanted = Sampling(
+        model, range(2), SEED, num_steps=4, inputs_of=inputs_of, windows=windows
+    ).generate(NUM_FRAMES)
     late = sampler.delay_frames
     found = play(sampler, rows_of(model), 10, follows=(False, False, True))[..., late:]
     kept = NUM_FRAMES - WINDOW - late
@@ -208,7 +206,7 @@ def test_no_block_does_more_than_its_share_of_the_steps_and_the_memory_is_flat(
     followed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, num_steps, block = make_model(*followed), 8, 2
-    windows = sampling_of(model, 1).windows
+    windows = Windows.of(model, WINDOW)
     sampler = StreamingSampler(model, windows, DPM_SOLVER, num_steps)
     steps, loads, sizes = [0], [0], []
     make_step = sampler.make_step
@@ -236,7 +234,7 @@ def test_no_block_does_more_than_its_share_of_the_steps_and_the_memory_is_flat(
 @torch.inference_mode()
 def test_batch_steps_and_temperature_may_change_while_playing() -> None:
     model = make_model()
-    sampler = StreamingSampler(model, sampling_of(model, 1).windows, DPM_SOLVER, MAX_STEPS)
+    sampler = StreamingSampler(model, Windows.of(model, WINDOW), DPM_SOLVER, MAX_STEPS)
     for batch, num_steps, temperature in ((1, 4, 1.0), (3, 2, 0.5), (1, 8, 0.0)):
         rows = torch.zeros(batch, 1, 90)
         first = sampler(rows, num_steps, temperature, 1.0, [], SEED, True)
@@ -250,6 +248,6 @@ def test_batch_steps_and_temperature_may_change_while_playing() -> None:
 @torch.inference_mode()
 def test_without_a_seed_each_stream_is_another() -> None:
     model = make_model()
-    sampler = StreamingSampler(model, sampling_of(model, 1).windows, DPM_SOLVER, MAX_STEPS)
+    sampler = StreamingSampler(model, Windows.of(model, WINDOW), DPM_SOLVER, MAX_STEPS)
     first, again = (sampler(torch.zeros(1, 1, 8), 2, 1.0, 1.0, [], -1, True) for _ in range(2))
     assert not torch.allclose(first, again)

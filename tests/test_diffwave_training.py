@@ -17,7 +17,7 @@ from pytorch_lightning import Callback, Trainer
 
 import rave.trainer
 from diffwave import train
-from diffwave.clips import Clip, split_clips
+from diffwave.clips import split_clips
 from diffwave.dataset import ClipReader, FixedSegments, SegmentDataset
 from diffwave.reference_loss import LossCurve, ReferenceLosses
 from diffwave.run import open_run
@@ -28,6 +28,7 @@ from diffwave.training import (
     learning_rate_factor,
 )
 from rave.cli import EXIT_INTERRUPTED
+from rave.latent_dataset import Clip, LatentDataset
 from rave.parsing import EXIT_ERROR
 from rave.runs.checkpoint import BEST, CHECKPOINTS, finished_steps, last_checkpoint, read_checkpoint
 
@@ -135,7 +136,7 @@ def test_learning_rate_rises_then_falls() -> None:
 def test_segments_follow_from_seed_and_index_and_reach_every_frame(latents: Path) -> None:
     clips, held_out = split_clips(header_files(latents), 0.25)
     assert {c.file.path for c in clips}.isdisjoint(c.file.path for c in held_out)
-    reader = ClipReader(latents, 4)
+    reader = ClipReader(LatentDataset(latents))
     data = SegmentDataset(reader, clips, 16, seed=3)
     again = SegmentDataset(reader, clips, 16, seed=3)
     assert differences(dict(data[5]), dict(again[5])) == []
@@ -152,7 +153,7 @@ def test_segments_follow_from_seed_and_index_and_reach_every_frame(latents: Path
 def test_clip_shorter_than_a_segment_is_padded_and_masked(latents: Path) -> None:
     short = [file for file in header_files(latents) if file.path == "short.npy"]
     clip = Clip(short[0], 0, 9)
-    item = SegmentDataset(ClipReader(latents, 4), [clip], 16, seed=0)[0]
+    item = SegmentDataset(ClipReader(LatentDataset(latents)), [clip], 16, seed=0)[0]
     assert item["mask"].tolist() == [1.0] * 9 + [0.0] * 7
     assert item["raw"][:, 9:].abs().max() == 0
     assert item["raw"][:, :9].abs().min() > 0
@@ -165,11 +166,11 @@ def test_only_file_is_divided_in_time(latents: Path) -> None:
 
 def test_fixed_segments_cover_a_clip_to_its_end(latents: Path) -> None:
     clips = [split_clips(header_files(latents)[:1], 0.0)[0][0]]
-    segments = FixedSegments(ClipReader(latents, 4), clips, 16, max_segments=1000)
-    raw = ClipReader(latents, 4).raw(clips[0])
+    segments = FixedSegments(ClipReader(LatentDataset(latents)), clips, 16, max_segments=1000)
+    raw = ClipReader(LatentDataset(latents)).raw(clips[0])
     np.testing.assert_array_equal(segments[0]["raw"], raw[:, :16])
     np.testing.assert_array_equal(segments[len(segments) - 1]["raw"], raw[:, -16:])
-    assert len(FixedSegments(ClipReader(latents, 4), clips, 16, max_segments=5)) == 5
+    assert len(FixedSegments(ClipReader(LatentDataset(latents)), clips, 16, max_segments=5)) == 5
 
 
 def header_files(folder: Path) -> list[Any]:
@@ -186,7 +187,7 @@ def test_loss_of_one_step_is_golden(latents: Path, tmp_path: Path) -> None:
     options = [str(latents), "--out", str(out), "--config", "tiny", *settings("MAX_STEPS=3")]
     assert train.main(options) == 0
     run = open_run(out)
-    reader = ClipReader(latents, 4)
+    reader = ClipReader(LatentDataset(latents))
     segments = SegmentDataset(reader, split_clips(header_files(latents), 0.1)[0], 16, seed=0)
     batch = torch.utils.data.default_collate([segments[i] for i in range(4)])
     from rave.experiment import build_training
@@ -195,7 +196,7 @@ def test_loss_of_one_step_is_golden(latents: Path, tmp_path: Path) -> None:
     levels = LossCurve(*np.ones((4, 4)) * 0.5)
     training = build_settings(run.folder, build_training)
     system = DiffusionSystem(run.model, training, references, levels)
-    system.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    system.log = lambda *_, **__: None
     loss = system.training_step(batch, 0).item()
     assert loss == pytest.approx(GOLDEN_LOSS, abs=2e-4)
 

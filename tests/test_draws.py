@@ -70,7 +70,7 @@ def of(values: Callable[[int], Any], law: Array, *functions: str, **more: bool) 
 AUGMENTATION = "rave.augmentation:Random"
 DRAWS = {
     # Training of the codec
-    "polarity": of(training.polarities, SIGNS, "rave.training:RaveSystem._step"),
+    "polarity": of(training.polarities, SIGNS, "rave.training:RaveSystem.training_step"),
     "noise rows": of(training.noise_rows, NORMAL, "rave.model:RAVE.with_noise_rows"),
     "noise bands": of(training.training_bands, uniform(-1, 1), "rave.model:RAVE.band_noise"),
     "noise rows left out": of(
@@ -182,7 +182,7 @@ DRAWS = {
     ),
     # Generation
     "clips": of(decoding.streamed, NORMAL, "diffwave.sampling.samplers:NoiseStream.window"),
-    "painting": of(decoding.painted, NORMAL, "diffwave.sampling.editing:paint"),
+    "inpainting": of(decoding.inpainted, NORMAL, "diffwave.sampling.editing:inpaint_latents"),
     "audio": of(decoding.audio_noise, NORMAL, "diffwave.api.vocode:_write"),
     "white noise of the ladder": of(
         decoding.white_rung, NORMAL, "diffwave.evaluation.ladder:Ladder.noise"

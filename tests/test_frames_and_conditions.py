@@ -27,7 +27,7 @@ from diffwave.conditioner import (
 from diffwave.conditions.controls import CONTROLS, NUM_CHANNELS
 from diffwave.model import LatentDiffusion
 from diffwave.run import DiffusionRun
-from diffwave.sampling.editing import Sampling
+from diffwave.sampling.overlap import Windows
 from diffwave.schedule import named_schedule
 from diffwave.standardizer import Standardizer
 from diffwave.streaming.sampler import StreamingSampler
@@ -149,7 +149,7 @@ def test_what_is_exaggerated_is_the_condition_of_the_same_frames(make) -> None:
 def test_a_stream_follows_what_comes_in_with_its_own_frames(block) -> None:
     names = [name for name in CURVES if name != SPECTROGRAM]
     model = obedient_model(*names, LABEL)
-    windows = Sampling(model, [0], 0, window_frames=WINDOW).windows
+    windows = Windows.of(model, WINDOW)
     sampler = StreamingSampler(model, windows, "dpm-solver++", 4).eval()
     rows = {name: ramp(PLACES, count) for name, count in sampler.followed.items()}
     rows[LABEL] = np.ones((1, NUM_FRAMES), np.float32)

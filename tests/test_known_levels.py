@@ -129,7 +129,7 @@ def test_the_rung_of_white_noise_has_the_power_asked_for():
     data = SimpleNamespace(num_frames=2000)
     heard = []
     ladder = SimpleNamespace(
-        seed=0, data=data, codec=codec, count=2, _heard=lambda blocks, _: heard.extend(blocks)
+        seed=0, data=data, codec=codec, count=2, _measured=lambda blocks, _: heard.extend(blocks)
     )
     Ladder.noise(ladder, 0.04)
     assert [block.shape for block in heard] == [(1, 64 * 2000)] * 2

@@ -129,15 +129,20 @@ def test_folders_that_do_not_belong_together_are_refused(latents, tmp_path, rave
     write_latent_folder(tmp_path / "sampled", sampled, contents="posterior sample")
     for folder, words in (
         ("clash", "both hold 'sub/e.npy'"),
-        ("other", "was encoded by another codec"),
+        ("other", "is of another codec"),
         ("sampled", "holds posterior sample latents"),
     ):
         code, _, err = rave("shard", latents, tmp_path / folder, tmp_path / "shards")
         assert code == 2
         assert words in err
     assert not (tmp_path / "shards").exists()
-    assert rave("shard", latents, latents / "inside")[0] == 2
-    assert rave("shard", latents, tmp_path / "clash")[0] == 2
+    for out, words in (
+        (latents / "inside", "inside the input folder"),
+        (tmp_path / "clash", "is a latent folder itself"),
+    ):
+        code, _, err = rave("shard", latents, out)
+        assert code == 2
+        assert words in err
 
 
 def test_stopped_packing_goes_on_and_ends_the_same(tmp_path, rave, monkeypatch):

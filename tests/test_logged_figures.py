@@ -30,6 +30,7 @@ from known_training import (
 from rave_runs import RATE_HZ
 
 from diffwave import training
+from diffwave.objective import Objective
 from diffwave.recipe import diffusion_recipe
 from diffwave.reference_loss import LossCurve, ReferenceLosses
 from diffwave.training import DiffusionSystem
@@ -167,9 +168,9 @@ def test_a_prior_logs_nats_per_value_of_all_segments_not_of_batches(tmp_path):
 
 def test_a_diffusion_logs_its_loss_and_skill_beside_their_references(tmp_path, monkeypatch):
     """Of each segment and noise level against its own reference, and over all against the whole."""
-    monkeypatch.setattr(training, "_latents", lambda model, batch: (batch["errors"], None))
+    monkeypatch.setattr(training, "standardized", lambda _, batch: batch["errors"][:, None, None])
     monkeypatch.setattr(
-        training, "_errors", lambda model, batch, *rest: model.loss(batch["errors"])
+        Objective, "losses", lambda _, model, errors, *rest: model.loss(errors.flatten())
     )
     monkeypatch.setattr(
         training, "held_out_errors", lambda model, batch, *rest: model.loss(batch["errors"])
@@ -183,7 +184,8 @@ def test_a_diffusion_logs_its_loss_and_skill_beside_their_references(tmp_path, m
     system = DiffusionSystem(Knower(), settings, references, levels)
     errors = torch.tensor([0.1, 0.6, 0.5])
     held_out = [{"errors": errors[:2]}, {"errors": errors[2:]}]
-    train_known(system, tmp_path, [{"errors": torch.tensor([0.2, 0.4])}], held_out)
+    trained_on = torch.tensor([0.2, 0.4])
+    train_known(system, tmp_path, [{"errors": trained_on, "mask": trained_on}], held_out)
     needed = {
         "train_loss": 0.3,
         "held_out_loss": 0.4,

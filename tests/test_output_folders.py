@@ -65,6 +65,8 @@ def test_nothing_is_removed_through_a_link_that_a_journal_names(command, tmp_pat
     journal = tmp_path / "out" / ".preprocess.jsonl"
     journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert main(command) == 2
+    told = capsys.readouterr().err
+    assert f"'{tmp_path}/out/sub' is a link to '{tmp_path}/elsewhere', outside" in told
     assert elsewhere(tmp_path) == {"a.pcm": "precious"}
 
 

@@ -74,8 +74,8 @@ def test_a_variation_makes_the_nearest_number_of_steps(num_steps):
 @pytest.mark.parametrize("rate_hz", [21.533203125, 43.06640625, 344.53125])
 @pytest.mark.parametrize("off", [-0.45, 0.0, 0.45])
 def test_seconds_are_the_nearest_frame(rate_hz, off, monkeypatch, tmp_path):
-    given = np.zeros((2, 400), np.float32)
-    monkeypatch.setattr("diffwave.sampling.request._read_given", lambda path, trained: (given, 0.0))
+    clip = np.zeros((2, 400), np.float32)
+    monkeypatch.setattr("diffwave.sampling.request._read_clip", lambda path, trained: (clip, 0.0))
     trained: Any = SimpleNamespace(header=SimpleNamespace(frame_rate_hz=rate_hz))
 
     def task(**options: Any) -> Any:

@@ -1,6 +1,5 @@
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +9,11 @@ from rave_models import SHORT, write_run
 
 from diffwave.clips import split_clips
 from rave.api.augment import MAX_SHIFT_S
-from rave.audio.io import list_audio_files
 from rave.audio.prepared import PreparedAudio
 from rave.cli import EXIT_SKIPPED, execute
 from rave.commands import augment, preprocess
 from rave.dataset import split_audio
-from rave.held_out import Origin, origin, originals, recordings, split_names
-from rave.jobs.loop import result_names
+from rave.held_out import Origin, origin, originals, split_names
 from rave.latents.folder import LatentFile, LatentHeader
 from rave.latents.shards import LatentShards
 from rave.parsing import EXIT_ERROR
@@ -115,12 +112,15 @@ def test_versions_of_other_settings_are_replaced_and_none_is_left(tmp_path, run,
     assert {path.name for path in (tmp_path / "out").glob("a*")} == left
 
 
-def test_headers_without_recordings_mean_names_and_others_what_they_state():
-    by_name = {name: origin(name, None) for name in ("a~1.npy", "a.npy", "b~1.npy", "b~2.npy")}
+def test_a_header_states_what_is_a_version_and_a_name_shows_nothing():
+    names = ("a~1.npy", "a.npy", "b~1.npy", "b~2.npy")
+    for stated in (None, True):
+        by_name = {name: origin(name, stated and name.removesuffix(".npy")) for name in names}
+        assert originals(by_name) == list(names)
+    by_name = {name: origin(name, name[0]) for name in names}
     assert originals(by_name) == ["a.npy", "b~1.npy"]
-    stated = {name: origin(name, name.removesuffix(".npy")) for name in by_name}
-    assert originals(stated) == list(by_name)
-    assert origin("b/a~12.npy", None) == origin("b/a~12.npy", "b/a") == Origin("b/a", True)
+    assert origin("b/a~12.npy", "b/a") == Origin("b/a", True)
+    assert origin("b/a~12.npy", None) == Origin("b/a~12", False)
 
 
 def test_versions_are_on_the_side_of_their_recording_and_never_held_out():
@@ -143,7 +143,8 @@ def test_of_one_recording_and_its_versions_the_end_is_held_out(tmp_path, run):
     assert [piece.file.name for piece in training] == ["a.wav", "a~1.flac", "a~2.flac"]
     for piece in training:
         assert piece.num_samples == pytest.approx(0.8 * piece.file.num_samples, abs=1)
-    files = [LatentFile(f"{name}.npy", 100, None, RATE_HZ, 1) for name in ("a", "a~1", "a~2")]
+    names = ("a", "a~1", "a~2")
+    files = [LatentFile(f"{n}.npy", 100, None, RATE_HZ, 1, recording="a") for n in names]
     clips, held_out_clips = split_clips(files, 0.2)
     assert [(clip.start, clip.stop) for clip in clips] == [(0, 80)] * 3
     assert [(c.file.path, c.start, c.stop) for c in held_out_clips] == [("a.npy", 80, 100)]
@@ -189,21 +190,3 @@ def test_a_version_whose_recording_is_gone_stays_on_one_side(tmp_path, run, rave
     files = PreparedAudio(tmp_path / "prepared").files
     assert originals({file.name: file.origin for file in files}) == ["0.wav", "1~1.flac", "2.wav"]
     assert len({file.origin.recording for file in files}) == 3
-
-
-def test_folders_that_augment_wrote_before_it_noted_versions_keep_them_by_name(
-    tmp_path, monkeypatch, run
-):
-    monkeypatch.setattr("rave.api.augment.note_of", lambda _: "")
-    for name in ("a.wav", "b.wav"):
-        write(tmp_path / "in" / name, noise(6000), RATE_HZ)
-    assert run("--semitones", "1") == 0
-    journal = tmp_path / "out" / ".augment.jsonl"
-    settings, *lines = map(json.loads, journal.read_text().splitlines())
-    records = [{"name": line["name"], "record": {"recorded_s": 1.0}} for line in lines]
-    journal.write_text("".join(json.dumps(each) + "\n" for each in (settings, *records)))
-    for parent in ("out", "."):
-        sources = list_audio_files(tmp_path / parent)
-        found = recordings(sources, result_names(sources, ".npy"))
-        for name, recording in found.items():
-            assert Path(recording).name == Path(name).stem.partition("~")[0]

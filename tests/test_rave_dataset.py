@@ -24,7 +24,7 @@ def prepare(folder, lengths, num_channels=1):
         name = f"{number}.wav"
         samples = np.arange(num_samples)[:, None] + 1000 * number + 100 * np.arange(num_channels)
         samples.astype("<i2").tofile(folder / f"{name}.pcm")
-        files.append(PreparedFile(name, f"{name}.pcm", num_samples, 1.0, 0))
+        files.append(PreparedFile(name, f"{name}.pcm", num_samples, 1.0, 0, str(number)))
     PreparedHeader(44100, num_channels, files).write(folder)
     return folder
 
@@ -57,7 +57,8 @@ def test_audio_files_dataset_checks_before_it_reads(tmp_path):
 
 
 def test_header_reads_what_it_wrote(tmp_path):
-    header = PreparedHeader(48000, 2, [PreparedFile("ü.wav", "ü.wav.pcm", 3, 1.5, 1)], {"b": "why"})
+    file = PreparedFile("ü.wav", "ü.pcm", 3, 1.5, 1, "ü")
+    header = PreparedHeader(48000, 2, [file], {"b": "why"})
     header.write(tmp_path)
     assert PreparedHeader.read(tmp_path) == header
 

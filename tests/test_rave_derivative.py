@@ -72,7 +72,7 @@ def test_latents_of_the_derivative_are_not_mistaken_for_those_of_audio(tmp_path,
     latents, out = str(tmp_path / "latents"), str(tmp_path / "out")
     assert main(["encode", str(run), str(tmp_path / "audio"), latents, "--derivative"]) == 0
     assert main(["decode", str(run), latents, out]) == 2
-    assert "was encoded by another codec" in capsys.readouterr().err
+    assert "is of another codec" in capsys.readouterr().err
     assert main(["decode", str(run), latents, out, "--derivative"]) == 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rave_runs import prepare, train
+from rave_runs import checkpoint, prepare, train
 
 from rave import experiment
 from rave.spectral_discriminators import DescriptDiscriminator
@@ -103,3 +103,12 @@ def test_both_phases_train_with_it(kind, tmp_path):
     settings = ["MAX_STEPS=3", "PHASE_1_STEPS=1", "VALIDATE_EVERY_STEPS=3", *SMALLER[kind]]
     every = "training.RaveTraining.discriminator_every_steps=2"
     assert train(prepare(tmp_path), tmp_path / "run", *settings, every, recipe=recipe) == 0
+    saved = checkpoint(tmp_path / "run")
+    assert saved["global_step"] == 3
+    # Of phase 2 the second step trains the discriminator, the first a decoder whose encoder stays.
+    for state, num_steps in zip(saved["optimizer_states"], ({1, 2}, {1}), strict=True):
+        assert {int(adam["step"]) for adam in state["state"].values()} == num_steps
+        for adam in state["state"].values():
+            assert torch.isfinite(adam["exp_avg"]).all()
+            assert adam["exp_avg"].any() or adam["exp_avg"].numel() == 1  # of one logit
+    assert all(torch.isfinite(weight).all() for weight in saved["state_dict"].values())

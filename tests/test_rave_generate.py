@@ -83,6 +83,7 @@ def test_a_file_of_someone_else_is_replaced_only_with_force(run, audio, tmp_path
     assert "a.wav' exists, and `rave generate` did not write it" in error
     assert contents(tmp_path / "out") == {"a.wav": b"mine"}
     assert rave("generate", run, audio, tmp_path / "out", "--force")[0] == 0
+    assert contents(tmp_path / "out")["a.wav"].startswith(b"RIFF")
 
 
 def test_two_sources_of_one_name_are_refused(run, audio, tmp_path, rave):

@@ -61,11 +61,16 @@ def test_slerp_of_equal_vectors_is_the_vector():
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 0.5, 1.0])
-def test_slerp_of_opposite_and_of_zero_vectors_is_finite(weight):
+def test_slerp_of_opposite_and_of_zero_vectors_is_on_the_line(weight):
     a = clip(0)
     for b in (-a, -2 * a, np.zeros_like(a), a * (1 + 1e-7)):
-        assert np.isfinite(slerp(a, b, weight)).all()
-        assert np.isfinite(slerp(b, a, weight)).all()
+        for x, y in ((a, b), (b, a)):
+            blend, length = slerp(x, y, weight), lerp(lengths(x), lengths(y), weight)
+            line = lerp(*(each / np.maximum(lengths(each), 1e-9) for each in (x, y)), weight)
+            has_direction = lengths(line) > 1e-3  # not half way between opposite ones
+            line = length * line / np.maximum(lengths(line), 1e-9)
+            assert np.isfinite(blend).all()
+            assert np.allclose(blend[:, has_direction], line[:, has_direction], atol=1e-3)
     zero = np.zeros_like(a)
     assert np.array_equal(slerp(zero, zero, weight), zero)
 
@@ -118,7 +123,7 @@ def test_the_ends_are_the_decoded_recordings(run, songs, tmp_path, rave):
             assert np.abs(blend[:count] - decoded[:count]).max() < 1e-3
 
 
-def test_three_recordings_give_their_means_only(run, songs, tmp_path, rave):
+def test_three_recordings_give_their_decoded_means_only(run, songs, tmp_path, rave):
     code, out, _ = rave("interpolate", run, *songs, tmp_path / "out", "--json")
     assert code == 0
     assert set(json.loads(out)["blends"]) == {"mean", "mean_of_length"}
@@ -126,6 +131,22 @@ def test_three_recordings_give_their_means_only(run, songs, tmp_path, rave):
         "mean.wav",
         "mean_of_length.wav",
     }
+    assert rave("encode", run, songs[0].parent, tmp_path / "latents")[0] == 0
+    first = tmp_path / "latents" / "0.npy"  # of the shortest
+    num_frames = np.load(first).shape[1]
+    clips = [np.load(tmp_path / "latents" / f"{i}.npy")[:, :num_frames] for i in range(3)]
+    mean_length = sum(map(lengths, clips)) / 3
+    wanted = {"mean": sum(clips) / 3}
+    wanted["mean_of_length"] = wanted["mean"] * mean_length / lengths(wanted["mean"])
+    for name, latents in wanted.items():
+        np.save(first, latents.astype(np.float32))
+        assert rave("decode", run, tmp_path / "latents", tmp_path / name)[0] == 0
+        decoded, _ = soundfile.read(tmp_path / name / "0.wav")
+        blend, _ = soundfile.read(tmp_path / "out" / f"{name}.wav")
+        count = min(len(blend), len(decoded))  # of whole frames, and of the recording
+        assert len(blend) - count < 64
+        assert np.abs(decoded).max() > 0.01
+        assert np.abs(blend[:count] - decoded[:count]).max() < 1e-3
 
 
 def test_the_summary_tells_what_was_cut(run, songs, tmp_path, rave):
@@ -148,10 +169,15 @@ def test_input_that_cannot_be_blended_is_refused(run, songs, tmp_path, rave):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a.txt").touch()
     assert "is not empty" in error(*songs, tmp_path / "full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["a.txt"]
     assert not (tmp_path / "out").exists()
 
 
 def test_a_full_folder_is_used_by_force(run, songs, tmp_path, rave):
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "a.txt").touch()
+    (tmp_path / "full" / "a.txt").write_text("kept")
+    (tmp_path / "full" / "mean.wav").write_text("replaced")
     assert rave("interpolate", run, *songs, tmp_path / "full", "--force")[0] == 0
+    assert (tmp_path / "full" / "a.txt").read_text() == "kept"
+    for name in ("mean.wav", "mean_of_length.wav"):
+        assert soundfile.info(tmp_path / "full" / name).samplerate == 22050

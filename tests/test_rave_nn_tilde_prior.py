@@ -5,6 +5,7 @@ import torch
 from diffwave_data import autoregression, write_latent_folder
 from nn_host import Host, check_methods_in_turn, unknown_operators
 from rave_models import SHORT, small_model, write_run
+from strangers import edit_header
 
 from rave.codec import load_run
 from rave.codec_format import CodecFormat
@@ -113,8 +114,11 @@ def test_rave_export_takes_a_prior_of_the_run_and_no_other(tmp_path, capsys):
         "BATCH_SIZE=2",
     )
     settings = [part for size in sizes for part in ("--set", size)]
-    for name, codec in (("fits", load_run(run)[1].fingerprint), ("other", "c0dec")):
+    form = load_run(run)[1]
+    for name, codec in (("fits", form.fingerprint), ("other", "c0dec")):
         write_latent_folder(tmp_path / name / "latents", arrays, codec)
+        rate_hz, hop = form.sample_rate_hz, form.hop_samples
+        edit_header(tmp_path / name / "latents", sample_rate_hz=rate_hz, hop_samples=hop)
         out = ["--out", str(tmp_path / name / "prior"), *settings]
         assert main(["train_prior", str(tmp_path / name / "latents"), *out]) == 0
     command = ["export", str(run), str(tmp_path / "a.ts"), "--streaming", "--fidelity", "1"]
@@ -122,4 +126,4 @@ def test_rave_export_takes_a_prior_of_the_run_and_no_other(tmp_path, capsys):
     assert "prior" in Host(tmp_path / "a.ts").methods
     capsys.readouterr()
     assert main([*command, "--prior", str(tmp_path / "other" / "prior")]) == 2
-    assert "was trained on latents of codec" in capsys.readouterr().err
+    assert "is of another codec" in capsys.readouterr().err

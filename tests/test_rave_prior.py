@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffwave_data import autoregression, write_latent_folder
 
+from rave.latent_dataset import Clip, LatentDataset
 from rave.latents.folder import GENERATED, LatentHeader
 from rave.main_cli import main
 from rave.prior import LatentPrior, dequantize, principal_axes, quantize, shift, unshift
@@ -121,13 +122,16 @@ def test_an_untrained_uniform_network_samples_the_fitted_gaussian() -> None:
     assert (latents[3:] == 4).all()  # what is not modelled stays at the mean
 
 
-def test_segments_follow_from_seed_and_index() -> None:
-    clips = {f"{n}.npy": np.arange(n, dtype=np.float32)[None] + 100 * n for n in (4, 9)}
-    segments = PriorSegments(clips, 4, 50, seed=3)
-    assert torch.equal(segments[7], PriorSegments(clips, 4, 9, seed=3)[7])
+def test_segments_follow_from_seed_and_index(tmp_path: Path) -> None:
+    arrays = {f"{n}.npy": np.arange(n, dtype=np.float32)[None] + 100 * n for n in (4, 9)}
+    write_latent_folder(tmp_path, arrays)
+    latents = LatentDataset(tmp_path)
+    clips = [Clip(file, 0, file.num_frames) for file in latents.files]
+    segments = PriorSegments(latents, clips, 4, 50, seed=3)
+    assert torch.equal(segments[7], PriorSegments(latents, clips, 4, 9, seed=3)[7])
     starts = {float(segments[i][0, 0]) for i in range(50)}
     assert starts == {400.0, *(900.0 + k for k in range(6))}
-    even = PriorSegments(clips, 4, 7, seed=None)
+    even = PriorSegments(latents, clips, 4, 7, seed=None)
     assert [float(even[i][0, 0]) for i in range(7)] == [400.0, *(900.0 + k for k in range(6))]
 
 
@@ -221,6 +225,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
         assert main(["sample_prior", run, *more]) == 2
         assert words in capsys.readouterr().err
     assert main(["sample_prior", str(tmp_path / "latents"), str(tmp_path / "x")]) == 2
+    assert "run.json' does not exist, so" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 

@@ -298,4 +298,4 @@ def test_commands_refuse_latents_of_another_checkpoint(tmp_path, run, capsys):
     latents = str(tmp_path / "latents")
     assert main(["encode", str(run), str(tmp_path / "audio"), latents]) == 0
     assert main(["decode", str(other), latents, str(tmp_path / "decoded")]) == 2
-    assert "was encoded by another codec" in capsys.readouterr().err
+    assert "is of another codec" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from audio_files import noise, sine, write
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from killing import differences
 from rave_runs import RATE_HZ, checkpoint, train
 
 from rave.audio.formats import decode_blocks
@@ -169,12 +170,22 @@ def test_an_mp3_is_read_from_any_second_as_from_its_beginning(tmp_path):
         assert list(decode_blocks(path, 1000)) == []
 
 
-def test_a_lazy_database_trains(tmp_path):
-    for index in range(3):
-        write(tmp_path / f"{index}.wav", sine(220 * (index + 1), 44100, 1.0), 44100)
-    records = [lazy_record(tmp_path / f"{index}.wav", 1.0) for index in range(3)]
-    database = write_database(tmp_path / "db", records, LAZY)
-    assert train(database, tmp_path / "run", "MAX_STEPS=2", "VALIDATE_EVERY_STEPS=2") == 0
+@pytest.mark.parametrize("rate_hz", [RATE_HZ, 44100])
+def test_a_lazy_database_trains_as_one_of_its_samples(tmp_path, rate_hz, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [Path(f"{index:08d}.wav") for index in range(3)]  # named as its records are
+    for index, path in enumerate(paths):
+        write(path, sine(220 * (index + 1), rate_hz, 1.0), rate_hz)
+    lazy = write_database(tmp_path / "lazy", [lazy_record(path, 1.0) for path in paths], LAZY)
+    samples = [np.round(read_audio(path, RATE_HZ, 1) * 32768) for path in paths]
+    eager = write_database(tmp_path / "eager", map(samples_record, samples))
+    for database in (lazy, eager):
+        run = tmp_path / f"{database.name} run"
+        assert train(database, run, "MAX_STEPS=2", "VALIDATE_EVERY_STEPS=2") == 0
+    one, other = (checkpoint(tmp_path / f"{name} run") for name in ("lazy", "eager"))
+    assert one["global_step"] == other["global_step"] == 2
+    if rate_hz == RATE_HZ:  # else the lazy ones are resampled, and not rounded to 16 bits
+        assert differences(one, other) == []
 
 
 # Refusals
@@ -208,8 +219,9 @@ def test_what_is_not_a_whole_database_is_refused(tmp_path, records, metadata, me
 def test_a_file_that_is_cut_off_is_refused(tmp_path, kept):
     data = (GOLDEN / "data.mdb").read_bytes()
     (tmp_path / "data.mdb").write_bytes(data[: int(kept * len(data))])
-    with pytest.raises(ValueError, match=r"is cut off|Cannot read the database"):
+    with pytest.raises(ValueError, match=r"is cut off|Cannot read the database") as error:
         open_audio(tmp_path)
+    assert str(tmp_path / "data.mdb") in str(error.value)
 
 
 def test_no_changed_byte_is_more_than_an_error(tmp_path):
@@ -258,7 +270,9 @@ def test_what_lmdb_gives_is_what_is_read(tmp_path):
 
 
 def test_a_page_overwritten_is_refused_or_changes_samples_only(tmp_path):
-    data = (GOLDEN / "data.mdb").read_bytes()
+    data, whole = (GOLDEN / "data.mdb").read_bytes(), open_audio(GOLDEN)
+    samples = [whole.read(file, 0, 2048) for file in whole.files]
+    num_refused = num_changed = 0
     for start in range(2 * 4096, len(data), 4096):  # behind the two that begin a database
         damaged = data[:start] + bytes(4096) + data[start + 4096 :]
         (tmp_path / "data.mdb").write_bytes(damaged)
@@ -266,14 +280,24 @@ def test_a_page_overwritten_is_refused_or_changes_samples_only(tmp_path):
             store = open_audio(tmp_path)
         except ValueError as error:
             assert "Cannot read the database" in str(error) or "not one of acids-rave" in str(error)
+            num_refused += 1
         else:  # it was a page of samples
-            assert len(store.files) == 4
+            assert store.files == whole.files
+            found = [store.read(file, 0, 2048) for file in store.files]
+            changed = [a != b for a, b in zip(found, samples, strict=True)]
+            assert sum(int(each.sum()) for each in changed) <= 4096 // 2
+            num_changed += any(each.any() for each in changed)
+            assert all((a[each] == 0).all() for a, each in zip(found, changed, strict=True))
+    assert num_refused > 0
+    assert num_changed >= len(samples)  # a page of each record
 
 
 def test_a_damaged_file_is_refused(tmp_path, rave):
     (tmp_path / "db").mkdir()
-    (tmp_path / "db" / "data.mdb").write_bytes(b"\0" * 8192)
+    damaged = tmp_path / "db" / "data.mdb"
+    damaged.write_bytes(b"\0" * 8192)
     code, _, error = rave("train", "tiny", "--data", tmp_path / "db", "--out", tmp_path / "run")
     assert code == 2
-    assert "Cannot read the database" in error
+    assert error.startswith(f"rave train: error: Cannot read the database '{damaged}'")
+    assert damaged.read_bytes() == b"\0" * 8192
     assert not (tmp_path / "run").exists()

@@ -47,6 +47,7 @@ from diffwave.evaluation import ladder
 from diffwave.evaluation.ladder import Ladder
 from diffwave.experiments import data as experiments
 from diffwave.run import DiffusionRun
+from rave.latent_dataset import LatentDataset
 
 ROOT = Path(__file__).parents[1]
 BOTH = None  # looked at by what it makes of it
@@ -158,13 +159,14 @@ def small_ladder(data: PlantedLatents, monkeypatch: pytest.MonkeyPatch) -> Ladde
         places = np.load(data.latents / name)[:1]
         recording = np.repeat(places, HOP_SAMPLES, axis=1) / FULL
         write(data.folder / "audio" / f"{name[:-4]}.wav", recording, RATE_HZ, subtype="FLOAT")
-    hear = lambda blocks, *_: [np.concatenate(list(blocks), axis=1)]  # noqa: E731
-    monkeypatch.setattr(ladder, "measure_blocks", hear)
+    monkeypatch.setattr(
+        ladder, "measure_blocks", lambda blocks, *_: [np.concatenate(list(blocks), axis=1)]
+    )
     monkeypatch.setattr(ladder, "DecoderNoise", lambda *_: None)
     labels = ["x", "y"] if data.cut is None else []
     model = obedient_model(*CONTROLS, SPECTROGRAM, *([LABEL] if labels else []), size=4)
     folders = (data.folder / "spectrograms", data.folder / "controls")
-    reader = ClipReader.open(data.latents, data.header, *folders, labels=labels)
+    reader = ClipReader.open(LatentDataset(data.latents), *folders, labels=labels)
     sides = split_clips(data.header.files, FRACTION)
     form = SimpleNamespace(hop_samples=HOP_SAMPLES, latent_size=4, sample_rate_hz=RATE_HZ)
     codec: Any = SimpleNamespace(format=form, decode_blocks=lambda raw, _: [raw])
@@ -173,7 +175,7 @@ def small_ladder(data: PlantedLatents, monkeypatch: pytest.MonkeyPatch) -> Ladde
         RunData(reader, *sides, NUM_SEGMENT_FRAMES, True),
         data.folder / "audio",
         codec,
-        listener=None,  # type: ignore[arg-type]
+        listener=None,
         count=COUNT,
         seed=0,
         num_steps=2,

@@ -10,9 +10,9 @@ import training_curves as curves
 from browser import OPTIONS, chromium
 from demo_audio import make_demo_audio
 from report_html import report_program
-from report_plots import INK, SPECTROGRAM_HOP, mel_spectrogram_db, spectrogram_png
 from torch.utils.tensorboard import SummaryWriter
 
+from diffwave.pages.plots import INK, SPECTROGRAM_HOP, mel_spectrogram_db, spectrogram_png
 from rave.latents.folder import LatentFile, LatentHeader, write_latents
 from rave.latents.statistics import StatisticsAccumulator
 

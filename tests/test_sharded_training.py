@@ -20,7 +20,7 @@ from diffwave.dataset import ClipReader, FixedSegments, SegmentDataset
 from diffwave.standardizer import Standardizer
 from rave.latent_dataset import LatentDataset
 from rave.latents.folder import LatentHeader, write_latents
-from rave.runs.checkpoint import LAST, read_checkpoint
+from rave.runs.checkpoint import LAST, last_checkpoint, read_checkpoint
 from rave.trainer import StepBatches
 
 
@@ -40,8 +40,8 @@ def test_the_same_clips_are_held_out_as_from_the_folder(fraction, names, tmp_pat
 def test_few_shards_are_drawn_from_as_a_folder_is(latents, shards):
     training, _ = split_clips(LatentDataset(shards).files, 0.2)
     assert isinstance(training, ShardedClips)
-    plain = SegmentDataset(ClipReader(latents, 4), list(training), 16, seed=3)
-    sharded = SegmentDataset(ClipReader(shards, 4), training, 16, seed=3)
+    plain = SegmentDataset(ClipReader(LatentDataset(latents)), list(training), 16, seed=3)
+    sharded = SegmentDataset(ClipReader(LatentDataset(shards)), training, 16, seed=3)
     for index in range(50):
         assert differences(dict(plain[index]), dict(sharded[index])) == []
         assert plain.place(index) == sharded.place(index)
@@ -64,7 +64,7 @@ def few_slots(monkeypatch):
 def drawn_from(place, seed=0):
     dataset = LatentDataset(place)
     training, _ = split_clips(dataset.files, 0.1)
-    reader = ClipReader(place, dataset.header.latent_size)
+    reader = ClipReader(dataset)
     return SegmentDataset(reader, training, 16, seed), training
 
 
@@ -127,7 +127,7 @@ def test_no_clip_that_is_held_out_is_drawn_and_segments_are_what_the_clips_hold(
         name = data.place(index).split("'")[1]
         assert name not in kept_back
         assert name == name_of(int(name[-11:-4]))
-    fixed = FixedSegments(ClipReader(many, 16), held_out, 16, 32)
+    fixed = FixedSegments(ClipReader(LatentDataset(many)), held_out, 16, 32)
     assert {clip.file.path for clip in fixed.clips} <= kept_back
     assert len(fixed) == 32
 
@@ -139,7 +139,7 @@ def test_fixed_segments_and_measures_do_not_grow_with_the_set(many, monkeypatch,
     monkeypatch.setattr(
         ShardedClips, "_chosen", lambda self, shard: opened.add(shard) or chosen(self, shard)
     )
-    fixed = FixedSegments(ClipReader(many, 16), training, 16, 40)
+    fixed = FixedSegments(ClipReader(LatentDataset(many)), training, 16, 40)
     assert len(fixed) == 40
     assert len(opened) <= 4
     assert len({clip.file.offset for clip in fixed.clips}) > 30
@@ -151,15 +151,15 @@ def test_fixed_segments_and_measures_do_not_grow_with_the_set(many, monkeypatch,
 
 
 def test_segments_that_are_read_again_are_not_fetched_again(many):
-    remote = LatentDataset(in_memory(many)).files
-    segments = FixedSegments(ClipReader("x", 16), split_clips(remote, 0.1)[1], 16, 40)
+    remote = LatentDataset(in_memory(many))
+    segments = FixedSegments(ClipReader(remote), split_clips(remote.files, 0.1)[1], 16, 40)
     first = list(segments)
-    for path in remote.storage.folder.glob("shard-*"):
+    for path in remote.files.storage.folder.glob("shard-*"):
         path.unlink()
     assert [differences(dict(a), dict(b)) for a, b in zip(first, segments, strict=True)] == [
         []
     ] * 40
-    assert not list(remote.storage.folder.glob("shard-*"))
+    assert not list(remote.files.storage.folder.glob("shard-*"))
 
 
 def test_dimensions_measured_on_a_sample_are_those_of_all(tmp_path, monkeypatch, rave):
@@ -167,7 +167,7 @@ def test_dimensions_measured_on_a_sample_are_those_of_all(tmp_path, monkeypatch,
     assert rave("shard", tmp_path / "latents", tmp_path / "shards", "--shard-mb", "1")[0] == 0
     dataset = LatentDataset(tmp_path / "shards")
     training, _ = split_clips(dataset.files, 0.1)
-    reader = ClipReader(tmp_path / "shards", 4)
+    reader = ClipReader(dataset)
     of_all = Standardizer.fit((reader.raw(clip) for clip in training), 1.0)
     monkeypatch.setattr("diffwave.clips.FIT_FRAMES", 40000)
     of_some = Standardizer.fit((reader.raw(clip) for clip in sample(training)), 1.0)
@@ -195,8 +195,8 @@ def test_conditions_are_found_beside_a_set(latents, shards, tmp_path):
     training, _ = split_clips(dataset.files, 0.2)
     labels = label_names(training)
     readers = [
-        ClipReader.open(place, dataset.header, controls=controls, labels=labels)
-        for place in (latents, shards)
+        ClipReader.open(each, controls=controls, labels=labels)
+        for each in (LatentDataset(latents), dataset)
     ]
     plain, sharded = (
         SegmentDataset(reader, clips, 16, 0)
@@ -210,7 +210,7 @@ def test_conditions_are_found_beside_a_set(latents, shards, tmp_path):
 def test_a_remote_set_is_read_from_few_copies_which_are_removed(many, few_slots):
     remote, local = LatentDataset(in_memory(many)), LatentDataset(many)
     storage = remote.files.storage
-    data = SegmentDataset(ClipReader("x", 16), split_clips(remote.files, 0.1)[0], 16, 0)
+    data = SegmentDataset(ClipReader(remote), split_clips(remote.files, 0.1)[0], 16, 0)
     plain, _ = drawn_from(many)
     for index in range(0, 1500, 7):
         assert differences(dict(data[index]), dict(plain[index])) == []
@@ -226,8 +226,11 @@ def test_a_remote_set_is_read_from_few_copies_which_are_removed(many, few_slots)
 
 def test_an_address_that_cannot_be_opened_is_one_sentence(many, tmp_path, refused):
     out = ("--out", tmp_path / "run", "--config", "tiny")
-    assert "Cannot open 'nothing://x/y'" in refused(train.main, "nothing://x/y", *out)
-    assert "shards.json" in refused(train.main, "memory://nothing", *out)
+    told = refused(train.main, "nothing://x/y", *out)
+    assert told.startswith("Cannot open 'nothing://x/y': Protocol not known: nothing.")
+    told = refused(train.main, "memory://nothing", *out)
+    assert told.startswith("'memory://nothing/shards.json' does not exist. Give the address")
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_on_a_set_resumes_bit_for_bit_also_from_afar(
@@ -258,9 +261,22 @@ def test_training_on_a_set_resumes_bit_for_bit_also_from_afar(
     assert saved["files"] == []
 
 
-def test_a_prior_is_trained_on_a_set(shards, tmp_path, rave):
+def test_a_prior_is_trained_on_a_set_as_on_its_folder(latents, shards, tmp_path, rave):
     small = ("NUM_BLOCKS=1", "HIDDEN_CHANNELS=4", "SKIP_CHANNELS=4", "MAX_STEPS=2", "BATCH_SIZE=2")
     chosen = [word for setting in (*small, "SEGMENT_FRAMES=32") for word in ("--set", setting)]
-    out = tmp_path / "prior"
-    code, _, err = rave("train_prior", shards, "--out", out, "--config", "prior/tiny", *chosen)
-    assert code == 0, err
+    results = []
+    for place in (latents, shards):
+        out = ("--out", tmp_path / f"prior of {place.name}", "--json")
+        code, figures, err = rave("train_prior", place, *out, "--config", "prior/tiny", *chosen)
+        assert code == 0, err
+        results.append((json.loads(figures), read_checkpoint(last_checkpoint(out[1]))))
+    (figures, saved), (of_set, saved_of_set) = results
+    for name in ("steps", "resumed_from", "latent_size", "uniform"):
+        assert figures[name] == of_set[name]
+    # Clips of a set are in another order, and so are the segments that are drawn.
+    assert of_set["held_out_loss"] == pytest.approx(figures["held_out_loss"], rel=0.01)
+    for name in ("mean", "basis", "scale"):
+        weights = (each["state_dict"][f"model.{name}"] for each in (saved, saved_of_set))
+        torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
+    digests = {each["callbacks"]["_Keeper"]["data"]["digest"] for each in (saved, saved_of_set)}
+    assert len(digests) == 1

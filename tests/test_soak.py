@@ -12,7 +12,7 @@ from nn_host import Host
 from rave_models import SHORT, small_model
 
 from benchmarks.stream_memory import resident_mib
-from diffwave.app.workshop import Workshop
+from diffwave.app.session import Session
 from rave.codec_format import CodecFormat
 from rave.export.torchscript import export_nn_tilde
 
@@ -67,13 +67,13 @@ def test_a_stream_neither_drifts_nor_grows(tmp_path, is_soak):
 def test_the_app_does_not_grow(instrument, tmp_path, monkeypatch, is_soak):
     monkeypatch.chdir(tmp_path)
     codec, diffusion, tone = instrument
-    shop = Workshop(tmp_path / "rave-app", codec, diffusion, "cpu")
-    sound = shop.add_sound(tone)
+    session = Session(tmp_path / "rave-app", codec, diffusion, "cpu")
+    sound = session.add_sound(tone)
     ways = (
-        lambda seed: shop.generate(0.3, seed, 3),
-        lambda seed: shop.generate(0.3, seed, 3, sound, ["loudness"]),
-        lambda seed: shop.bend(sound, [1.0], [0.5], seed),
-        lambda seed: shop.vary(sound, 0.5, seed, 3),
+        lambda seed: session.generate(0.3, seed, 3),
+        lambda seed: session.generate(0.3, seed, 3, sound, ["loudness"]),
+        lambda seed: session.bend(sound, [1.0], [0.5], seed),
+        lambda seed: session.vary(sound, 0.5, seed, 3),
     )
     num_sounds = SOAK_SOUNDS if is_soak else SOUNDS
     before_mib, made = 0.0, []

@@ -9,9 +9,9 @@ import pytest
 from diffwave_data import autoregression, settings, write_latent_folder
 
 from diffwave import train
-from diffwave.clips import Clip
 from diffwave.reference_loss import LossCurve, ReferenceLosses
 from diffwave.skill import TOO_LITTLE, judge, units
+from rave.latent_dataset import Clip
 from rave.latents.folder import LatentFile
 
 REFERENCES = ReferenceLosses(1.0, 1.0, 0.9)

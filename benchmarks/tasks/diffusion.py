@@ -128,13 +128,14 @@ def our_sampling(
     device: str,
 ) -> Work:
     """Return what samples one item."""
-    from diffwave.sampling.samplers import generate
+    from diffwave.sampling.generation import Sampling
 
     model = our_model(settings, latent_size).to(device).eval()
     model.accelerate(backend, precision)
+    sampling = Sampling(model, [0], SEED, num_steps=num_steps)
 
     def run() -> Any:
-        return generate(model, num_frames, [0], SEED, num_steps=num_steps).cpu().numpy()
+        return sampling.generate(num_frames).cpu().numpy()
 
     return run, _size(model)
 

@@ -67,7 +67,8 @@ def generate(
     models: str, duration_s: float, out: str, backend: str, precision: str, device: str
 ) -> Callable[[], None]:
     """Return what generates as `diffwave.inference` and `rave decode` do by default."""
-    from diffwave.sampling.editing import Sampling, generate_long
+    from diffwave.sampling.generation import Sampling
+    from diffwave.sampling.overlap import Windows
     from rave.audio.io import write_audio
     from rave.noise import DecoderNoise
 
@@ -75,12 +76,10 @@ def generate(
     num_frames = round(duration_s * trained.header.frame_rate_hz)
 
     def run() -> None:
-        import numpy as np
-
-        sampling = Sampling(trained.model, range(1), 0)
-        made = [block[0].cpu().numpy() for block in generate_long(sampling, num_frames)]
+        sampling = Sampling(trained.model, [0], 0, windows=Windows.of(trained.model))
+        latents = sampling.generate(num_frames)[0].cpu().numpy()
         noise = DecoderNoise(codec.format, 0)
-        blocks = codec.decode_blocks(np.concatenate(made, axis=1), noise)
+        blocks = codec.decode_blocks(latents, noise)
         form = codec.format
         num_samples = num_frames * form.hop_samples
         write_audio(Path(out), blocks, form.sample_rate_hz, form.num_channels, num_samples)

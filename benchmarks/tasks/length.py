@@ -73,12 +73,14 @@ def decode(minutes: float, codec: str, device: str) -> Callable[[], None]:
 def sample(minutes: float, codec: str, device: str) -> Callable[[], None]:
     """Return what samples latents of a length with the network of `diffusion`."""
     from benchmarks.tasks.diffusion import our_model
-    from diffwave.sampling.editing import Sampling, generate_long
+    from diffwave.sampling.generation import Sampling
+    from diffwave.sampling.overlap import Windows
 
     frames_per_minute = 60 * inputs.RATE_HZ / inputs.V2_HOP
-    sampling = Sampling(our_model([], 16).to(device).eval(), range(1), 0, num_steps=NUM_STEPS)
+    model = our_model([], 16).to(device).eval()
+    sampling = Sampling(model, [0], 0, num_steps=NUM_STEPS, windows=Windows.of(model))
 
-    return _work(lambda length: generate_long(sampling, round(length * frames_per_minute)), minutes)
+    return _work(lambda length: sampling.stream(round(length * frames_per_minute)), minutes)
 
 
 def _work(blocks: Callable[[float], Iterable[Any]], minutes: float) -> Callable[[], None]:

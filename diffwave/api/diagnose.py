@@ -63,7 +63,7 @@ def diagnose_folder(
     if config or settings:
         diffusion_recipe(config or "default", settings or ())
     from rave.compute.device import choose_device
-    from rave.files.atomic import atomic_write, write_json
+    from rave.files.atomic import write_json
 
     of_latents = {"--config": config, "--set": settings}
     of_runs = {
@@ -98,8 +98,7 @@ def diagnose_folder(
         text, record, draw = _of_latents(path, config or "default", settings or ())
     if folder is not None:
         write_json(folder / RECORD, record)
-        with atomic_write(folder / PICTURE) as temporary:
-            draw(temporary)
+        draw(folder / PICTURE)
         text += f"\n\nFigures: '{folder / RECORD}'. Picture: '{folder / PICTURE}'."
     return Result(text, record)
 
@@ -163,7 +162,6 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
     Raises:
         ValueError: If it cannot be read, or sets what follows from the latents.
     """
-    from diffwave.denoiser import check_loss, check_weighting
     from diffwave.diagnosis.expected_losses import Recipe
     from rave.experiment import build
 
@@ -175,9 +173,7 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
         held_out_segments=training.held_out_segments,
         segment_frames=training.segment_frames,
         schedule=model.schedule,
-        prediction=model.prediction,
-        loss=check_loss(training.loss),
-        weighting=check_weighting(training.weighting),
+        objective=training.objective(model.prediction),
     )
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from diffwave.conditioner import LABEL
 from diffwave.conditions.inputs import Guidance, guidance_texts, parse_guidance
 from diffwave.diagnosis.run_data import open_data
-from diffwave.diagnosis.samples import WINDOW_FRAMES
+from diffwave.diagnosis.samples import PHRASE_FRAMES
 from diffwave.evaluation.figures import FORMAT, VERSION, measure_ladder
 from diffwave.evaluation.ladder import Ladder, recording_path, without_versions
 from diffwave.evaluation.picture import draw
@@ -26,7 +26,7 @@ from rave.codec import load_codec
 from rave.compute.device import choose_device
 from rave.evaluation.folders import SHORTEST_S
 from rave.evaluation.musicnn import load_musicnn
-from rave.files.atomic import atomic_write, check_output_folder, write_json
+from rave.files.atomic import check_output_folder, write_json
 from rave.parsing import check_seed, path_or_none
 
 RECORD, PICTURE, OUT = "evaluation.json", "ladder.png", "evaluation"
@@ -92,7 +92,7 @@ def evaluate_run(
     build_sampler(DPM_SOLVER, model.schedule, steps)  # its checks only
     followed = [name for name in model.conditioners if name != LABEL]
     given = TrainingData(latents, path_or_none(spectrograms), path_or_none(controls))
-    data = open_data(trained, training_settings(run), given, WINDOW_FRAMES)
+    data = open_data(trained, training_settings(run), given, PHRASE_FRAMES)
     scales = parse_guidance(guidance, followed)
     data = replace(data, num_frames=round(seconds * trained.header.frame_rate_hz))
     segments = data.segments(data.held_out, count)
@@ -148,8 +148,7 @@ def evaluate_run(
         **found.record(),
     }
     write_json(folder / RECORD, record)
-    with atomic_write(folder / PICTURE) as temporary:
-        draw(record, temporary)
+    draw(record, folder / PICTURE)
     lines = [found.words(), f"Figures: '{folder / RECORD}'. Picture: '{folder / PICTURE}'."]
     if len(segments) < count:
         lines.insert(0, f"The held-out music has room for {len(segments)} clips a rung only.")

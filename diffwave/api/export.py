@@ -88,12 +88,10 @@ def _write_nn_tilde(
     noise_seed: int | None,
     host_rate: int | None,
 ) -> Result:
-    from dataclasses import replace
-
     import torch
 
     from diffwave.run import open_run
-    from diffwave.sampling.editing import Sampling
+    from diffwave.sampling.overlap import Windows
     from diffwave.sampling.samplers import DPM_SOLVER
     from diffwave.streaming.nn_tilde import MAX_STEPS, NNTildeSampler
     from diffwave.streaming.sampler import StreamingSampler
@@ -101,26 +99,16 @@ def _write_nn_tilde(
     from rave.codec_format import CodecFormat, write_torchscript
     from rave.codec_source import answers, check_difference, largest_difference
     from rave.files.atomic import atomic_write
-    from rave.latents.folder import check_codec
     from rave.streaming.host_module import rate_note
     from rave.streaming.noise import FRESH_NOISE
 
     trained = open_run(run)
     model, header = trained.model, trained.header
     codec, form, num_latents = load_streamable(codec_path, ema=ema)
-    check_codec(
-        header,
-        form.fingerprint,
-        form.sample_rate_hz,
-        form.hop_samples,
-        form.latent_size,
-        f"The latents of '{run}'",
-        f"the codec '{codec_path}'",
-    )
-    sampling = Sampling(model, [0], 0)
-    usual = max(4 * sampling.windows.margin, SHORTEST_WINDOW)
+    header.identity.check_same(form.identity, f"Run '{run}'", f"the codec '{codec_path}'")
+    usual = max(4 * (model.network.receptive_field_frames // 2), SHORTEST_WINDOW)
     frames = max(round(window * header.frame_rate_hz), 1) if window else usual
-    windows = replace(sampling, window_frames=frames).windows
+    windows = Windows.of(model, frames)
     max_steps = min(MAX_STEPS, len(model.schedule))
     steps = min(NUM_STEPS, max_steps) if steps is None else steps
     if not 1 <= steps <= max_steps:

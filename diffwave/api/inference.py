@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,10 @@ from rave.parsing import check_seed, one_line, path_or_none
 
 if TYPE_CHECKING:
     from diffwave.conditions.inputs import Guidance
-    from diffwave.sampling.editing import Sampling
+    from diffwave.sampling.generation import Sampling
 
 BATCH_SIZE = 8
-# Called with the steps made and those to make in all.
+# Called with the number of steps done and of all steps.
 Watch = Callable[[int, int], None]
 
 
@@ -49,47 +50,48 @@ def generate(
     force: bool = False,
     watch: Watch | None = None,
 ) -> Result:
-    """Write generated latents into a folder, and compare them with the training's.
+    """Write generated latents into a folder, and compare them with the training latents.
 
-    Without `vary`, `inpaint` or `continued` the clips are made from noise. `rave decode` makes
-    audio of the folder.
+    Without `vary`, `inpaint` or `continued` the clips are sampled from noise. `rave decode` decodes
+    the folder to audio.
 
     Args:
         run: Run folder of diffwave.train, or of the patched lmnt diffwave.
         out: Folder to write: generated_000.npy (D, N) and so on, and latents.json.
-        count: Clips to make; each has random numbers of its own.
-        seconds: Length of each; of `continued`, what is added. None: as long as the conditions, or
-            10 s.
-        from_audio: Audio file to follow in all that the run was trained with.
-        follow: Follow only these of `from_audio`: spectrogram, loudness, chroma, onsets.
-        spectrogram: File of diffwave.preprocess to follow.
+        count: Number of clips. Each has its own random numbers.
+        seconds: Length of each clip, or of the continuation of `continued`. None: as long as the
+            conditions, or 10 s.
+        from_audio: Audio file to follow, with every condition of the run's training.
+        follow: Conditions to take from `from_audio`: spectrogram, loudness, chroma, onsets. Empty:
+            all.
+        spectrogram: Spectrogram to follow, a file of diffwave.preprocess.
         controls: File of each control to follow, (C, N) at latent rate: loudness, chroma, onsets.
         label: Class label to follow.
-        guidance: Guidance scale of all that is followed, or of each by name; 1 is off.
+        guidance: Guidance scale of all conditions, or of each by name; 1 is off.
         vary: Latents to vary, a .npy file of shape (D, N).
-        inpaint: Latents of which the span from `from_s` to `to_s` is replaced.
-        continued: Latents to continue.
-        strength: Of `vary`: 0 changes nothing, 1 keeps nothing. None: 0.5.
-        from_s: Start of the span to inpaint.
-        to_s: End of the span to inpaint.
+        inpaint: Latents to inpaint from `from_s` to `to_s`, a .npy file of shape (D, N).
+        continued: Latents to continue, a .npy file of shape (D, N).
+        strength: Strength of `vary`: 0 changes nothing, 1 keeps nothing. None: 0.5.
+        from_s: Start of the span to inpaint, in seconds.
+        to_s: End of the span to inpaint, in seconds.
         steps: Sampling steps.
         sampler: dpm-solver++, ddim or ddpm. None: dpm-solver++.
-        window: Seconds sampled at a time; longer clips are made in overlapping windows, in constant
-            memory. None: 1024 latent frames.
+        window: Seconds sampled at a time. Longer clips are sampled in overlapping windows, in
+            constant memory. None: 1024 latent frames, or 4 receptive fields if they are more.
         seed: Random seed of the first clip.
         device: auto, cpu, cuda, cuda:N or mps.
         backend: torch, openvino or auto.
         precision: float32 or bfloat16.
-        force: Write into a folder that holds other generated latents.
-        watch: Called after each step of the sampler with the steps made and those to make; what it
-            raises stops the work.
+        force: Replace the generated latents of an earlier run.
+        watch: Called after each sampling step with the number of steps done and of all steps. An
+            exception that it raises stops the work.
 
     Returns:
-        The figures hold each file in `items`, with its level and its largest shift.
+        Figures with each file in `items`: its name, its level and its largest shift.
 
     Raises:
-        ValueError: If a value is not possible, or an input cannot be used.
-        OSError: If something cannot be read or written.
+        ValueError: If a value is out of range, or an input does not fit the run.
+        OSError: If a file cannot be read or written.
     """
     run, out = Path(run), Path(out)
     request = Request(
@@ -108,7 +110,8 @@ def generate(
     from diffwave.conditions.inputs import open_conditions, parse_guidance
     from diffwave.diagnosis.generated_latents import compare
     from diffwave.run import open_run
-    from diffwave.sampling.editing import Sampling
+    from diffwave.sampling.generation import Sampling
+    from diffwave.sampling.overlap import Windows
     from diffwave.sampling.samplers import DPM_SOLVER, build_sampler
     from rave.compute.device import choose_device
     from rave.jobs.journal import sole_writer
@@ -118,7 +121,8 @@ def generate(
     torch_device = choose_device(device)
     trained = open_run(run)
     header, model = trained.header, trained.model
-    build_sampler(sampler or DPM_SOLVER, model.schedule, steps)  # its checks only
+    sampler = sampler or DPM_SOLVER
+    build_sampler(sampler, model.schedule, steps)  # for its checks
     check_output(out, force)
     with open_conditions(
         model,
@@ -134,22 +138,16 @@ def generate(
         task = request.task(trained, conditions.num_frames(model))
         model.to(torch_device)
         model.accelerate(backend, precision)
-        sampling = Sampling(
-            model,
-            range(count),
-            seed,
-            sampler or DPM_SOLVER,
-            steps,
-            conditions,
-            scales,
-            max(round(window * header.frame_rate_hz), 1) if window else None,
-        )
-        is_short = task.num_frames <= sampling.windows.num_frames
+        frames = max(round(window * header.frame_rate_hz), 1) if window else None
+        windows = Windows.of(model, frames)
         if task.kind in ("generate", "vary"):
-            sampling.windows.check(sampling.sampler, task.num_frames)
+            windows.check(sampler, task.num_frames)
+        inputs_of = partial(conditions.window, model)
+        sampling = Sampling(model, range(count), seed, sampler, steps, inputs_of, scales, windows)
+        batch_size = BATCH_SIZE if task.num_frames <= windows.num_frames else 1
         with sole_writer(out):
             clear(out)
-            num_frames = _write(out, task, sampling, BATCH_SIZE if is_short else 1, watch)
+            num_frames = _write(out, task, sampling, batch_size, watch)
             write_header(out, num_frames, header, seed, task.gain_db)
     items = [
         {"file": name, **compare(read_latents(out / name, header.latent_size), header)}
@@ -183,7 +181,7 @@ def generate(
 def _write(
     folder: Path, task: Task, sampling: Sampling, batch_size: int, watch: Watch | None
 ) -> dict[str, int]:
-    """Write every item as it is made, and return the frames of each."""
+    """Sample and write each item, and return the number of frames by file name."""
     from tqdm import tqdm
 
     from rave.latents.folder import write_latents
@@ -195,24 +193,18 @@ def _write(
     total = task.num_calls(sampling) * num_batches
     with tqdm(desc=task.kind, total=total, unit="step", file=sys.stderr) as bar:
 
-        def advance(_: int) -> None:
+        def advance(*_: object) -> None:
             bar.update()
             if watch is not None:
                 watch(bar.n, total)
 
         for start in range(0, len(sampling.indices), batch_size):
-            batch = replace(
-                sampling,
-                indices=sampling.indices[start : start + batch_size],
-                progress=advance,
-            )
-            names = [clip_name(index) for index in batch.indices]
-            if len(names) == 1:
-                blocks = (block[0] for block in task.blocks(batch))
-                written[names[0]] = write_latents(folder / names[0], blocks, raw_size)
-                continue
-            parts = list(task.blocks(batch))
-            for row, name in enumerate(names):
+            indices = sampling.indices[start : start + batch_size]
+            batch = replace(sampling, indices=indices, observe=advance)
+            blocks = (block.cpu().numpy() for block in task.blocks(batch))
+            # One clip is written while it is sampled, so that its length is not limited by memory.
+            parts = blocks if len(indices) == 1 else list(blocks)
+            for row, name in enumerate(map(clip_name, indices)):
                 clip = (part[row] for part in parts)
                 written[name] = write_latents(folder / name, clip, raw_size)
     return written

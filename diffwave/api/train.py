@@ -15,12 +15,13 @@ from rave.latents.storage import is_address
 from rave.parsing import check_seed
 
 if TYPE_CHECKING:
-    from diffwave.clips import Clip
     from diffwave.dataset import ClipReader, FixedSegments
     from diffwave.model import LatentDiffusion
+    from diffwave.objective import Objective
     from diffwave.reference_loss import LossCurve, ReferenceLosses
     from diffwave.settings import TrainingSettings
     from diffwave.standardizer import Standardizer
+    from rave.latent_dataset import Clip
     from rave.latents.folder import LatentHeader
 
 
@@ -113,8 +114,7 @@ def train_diffusion(
     training_clips, held_out_clips = split_clips(dataset.files, split)
     earlier = _earlier(out)
     reader = ClipReader.open(
-        latents,
-        header,
+        dataset,
         spectrograms=spectrograms,
         controls=controls,
         control_names=check_controls(control_names) if control_names else (),
@@ -146,8 +146,9 @@ def train_diffusion(
     num_frames = training.segment_frames
     held_out = FixedSegments(reader, held_out_clips, num_frames, training.held_out_segments)
     known = FixedSegments(reader, training_clips, num_frames, REFERENCE_SEGMENTS)
-    references, levels = measure_references(model, known, held_out, training)
-    if white := white_latents(references, f"{model.prediction}, {training.loss}"):
+    objective = training.objective(model.prediction)
+    references, levels = measure_references(model, known, held_out, objective)
+    if white := white_latents(references, f"{objective.prediction}, {objective.loss}"):
         print(f"warning: {white}", file=sys.stderr)
     segments = SegmentDataset(reader, training_clips, num_frames, training.seed)
     held_out_batches: Any = DataLoader(held_out, batch_size=training.batch_size)
@@ -192,13 +193,9 @@ def _result(
     if not is_first():
         return Result("")
     trained = open_run(out)
-    model, names = trained.model, {"loss": training.loss, "weighting": training.weighting}
-    errors = [
-        held_out_errors(model, batch, len(held_out), training.loss, training.weighting)
-        for batch in batches
-    ]
+    model, objective = trained.model, training.objective(trained.model.prediction)
+    errors = [held_out_errors(model, batch, len(held_out), objective) for batch in batches]
     losses = torch.cat(errors).double().numpy()
-    objective = {"prediction": model.prediction, **names}
     bins = skill_bins(losses, levels)
     judged = judge(losses, levels, references, held_out.clips)
     loss = float(losses.mean())
@@ -215,7 +212,7 @@ def _result(
     verdict = judged.verdict
     if model.is_conditional:
         verdict += " (The references do not see the conditions, the model does.)"
-        gains = _gains(model, held_out, training.loss, training.weighting)
+        gains = _gains(model, held_out, objective)
         figures["conditioner_gain"] = gains
         if gains:
             shown = ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items())
@@ -262,16 +259,16 @@ def _labels(clips: Sequence[Clip], earlier: LatentDiffusion | None) -> Sequence[
     return known.names
 
 
-def _gains(model: Any, held_out: Any, loss: str, weighting: str) -> dict[str, float]:
+def _gains(model: Any, held_out: Any, objective: Objective) -> dict[str, float]:
     """Return the conditioner gain of all conditions together, and of each if there are several."""
     from diffwave.diagnosis.conditioner import conditioner_gain
 
     if len(held_out) < 2:
         return {}
-    gains = {"all": conditioner_gain(model, held_out, loss, weighting).gain}
+    gains = {"all": conditioner_gain(model, held_out, objective).gain}
     if len(model.conditioners) > 1:
         for name in model.conditioners:
-            gains[name] = conditioner_gain(model, held_out, loss, weighting, [name]).gain
+            gains[name] = conditioner_gain(model, held_out, objective, [name]).gain
     return gains
 
 

@@ -1,1 +1,1 @@
-"""How does one play with the models in a browser?"""
+"""How can one use the models in a browser?"""

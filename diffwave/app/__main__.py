@@ -1,4 +1,4 @@
-"""`rave app`: a page in the browser to play with a codec and a diffusion model of its latents."""
+"""`rave app`: a page in the browser for a codec and a diffusion model of its latents."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ from typing import Any
 from diffwave.api.inference import Watch
 from rave.api.result import Result
 
-# As every command writes one: who warns, and perhaps the file that it is about, stand before it.
+# A warning of a command; its source, and perhaps the name of a file, stand before it.
 WARNING = re.compile(r"(?:^|[\s:])\w*[Ww]arning: (?:[^:]+\.\w{2,5}: )?(.+)")
-# Options whose names are no names of arguments.
+# Options whose names differ from those of the arguments.
 OPTIONS = {"continued": "continue", "from_s": "from", "to_s": "to"}
-# Called with the share that is done and the seconds that are left, None while other work is done.
+# Called with the share that is done and the seconds left; None while it waits for other work.
 Report = Callable[[float, float | None], None]
-TURN_S = 0.1  # between two looks at whether a job that waits is stopped
+TURN_S = 0.1  # between two checks whether a waiting job is stopped
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Command:
 
     Attributes:
         words: The command line that does the same.
-        call: Makes the call. It is given what to call after each step of a sampler.
+        call: Makes the call; its argument is called after each step of a sampler.
     """
 
     words: tuple[str, ...]
@@ -45,13 +45,13 @@ class Stopped(Exception):
 
 
 class Job:
-    """Work under way: what is left of it, and whether it shall stop.
+    """A running request: it reports progress, collects warnings, and can be stopped.
 
     Args:
-        report: Called after each step of the sampler, and when the work must wait.
+        report: Called after each step of the sampler, and when the job must wait.
 
     Attributes:
-        warnings: What its commands warned of, each once.
+        warnings: Warnings of its commands, each once.
     """
 
     def __init__(self, report: Report | None = None) -> None:
@@ -60,12 +60,12 @@ class Job:
         self.warnings: list[str] = []
 
     def warn(self, texts: Iterable[str]) -> None:
-        """Keep what a command warns of."""
+        """Add warnings of a command."""
         self.warnings += [text for text in dict.fromkeys(texts) if text not in self.warnings]
 
     @contextlib.contextmanager
     def turn(self, working: threading.Lock) -> Iterator[None]:
-        """Wait until no other job works, then work.
+        """Wait until no other job runs, then run the block.
 
         Raises:
             Stopped: If it was stopped while it waited.
@@ -82,23 +82,23 @@ class Job:
             working.release()
 
     def stop(self) -> None:
-        """Stop the work before its next step."""
+        """Stop the job before its next step."""
         self._stop.set()
 
     def check(self) -> None:
-        """Raise if the work shall stop.
+        """Raise if the job is to stop.
 
         Raises:
-            Stopped: If it shall.
+            Stopped: If it is.
         """
         if self._stop.is_set():
             raise Stopped
 
     def watch(self, done: int, total: int) -> None:
-        """Take note of a step; see `diffwave.api.inference.generate`.
+        """Report a step, as the `watch` of `diffwave.api.inference.generate`.
 
         Raises:
-            Stopped: If the work shall stop.
+            Stopped: If the job is to stop.
         """
         self.check()
         if self._report is not None:
@@ -107,7 +107,7 @@ class Job:
 
 
 class _Copied(io.TextIOBase):
-    """Standard error, which keeps what one thread writes."""
+    """Standard error, with a copy of the text that one thread writes."""
 
     def __init__(self, to: Any) -> None:
         self.text = io.StringIO()
@@ -128,7 +128,7 @@ class _Copied(io.TextIOBase):
 
 @contextlib.contextmanager
 def _warnings_to(job: Job) -> Iterator[None]:
-    """Hand to a job the warnings that commands write to standard error."""
+    """Give a job the warnings that commands write to standard error."""
     copied = _Copied(sys.stderr)
     with contextlib.redirect_stderr(copied):
         yield
@@ -141,12 +141,12 @@ def run_command(command: Command, job: Job, stem: str = "*") -> Result:
 
     Args:
         command: The call.
-        job: May stop it, and is handed its warnings.
-        stem: Name without suffix of the file that is wanted of what it writes.
+        job: May stop it, and gets its warnings.
+        stem: Pattern of the names, without suffix, of the files whose warnings are wanted.
 
     Raises:
         ValueError: If it refuses, or could not use a file.
-        OSError: If something cannot be read or written.
+        OSError: If a file cannot be read or written.
         Stopped: If it was stopped.
     """
     job.check()
@@ -169,9 +169,9 @@ def command(
     """Return a call and its command line.
 
     Args:
-        program: What the command line begins with.
-        function: Of the Python API.
-        places: The paths that it takes.
+        program: First words of the command line.
+        function: Function of the Python API.
+        places: Its paths.
         is_watched: Whether it takes `watch`.
         options: Its other arguments.
     """
@@ -205,11 +205,11 @@ def rounded(value: float, digits: int = 6) -> float:
 
 
 def as_typed(commands: Sequence[Command]) -> str:
-    """Return commands as one types them into a shell, one a line."""
+    """Return commands as lines for a shell."""
     return "\n".join(shlex.join(command.words) for command in commands)
 
 
 def short(path: Path) -> str:
-    """Return a path as one types it here: relative where it lies below this folder."""
+    """Return a path, relative if it is below the working directory."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

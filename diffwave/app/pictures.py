@@ -1,40 +1,37 @@
-"""A sound as pictures that share one axis of time: wave, spectrogram, latents. HTML and SVG."""
+"""Pictures of a sound on one time axis: wave, spectrogram, latents. HTML and SVG."""
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from diffwave.conditions.spectrogram import WINDOW_SAMPLES, LogMel
+from diffwave.pages.markup import image
+from diffwave.pages.plots import spectrogram_png
 from rave.audio.io import read_audio
 
 Array = NDArray[np.float32]
-# Columns of a spectrogram, points of a curve: what a wide window can show.
+# Columns of a spectrogram, points of a curve: as many as a wide window can show.
 NUM_COLUMNS, NUM_POINTS = 1000, 500
-NUM_MELS = 96
-# Of the 100 dB of a log-mel spectrogram, what is drawn from dark to light.
-QUIET, LOUD = 0.3, 0.95
-COLOURS = "magma"
+MIN_HOP = 128
 NUM_AXES = 6
-LANE = 40  # height of an axis, of 1000 a whole width
+LANE = 40  # height of an axis; the width is 1000
 
 
 def timeline(path: Path, sample_rate_hz: int, axes: tuple[Array, Array] | None = None) -> str:
-    """Return a file's wave, spectrogram and, if given, latents, one below the other.
+    """Return a file's wave, spectrogram and latents, one below the other.
 
     Args:
-        path: Audio.
-        sample_rate_hz: To read it at.
-        axes: Latents along their axes (D, N), and the share of the variance of each.
+        path: Audio file.
+        sample_rate_hz: Rate at which to read it.
+        axes: Latents along their axes (D, N), and each axis's share of the variance; None for no
+            latents.
     """
     audio = read_audio(path, sample_rate_hz, 1)[0]
-    parts = [_wave(audio), _spectrogram(audio, sample_rate_hz)]
+    hop = max(len(audio) // NUM_COLUMNS, MIN_HOP)
+    spectrogram = image(spectrogram_png(audio, sample_rate_hz, hop), "Spectrogram")
+    parts = [_wave(audio), spectrogram]
     if axes is not None:
         parts.append(_curves(*axes))
     seconds = len(audio) / sample_rate_hz
@@ -42,29 +39,6 @@ def timeline(path: Path, sample_rate_hz: int, axes: tuple[Array, Array] | None =
         f'<div class="timeline" data-seconds="{seconds:.4f}">{"".join(parts)}'
         '<div class="region" hidden></div><div class="cursor" hidden></div></div>'
         f'<div class="times"><span>0 s</span><span>{seconds:.1f} s</span></div>'
-    )
-
-
-def spectrogram_picture(audio: Array, sample_rate_hz: int) -> Image.Image:
-    """Return the log-mel spectrogram of audio (T,), low bands at the bottom."""
-    hop = max(len(audio) // NUM_COLUMNS, WINDOW_SAMPLES // 8)
-    num_frames = max(len(audio) // hop, 1)
-    blocks = LogMel(sample_rate_hz, hop, NUM_MELS).blocks([audio], num_frames)
-    levels = np.concatenate(list(blocks), axis=1)
-    shown = np.clip((levels - QUIET) / (LOUD - QUIET), 0, 1)
-    image = Image.fromarray((255 * shown).astype(np.uint8)[::-1]).convert("P")
-    colours = matplotlib.colormaps[COLOURS](np.arange(256), bytes=True)[:, :3]
-    image.putpalette(colours.tobytes())
-    return image
-
-
-def _spectrogram(audio: Array, sample_rate_hz: int) -> str:
-    buffer = io.BytesIO()
-    spectrogram_picture(audio, sample_rate_hz).save(buffer, format="PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<img class="spectrogram" alt="Spectrogram" draggable="false" '
-        f'src="data:image/png;base64,{data}">'
     )
 
 

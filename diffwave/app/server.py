@@ -1,10 +1,9 @@
-"""Serve the page on this machine, to this machine, with no request to any other."""
+"""Serve the page to this machine only, without any request to another."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import html
 import os
 import secrets
 import sys
@@ -14,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from diffwave.app.door import HOST, Door, private_folder
-from diffwave.app.workshop import MAX_FILE_GB, Workshop
+from diffwave.app.http_access import HOST, AccessControl, private_folder
+from diffwave.app.session import MAX_FILE_GB, Session
+from diffwave.pages.markup import escape
 
 MAX_UPLOAD_BYTES = MAX_FILE_GB * 2**30
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
@@ -23,17 +23,17 @@ FIXED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace
 
 
 @contextlib.contextmanager
-def serving(shop: Workshop, port: int | None = None) -> Iterator[str]:
-    """Serve in the background, and yield the page's address, which lets in whoever has it.
+def serving(session: Session, port: int | None = None) -> Iterator[str]:
+    """Serve in the background, and yield the page's address with its token.
 
     Args:
-        shop: What the page plays with.
-        port: The first free one from 7860 if None.
+        session: The session of the page.
+        port: Port; the first free one from 7860 if None.
 
     Raises:
         OSError: If the port is taken.
     """
-    with private_folder(shop.folder) as uploads:
+    with private_folder(session.folder) as uploads:
         # Read when gradio is imported: it would ask for its newest version, keep files elsewhere.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)
@@ -42,15 +42,15 @@ def serving(shop: Workshop, port: int | None = None) -> Iterator[str]:
         # Without a running loop gradio makes one for each of its locks, and closes none. In a
         # thread, because the caller may have a loop that runs.
         with ThreadPoolExecutor(1) as pool:
-            app = pool.submit(asyncio.run, _application(shop)).result()
+            app = pool.submit(asyncio.run, _application(session)).result()
         token = secrets.token_urlsafe()
-        door = Door(app, token, uploads, MAX_UPLOAD_BYTES)
+        access = AccessControl(app, token, uploads, MAX_UPLOAD_BYTES)
         try:
-            _, _, address, server = start_server(door, HOST, port)
+            _, _, address, server = start_server(access, HOST, port)
         except OSError as error:
             where = "7860 to 7959" if port is None else str(port)
             raise OSError(
-                f"Port {where} is taken. Choose another with --port, or end what uses it."
+                f"Port {where} is in use. Choose another with --port, or stop its program."
             ) from error
         try:
             yield f"{address}?token={token}"
@@ -59,14 +59,14 @@ def serving(shop: Workshop, port: int | None = None) -> Iterator[str]:
             server.close()
 
 
-async def _application(shop: Workshop) -> Any:
+async def _application(session: Session) -> Any:
     """Return the ASGI application of the page."""
     import gradio
     from fastapi import FastAPI
 
     from diffwave.app.page import Page
 
-    page = Page(shop).build().queue(max_size=8)
+    page = Page(session).build().queue(max_size=8)
     page.has_launched = True  # or gradio takes paths that no upload gave
     return gradio.mount_gradio_app(
         FastAPI(openapi_url=None),
@@ -83,7 +83,7 @@ async def _application(shop: Workshop) -> Any:
 
 
 def _looks() -> dict[str, Any]:
-    """Return theme, style and script, as `launch` takes them."""
+    """Return theme, style and script."""
     import gradio
 
     folder = Path(__file__).parent
@@ -117,19 +117,19 @@ def serve(
     """Serve the page until Ctrl-C, and return its address.
 
     Args:
-        folder: Keeps sounds and results.
+        folder: Folder of sounds and results.
         codec: Run folder, or a .ts file.
         diffusion: Run folder, or None.
-        device: As for the commands.
-        port: The first free one from 7860 if None.
+        device: Device: auto, cpu, cuda, cuda:N or mps.
+        port: Port; the first free one from 7860 if None.
         is_opening: Open a browser.
 
     Raises:
         ValueError: If the models cannot be used.
         OSError: If the port is taken.
     """
-    with serving(Workshop(folder, codec, diffusion, device), port) as address:
-        print(f"rave app: {address}   (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    with serving(Session(folder, codec, diffusion, device), port) as address:
+        print(f"rave app: {address}   (Ctrl-C stops it)", file=sys.stderr, flush=True)
         with private_folder(folder) as private, contextlib.suppress(KeyboardInterrupt):
             if is_opening:
                 open_browser(address, private / "open.html")
@@ -138,15 +138,15 @@ def serve(
 
 
 def open_browser(address: str, page: Path) -> None:
-    """Open a browser by way of a file: all users of a machine see what a command is given.
+    """Open a browser by a file: all users of a machine see the words of a command line.
 
     Args:
-        address: With the token.
+        address: Address with the token.
         page: File to write, in a folder that only this user can read.
     """
     import webbrowser
 
-    url = html.escape(address)
+    url = escape(address)
     page.write_text(
         f'<meta http-equiv="refresh" content="0; url={url}"><a href="{url}">rave app</a>'
     )

@@ -12,17 +12,17 @@ Latent frame n covers the audio from n·hop to (n + 1)·hop, and so does frame n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffwave.conditions.framing import Array, centred_windows, hann_window
-from diffwave.conditions.spectrogram import check_made_for, mono_blocks
-from rave.files.atomic import built, read_header, write_json
-from rave.latents.folder import LatentHeader, open_array, write_latents
+from diffwave.conditions.header import ConditionHeader
+from diffwave.conditions.spectrogram import mono_blocks
+from rave.latents.folder import open_array, write_latents
 
 FORMAT, VERSION, HEADER_NAME = "rave-controls", 1, "controls.json"
 LOUDNESS, CHROMA, ONSETS = "loudness", "chroma", "onsets"
@@ -41,7 +41,7 @@ BLOCK_WINDOWS = 512
 
 
 @dataclass(frozen=True)
-class ControlHeader:
+class ControlHeader(ConditionHeader):
     """What controls.json says.
 
     Attributes:
@@ -51,9 +51,12 @@ class ControlHeader:
         controls: Each control's number of channels.
         files: Each array's path, below the folder of each control, with its number of frames.
         skipped: Files that could not be used, and why.
-        sources: The audio file of each array; empty before 2026-12.
+        sources: The audio file of each array; empty: not known.
     """
 
+    NAME: ClassVar[str] = HEADER_NAME
+    TAG: ClassVar[dict[str, Any]] = {"format": FORMAT, "version": VERSION}
+    WHAT: ClassVar[str] = "control"
     codec: str
     sample_rate_hz: int
     hop_samples: int
@@ -61,34 +64,6 @@ class ControlHeader:
     files: dict[str, int]
     skipped: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
-
-    def write(self, folder: Path) -> None:
-        """Write controls.json into `folder`, whole or not at all."""
-        write_json(folder / HEADER_NAME, {"format": FORMAT, "version": VERSION, **asdict(self)})
-
-    @classmethod
-    def read(cls, folder: Path) -> ControlHeader:
-        """Return the header of a control folder.
-
-        Raises:
-            ValueError: If the folder has none, or one that this program cannot read.
-        """
-        return read_header(
-            folder / HEADER_NAME,
-            "a control folder",
-            lambda content: built(cls, content),
-            "Run python -m diffwave.preprocess --controls again.",
-            format=FORMAT,
-            version=VERSION,
-        )
-
-    def check_matches(self, latents: LatentHeader, this: str, that: str) -> None:
-        """Check that the controls were made for these latents.
-
-        Raises:
-            ValueError: If codec, rate or hop differ, or files are missing or of another length.
-        """
-        check_made_for(self, latents, this, that, "control")
 
     def check_has(self, names: Iterable[str], folder: Path) -> None:
         """Check that the folder holds the named controls.

@@ -11,17 +11,17 @@ parts of that stretch. M mel bands, R = hop / mel hop.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffwave.conditioner import whole_ratio
 from diffwave.conditions.framing import centred_windows, hann_window
-from rave.files.atomic import built, read_header, write_json
-from rave.latents.folder import LatentHeader, open_array, write_latents
+from diffwave.conditions.header import ConditionHeader
+from rave.latents.folder import open_array, write_latents
 
 FORMAT, VERSION, HEADER_NAME = "rave-spectrograms", 1, "spectrograms.json"
 # Kong et al. 2020 (arXiv:2009.09761) and its public implementation.
@@ -33,7 +33,7 @@ BLOCK_FRAMES = 512
 
 
 @dataclass(frozen=True)
-class SpectrogramHeader:
+class SpectrogramHeader(ConditionHeader):
     """What spectrograms.json says.
 
     Attributes:
@@ -44,9 +44,12 @@ class SpectrogramHeader:
         num_mels: M.
         files: Each array's path with its number of latent frames.
         skipped: Files that could not be used, and why.
-        sources: The audio file of each array; empty before 2026-12.
+        sources: The audio file of each array; empty: not known.
     """
 
+    NAME: ClassVar[str] = HEADER_NAME
+    TAG: ClassVar[dict[str, Any]] = {"format": FORMAT, "version": VERSION}
+    WHAT: ClassVar[str] = "spectrogram"
     codec: str
     sample_rate_hz: int
     hop_samples: int
@@ -60,102 +63,6 @@ class SpectrogramHeader:
     def ratio(self) -> int:
         """Return mel frames per latent frame."""
         return whole_ratio(self.hop_samples, self.mel_hop_samples)
-
-    def write(self, folder: Path) -> None:
-        """Write spectrograms.json into `folder`, whole or not at all."""
-        write_json(folder / HEADER_NAME, {"format": FORMAT, "version": VERSION, **asdict(self)})
-
-    @classmethod
-    def read(cls, folder: Path) -> SpectrogramHeader:
-        """Return the header of a spectrogram folder.
-
-        Raises:
-            ValueError: If the folder has none, or one that this program cannot read.
-        """
-        return read_header(
-            folder / HEADER_NAME,
-            "a spectrogram folder",
-            lambda content: built(cls, content),
-            "Run python -m diffwave.preprocess again.",
-            format=FORMAT,
-            version=VERSION,
-        )
-
-    def check_matches(self, latents: LatentHeader, this: str, that: str) -> None:
-        """Check that the spectrograms were made for these latents.
-
-        Args:
-            latents: Header of the latents.
-            this: What to call the spectrograms in the message.
-            that: What to call the latents.
-
-        Raises:
-            ValueError: If codec, rate or hop differ, or files are missing or of another length.
-        """
-        check_made_for(self, latents, this, that, "spectrogram")
-
-
-class ConditionHeader(Protocol):
-    """What the headers of spectrograms and of controls have in common."""
-
-    @property
-    def codec(self) -> str: ...  # noqa: D102
-    @property
-    def sample_rate_hz(self) -> int: ...  # noqa: D102
-    @property
-    def hop_samples(self) -> int: ...  # noqa: D102
-    @property
-    def files(self) -> dict[str, int]: ...  # noqa: D102
-    @property
-    def sources(self) -> dict[str, str]: ...  # noqa: D102
-
-
-def check_made_for(
-    header: ConditionHeader, latents: LatentHeader, this: str, that: str, what: str
-) -> None:
-    """Check that conditions were made for these latents.
-
-    Args:
-        header: Of the conditions.
-        latents: Header of the latents.
-        this: What to call the conditions in the message.
-        that: What to call the latents.
-        what: What one of the conditions is.
-
-    Raises:
-        ValueError: If codec, rate or hop differ, or files are missing, of another length or made
-            of other audio files.
-    """
-    found = (header.codec, header.sample_rate_hz, header.hop_samples)
-    needed = (latents.codec, latents.sample_rate_hz, latents.hop_samples)
-    again = f"Make the {what}s again with python -m diffwave.preprocess."
-    if found != needed:
-        raise ValueError(
-            "{} was made for codec {} at {} Hz, hop {}; ".format(this, *found)
-            + "{} is of codec {} at {} Hz, hop {}. ".format(that, *needed)
-            + again
-        )
-    other = [file.path for file in latents.files if header.files.get(file.path) != file.num_frames]
-    if other:
-        raise ValueError(
-            f"{len(other)} of {len(latents.files)} clips of {that} have no {what} of "
-            f"their length in {this} (first: '{other[0]}'). {again}"
-        )
-    for file in latents.files:  # a name of theirs may have been another file's before
-        if (source := header.sources.get(file.path, file.source)) != file.source:
-            raise ValueError(
-                f"'{file.path}' of {that} was made of '{file.source}', but its {what} in {this} of "
-                f"'{source}'. {again}"
-            )
-
-
-def read_spectrogram(path: Path, header: SpectrogramHeader, num_frames: int) -> NDArray[np.float32]:
-    """Return one array of a spectrogram folder, memory-mapped, (M, num_frames·R).
-
-    Raises:
-        ValueError: If the file is missing or has another shape than its header says.
-    """
-    return open_spectrogram(path, header.num_mels, num_frames * header.ratio)
 
 
 def open_spectrogram(path: Path, num_mels: int, num_mel_frames: int | None) -> NDArray[np.float32]:

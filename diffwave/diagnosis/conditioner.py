@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from diffwave.clips import Clip
 from diffwave.dataset import NO_CONDITIONS, FixedSegments, Segment, conditions_of
 from diffwave.diagnosis.failures import IGNORED_CONDITIONER, Finding
 from diffwave.diagnosis.network import Probe, rms
 from diffwave.model import LatentDiffusion
+from diffwave.objective import Objective
 from diffwave.skill import CENTRES
 from diffwave.training import held_out_errors
+from rave.latent_dataset import Clip
 
 BATCH_SIZE = 16
 # Told as ignored: a conditioner gain below, while conditions of other clips change the prediction
@@ -48,8 +49,7 @@ class ConditionerGain:
 def conditioner_gain(
     model: LatentDiffusion,
     segments: FixedSegments,
-    loss: str = "mse",
-    weighting: str = "none",
+    objective: Objective,
     names: Sequence[str] | None = None,
     is_alone: bool = False,
 ) -> ConditionerGain:
@@ -60,8 +60,7 @@ def conditioner_gain(
     Args:
         model: In evaluation mode.
         segments: Held-out, with all conditions of the model.
-        loss: mse or l1.
-        weighting: none or min-snr.
+        objective: Of the training.
         names: Of the conditions to shuffle, the others being right; None for all.
         is_alone: Whether the others are absent instead.
 
@@ -91,7 +90,7 @@ def conditioner_gain(
         ]
         for group, errors in ((items, right), (swapped, shuffled)):
             batch = {name: value.to(device) for name, value in default_collate(group).items()}
-            found = held_out_errors(model, cast(Segment, batch), len(segments), loss, weighting)
+            found = held_out_errors(model, cast(Segment, batch), len(segments), objective)
             errors.append(found.cpu())
     return ConditionerGain(*(float(torch.cat(errors).mean()) for errors in (right, shuffled)))
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
-from diffwave.denoiser import LossKind, Prediction, Weighting
+from diffwave.denoiser import Prediction
+from diffwave.objective import LossKind, Objective
 from diffwave.reference_loss import GaussianModel, SpectralDensity, reference_losses
 from diffwave.schedule import COSINE, SCHEDULES, NoiseSchedule, named_schedule
 
@@ -24,9 +25,7 @@ class Recipe:
         held_out_segments: Segments of a validation.
         segment_frames: Latent frames of a segment.
         schedule: Its noise levels.
-        prediction: What the network predicts.
-        loss: mse or l1.
-        weighting: Of the loss over noise levels.
+        objective: Prediction, loss and weighting.
     """
 
     fidelity: float = 0.99
@@ -34,9 +33,7 @@ class Recipe:
     held_out_segments: int = 128
     segment_frames: int = 128
     schedule: NoiseSchedule = field(default_factory=lambda: named_schedule(COSINE))
-    prediction: Prediction = "v"
-    loss: LossKind = "mse"
-    weighting: Weighting = "none"
+    objective: Objective = field(default_factory=lambda: Objective("v"))
 
     @property
     def schedule_name(self) -> str:
@@ -90,7 +87,7 @@ def expected_losses(
     held_out: SpectralDensity,
     name: str,
     schedule: NoiseSchedule,
-    *objective: Any,
+    objective: Objective,
 ) -> ExpectedLoss:
     """Return the reference losses of one objective.
 
@@ -99,10 +96,10 @@ def expected_losses(
         held_out: Of held-out segments.
         name: Of the schedule.
         schedule: Of the training.
-        objective: Prediction, kind of loss and weighting.
+        objective: Of the training.
     """
-    found = reference_losses(gaussian, held_out, schedule, *objective)
-    return ExpectedLoss(name, *objective, **asdict(found))
+    found = reference_losses(gaussian, held_out, schedule, objective)
+    return ExpectedLoss(name, **asdict(objective), **asdict(found))
 
 
 def all_expected_losses(
@@ -114,5 +111,5 @@ def all_expected_losses(
         for loss in get_args(LossKind):
             for prediction in get_args(Prediction):
                 if prediction != "epsilon" or not schedule.is_zero_terminal:
-                    objective = prediction, loss, "none"
-                    yield expected_losses(gaussian, held_out, name, schedule, *objective)
+                    objective = Objective(prediction, loss)
+                    yield expected_losses(gaussian, held_out, name, schedule, objective)

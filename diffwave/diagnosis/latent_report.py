@@ -7,12 +7,13 @@ from typing import get_args
 
 import numpy as np
 
-from diffwave.denoiser import LossKind, Prediction
+from diffwave.denoiser import Prediction
 from diffwave.diagnosis.expected_losses import ExpectedLoss
 from diffwave.diagnosis.failures import findings_in_words
 from diffwave.diagnosis.generated import GeneratedDiagnosis
 from diffwave.diagnosis.latent_statistics import Memory
 from diffwave.diagnosis.latents import LatentDiagnosis
+from diffwave.objective import LossKind
 from diffwave.skill import FEWEST_UNITS, TOO_LITTLE
 from rave.latents.folder import POSTERIOR_SAMPLE
 from rave.parsing import one_line

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffwave.clips import Clip, split_clips
+from diffwave.clips import split_clips
 from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments, standardized_runs
-from diffwave.denoiser import LossKind, Prediction
 from diffwave.diagnosis.expected_losses import (
     ExpectedLoss,
     Recipe,
@@ -28,6 +27,7 @@ from diffwave.diagnosis.expected_losses import (
 )
 from diffwave.diagnosis.failures import WHITE_LATENTS, Finding
 from diffwave.diagnosis.latent_statistics import Array, Memory, distance_from_normal, memory
+from diffwave.objective import Objective
 from diffwave.reference_loss import (
     REFERENCE_SEGMENTS,
     LossCurve,
@@ -46,6 +46,7 @@ from diffwave.schedule import (
 )
 from diffwave.skill import units
 from diffwave.standardizer import PrincipalDimensions, Standardizer, check_fidelity
+from rave.latent_dataset import Clip, LatentDataset
 from rave.latents.folder import GENERATED, LatentHeader
 
 # Told to be white noise: best linear denoiser above this share of the loss of `white`. Of white
@@ -72,7 +73,7 @@ CURVE_LOG_SNR = np.linspace(-8.0, 8.0, 65)
 # Before progress is shown.
 PROGRESS_DELAY_S = 2.0
 # By which latents are judged, on the schedule `cosine`, whatever the recipe is.
-USUAL: tuple[Prediction, LossKind] = ("v", "mse")
+USUAL = Objective("v", "mse")
 
 T = TypeVar("T")
 
@@ -192,13 +193,14 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
     """
     recipe = recipe or Recipe()
     check_fidelity(recipe.fidelity)
-    header = LatentHeader.read(folder)
+    dataset = LatentDataset(folder, takes_shards=False)
+    header = dataset.header
     if header.contents == GENERATED:
         raise ValueError(
             f"'{folder}' holds generated latents; those of real music are needed. "
             "Give what rave encode wrote."
         )
-    reader = ClipReader.open(folder, header)
+    reader = ClipReader.open(dataset)
     training, held_out = split_clips(header.files, recipe.held_out_fraction)
     blocks, others = list(_blocks(training)), list(_blocks(held_out))
     principal = PrincipalDimensions.of(
@@ -218,7 +220,6 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
         data.add(run, num_valid_frames)
     cosine = named_schedule(COSINE)
     _, white, linear = channel_errors(gaussian, data, cosine.alpha_bar.numpy(), "v")
-    objective = recipe.prediction, recipe.loss, recipe.weighting
     names = _shown(SCHEDULES, "Losses", len(SCHEDULES))
     levels = alpha_bar_from_log_snr(torch.from_numpy(CURVE_LOG_SNR)).numpy()
     raw_memory, own_memory, distances = _over_time(reader, standardizer, header, blocks)
@@ -229,17 +230,19 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
         variance=principal.variance[principal.is_real],
         num_for={fidelity: principal.count(fidelity) for fidelity in FIDELITIES},
         latent_size=standardizer.latent_size,
-        references=reference_losses(gaussian, data, cosine, *USUAL),
+        references=reference_losses(gaussian, data, cosine, USUAL),
         white_shares=linear.mean(axis=0) / white.mean(axis=0),
         raw_memory=raw_memory,
         memory=own_memory,
         normal_distances=distances,
         ends=[schedule_end(name) for name in SCHEDULES],
         expected=[
-            expected_losses(gaussian, data, recipe.schedule_name, recipe.schedule, *objective),
+            expected_losses(
+                gaussian, data, recipe.schedule_name, recipe.schedule, recipe.objective
+            ),
             *all_expected_losses(gaussian, data, names),
         ],
-        curve=loss_curve(gaussian, data, levels, *USUAL),
+        curve=loss_curve(gaussian, data, levels, USUAL),
         num_held_out=len(set(units(segments.clips).tolist())),
     )
 
@@ -284,9 +287,9 @@ def _finite(reader: ClipReader, block: Clip) -> NDArray[np.float32]:
     """Return the raw latents of a block, if all of them are numbers."""
     raw = reader.raw(block)
     if not np.isfinite(raw).all():
+        path = Path(reader.latents.place) / block.file.path
         raise ValueError(
-            f"'{Path(reader.folder) / block.file.path}' holds values that are not finite (NaN or "
-            "infinite). Encode the audio again."
+            f"'{path}' holds values that are not finite (NaN or infinite). Encode the audio again."
         )
     return raw
 

@@ -34,6 +34,7 @@ from diffwave.diagnosis.latents import USUAL, white_latents
 from diffwave.diagnosis.run_data import RunData, open_data
 from diffwave.diagnosis.run_samples import FEWEST_FRAMES, NUM_REAL, diagnose_samples
 from diffwave.model import LatentDiffusion
+from diffwave.objective import Objective
 from diffwave.reference_loss import (
     REFERENCE_SEGMENTS,
     GaussianModel,
@@ -45,7 +46,6 @@ from diffwave.reference_loss import (
 )
 from diffwave.run import KIND, DiffusionRun, TrainingData, open_run, training_settings
 from diffwave.schedule import COSINE, named_schedule
-from diffwave.settings import TrainingSettings
 from diffwave.skill import judge, skill_bins
 from diffwave.training import held_out_errors, measure_references
 from diffwave.upstream.run import is_lmnt_run
@@ -121,7 +121,7 @@ def diagnose_run(
         "latent_size": run.model.standardizer.latent_size,
         "raw_size": run.model.standardizer.raw_size,
         "follows": list(run.model.conditioners),
-        "latents": str(data.reader.folder),
+        "latents": str(data.reader.latents.place),
         "is_training_data": data.is_known,
         "segment_frames": data.num_frames,
         "frame_rate_hz": run.header.frame_rate_hz,
@@ -132,10 +132,11 @@ def diagnose_run(
     num_frames = settings.segment_frames
     held_out = FixedSegments(data.reader, data.held_out, num_frames, settings.held_out_segments)
     known = FixedSegments(data.reader, data.training, num_frames, REFERENCE_SEGMENTS)
-    references, levels = measure_references(run.model, known, held_out, settings)
+    objective = settings.objective(run.model.prediction)
+    references, levels = measure_references(run.model, known, held_out, objective)
     gaussian, usual = _linear(run.model, data)
     run.model.to(device)
-    figures |= _learned(run.model, held_out, settings, references, levels)
+    figures |= _learned(run.model, held_out, objective, references, levels)
     if not is_lmnt_run(folder):  # whose draws follow from its noise as well
         figures["timesteps"] = network.timestep_coverage(
             settings.seed, settings.batch_size, run.num_steps, len(run.model.schedule)
@@ -147,7 +148,7 @@ def diagnose_run(
     causes.append(white_latents(usual))
     if run.model.is_conditional and len(probed) > 1:
         tell("the conditions")
-        figures["conditioner"] = followed = _conditioner(probe, probed, held_out, settings)
+        figures["conditioner"] = followed = _conditioner(probe, probed, held_out, objective)
         changes = {name: max(each["change"]) for name, each in followed["curves"].items()}
         causes.append(
             ignored_conditioner(
@@ -172,13 +173,13 @@ def _linear(model: LatentDiffusion, data: RunData) -> tuple[GaussianModel, Refer
         standardizer, data.segments(data.held_out, NUM_REAL)
     ):
         power.add(latents, num_frames)
-    return gaussian, reference_losses(gaussian, power, named_schedule(COSINE), *USUAL)
+    return gaussian, reference_losses(gaussian, power, named_schedule(COSINE), USUAL)
 
 
 def _learned(
     model: LatentDiffusion,
     held_out: FixedSegments,
-    settings: TrainingSettings,
+    objective: Objective,
     references: ReferenceLosses,
     levels: LossCurve,
 ) -> dict[str, Any]:
@@ -190,14 +191,12 @@ def _learned(
             stop = min(start + BATCH_SIZE, len(held_out))
             batch = default_collate([held_out[index] for index in range(start, stop)])
             batch = cast(Segment, {name: value.to(device) for name, value in batch.items()})
-            found = held_out_errors(model, batch, len(held_out), settings.loss, settings.weighting)
+            found = held_out_errors(model, batch, len(held_out), objective)
             errors.append(found.cpu().double())
     losses = torch.cat(errors).numpy()
     loss = float(losses.mean())
     return {
-        "prediction": model.prediction,
-        "loss": settings.loss,
-        "weighting": settings.weighting,
+        **asdict(objective),
         "held_out_loss": loss,
         **asdict(references),
         **asdict(judge(losses, levels, references, held_out.clips)),
@@ -241,15 +240,15 @@ def _conditioner(
     probe: network.Probe,
     probed: FixedSegments,
     held_out: FixedSegments,
-    settings: TrainingSettings,
+    objective: Objective,
 ) -> dict[str, Any]:
     """Return gains over all noise levels, and what other conditions change at each."""
     order = order_across_clips(probed.clips)
     others = {name: value[order] for name, value in probe.inputs.items()}
-    model, objective = probe.model, (settings.loss, settings.weighting)
+    model = probe.model
 
     def gain(names: list[str], is_alone: bool = False) -> float:
-        return conditioner_gain(model, held_out, *objective, names, is_alone).gain
+        return conditioner_gain(model, held_out, objective, names, is_alone).gain
 
     names = list(model.conditioners)
     gains = {name: gain([name]) for name in names}

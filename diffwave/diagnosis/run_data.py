@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from diffwave.clips import Clip, split_clips
+from diffwave.clips import split_clips
 from diffwave.conditioner import LABEL, SPECTROGRAM, LabelConditioner
 from diffwave.conditions.controls import CONTROLS
 from diffwave.dataset import ClipReader, FixedSegments, conditions_of
@@ -19,7 +19,7 @@ from diffwave.model import LatentDiffusion
 from diffwave.run import DiffusionRun, TrainingData
 from diffwave.settings import TrainingSettings
 from rave.held_out import Split
-from rave.latents.folder import LatentHeader
+from rave.latent_dataset import Clip, LatentDataset
 
 # Read at a time.
 STRETCH_FRAMES = 4096
@@ -105,12 +105,12 @@ def open_data(
     )
     controls = _folder("controls", given.controls, known.controls, run, bool(names))
     assert latents is not None
-    header = LatentHeader.read(latents)
-    header.check_matches(run.header, f"'{latents}'", f"run '{run.folder}'")
+    dataset = LatentDataset(latents, takes_shards=False)
+    header = dataset.header
+    header.identity.check_same(run.header.identity, f"'{latents}'", f"run '{run.folder}'")
     labels = model.named_conditioners().get(LABEL)
     reader = ClipReader.open(
-        latents,
-        header,
+        dataset,
         spectrograms,
         controls,
         names,

@@ -8,38 +8,22 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-SIZE_INCHES, DOTS_PER_INCH = (13.5, 7.5), 110
-STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.2,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.hashsalt": "diagnosis",
-}
-REAL, GENERATED, OTHER = "#3f86e0", "#e5792b", "#777777"
-COLOURS = ("#3f86e0", "#e5792b", "#9a6fd0", "#2f9e6e", "#c23b5a", "#777777")
+from diffwave.pages.plots import COLOURS, GENERATED, OTHER, REAL, drawn
+
+SIZE_INCHES = (13.5, 7.5)
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:
     """Draw the figures of a `RunDiagnosis` into a .png or .svg file."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=SIZE_INCHES)
-        figure.set_layout_engine("constrained", hspace=0.08)
-        axes = figure.subplots(2, 3).ravel()
-        _magnitudes(axes[0], figures["network"])
-        _skill(axes[1], figures)
-        _told(axes[2], figures["network"]["told"])
-        _trace(axes[3], figures["sampling"])
-        _autocorrelation(axes[4], figures["samples"])
-        _spread(axes[5], figures["samples"])
-        metadata: Any = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
+    with drawn(path, *SIZE_INCHES, 2, 3) as axes:
+        _magnitudes(axes[0, 0], figures["network"])
+        _skill(axes[0, 1], figures)
+        _timesteps(axes[0, 2], figures["network"]["told"])
+        _trace(axes[1, 0], figures["sampling"])
+        _autocorrelation(axes[1, 1], figures["samples"])
+        _spread(axes[1, 2], figures["samples"])
 
 
 def _magnitudes(axes: Axes, network: dict[str, Any]) -> None:
@@ -85,7 +69,7 @@ def _skill(axes: Axes, figures: dict[str, Any]) -> None:
     gains.legend(loc="upper right")
 
 
-def _told(axes: Axes, told: dict[str, Any]) -> None:
+def _timesteps(axes: Axes, told: dict[str, Any]) -> None:
     right = told["shifts"].index(0.0)
     colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(told["error"])))
     for level, errors, colour in zip(told["log_snr"], told["error"], colours, strict=True):
@@ -99,9 +83,9 @@ def _told(axes: Axes, told: dict[str, Any]) -> None:
         )
     axes.axhline(1.0, color=OTHER, linewidth=1)
     axes.set(
-        title="Told another timestep than the latents have",
+        title="Error with a wrong timestep",
         xlabel="shift, share of the schedule",
-        ylabel="error over that at the right one",
+        ylabel="error relative to the right timestep",
     )
     axes.set_ylim(0.5, 2.0)
     axes.legend()

@@ -20,7 +20,7 @@ from rave.noise import DecoderNoise
 # Segments that are generated, real ones to compare them with, at most, and those that are decoded.
 NUM_GENERATED, NUM_REAL, NUM_DECODED = 32, 128, 4
 # Frames that a segment needs so that autocorrelation and windows can be told.
-FEWEST_FRAMES = 2 * samples.WINDOW_FRAMES
+FEWEST_FRAMES = 2 * samples.PHRASE_FRAMES
 # Frames of the training that are searched for copies, at most: three hours at 21.5 frames/s.
 SEARCHED_FRAMES = 2**18
 
@@ -71,10 +71,10 @@ def diagnose_samples(
         **samples.describe(generated, training, held_out),
     }
     few = held_out[_places(len(held_out), NUM_GENERATED)]
-    cut = [windows(each, samples.WINDOW_FRAMES).astype(np.float32) for each in (generated, few)]
-    stretches = data.stretches(model, samples.WINDOW_FRAMES - 1, SEARCHED_FRAMES)
+    cut = [windows(each, samples.PHRASE_FRAMES).astype(np.float32) for each in (generated, few)]
+    stretches = data.stretches(model, samples.PHRASE_FRAMES - 1, SEARCHED_FRAMES)
     distances = samples.nearest_distances(
-        np.concatenate(cut).reshape(-1, generated.shape[1], samples.WINDOW_FRAMES),
+        np.concatenate(cut).reshape(-1, generated.shape[1], samples.PHRASE_FRAMES),
         (each.numpy() for each in stretches),
     )
     near, real = distances[: len(cut[0])], distances[len(cut[0]) :]

@@ -28,7 +28,7 @@ from diffwave.diagnosis.network import rms
 from diffwave.diagnosis.sample_statistics import LAGS, autocorrelation, compare
 from diffwave.model import LatentDiffusion
 from diffwave.reference_loss import GaussianModel, SpectralDensity
-from diffwave.sampling.samplers import DPM_SOLVER, NoiseStream, model_denoiser, sample
+from diffwave.sampling.generation import Sampling
 
 if TYPE_CHECKING:
     from rave.codec import Codec
@@ -39,7 +39,7 @@ Array = NDArray[np.floating]
 NUM_STEPS = 20
 # Frames of the windows that are compared with the training's: long enough to be a phrase, short
 # enough that a segment holds some.
-WINDOW_FRAMES = 16
+PHRASE_FRAMES = 16
 # Told as clamped: share of values that lie exactly on the largest or the smallest. Continuous
 # values lie there twice in all; clamped at 3 standard deviations, N(0, 1) lies there 0.27 %.
 CLAMPED_SHARE = 1e-3
@@ -88,7 +88,7 @@ def trace_sampling(
     gaussian: GaussianModel,
     num_steps: int = NUM_STEPS,
 ) -> tuple[Tensor, Trace]:
-    """Return latents (B, K, N) as `generate` makes them, before they become raw, and their trace.
+    """Return latents (B, K, N) as `Sampling` makes them, and their trace.
 
     Args:
         model: Trained.
@@ -99,18 +99,20 @@ def trace_sampling(
         gaussian: Of the latents that the model was trained on, in segments of N frames.
         num_steps: S.
     """
-    noise = NoiseStream(seed, range(count), model.standardizer.latent_size, num_frames)
-    denoiser = model_denoiser(model, inputs, {}, count, num_frames)
     steps: list[tuple[float, float, float]] = []
 
-    def traced(noisy: Tensor, timestep: Tensor) -> Tensor:
-        denoised = denoiser(noisy, timestep)
-        steps.append((float(model.alpha_bar(timestep)[0]), rms(noisy), rms(denoised)))
-        return denoised
+    def observe(timestep: int, noisy: Tensor, denoised: Tensor) -> None:
+        steps.append((float(model.schedule.alpha_bar[timestep]), rms(noisy), rms(denoised)))
 
-    start = noise.window(0, num_frames).to(model.standardizer.mean.device)
-    schedule = model.schedule
-    latents = sample(traced, schedule, start, DPM_SOLVER, num_steps, noise.generators)
+    sampling = Sampling(
+        model,
+        range(count),
+        seed,
+        num_steps=num_steps,
+        inputs_of=lambda *_: inputs,
+        observe=observe,
+    )
+    (latents,) = sampling.latents(num_frames)
     alpha_bar, noisy, denoised = np.array([*steps, (1.0, rms(latents), 0.0)]).T
     weights, variance = SpectralDensity(1, num_frames).weights, gaussian.variance
     power = float(weights @ variance.mean(axis=1))
@@ -243,7 +245,7 @@ def memorised(generated: Array, held_out: Array) -> Finding | None:
         return None
     return Finding(
         MEMORISED,
-        f"Windows of {WINDOW_FRAMES} generated frames lie at {ratio:.2f} of the distance to their "
+        f"Windows of {PHRASE_FRAMES} generated frames lie at {ratio:.2f} of the distance to their "
         "nearest training window at which held-out music lies: they are copies.",
     )
 

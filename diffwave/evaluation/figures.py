@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffwave.diagnosis.run_samples import SEARCHED_FRAMES
 from diffwave.diagnosis.sample_statistics import windows
-from diffwave.diagnosis.samples import WINDOW_FRAMES, nearest_distances
+from diffwave.diagnosis.samples import PHRASE_FRAMES, nearest_distances
 from diffwave.evaluation.ladder import (
     FOLLOWING,
     GAUSSIAN,
@@ -34,22 +34,22 @@ from rave.evaluation.folders import Piece, groups, num_patches, pooled
 from rave.evaluation.frechet import estimate
 
 FORMAT, VERSION = "rave-diffwave-evaluation", 1
-# Generated music should lie nearer than this, between reconstruction (0) and Gaussian latents (1).
+# Generated music should be nearer than this, from reconstructions (0) to Gaussian latents (1).
 BAR = 1 / 3
-# Windows whose nearest neighbour in the training is looked for, at most.
+# Largest number of windows whose nearest neighbour in the training is searched.
 NUM_SEARCHED = 256
 Clips = list[list[Piece]]
 
 
 @dataclass(frozen=True)
 class LadderFigures:
-    """What was measured.
+    """The figures of a ladder. docs/evaluation.md has the keys.
 
     Attributes:
-        rungs: From the recordings down; see docs/evaluation.md for the keys.
-        position: Of the generated music.
-        diversity: How different generated clips are from each other.
-        copying: How near they are to the training.
+        rungs: Figures of each rung, from the recordings down.
+        position: Position of generated music between reconstructions and Gaussian latents.
+        diversity: Distances of generated clips from each other, and of held-out clips.
+        copying: Distances of generated clips from the training, and of held-out clips.
     """
 
     rungs: list[dict[str, Any]]
@@ -62,7 +62,7 @@ class LadderFigures:
         return {**asdict(self), "reading": reading(asdict(self))}
 
     def words(self) -> str:
-        """Return the table and what it says, for a person."""
+        """Return the table of rungs and the conclusions as text."""
         lines = [
             f"{'distance from the training recordings':42}{'Fréchet':>17}"
             f"{'spectra':>10}{'onsets':>9}{'chroma':>9}{'loudness':>10}",
@@ -79,15 +79,15 @@ class LadderFigures:
 
 
 def reading(record: Mapping[str, Any]) -> list[str]:
-    """Return what the figures of a ladder say, sentence by sentence.
+    """Return the conclusions from the figures of a ladder, a sentence each.
 
     Args:
-        record: Of `LadderFigures.record`; its own sentences are not read.
+        record: The fields of `LadderFigures`.
     """
     rungs, position = record["rungs"], record["position"]
-    told = [f"{rung['title']} ({rung['frechet']:.1f})" for rung in rungs]
+    named = [f"{rung['title']} ({rung['frechet']:.1f})" for rung in rungs]
     wrong = [
-        f"{told[index]} beyond {told[index + 1]}"
+        f"{named[index]} beyond {named[index + 1]}"
         for index, (one, other) in enumerate(pairwise(rungs))
         if one["frechet"] > other["frechet"]
     ]
@@ -120,16 +120,15 @@ def reading(record: Mapping[str, Any]) -> list[str]:
 
 
 def measure_ladder(ladder: Ladder, num_sets: int, size: int | None = None) -> LadderFigures:
-    """Build every rung, and measure it.
+    """Make and measure every rung.
 
     Args:
-        ladder: What the rungs are made of.
-        num_sets: Sets of generated clips, to show the spread over seeds.
-        size: Patches of 3 s that distances are measured with; None for all that a rung has.
+        ladder: Makes the rungs.
+        num_sets: Sets of generated clips; they show the spread over seeds.
+        size: Patches of 3 s that distances are measured with. None: all patches of a rung.
 
     Raises:
-        ValueError: If the recordings cannot be found or are too short, or what is generated is
-            not finite.
+        ValueError: If recordings are missing or too short, or generated values are not finite.
     """
     reference = ladder.reference()
     held_out = ladder.held_out()
@@ -153,8 +152,8 @@ def measure_ladder(ladder: Ladder, num_sets: int, size: int | None = None) -> La
     size = most if size is None else size
     if not 2 <= size <= most:
         raise ValueError(
-            f"Sets of {size} patches of 3 s were asked for; rungs and recordings hold {most}, and "
-            "2 are the least. Ask for fewer, or for more --count or --seconds."
+            f"Sets of {size} patches of 3 s are not possible: 2 is the least, and rungs and "
+            f"recordings have {most}. Give fewer --patches, or more --count or --seconds."
         )
     rungs = [_rung(name, some, reference, size, ladder.seed) for name, some in clips.items()]
     by_name = {rung["name"]: rung for rung in rungs}
@@ -169,7 +168,7 @@ def measure_ladder(ladder: Ladder, num_sets: int, size: int | None = None) -> La
 def _rung(
     name: str, sets: list[Clips], reference: list[Piece], size: int, seed: int
 ) -> dict[str, Any]:
-    """Return the figures of a rung of one or more sets of clips."""
+    """Return the figures of a rung with one or more sets of clips."""
     joined = [_joined(clips) for clips in sets]
     found = [estimate(groups(reference), groups(each), size, seed) for each in joined]
     seeds = [each.distance for each in found]
@@ -177,7 +176,7 @@ def _rung(
         "name": name,
         "title": TITLES[name],
         "frechet": float(np.mean(seeds)),
-        # Over sets if there are several, else over pieces drawn anew.
+        # Over sets if there are several, else over resampled pieces.
         "frechet_std": float(np.std(seeds, ddof=1)) if len(seeds) > 1 else found[0].std,
         "interval": np.mean([each.interval for each in found], axis=0).tolist(),
         "patches": size,
@@ -201,7 +200,7 @@ def _position(rungs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _diversity(generated: Clips, real: Clips) -> dict[str, float]:
-    """Return the mean distance of two clips' mean embeddings: of generated and of real ones."""
+    """Return the mean distance between the mean embeddings of two clips, generated and real."""
     ours, theirs = (_mean_pairwise(clips) for clips in (generated, real))
     return {"generated": ours, "held_out": theirs, "ratio": ours / max(theirs, 1e-12)}
 
@@ -213,14 +212,14 @@ def _mean_pairwise(clips: Clips) -> float:
 
 
 def _copying(ladder: Ladder, latents: Tensor) -> dict[str, float]:
-    """Return the median distance of windows of latents to the nearest one of the training."""
+    """Return the median distance from windows of latents to their nearest training window."""
     raw = np.stack([each["raw"].numpy() for each in ladder.segments])
     standardizer = ladder.run.model.standardizer
     real = (
         standardizer.standardize(torch.from_numpy(raw).to(standardizer.mean.device)).cpu().numpy()
     )
     cut = [_windows(each) for each in (latents.numpy(), real)]
-    stretches = ladder.data.stretches(ladder.run.model, WINDOW_FRAMES - 1, SEARCHED_FRAMES)
+    stretches = ladder.data.stretches(ladder.run.model, PHRASE_FRAMES - 1, SEARCHED_FRAMES)
     found = nearest_distances(np.concatenate(cut), (each.numpy() for each in stretches))
     ours, theirs = (float(np.median(part)) for part in (found[: len(cut[0])], found[len(cut[0]) :]))
     return {"generated": ours, "held_out": theirs, "ratio": ours / max(theirs, 1e-12)}
@@ -228,9 +227,9 @@ def _copying(ladder: Ladder, latents: Tensor) -> dict[str, float]:
 
 def _windows(segments: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return windows (Q, K, W) of segments, at most `NUM_SEARCHED`, evenly spread."""
-    points = windows(segments, WINDOW_FRAMES)
+    points = windows(segments, PHRASE_FRAMES)
     places = np.linspace(0, len(points) - 1, min(NUM_SEARCHED, len(points))).astype(int)
-    return points[places].reshape(-1, segments.shape[1], WINDOW_FRAMES).astype(np.float32)
+    return points[places].reshape(-1, segments.shape[1], PHRASE_FRAMES).astype(np.float32)
 
 
 def _joined(clips: Sequence[list[Piece]]) -> list[Piece]:

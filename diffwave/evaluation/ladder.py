@@ -1,4 +1,4 @@
-"""Music and worse: what a run generates, between what it could at best and what needs no model.
+"""The ladder of an evaluation: clips from recordings down to noise, the generated ones between.
 
 D raw latent size, N latent frames of a clip, T samples.
 """
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from diffwave.clips import Clip
 from diffwave.dataset import FixedSegments, conditions_of
 from diffwave.diagnosis.run_data import RunData
 from diffwave.run import DiffusionRun
-from diffwave.sampling.samplers import generate
+from diffwave.sampling.generation import Sampling
 from diffwave.standardizer import PrincipalDimensions
 from rave.audio.io import AudioStream
 from rave.codec import Codec
 from rave.evaluation.folders import Piece, measure_blocks
 from rave.evaluation.musicnn import Musicnn
 from rave.held_out import originals
+from rave.latent_dataset import Clip
 from rave.noise import DecoderNoise
 
 Array = NDArray[np.float32]
@@ -49,25 +49,25 @@ TITLES = {
     NORMAL: "latents drawn from N(0, 1)",
     NOISE: "white noise",
 }
-# Each rung that is drawn has random numbers of its own.
+# Stream of random numbers of each rung that is drawn.
 STREAMS = {name: number for number, name in enumerate(TITLES)}
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """What the rungs are made of; every rung is `count` clips of N frames.
+    """Makes and measures the rungs. Each has `count` clips of N frames.
 
     Attributes:
-        run: Generates.
-        data: Its latents; N is that of its segments.
-        recordings: Folder of the audio that the latents were encoded from.
-        codec: Decodes all but recordings and noise.
-        listener: Hears the clips.
-        count: Clips of a rung.
-        seed: Of all that is drawn.
+        run: Run to evaluate.
+        data: Latents of its training; N is the length of their segments.
+        recordings: Folder of the recordings that the latents were encoded from.
+        codec: Codec of the latents.
+        listener: Network that embeds the clips.
+        count: Clips per rung.
+        seed: Random seed.
         num_steps: Sampling steps.
         guidance: Guidance scale by name.
-        progress: Called after each clip, and each recording, that was heard.
+        progress: Called after each clip and each recording is measured.
     """
 
     run: DiffusionRun
@@ -83,64 +83,64 @@ class Ladder:
 
     @property
     def segments(self) -> FixedSegments:
-        """Return the held-out segments, as many as a rung has clips."""
+        """Return `count` held-out segments."""
         return self.data.segments(self.data.held_out, self.count)
 
     def reference(self) -> list[Piece]:
-        """Return the training recordings."""
+        """Return the measured pieces of the training recordings."""
         hop = self.codec.format.hop_samples
         pieces: list[Piece] = []
         for clip in without_versions(self.data.training):
             blocks = self._recording(clip, clip.start * hop, clip.stop * hop)
-            pieces += self._heard(blocks, clip.file.path)
+            pieces += self._measured(blocks, clip.file.path)
         return pieces
 
     def held_out(self) -> list[list[Piece]]:
-        """Return the held-out recordings, where the segments lie."""
+        """Return the pieces of the held-out recordings, cut to the segments."""
         hop = self.codec.format.hop_samples
         starts = [(clip, (clip.start + start) * hop) for clip, start in self.segments.places]
         length = self.data.num_frames * hop
         return [
-            self._heard(self._recording(clip, start, start + length), clip.file.path)
+            self._measured(self._recording(clip, start, start + length), clip.file.path)
             for clip, start in starts
         ]
 
     def reconstruction(self) -> list[list[Piece]]:
-        """Return what the codec makes of the latents of the held-out segments."""
+        """Return the pieces of the decoded latents of the held-out segments."""
         return self._decoded(RECONSTRUCTION, (each["raw"].numpy() for each in self.segments))
 
     def generated(self, number: int) -> tuple[list[list[Piece]], Tensor]:
-        """Return clips that follow nothing, and their latents (count, K, N).
+        """Return the pieces of unconditional clips, and their latents (count, K, N).
 
         Args:
-            number: Of the set; set 0 holds the clips of `diffwave.inference --count`, set 1 those
-                that would come next.
+            number: Number of the set. Set 0 has the first `count` clips of `diffwave.inference`,
+                set 1 the next `count`.
         """
         first = number * self.count
         return self._sampled(GENERATED, range(first, first + self.count), [{}] * self.count)
 
     def following(self) -> tuple[list[list[Piece]], Tensor]:
-        """Return clips that follow the conditions of the held-out segments, and their latents."""
+        """Return the pieces of clips that follow held-out conditions, and their latents."""
         inputs = [conditions_of(default_collate([each])) for each in self.segments]
         return self._sampled(FOLLOWING, range(self.count), inputs)
 
     def gaussian(self) -> list[list[Piece]]:
-        """Return N(mean, covariance of all D dimensions) of the training, independent in time."""
+        """Return decoded N(mean, covariance) of the training latents, independent in time."""
         arrays = (np.array(self.data.reader.raw(clip)) for clip in self.data.training)
         principal = PrincipalDimensions.of(arrays)
         spread = principal.vectors.T * np.sqrt(np.maximum(principal.variance, 0.0))
         return self._drawn(GAUSSIAN, lambda drawn: spread @ drawn + principal.mean[:, None])
 
     def normal(self) -> list[list[Piece]]:
-        """Return latents from N(0, 1), what an autoencoder's prior is."""
+        """Return decoded N(0, 1), the prior of the autoencoder."""
         return self._drawn(NORMAL, lambda drawn: drawn)
 
     def noise(self, power: float) -> list[list[Piece]]:
-        """Return white noise of a mean square."""
+        """Return white noise of a mean square power."""
         rng = np.random.default_rng([self.seed, STREAMS[NOISE]])
         length = self.data.num_frames * self.codec.format.hop_samples
         return [
-            self._heard(
+            self._measured(
                 [(np.sqrt(power) * rng.standard_normal((1, length))).astype(np.float32)], NOISE
             )
             for _ in range(self.count)
@@ -149,31 +149,30 @@ class Ladder:
     def _sampled(
         self, name: str, indices: Sequence[int], inputs: Sequence[Mapping[str, Tensor]]
     ) -> tuple[list[list[Piece]], Tensor]:
-        model = self.run.model
-        parts: list[Tensor] = []
-        for start in range(0, len(indices), BATCH_SIZE):
-            batch = inputs[start : start + BATCH_SIZE]
-            together = {k: torch.cat([each[k] for each in batch]) for k in batch[0]}
-            parts.append(
-                generate(
-                    model,
-                    self.data.num_frames,
-                    indices[start : start + BATCH_SIZE],
-                    self.seed,
-                    num_steps=self.num_steps,
-                    inputs={k: v.to(model.standardizer.mean.device) for k, v in together.items()},
-                    guidance=self.guidance if together else {},
-                ).cpu()
-            )
-        raw = torch.cat(parts)
+        starts = range(0, len(indices), BATCH_SIZE)
+        batches = [slice(start, start + BATCH_SIZE) for start in starts]
+        raw = torch.cat([self._raw(indices[each], inputs[each]) for each in batches])
         if not raw.isfinite().all():
             raise ValueError(
-                f"Run '{self.run.folder}' generates values that are not finite; "
-                "`python -m diffwave.diagnose` shows more."
+                f"Run '{self.run.folder}' generates values that are not finite. "
+                "Diagnose it: python -m diffwave.diagnose."
             )
-        device = model.standardizer.mean.device
-        latents = model.standardizer.standardize(raw.to(device)).cpu()
+        standardizer = self.run.model.standardizer
+        latents = standardizer.standardize(raw.to(standardizer.mean.device)).cpu()
         return self._decoded(name, raw.numpy(), indices[0]), latents
+
+    def _raw(self, indices: Sequence[int], inputs: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """Return generated raw latents of a batch, (B, D, N)."""
+        followed = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
+        sampling = Sampling(
+            self.run.model,
+            indices,
+            self.seed,
+            num_steps=self.num_steps,
+            inputs_of=lambda *_: followed,
+            guidance=self.guidance if followed else {},
+        )
+        return sampling.generate(self.data.num_frames).cpu()
 
     def _drawn(
         self, name: str, latents_of: Callable[[NDArray[Any]], NDArray[Any]]
@@ -189,11 +188,11 @@ class Ladder:
             label = f"{name} {number}"
             blocks = self.codec.decode_blocks(raw, DecoderNoise(self.codec.format, self.seed))
             mono = (block.mean(axis=0, keepdims=True) for block in blocks)
-            clips.append(self._heard(mono, label))
+            clips.append(self._measured(mono, label))
         return clips
 
     def _recording(self, clip: Clip, start: int, stop: int) -> Iterator[Array]:
-        """Yield samples start to stop of the recording of a clip, mono."""
+        """Yield samples start to stop of the recording of a clip, (1, t) each."""
         position = 0
         path = recording_path(self.recordings, clip)
         for block in AudioStream(path, self.codec.format.sample_rate_hz, 1):
@@ -204,7 +203,7 @@ class Ladder:
             if position >= stop:
                 return
 
-    def _heard(self, blocks: Any, name: str) -> list[Piece]:
+    def _measured(self, blocks: Any, name: str) -> list[Piece]:
         rate_hz = self.codec.format.sample_rate_hz
         pieces = list(measure_blocks(blocks, rate_hz, name, self.listener))
         self.progress()
@@ -212,23 +211,23 @@ class Ladder:
 
 
 def without_versions(clips: Sequence[Clip]) -> list[Clip]:
-    """Return the clips of recordings themselves, without those of their versions."""
+    """Return the clips of the recordings, without their augmented versions."""
     kept = set(originals({clip.file.path: clip.file.origin for clip in clips}))
     return [clip for clip in clips if clip.file.path in kept]
 
 
 def recording_path(folder: Path, clip: Clip) -> Path:
-    """Return the recording that a clip was encoded from.
+    """Return the path of the recording of a clip.
 
     Raises:
-        ValueError: If it is not known, or not there.
+        ValueError: If the latents do not name it, or the folder does not have it.
     """
     if clip.file.source is None:
-        raise ValueError(f"'{clip.file.path}' was generated; give the latents of recordings.")
+        raise ValueError(f"'{clip.file.path}' was generated. Give latents of recordings.")
     path = folder / clip.file.source
     if not path.is_file():
         raise ValueError(
             f"'{clip.file.path}' was encoded from '{clip.file.source}', which is not in "
-            f"'{folder}'. Give the folder that rave encode was given."
+            f"'{folder}'. Give the folder that rave encode read."
         )
     return path

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from diffwave.diagnosis.run_picture import DOTS_PER_INCH, OTHER, REAL, STYLE
-from diffwave.diagnosis.run_picture import GENERATED as GENERATED_COLOUR
 from diffwave.evaluation.ladder import GAUSSIAN, GENERATED, RECONSTRUCTION
+from diffwave.pages.plots import GENERATED as GENERATED_COLOUR
+from diffwave.pages.plots import OTHER, REAL, drawn
 
 SIZE_INCHES = (9.0, 3.6)
 BESIDE: Any = {"textcoords": "offset points", "color": OTHER}
@@ -23,9 +21,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
     values = np.array([rung["frechet"] for rung in rungs])
     named = {rung["name"]: rung["frechet"] for rung in rungs}
     colours = [_colour(rung["name"]) for rung in rungs]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
-        axes = figure.subplots()
+    with drawn(path, *SIZE_INCHES) as axes:
         places = np.arange(len(rungs))
         errors = np.array([rung["frechet_std"] for rung in rungs])
         axes.barh(places, values, color=colours, xerr=np.minimum(errors, values), ecolor="#444444")
@@ -38,8 +34,6 @@ def draw(record: dict[str, Any], path: Path) -> None:
         axes.invert_yaxis()
         patches = rungs[0]["patches"]
         axes.set_xlabel(f"Fréchet distance from the training recordings, {patches} patches of 3 s")
-        metadata: Any = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
 
 
 def _colour(name: str) -> str:

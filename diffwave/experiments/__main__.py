@@ -21,9 +21,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = command_parser(
         "python -m diffwave.experiments",
-        "Repeat the experiments of the diary on your latents: each line of it once with its faulty "
-        "model and\nonce with ours, beside what closed form predicts. Writes a page, a table and "
-        "JSON.\nThe same command again continues; several at once share the work.",
+        "Repeat the experiments of the diary on your latents: each with its faulty model and with "
+        "ours,\nbeside the prediction of closed form. Writes a page, a table and JSON.\n"
+        "The same command again continues; several at once share the work.",
         "python -m diffwave.experiments latents results --spectrograms spectrograms --all",
     )
     options.add_argument(
@@ -31,21 +31,21 @@ def parser() -> argparse.ArgumentParser:
         type=existing(LATENTS),
         nargs="?",
         metavar="LATENTS",
-        help="what rave encode wrote",
+        help="folder of rave encode",
     )
     options.add_argument("out", type=Path, nargs="?", metavar="OUT", help="folder of the results")
     options.add_argument(
         "--spectrograms",
         type=existing("what diffwave.preprocess wrote"),
         metavar="DIR",
-        help="what diffwave.preprocess made; without it experiments on conditions are left out",
+        help="folder of diffwave.preprocess; without it experiments on conditions are left out",
     )
     which = options.add_mutually_exclusive_group(required=True)
-    which.add_argument("--list", action="store_true", help="name all experiments and stop")
-    which.add_argument("--run", nargs="+", metavar="NAME", help="do these")
-    which.add_argument("--all", action="store_true", help="do all: about half an hour of one core")
+    which.add_argument("--list", action="store_true", help="list all experiments and stop")
+    which.add_argument("--run", nargs="+", metavar="NAME", help="run these")
+    which.add_argument("--all", action="store_true", help="run all: about half an hour of one core")
     which.add_argument(
-        "--quick", action="store_true", help="do a few, with fewer steps: under five minutes"
+        "--quick", action="store_true", help="run a few, with fewer steps: under five minutes"
     )
     options.add_argument(
         "--threads", type=int, default=1, help="CPU threads of this process (default 1)"
@@ -55,9 +55,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Do what was asked for and write the page."""
+    """Run the chosen experiments and write the page."""
     if not options.list and (options.latents is None or options.out is None):
-        raise ValueError("LATENTS and OUT are needed: the latents' folder and one to write to.")
+        raise ValueError("LATENTS and OUT are needed: folders of latents and of results.")
     if options.threads < 1:
         raise ValueError(f"--threads is {options.threads}; at least 1 is needed.")
     from diffwave.experiments.catalogue import QUICK_NAMES, catalogue
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> Result:
         unknown = sorted(set(options.run) - set(names))
         if unknown:
             raise ValueError(
-                f"There is no experiment {', '.join(map(repr, unknown))}. "
+                f"Unknown experiment {', '.join(map(repr, unknown))}. "
                 f"Choose from: {', '.join(names)}."
             )
         names = options.run
@@ -108,16 +108,16 @@ def perform(
     scale: Scale,
     seed: int = 0,
 ) -> Result:
-    """Do experiments and write the page of all results in the folder.
+    """Run experiments and write the page of all results in the folder.
 
     Args:
         latents: A latent folder.
         out: Folder of the results.
-        spectrograms: Of the same audio, or None.
+        spectrograms: Spectrograms of the same audio, or None.
         everything: The catalogue at `scale` and `seed`.
-        names: Of the experiments to do.
+        names: Names of the experiments to run.
         scale: How much work they are.
-        seed: Of the catalogue.
+        seed: Seed of the catalogue.
     """
     import time
 
@@ -135,8 +135,8 @@ def perform(
     experiments = [each for each in experiments if each.name not in left_out]
     start = time.monotonic()
 
-    def tell(what: str) -> None:
-        print(f"[{time.monotonic() - start:6.0f} s] {what}", file=sys.stderr, flush=True)
+    def report(text: str) -> None:
+        print(f"[{time.monotonic() - start:6.0f} s] {text}", file=sys.stderr, flush=True)
 
     data = read_data(latents, spectrograms, scale.max_clips)
     if (header := data.spectrogram_header) is not None and header.num_mels != NUM_MELS:
@@ -145,7 +145,7 @@ def perform(
             f"{NUM_MELS}. Make it again with diffwave.preprocess --mels {NUM_MELS}."
         )
     measured = [run for each in everything for run in each.more]
-    laboratory = Laboratory(out, data, scale, seed, tell, measured)
+    laboratory = Laboratory(out, data, scale, seed, report, measured)
     laboratory.work(experiments)
     page = write_pages(out, [each.texts for each in everything])
     results: list[dict[str, Any]] = [
@@ -160,7 +160,7 @@ def perform(
         *(f"  {label}" for label in missed),
     ]
     if left_out:
-        lines.append(f"Left out for want of --spectrograms: {', '.join(left_out)}.")
+        lines.append(f"Left out without --spectrograms: {', '.join(left_out)}.")
     lines.append(f"{page}")
     figures = {
         "page": str(page),

@@ -19,9 +19,9 @@ QUICK_NAMES = (
 )
 
 ZERO_WHY = (
-    "The network reads as many channels as there are latent dimensions and writes one. PyTorch "
-    "broadcasts that one against the noise of all, and the best it can then say is next to "
-    "nothing: 0.798 is E|N(0, 1)|, the loss of a network that answers 0."
+    "The network has as many input channels as latent dimensions, and one output channel. PyTorch "
+    "broadcasts this one against the noise of all dimensions. Its best prediction is then almost "
+    "0: 0.798 is E|N(0, 1)|, the loss of a network that predicts 0."
 )
 
 
@@ -42,7 +42,7 @@ def _broadcast(base: Base) -> list[Experiment]:
             "learning-rate",
             "Learning rate",
             ("Low, standard and high learning rate: loss 0.8",),
-            ZERO_WHY + " No learning rate changes what one channel can say.",
+            ZERO_WHY + " No learning rate changes what one channel can predict.",
             (
                 Row(
                     "2e-6",
@@ -106,7 +106,7 @@ def _broadcast(base: Base) -> list[Experiment]:
             "timesteps",
             "Timesteps, one output channel",
             ("500 and 50 timesteps: loss 0.8",),
-            ZERO_WHY + " More timesteps add noise, of which one channel can say a little more.",
+            ZERO_WHY + " More timesteps add noise, of which one channel can predict a little more.",
             tuple(
                 Row(
                     f"T = {number}",
@@ -122,7 +122,7 @@ def _broadcast(base: Base) -> list[Experiment]:
             "conditioner",
             "With and without conditioner, one output channel",
             ("Conditioner True and False: loss 0.8",),
-            ZERO_WHY + " No condition can be said through one broadcast channel either.",
+            ZERO_WHY + " One broadcast channel cannot express a condition either.",
             (
                 Row(
                     "True",
@@ -142,18 +142,19 @@ def _broadcast(base: Base) -> list[Experiment]:
                 "Simple CNN with three 2-D convolutions stays at 0.8",
                 "Mini CNN to see if loss falls",
             ),
-            "Here input and output agree in shape, so this is no broadcast. Its sigmoid cannot "
-            "say the half of the noise that is below 0, and it is not told the timestep: the best "
-            "answer in [0, 1] to one noisy number is predicted, and not far below 0.8.",
+            "Input and output have the same shape, so there is no broadcast. Its sigmoid cannot "
+            "output the half of the noise that is below 0, and the timestep is not an input. The "
+            "prediction is the loss of the best output in [0, 1] for one noisy number, a little "
+            "below 0.8.",
             (Row("L1", zero, cnn, ours(body="cnn"), "bounded"),),
-            differs="Ours: three 1-D convolutions over channels, no sigmoid, told the timestep.",
+            differs="Ours: three 1-D convolutions over channels, no sigmoid, with the timestep.",
         ),
         Experiment(
             "no-sqrt",
             "Mixing without square roots",
             ("Remove sqrt in the mixing of latents and noise: loss 0.8",),
             ZERO_WHY + " Without roots the mixture is that of another schedule, "
-            "ᾱ² / (ᾱ² + (1 − ᾱ)²), at another size.",
+            "ᾱ² / (ᾱ² + (1 − ᾱ)²), at another scale.",
             (
                 Row("with roots", zero, base.broadcast(), ours(), "zero"),
                 Row(
@@ -165,7 +166,7 @@ def _broadcast(base: Base) -> list[Experiment]:
             "mse",
             "MSE instead of L1",
             ("MSE loss, both models: loss 1.0",),
-            "1.0 is E[N(0, 1)²]: the same answer 0 by another measure.",
+            "1.0 is E[N(0, 1)²]: the same prediction of 0, by another loss.",
             (
                 Row("DiffWave", "loss 1.0", base.broadcast(loss="mse"), ours(), "zero"),
                 Row(
@@ -182,7 +183,7 @@ def _broadcast(base: Base) -> list[Experiment]:
             "precision",
             "16 bit instead of 32",
             ("Floating point precision 32 and 16: loss 0.8",),
-            ZERO_WHY + " No rounding is to blame.",
+            ZERO_WHY + " Rounding is not the cause.",
             (
                 Row("32", zero, base.broadcast(), ours(), "zero"),
                 Row(

@@ -21,12 +21,12 @@ SCHEDULES = (
 SHORT = (
     "Items are single rows of the flattened clip (one latent dimension, 5 s), in training each "
     "with its own timestep; 6 blocks instead of 30, a quarter of the channels: the white loss "
-    "depends on none of it. The bar is on the dimensions that carry nothing."
+    "depends on none of these. The comparison is on the uninformative dimensions."
 )
 WHITE_WHY = (
-    "Flattening made input and output agree, so that something can be learnt. What is learnt is "
-    "how much noise there is: 'white' is the loss of the best guess when latents are white noise, "
-    "√(2/π)·mean √ᾱ. It follows from the schedule alone."
+    "Flattening gives input and output the same shape, so the model can learn. It learns how much "
+    "noise there is: 'white' is the best loss when latents are white noise, √(2/π)·mean √ᾱ. It "
+    "follows from the schedule alone."
 )
 
 
@@ -59,8 +59,9 @@ def _losses(base: Base) -> list[Experiment]:
                 "Flattened, 500 steps: loss about 0.25; 1000 steps: about 0.21",
                 "From 1000 to 2000 steps the loss of epoch 1 falls from 0.37 to 0.24",
             ),
-            WHITE_WHY + " More timesteps of the same betas mean that more of them are nearly all "
-            "noise, where noise is easily told: the loss falls and nothing is gained.",
+            WHITE_WHY
+            + " With more timesteps of the same betas, more of them are nearly all noise, "
+            "which is easy to predict: the loss falls without any gain.",
             (
                 *counted,
                 Row(
@@ -99,8 +100,8 @@ def _losses(base: Base) -> list[Experiment]:
             "flattened-learning-rate",
             "Learning rate, flattened",
             ("Doubling the learning rate increased the loss", "2e-4 to 6e-5: the same pattern"),
-            "The white loss is the same for all; what a learning rate changes is how soon and "
-            "how noisily it is reached.",
+            "The white loss is the same for all. A learning rate changes only how soon and how "
+            "noisily training reaches it.",
             (
                 Row(
                     "× 2",
@@ -126,8 +127,7 @@ def _losses(base: Base) -> list[Experiment]:
                 "50 blocks, 128 channels: higher loss in the first two epochs",
                 "30 blocks, 256 channels: only slightly lower",
             ),
-            "A larger network cannot pass the white loss, either, where there is nothing but "
-            "noise.",
+            "A larger network cannot go below the white loss either where there is only noise.",
             (
                 Row("64 channels", "", base.flattened(50), base.ours(hidden_channels=16), "white"),
                 Row(
@@ -170,7 +170,7 @@ def _conditions(base: Base) -> list[Experiment]:
     our_gain = ours(condition_gain=5.0)
     differs = (
         "T = 50, 6 blocks, a quarter of the channels, whole flattened clips in batches of 2, few "
-        "steps. The spectrogram is brought to the number of frames that the diary's strides need."
+        "steps. The spectrogram is resampled to the number of frames that the diary's strides need."
     )
 
     def swap(lab: Lab) -> Rows:
@@ -194,9 +194,9 @@ def _conditions(base: Base) -> list[Experiment]:
             ),
             "The spectrogram is stretched over the flattened axis, on which neighbours in time "
             "are neighbours only within a row: place p stands for dimension p/N and frame p "
-            "mod N, yet gets the spectrogram of time p/(D·N). No number of channels mends "
-            "that. Whether a condition is used is told by the loss with another clip's "
-            "spectrogram over that with the right one: 1.00 says that it is not.",
+            "mod N, but gets the spectrogram of time p/(D·N). More channels do not fix that. "
+            "The ratio of the loss with another clip's spectrogram to that with the right one "
+            "shows whether the condition is used: 1.00 means that it is not.",
             (
                 Row("1 channel", "about the same", plain, ours(condition_channels=1)),
                 Row(
@@ -224,8 +224,8 @@ def _conditions(base: Base) -> list[Experiment]:
                 "The condition's magnitude is far smaller than the sample's",
                 "(y + 5·condition) / 2: two samples are identical, no influence",
             ),
-            "Magnitude is not what is missing. What is measured is the loss with another clip's "
-            "spectrogram over that with the right one: 1.00 says that the condition is not used.",
+            "Magnitude is not the cause. The measure is the ratio of the loss with another clip's "
+            "spectrogram to that with the right one: 1.00 means that the condition is not used.",
             (
                 Row("standard", "no influence", plain, ours()),
                 Row("× 5", "no influence", gain, our_gain),
@@ -239,7 +239,7 @@ def _conditions(base: Base) -> list[Experiment]:
 
 
 def _inside(base: Base) -> list[Experiment]:
-    """Return the experiments on what is inside the blocks."""
+    """Return the experiments on the inside of the blocks."""
     deep = (
         "All 30 blocks, T = 50, a quarter of the channels, rows of the flattened clip, few steps."
     )
@@ -264,10 +264,10 @@ def _inside(base: Base) -> list[Experiment]:
                 "Batch norm on the y output of each block: improvement",
                 "On skips too: no change",
             ),
-            "Each block divides by √2 and the answer is read from what is left after the last; a "
+            "Each block divides by √2, and the prediction is read from the output of the last. A "
             "batch norm on the output undoes the shrinking. The skips are summed and not used, so "
-            "a batch norm on them changes nothing at all: the losses of those two rows are equal "
-            "to the last digit. Read from the skips, ours has nothing to undo.",
+            "a batch norm on them changes nothing: the losses of those two rows are equal to the "
+            "last digit. Ours reads the skips, so it has nothing to undo.",
             tuple(
                 Row(label, saw, base.deep(batch_norm=kind), base.ours(batch_norm=kind))
                 for label, saw, kind in norms
@@ -276,12 +276,12 @@ def _inside(base: Base) -> list[Experiment]:
         ),
         Experiment(
             "scaled",
-            "Tensors brought to one magnitude",
+            "Tensors scaled to one magnitude",
             (
                 "x, y, t and condition scaled alike in the first block: no effect",
                 "In every block: loss does not go down",
             ),
-            "What counts is whether scaling moves the loss from 'none' towards white, or away "
+            "The question is whether scaling moves the loss from 'none' towards white, or away "
             "from it.",
             tuple(
                 Row(label, saw, base.deep(scaled=kind), base.ours(scaled=kind))

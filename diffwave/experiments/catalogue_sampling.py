@@ -19,7 +19,7 @@ ITEMS = "Sampled are eight rows of 5 s, as the model was trained on."
 
 
 def sampling_experiments(base: Base) -> list[Experiment]:
-    """Return the experiments that look at more than a loss."""
+    """Return the experiments that measure more than a loss."""
     ours = base.ours()
     long = base.scale.timesteps(1000)
     low, large = (1e-5, 0.0085), DIARY_BETAS
@@ -48,24 +48,24 @@ def sampling_experiments(base: Base) -> list[Experiment]:
                 "Does DiffWave clip to 1?",
                 "Decoded samples are silent",
             ),
-            "It does: the sampler cut x to ±1 after every step, right for audio and wrong for "
-            "latents, of which it cuts a third. The model predicts nothing, so each step only "
-            "divides by √α and adds noise: x ends as cut noise, or, without the clamp, as noise "
-            "1/√ᾱ times too large. Times 4 makes large noise of cut noise, not music.",
-            differs="One output channel, T = 50, as then.",
+            "It does: the sampler clipped x to ±1 after every step. That is right for audio and "
+            "wrong for latents, a third of which it clips. The model predicts almost 0, so each "
+            "step only divides by √α and adds noise: x ends as clipped noise, or, without the "
+            "clip, as noise 1/√ᾱ times too large. Times 4 gives larger clipped noise, not music.",
+            differs="One output channel, T = 50, as in the diary.",
             measure=lambda lab: sampling_range(lab, base.broadcast(), ours),
             more=(base.broadcast(), ours),
         ),
         Experiment(
             "sampling-schedules",
-            "Samples by schedule, and the size of x",
+            "Samples by schedule, and the magnitude of x",
             (
                 "Generated samples have very high minima, maxima and variance",
                 "AudioLDM's schedule leads to smaller extremes, DiffWave's to far higher ones",
                 "x_t starts at a norm of 220 and ends at 200",
             ),
-            "A perfect model of white data would end at 1 with every schedule. An imperfect one's "
-            "errors are amplified by up to 1/√ᾱ of the last timestep: 3.4e5 for 1e-4…0.05.",
+            "A perfect model of white data would end at 1 with every schedule. The errors of "
+            "another are amplified by up to 1/√ᾱ of the last timestep: 3.4e5 for 1e-4…0.05.",
             differs=ITEMS + " " + SHORT,
             measure=lambda lab: sampling_schedules(lab, [short, *own]),
             more=tuple(run for _, _, one, other in [short, *own] for run in (one, other)),
@@ -77,11 +77,11 @@ def sampling_experiments(base: Base) -> list[Experiment]:
                 "The norm explodes with each timestep",
                 "When changing the variance schedule after training, the sampling is unstable",
             ),
-            "The model takes away the noise that its own schedule has at a timestep, the "
-            "sampler assumes another. Closed form, a recursion for the variance of x: a "
-            "perfect model of white data would only end at another size, 0.6 to 3.2 for any "
-            "two of the diary's schedules of 1000 timesteps. So the foreign schedule by itself "
-            "does not explode; that takes a model that answers wrongly besides.",
+            "The model removes the noise that its own schedule has at a timestep; the sampler "
+            "assumes another. Closed form, a recursion for the variance of x: a perfect model of "
+            "white data would only end at another magnitude, 0.6 to 3.2 for any two of the diary's "
+            "schedules of 1000 timesteps. So the foreign schedule alone does not explode; the "
+            "model must have errors too.",
             differs=ITEMS,
             measure=lambda lab: _foreign(lab, base),
             more=(from_large, from_low, ours_large, ours_low),
@@ -90,9 +90,9 @@ def sampling_experiments(base: Base) -> list[Experiment]:
             "power-transform",
             "Power transform on the prediction",
             ("Using PowerTransform on the inference model output",),
-            "A prediction forced to variance 1 takes away much noise even where there is "
-            "little. Closed form, for a prediction in the direction of x: the size of x "
-            "shrinks, whatever the model says.",
+            "A prediction forced to variance 1 removes much noise even where there is little. "
+            "Closed form, for a prediction in the direction of x: the magnitude of x shrinks, "
+            "whatever the model predicts.",
             differs=ITEMS + " Yeo-Johnson by maximum likelihood, over the whole prediction.",
             measure=lambda lab: power_transform(lab, from_low, ours_low, (*large, long)),
             more=(from_low, ours_low),
@@ -108,7 +108,7 @@ def sampling_experiments(base: Base) -> list[Experiment]:
                 ),
             ),
             "Each block divides by √2, so the input's share in the last of 30 blocks is 2^−15. "
-            "What is left of x there is the blocks' own residuals.",
+            "The rest of x there comes from the residuals of the blocks.",
             differs="All 30 blocks, T = 50, a quarter of the channels.",
             measure=lambda lab: magnitudes(lab, base.deep(), ours),
             more=(base.deep(), base.deep(num_steps=0), ours),
@@ -121,26 +121,26 @@ def sampling_experiments(base: Base) -> list[Experiment]:
                 "With batches of 64 there are 141 steps an epoch, so the model only sees a "
                 "fraction of 1000 timesteps: this should be tested!",
             ),
-            "One timestep a batch makes the curve as choppy as the loss differs between "
-            "timesteps, whatever the batch. It also means that few timesteps are met; the "
-            "diary's step embedding has no slow wave (its slowest turns once in 6 timesteps) "
-            "that could carry what is learnt at one timestep to the next. The rows 'above "
-            "white' tell what that costs where training met a timestep, and where not.",
+            "With one timestep per batch the curve is as choppy as the loss differs between "
+            "timesteps. Few timesteps occur in training, too. The diary's step embedding has no "
+            "slow wave (its slowest has a period of 6 timesteps), so the model cannot generalise "
+            "from one timestep to the next. The rows 'above white' show the cost at timesteps that "
+            "occurred in training, and at the others.",
             differs=SHORT.replace(", in training each with its own timestep", ""),
             measure=lambda lab: timesteps(lab, shared, each, our_pair),
             more=(shared, each, *our_pair.values()),
         ),
         Experiment(
             "encodings",
-            "Encodings: their law, means and blends",
+            "Encodings: distribution, means and blends",
             (
                 "Encoded samples follow almost a perfect normal distribution",
                 "The mean of several encodings sounds like a bad mashup of three songs",
                 "Interpolate between two encoded samples: does the decoder make sense of it?",
             ),
-            "Posterior samples are normal because most of what they hold is the posterior's own "
-            "noise. A mean of n independent encodings has a length of 1/√n of theirs, and the "
-            "decoder has never seen any so short; a great circle keeps the length.",
+            "Posterior samples are normal because most of their variance is the posterior's noise. "
+            "A mean of n independent encodings has 1/√n of their norm, and the decoder was never "
+            "trained on such a norm. A great circle keeps the norm.",
             measure=encodings,
         ),
     ]

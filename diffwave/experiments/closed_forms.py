@@ -1,4 +1,4 @@
-"""What follows from a schedule alone: the losses and the sampling of a model that learned no music.
+"""Predictions from a schedule alone: losses and sampling of a model that learned no music.
 
 T timesteps, B items in a batch.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from diffwave.denoiser import LossKind
+from diffwave.objective import LossKind
 from diffwave.schedule import NoiseSchedule
 
 Array = NDArray[np.float64]
@@ -120,7 +120,7 @@ def sampled_std(
         x ← (x − beta / sqrt(1 − alpha_bar) · gain · x) / sqrt(alpha) + posterior noise
 
     Args:
-        schedule: Of the sampler.
+        schedule: Schedule of the sampler.
         gain: Takes the timestep and the present standard deviation; returns that multiple. The
             white model's is sqrt(1 − alpha_bar) of the schedule that it was trained on.
     """
@@ -184,11 +184,6 @@ def length_of_mean(num_clips: int) -> float:
 def blend_length(weight: float) -> float:
     """Return the length of a straight blend of two independent vectors, relative to theirs."""
     return math.hypot(1.0 - weight, weight)
-
-
-def share_of_input(num_blocks: int) -> list[float]:
-    """Return the share of the first block's input that is left in x before each block."""
-    return [2.0 ** (-index / 2) for index in range(num_blocks)]
 
 
 def amplification(schedule: NoiseSchedule) -> float:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffwave.clips import Clip, split_clips
+from diffwave.clips import split_clips
 from diffwave.conditions.spectrogram import SpectrogramHeader
 from diffwave.dataset import ClipReader
+from rave.latent_dataset import Clip, LatentDataset
 from rave.latents.folder import POSTERIOR_MEAN, LatentHeader
 
 # Of a clip: 5 s at the diary's 21.5 frames a second.
@@ -45,14 +46,14 @@ class ClipSet:
 
 @dataclass(frozen=True)
 class Data:
-    """What all experiments of a run share.
+    """Data that all experiments share.
 
     Attributes:
         training: To learn from.
         held_out: To judge by: other files, if there are several.
         is_collapsed: (D,) bool, dimensions that carry nothing.
-        header: Of the latents.
-        spectrogram_header: Of the spectrograms, or None.
+        header: Header of the latents.
+        spectrogram_header: Header of the spectrograms, or None.
         spread: (D,) standard deviation of the posterior samples before it was made 1.
     """
 
@@ -74,7 +75,7 @@ class Data:
         return self.training.raw.shape[2]
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells these data from others, JSON-able."""
+        """Return the identity of these data, JSON-able."""
         return {
             "codec": self.header.codec,
             "clips": sha256(self.training.raw.numpy().tobytes()).hexdigest()[:16],
@@ -93,16 +94,16 @@ def read_data(folder: Path, spectrograms: Path | None, max_clips: int) -> Data:
     """Return the clips of a latent folder, with their spectrograms.
 
     Args:
-        folder: What `rave encode` wrote: posterior means, from which samples are drawn here, or
+        folder: Folder of `rave encode`: posterior means, from which samples are drawn here, or
             posterior samples.
-        spectrograms: What `diffwave.preprocess` made of the same audio, or None.
+        spectrograms: Folder of `diffwave.preprocess` for the same audio, or None.
         max_clips: No more than this many training clips, evenly spread.
 
     Raises:
         ValueError: If the folder holds fewer than two clips, or the spectrograms are of others.
     """
-    header = LatentHeader.read(folder)
-    reader = ClipReader.open(folder, header, spectrograms)
+    dataset = LatentDataset(folder, takes_shards=False)
+    header, reader = dataset.header, ClipReader.open(dataset, spectrograms)
     num_frames = CLIP_FRAMES
     sides = [_places(clips, num_frames) for clips in split_clips(header.files, HELD_OUT_FRACTION)]
     if not all(sides):

@@ -29,7 +29,7 @@ MEL_FRAMES_PER_FRAME, PLACES_PER_MEL_FRAME = 8, 16
 
 @dataclass(frozen=True)
 class DiaryNetwork:
-    """What the diary varied of its network.
+    """Variations of the diary's network.
 
     Attributes:
         is_flattened: False: (D, N) in and 1 channel out, until 23 August. True: one channel of D·N
@@ -59,7 +59,7 @@ class DiaryDiffWave(nn.Module):
 
     Args:
         latent_size: D.
-        design: What the diary varied.
+        design: Variation of the network.
     """
 
     def __init__(self, latent_size: int, design: DiaryNetwork) -> None:
@@ -143,7 +143,7 @@ class DiaryBlock(nn.Module):
     def forward(
         self, x: Tensor, embedding: Tensor, condition: Tensor | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return the stream, the skip, and what went through: x, y, step, condition, skip."""
+        """Return the stream, the skip, and the tensors inside: x, y, step, condition, skip."""
         step = self.step(embedding)[:, :, None]
         if self.is_scaled:
             x, step = _to_one_magnitude(x), _to_one_magnitude(step)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffwave.denoiser import check_loss
 from diffwave.experiments.closed_forms import posterior_variance
 from diffwave.experiments.data import ClipSet, Data
 from diffwave.experiments.diary_model import DiaryCNN, DiaryDiffWave, DiaryNetwork
+from diffwave.objective import LossKind
 from diffwave.schedule import NoiseSchedule, linear_schedule
 from diffwave.training import generator_for
 
@@ -34,23 +34,23 @@ class DiaryRun:
     """One training as the diary did it.
 
     Attributes:
-        network: What the diary varied of its network; None for the small CNN.
+        network: Variation of the network; None for the small CNN.
         schedule: First beta, last beta, T.
         loss: l1 or mse.
         batch_size: Clips in a batch.
-        learning_rate: Of Adam; falls to 0 as a cosine, so that few steps end where many would.
-        num_steps: Of the optimizer.
+        learning_rate: Learning rate of Adam. It falls to 0 as a cosine, so that few steps suffice.
+        num_steps: Steps of the optimizer.
         item_rows: Latent dimensions in a training item, at random; None for all. Only where a
             flattened item may be a stretch of the stream.
         precision: float32 or bfloat16.
         has_roots: False for the diary's mixing without square roots.
         is_timestep_shared: One timestep for the whole batch.
-        seed: Of weights, clips, noise and timesteps.
+        seed: Seed of weights, clips, noise and timesteps.
     """
 
     network: DiaryNetwork | None = field(default_factory=DiaryNetwork)
     schedule: tuple[float, float, int] = (1e-4, 0.05, 50)
-    loss: str = "l1"
+    loss: LossKind = "l1"
     batch_size: int = 24
     learning_rate: float = 2e-4
     num_steps: int = 100
@@ -88,7 +88,7 @@ def mix(latents: Tensor, noise: Tensor, alpha_bar: Tensor, has_roots: bool) -> T
 
 
 def train(run: DiaryRun, data: Data) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the trained network, in evaluation mode, and what is to be known of the training."""
+    """Return the trained network, in evaluation mode, and the figures of the training."""
     network = run.build(data.latent_size)
     optimizer = torch.optim.Adam(network.parameters(), run.learning_rate, fused=True)
     alpha_bar = run.noise_schedule.alpha_bar
@@ -125,10 +125,10 @@ def train(run: DiaryRun, data: Data) -> tuple[nn.Module, dict[str, Any]]:
     return network, figures
 
 
-def diary_loss(kind: str, predicted: Tensor, noise: Tensor) -> Tensor:
+def diary_loss(kind: LossKind, predicted: Tensor, noise: Tensor) -> Tensor:
     """Return the error of each number, as PyTorch broadcasts it: the fault is not refused here."""
     difference = predicted - noise
-    return difference.square() if check_loss(kind) == "mse" else difference.abs()
+    return difference.square() if kind == "mse" else difference.abs()
 
 
 def _batch(
@@ -157,8 +157,8 @@ def evaluate(run: DiaryRun, network: nn.Module, data: Data, num_items: int) -> d
     """Return the held-out loss over the whole schedule.
 
     Args:
-        run: What was trained.
-        network: In evaluation mode.
+        run: The training.
+        network: The network, in evaluation mode.
         data: Whose held-out clips are used.
         num_items: Item i meets the middle of the i-th of so many equal parts of the schedule.
 
@@ -238,13 +238,13 @@ def ancestral(
     clamp: float | None = None,
     transform: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, list[tuple[float, float]]]:
-    """Return what all T ancestral steps make of noise, and what was measured on the way.
+    """Return the result of all T ancestral steps from noise, and measurements at each step.
 
     Args:
         predict: The noise in (B, D, N) at timesteps (B,).
-        schedule: Of the sampler; the diary changed it after training.
+        schedule: Schedule of the sampler; the diary changed it after training.
         noise: (B, D, N) to begin with.
-        seed: Of the noise that the steps add.
+        seed: Seed of the noise that the steps add.
         clamp: Cut x to ± this after every step, as the sampler did until 23 August.
         transform: Applied to each prediction.
 

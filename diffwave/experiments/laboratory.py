@@ -17,7 +17,6 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from diffwave.denoiser import check_loss
 from diffwave.experiments import diary_training, our_model
 from diffwave.experiments.closed_forms import (
     bounded_loss,
@@ -37,7 +36,7 @@ from rave.runs.checkpoint import read_checkpoint
 FORMAT, VERSION, HEADER_NAME = "rave-diffwave-experiments", 1, "experiments.json"
 LOCKS, RUNS = ".locks", "runs"
 WAIT_SECONDS = 0.5
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class Progress(NamedTuple):
@@ -49,14 +48,14 @@ class Progress(NamedTuple):
 
 
 class Laboratory:
-    """Trains what experiments need, or has it from earlier.
+    """Trains the models of experiments, each once, and keeps them in a folder.
 
     Args:
-        folder: Of the results.
+        folder: Folder of the results.
         data: Clips.
         scale: How much work an experiment is.
-        seed: Of all trainings.
-        tell: Is told what begins.
+        seed: Seed of all trainings.
+        report: Called with a line when work begins.
         measured: Trainings whose weights are needed again; of others only the figures are kept.
 
     Raises:
@@ -70,14 +69,14 @@ class Laboratory:
         data: Data,
         scale: Scale,
         seed: int,
-        tell: Tell,
+        report: Report,
         measured: Collection[DiaryRun | OurRun],
     ) -> None:
         self.folder = folder
         self.measured = set(measured)
         self.data = data
         self.scale = scale
-        self.tell = tell
+        self.report = report
         self.identity = {**data.identity(), "scale": asdict(scale), "seed": seed}
         self._progress = Progress([], 0, 0.0)
         self._keys: dict[DiaryRun | OurRun, str] = {}
@@ -96,9 +95,9 @@ class Laboratory:
         found = known if isinstance(known, dict) else {}
         names = [name for name in {**found, **content} if found.get(name) != content.get(name)]
         if names:
-            told = "; ".join(f"{n} {found.get(n)!r}, now {content.get(n)!r}" for n in names[:3])
+            changed = "; ".join(f"{n} {found.get(n)!r}, now {content.get(n)!r}" for n in names[:3])
             raise ValueError(
-                f"'{self.folder}' holds results of other data or another scale ({told}). "
+                f"'{self.folder}' holds results of other data or another scale ({changed}). "
                 "Choose another OUT."
             )
 
@@ -154,7 +153,7 @@ class Laboratory:
         return path.exists() and is_whole
 
     def _train(self, run: DiaryRun | OurRun, path: Path) -> None:
-        self.tell(f"training {path.stem}{self._remaining()}")
+        self.report(f"training {path.stem}{self._remaining()}")
         model: nn.Module
         if isinstance(run, DiaryRun):
             model, figures = diary_training.train(run, self.data)
@@ -178,7 +177,7 @@ class Laboratory:
         return f" ({done} of {len(runs)} done, about {left_min:.0f} min left)"
 
     def figures(self, run: DiaryRun | OurRun) -> dict[str, Any]:
-        """Return what is known of a training, which is done first if need be."""
+        """Return the figures of a training; it runs first if it has not."""
         while not self.train(run):
             time.sleep(WAIT_SECONDS)
         figures: dict[str, Any] = read_json(self.figures_path(run), "a training")["figures"]
@@ -208,16 +207,15 @@ class Laboratory:
         result = ResultRow(row.label, row.saw, note=row.note)
         if row.diary is not None:
             run, figures = row.diary, self.figures(row.diary)
-            kind = check_loss(run.loss)
-            white = white_loss(run.noise_schedule, kind)
+            white = white_loss(run.noise_schedule, run.loss)
             if row.bar == "zero":
-                floor = broadcast_loss(run.noise_schedule, kind, self.data.latent_size)
-                result.predicted = {"zero": zero_loss(kind)}
+                floor = broadcast_loss(run.noise_schedule, run.loss, self.data.latent_size)
+                result.predicted = {"zero": zero_loss(run.loss)}
                 result.predicted["best of one channel"] = floor
                 result.diary = {"loss": figures["loss"]}
             elif row.bar == "bounded":
-                bounded = bounded_loss(run.noise_schedule, kind)
-                result.predicted = {"best of 0 to 1": bounded, "zero": zero_loss(kind)}
+                bounded = bounded_loss(run.noise_schedule, run.loss)
+                result.predicted = {"best of 0 to 1": bounded, "zero": zero_loss(run.loss)}
                 result.diary = {"loss": figures["loss"]}
             else:
                 result.predicted = {"white": white}
@@ -281,7 +279,7 @@ class Laboratory:
                     continue
                 with self.claim(experiment.name) as is_ours:
                     if is_ours and not path.exists():
-                        self.tell(f"measuring {experiment.name}")
+                        self.report(f"measuring {experiment.name}")
                         write_json(path, self.measure(experiment))
                         is_idle = False
             if is_idle:

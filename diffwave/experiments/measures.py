@@ -1,4 +1,4 @@
-"""What is measured on trained models beside their loss: sampling, magnitudes, spread, encodings.
+"""Measurements on trained models beside their loss: sampling, magnitudes, spread, encodings.
 
 Each function takes a `Lab`, which trains what is needed or has it from an earlier experiment, and
 returns rows and pictures. B batch, D latent size, K standardized size, N latent frames.
@@ -121,7 +121,7 @@ def sample_figures(sample: Tensor) -> dict[str, float]:
 
 
 def white_gain(schedule: NoiseSchedule) -> Callable[[int, float], float]:
-    """Return what the best model of white data multiplies its input by, at each timestep."""
+    """Return the factor of the best model of white data on its input, at each timestep."""
     scale = (1.0 - schedule.alpha_bar).sqrt().tolist()
     return lambda timestep, std: scale[timestep]
 

@@ -1,4 +1,4 @@
-"""What is measured inside the diary's network: magnitudes by block."""
+"""Measurements inside the diary's network: magnitudes by block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured of the draw of timesteps, and of encodings without any model.
+"""Measurements of the draw of timesteps, and of encodings without any model.
 
 B batch, D latent size, N latent frames, S clips.
 """
@@ -34,7 +34,7 @@ DIARY_STEPS, DIARY_BATCH, DIARY_TIMESTEPS = 141, 64, 1000
 
 @torch.no_grad()
 def timesteps(lab: Lab, shared: DiaryRun, each: DiaryRun, ours: dict[str, OurRun]) -> Rows:
-    """Measure what one timestep a batch does: to the curve, to what is met, to what is learned."""
+    """Measure the effect of one timestep per batch: on the curve, the draw and the loss."""
     errors = white_errors(shared.noise_schedule, "l1")
     batch = shared.batch_size
     wanted = spread_of_loss(errors, batch)
@@ -183,7 +183,7 @@ def early(lab: Lab, runs: list[DiaryRun], seen: tuple[str, ...]) -> Rows:
 
 
 def encodings(lab: Lab) -> Rows:
-    """Measure how normal encodings are, and what means and blends of them are."""
+    """Measure how normal encodings, their means and their blends are."""
     data = lab.data
     real = data.held_out.sampled
     collapsed = data.is_collapsed

@@ -20,18 +20,17 @@ from torch import Tensor, nn
 from diffwave.conditioner import SpectrogramConditioner
 from diffwave.dataset import RUN_OF_SEGMENTS
 from diffwave.denoiser import (
+    Prediction,
     add_noise,
-    check_loss,
     check_prediction,
-    error,
     noise_from,
     stratified_timesteps,
-    target,
 )
 from diffwave.experiments.closed_forms import without_roots
 from diffwave.experiments.data import ClipSet, Data
 from diffwave.model import STEP_SCALE
 from diffwave.network import DiffWave
+from diffwave.objective import LossKind, Objective
 from diffwave.reference_loss import (
     ReferenceLosses,
     SpectralDensity,
@@ -53,7 +52,7 @@ class OurRun:
     """One training of our model.
 
     Attributes:
-        num_steps: Of AdamW.
+        num_steps: Steps of AdamW.
         batch_size: Clips in a batch.
         learning_rate: At its highest; it rises for a tenth of the steps and falls as a cosine.
         hidden_channels: H.
@@ -72,8 +71,8 @@ class OurRun:
         has_roots: False to mix without square roots.
         is_timestep_shared: One timestep for the whole batch.
         condition_dropout: How often an item is trained without its condition.
-        ema_decay: Of the averaged weights.
-        seed: Of weights, clips, noise and timesteps.
+        ema_decay: Decay of the averaged weights.
+        seed: Seed of weights, clips, noise and timesteps.
     """
 
     num_steps: int = 400
@@ -83,8 +82,8 @@ class OurRun:
     num_blocks: int = 8
     schedule: tuple[float, float] | None = None
     num_timesteps: int = 1000
-    prediction: str = "v"
-    loss: str = "mse"
+    prediction: Prediction = "v"
+    loss: LossKind = "mse"
     precision: str = "float32"
     condition_channels: int = 0
     extra_conditioner_layers: int = 0
@@ -117,7 +116,7 @@ class OurModel(nn.Module):
     """Standardizer, network and conditioner of one run.
 
     Args:
-        run: What to build.
+        run: The training whose model to build.
         standardizer: Fitted.
         data: Gives the sizes, and the spectrograms' statistics to a conditioner.
     """
@@ -126,7 +125,7 @@ class OurModel(nn.Module):
         super().__init__()
         self.run = run
         self.schedule = run.noise_schedule
-        self.prediction = check_prediction(run.prediction, self.schedule)
+        self.objective = Objective(check_prediction(run.prediction, self.schedule), run.loss)
         self.standardizer = standardizer
         self.conditioner = _conditioner(run, data) if run.is_conditional else None
         size = standardizer.latent_size
@@ -162,7 +161,8 @@ class OurModel(nn.Module):
     ) -> Tensor:
         """Return the noise that the prediction stands for, (B, K, N)."""
         output = self(noisy, timestep, condition)
-        return noise_from(self.prediction, output, noisy, self.schedule.alpha_bar[timestep])
+        alpha_bar = self.schedule.alpha_bar[timestep]
+        return noise_from(self.objective.prediction, output, noisy, alpha_bar)
 
     def condition(self, clips: ClipSet, index: Tensor, is_absent: Tensor | None) -> Tensor | None:
         """Return the condition of some clips, (B, condition_channels, N), if there is one."""
@@ -275,7 +275,7 @@ def build(run: OurRun, data: Data) -> OurModel:
 
 
 def train(run: OurRun, data: Data) -> tuple[OurModel, dict[str, Any]]:
-    """Return the model with averaged weights, in evaluation mode, and what is to be known of it."""
+    """Return the model with averaged weights, in evaluation mode, and its figures."""
     model = build(run, data)
     averaged = deepcopy(model)
     parameters = model.parameters()
@@ -330,17 +330,14 @@ def _errors(
     model: OurModel, latents: Tensor, noise: Tensor, timestep: Tensor, condition: Tensor | None
 ) -> Tensor:
     """Return each item's error, (B,)."""
-    alpha_bar = model.schedule.alpha_bar[timestep]
-    with torch.autocast("cpu", torch.bfloat16, enabled=model.run.precision == "bfloat16"):
-        output = model(add_noise(latents, noise, alpha_bar), timestep, condition)
-    wanted = target(model.prediction, latents, noise, alpha_bar)
     mask = torch.ones(len(latents), latents.shape[2])
-    return error(check_loss(model.run.loss), output.float(), wanted, mask)
+    with torch.autocast("cpu", torch.bfloat16, enabled=model.run.precision == "bfloat16"):
+        return model.objective.losses(model, latents, mask, noise, timestep, condition)
 
 
 @torch.no_grad()
 def evaluate(model: OurModel, data: Data, num_items: int) -> dict[str, Any]:
-    """Return the held-out loss beside its references, and what the condition does.
+    """Return the held-out loss, its references, and the effect of the condition.
 
     Returns:
         `loss`, `zero`, `white`, `gaussian`, `skill`; `condition_gain`, the loss with another clip's
@@ -376,6 +373,4 @@ def measure_references(model: OurModel, data: Data) -> ReferenceLosses:
     density.add(held_out, held_out.shape[0] * held_out.shape[2])
     parts = (training[at : at + RUN_OF_SEGMENTS] for at in range(0, len(training), RUN_OF_SEGMENTS))
     gaussian = fit_gaussian((part, part.shape[0] * part.shape[2]) for part in parts)
-    return reference_losses(
-        gaussian, density, model.schedule, model.prediction, check_loss(model.run.loss)
-    )
+    return reference_losses(gaussian, density, model.schedule, model.objective)

@@ -3,43 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from diffwave.experiments.plots import plot, scatter
+from diffwave.pages.markup import Html, escape, figure, grid, paragraph, section, signed, table
+from diffwave.pages.markup import write_page as write_html
 from rave.files.atomic import atomic_write, read_json
 
 PAGE, TABLE = "index.html", "table.md"
 TITLE = "The diary, repeated"
 LEAD = (
-    "A diary of 2023 tells how a DiffWave on RAVE latents could not be made to work. Each line of "
-    "it is an experiment here: once with a reproduction of its faulty model, once with ours, "
-    "beside what closed form predicts of it."
+    "A diary of 2023 describes how a DiffWave on RAVE latents failed. Each line of it is an "
+    "experiment here: once with a reproduction of its faulty model, once with ours, beside the "
+    "prediction of closed form."
 )
 READING = (
     "Orange is the diary's model, a reproduction with all its faults. 'Predicted' follows from "
-    "schedule and loss alone, before any training. Ours is judged by skill: the share of the best "
-    "linear denoiser's loss that is gone; 0 is as good as that, below 0 worse, and a raw loss says "
-    "nothing across schedules. Rows with a bar are met if prediction and measurement are within "
-    "0.02."
+    "schedule and loss alone, before any training. The measure of ours is skill: the share by "
+    "which its loss is below that of the best linear denoiser. 0 is as good as that, below 0 "
+    "worse. Losses of different schedules cannot be compared. A prediction is met if the "
+    "measurement is within 0.02."
 )
 DIFFERENCES = (
     "What differs from the diary everywhere: latents of {latent_size} dimensions at "
-    "{frame_rate_hz:.1f} frames a second instead of 128 at 21.5, of other music and another codec; "
-    "its model sees posterior samples, as it did, drawn from the folder's {contents}s, each "
-    "dimension brought to variance 1, as the diary's nearly were; {clip_frames} frames a clip; a "
-    "quarter of its hidden channels; its Adam's learning rate falls to 0 over a few hundred steps, "
-    "where it had thousands; no spectrograms but where they are the question. Ours sees what the "
-    "folder holds, standardized: v-prediction, MSE, cosine schedule, one stratified timestep an "
-    "item, averaged weights, 8 blocks of 64 channels, {our_steps} steps: enough to compare with "
-    "the references, not to make music."
+    "{frame_rate_hz:.1f} frames per second instead of 128 at 21.5, of other music and another "
+    "codec; its model sees posterior samples, as in the diary, drawn from the folder's "
+    "{contents}s, each dimension scaled to variance 1, as the diary's nearly were; {clip_frames} "
+    "frames per clip; a quarter of its hidden channels; its Adam's learning rate falls to 0 over a "
+    "few hundred steps, instead of thousands; no spectrograms except in experiments about them. "
+    "Ours sees the latents of the folder, standardized: v-prediction, MSE, cosine schedule, one "
+    "stratified timestep per item, averaged weights, 8 blocks of 64 channels, {our_steps} steps: "
+    "enough to compare with the references, not to make music."
 )
+YES_NO = {True: "yes", False: "no"}
 COLUMNS = ("variant", "the diary saw", "predicted", "the diary's model", "ours", "within 0.02")
 
 
 def read_results(folder: Path, texts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the results that a folder holds, in the order of the texts and with their words."""
+    """Return the results in a folder, in the order of the texts and with them."""
     pairs = [(folder / f"{text['name']}.json", text) for text in texts]
     return [{**read_json(path, "a result"), **text} for path, text in pairs if path.exists()]
 
@@ -48,23 +50,14 @@ def write_pages(folder: Path, texts: Sequence[dict[str, Any]]) -> Path:
     """Write the page and the table of a folder of results; return the page's path.
 
     Args:
-        folder: Of the results.
+        folder: Folder of the results.
         texts: `Experiment.texts` of all experiments, in their order.
     """
     header = read_json(folder / "experiments.json", "a folder of experiments")
     results = read_results(folder, texts)
-    style = Path(__file__).with_name("page.css").read_text()
-    body = "".join([_summary(header, results), *map(_section, results)])
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{TITLE}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f'<header><h1>{TITLE}</h1><p class="lead">{LEAD}</p>{_figures(header, results)}</header>\n'
-        f"<main>\n{body}\n</main>\n<footer>Made by python -m diffwave.experiments; "
-        f"scale '{escape(header['scale']['name'])}'.</footer>\n</body>\n</html>\n"
-    )
-    with atomic_write(folder / PAGE) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    footer = f"Made by python -m diffwave.experiments; scale '{header['scale']['name']}'."
+    sections = [_summary(header, results), *map(_section, results)]
+    write_html(folder / PAGE, TITLE, LEAD, _figures(header, results), sections, footer)
     with atomic_write(folder / TABLE) as temporary:
         temporary.write_text(f"{differences(header)}\n\n{markdown(results)}", encoding="utf-8")
     return folder / PAGE
@@ -74,7 +67,7 @@ def _bars(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for result in results for row in result["rows"] if row["passed"] is not None]
 
 
-def _figures(header: dict[str, Any], results: list[dict[str, Any]]) -> str:
+def _figures(header: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, str]:
     bars = _bars(results)
     met = sum(row["passed"] for row in bars)
     seconds = sum(result["cpu_seconds"]["measuring"] for result in results)
@@ -83,19 +76,14 @@ def _figures(header: dict[str, Any], results: list[dict[str, Any]]) -> str:
         trainings.update(result["cpu_seconds"]["trainings"])
     seconds += sum(trainings.values())
     carrying = header["latent_size"] - header["collapsed_dimensions"]
-    figures = {
+    return {
         "experiments": f"{len(results)}",
         "trainings": f"{len(trainings)}",
         "predictions met": f"{met} of {len(bars)}",
-        "dimensions that carry something": f"{carrying} of {header['latent_size']}",
-        "clips to train on, held out": f"{header['training_clips']}, {header['held_out_clips']}",
+        "informative dimensions": f"{carrying} of {header['latent_size']}",
+        "clips: training, held out": f"{header['training_clips']}, {header['held_out_clips']}",
         "CPU time": f"{seconds / 60:.0f} min",
     }
-    items = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
-        for name, value in figures.items()
-    )
-    return f'<dl class="figures">{items}</dl>'
 
 
 def _summary(header: dict[str, Any], results: list[dict[str, Any]]) -> str:
@@ -103,38 +91,36 @@ def _summary(header: dict[str, Any], results: list[dict[str, Any]]) -> str:
     for result in results:
         bars = _bars([result])
         met = sum(row["passed"] for row in bars)
-        verdict = f"{met} of {len(bars)}" if bars else "–"
-        style = "" if not bars else ' class="yes"' if met == len(bars) else ' class="no"'
         skills = [s for row in result["rows"] if (s := row["ours"].get("skill")) is not None]
-        ours = f"{_number(min(skills))} to {_number(max(skills))}" if skills else "–"
-        rows.append(
-            f'<tr><th scope="row"><a href="#{result["name"]}">{escape(result["title"])}</a></th>'
-            f"<td>{escape('; '.join(result['diary']))}</td><td{style}>{verdict}</td>"
-            f"<td>{ours}</td></tr>"
+        cells = (
+            Html(f'<a href="#{escape(result["name"])}">{escape(result["title"])}</a>'),
+            "; ".join(result["diary"]),
+            _coloured(f"{met} of {len(bars)}", met == len(bars)) if bars else "–",
+            f"{_number(min(skills))} to {_number(max(skills))}" if skills else "–",
         )
+        rows.append(cells)
     heads = ("experiment", "the diary", "predictions met", "our skill")
     points = [
         (first(row["predicted"]), first(row["diary"]))
         for row in _bars(results)
         if first(row["diary"]) is not None
     ]
-    picture = ""
+    pictures = []
     if points:
         label = "Predicted against measured losses of the diary's model"
         caption = f"All {len(points)} figures of the diary's model that have a closed form."
-        picture = (
-            f'<div class="plots"><figure class="card">{scatter(points, label)}'
-            f"<figcaption>{caption}</figcaption></figure></div>"
-        )
-    return (
-        f"<section><h2>All of it</h2><p>{READING}</p>"
-        f'<p class="soft">{escape(differences(header))}</p>{picture}'
-        f"{_table(heads, rows, 'All experiments')}</section>"
+        pictures.append(figure(scatter(points, label), caption))
+    return section(
+        "Summary",
+        paragraph(READING),
+        paragraph(differences(header), "soft"),
+        grid(pictures, "plots"),
+        table("All experiments", heads, rows),
     )
 
 
 def differences(header: dict[str, Any]) -> str:
-    """Return what differs from the diary in all experiments."""
+    """Return the differences from the diary that all experiments have."""
     return DIFFERENCES.format(**header, our_steps=header["scale"]["our_steps"])
 
 
@@ -142,35 +128,22 @@ def _section(result: dict[str, Any]) -> str:
     rows = []
     for row in result["rows"]:
         note = f"<small>{escape(row['note'])}</small>" if row["note"] else ""
-        cells = [
-            f'<th scope="row">{escape(row["label"])}{note}</th>',
-            f"<td>{escape(row['saw']) or '–'}</td>",
-            *(f"<td>{_cell(row[side])}</td>" for side in ("predicted", "diary", "ours")),
-            _verdict(row["passed"]),
-        ]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+        name = Html(escape(row["label"]) + note)
+        sides = (_cell(row[side]) for side in ("predicted", "diary", "ours"))
+        passed = "–" if row["passed"] is None else _coloured(YES_NO[row["passed"]], row["passed"])
+        rows.append((name, row["saw"] or "–", *sides, passed))
     lines = "".join(f"<li>{escape(line)}</li>" for line in result["diary"])
-    pictures = "".join(
-        f'<figure class="card">{plot(picture)}<figcaption>{escape(picture["title"])}</figcaption>'
-        "</figure>"
-        for picture in result["pictures"]
-    )
-    plots = f'<div class="plots">{pictures}</div>' if pictures else ""
-    differs = f'<p class="soft">Unlike the diary: {escape(result["differs"])}</p>'
-    return (
-        f'<section><h2 id="{result["name"]}">{escape(result["title"])}</h2>'
-        f'<ul class="lines">{lines}</ul><p>{escape(result["why"])}</p>'
-        f"{_table(COLUMNS, rows, result['title'])}{plots}"
-        f"{differs if result['differs'] else ''}"
-        f'<p class="soft"><code>--run {result["name"]}</code></p></section>'
-    )
-
-
-def _table(heads: Sequence[str], rows: Sequence[str], label: str) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    pictures = [figure(plot(picture), picture["title"]) for picture in result["pictures"]]
+    differs = f"Unlike the diary: {result['differs']}"
+    return section(
+        result["title"],
+        f'<ul class="lines">{lines}</ul>',
+        paragraph(result["why"]),
+        table(result["title"], COLUMNS, rows),
+        grid(pictures, "plots") if pictures else "",
+        paragraph(differs, "soft") if result["differs"] else "",
+        paragraph(Html(f"<code>--run {escape(result['name'])}</code>"), "soft"),
+        anchor=result["name"],
     )
 
 
@@ -181,13 +154,11 @@ def _cell(figures: dict[str, Any]) -> str:
     (name, value), *rest = figures.items()
     more = ", ".join(f"{escape(key)} {_number(other)}" for key, other in rest)
     below = f'<small class="more">{more}</small>' if more else ""
-    return f"<b>{_number(value)}</b> <small>{escape(name)}</small>{below}"
+    return Html(f"<b>{_number(value)}</b> <small>{escape(name)}</small>{below}")
 
 
-def _verdict(passed: bool | None) -> str:
-    if passed is None:
-        return "<td>–</td>"
-    return '<td class="yes">yes</td>' if passed else '<td class="no">no</td>'
+def _coloured(text: str, is_good: bool) -> Html:
+    return Html(f'<span class="{YES_NO[is_good]}">{escape(text)}</span>')
 
 
 def first(figures: dict[str, Any]) -> Any:
@@ -196,16 +167,15 @@ def first(figures: dict[str, Any]) -> Any:
 
 
 def _number(value: float | None) -> str:
-    """Return a number as one reads it; what is not finite was None in JSON."""
+    """Return a number without needless digits; None, in JSON, is one that is not finite."""
     if value is None:
         return "not finite"
     if isinstance(value, int):
         return f"{value}"
     if value != 0 and not 1e-3 <= abs(value) < 1e4:
         digits, exponent = f"{value:.1e}".split("e")
-        return f"{digits}e{int(exponent)}".replace("-", "−")
-    decimals = 3 if abs(value) < 10 else 1
-    return f"{value:.{decimals}f}".replace("-", "−")
+        return signed(f"{digits}e{int(exponent)}")
+    return signed(f"{value:.{3 if abs(value) < 10 else 1}f}")
 
 
 def markdown(results: list[dict[str, Any]]) -> str:

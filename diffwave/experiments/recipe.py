@@ -1,4 +1,4 @@
-"""What an experiment is: a line of the diary, trainings of both models, and what to measure."""
+"""Experiments: lines of the diary, trainings of both models, and measurements."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Scale:
     num_timesteps: int = 1000
 
     def timesteps(self, number: int) -> int:
-        """Return what stands for one of the diary's numbers of timesteps."""
+        """Return the number of timesteps here for one of the diary's."""
         return max(number * self.num_timesteps // 1000, 4)
 
 
@@ -57,13 +57,13 @@ class Row:
     """One variant: a training of each model.
 
     Attributes:
-        label: What is varied.
-        saw: What the diary saw.
+        label: Variant.
+        saw: Observation of the diary.
         diary: Its model's training, or None.
         ours: Ours, or None.
         bar: "zero", "white" or "bounded": the closed form that the diary's loss must meet; "" for
             none.
-        note: What to know of the row.
+        note: Remark on the row.
     """
 
     label: str
@@ -81,13 +81,13 @@ class Experiment:
     Attributes:
         name: On the command line.
         title: On the page.
-        lines: What the diary says, in short.
-        why: What closed form and measurement say of it.
+        lines: Lines of the diary, shortened.
+        why: Explanation by closed form and measurement.
         rows: Variants.
         differs: How it departs from the diary.
-        measure: What is measured beside losses, or None.
+        measure: Measures more than losses, or None.
         more: Further trainings that `measure` uses.
-        needs_spectrograms: Whether it can only be run with them.
+        needs_spectrograms: Whether it needs spectrograms.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Experiment:
 
     @property
     def texts(self) -> dict[str, Any]:
-        """Return what the page says of it beside figures."""
+        """Return its texts on the page."""
         return {
             "name": self.name,
             "title": self.title,
@@ -125,8 +125,8 @@ class Base:
     """The trainings that the experiments vary.
 
     Attributes:
-        scale: Of all of them.
-        seed: Of all of them.
+        scale: Scale of all experiments.
+        seed: Seed of all experiments.
     """
 
     scale: Scale

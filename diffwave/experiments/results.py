@@ -1,6 +1,6 @@
-"""What an experiment leaves: rows for the table and pictures for the page, as JSON.
+"""Results of an experiment as JSON: rows for the table and pictures for the page.
 
-OUT/experiments.json     what the results were made from
+OUT/experiments.json     the inputs of the results
 OUT/NAME.json            a finished experiment
 OUT/runs/KEY.json .pt    a finished training: figures, weights; several experiments may use it
 OUT/index.html, table.md the page, and its table for documents
@@ -23,15 +23,14 @@ class ResultRow:
     """One line of the table.
 
     Attributes:
-        label: What was varied, or what was measured.
-        saw: What the diary saw, in short; empty if it did not look.
-        predicted: What closed form says of the diary's model, by name; the first is the one that is
-            compared.
-        diary: What was measured on the diary's model, by name.
-        ours: What was measured on ours, by name.
+        label: Variant, or measured quantity.
+        saw: Observation of the diary, shortened; empty if it has none.
+        predicted: Predictions of closed form for the diary's model, by name; the first is compared.
+        diary: Measurements on the diary's model, by name.
+        ours: Measurements on ours, by name.
         passed: Whether the first of `diary` is within `TOLERANCE` of the first of `predicted`; None
-            where there is no such bar.
-        note: How this row departs from the diary, or what to know of it.
+            if there is no prediction.
+        note: Difference from the diary, or remark.
     """
 
     label: str
@@ -54,11 +53,11 @@ class Picture:
     """A plot: lines with names.
 
     Attributes:
-        title: What there is to see.
+        title: Title.
         x_label: With unit.
         y_label: With unit.
         lines: Name, x values, y values, and a style: "predicted", "diary", "ours" or "other".
-        is_log_y: Whether y is drawn by its logarithm.
+        is_log_y: Whether y has a logarithmic scale.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What to make: a request in seconds, and the task that it is in latent frames of a run."""
+"""A request in seconds, and the same as a task in latent frames of a run."""
 
 from __future__ import annotations
 
@@ -9,97 +9,84 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from diffwave.run import DiffusionRun
-    from diffwave.sampling.editing import Sampling
+    from diffwave.sampling.generation import Sampling
 
 DEFAULT_S = 10.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked for, in latent frames.
+    """A request in latent frames.
 
     Attributes:
         kind: generate, vary, inpaint or continue.
-        num_frames: Of each result.
-        given: Raw latents (D, N) to begin with, memory-mapped.
-        span: Frames to make anew.
-        strength: Of a variation.
-        gain_db: That the audio of `given` was brought to the codec's training level with.
+        num_frames: Frames of each result.
+        clip: Raw latents (D, N) to edit, memory-mapped. None: nothing is edited.
+        span: First frame to inpaint, and the frame after the last.
+        strength: Strength of a variation, 0 to 1.
+        gain_db: Gain that brought the audio of `clip` to the codec's training level.
     """
 
     kind: str
     num_frames: int
-    given: NDArray[Any] | None = None
+    clip: NDArray[Any] | None = None
     span: tuple[int, int] = (0, 0)
     strength: float = 1.0
     gain_db: float = 0.0
 
     def num_calls(self, sampling: Sampling) -> int:
-        """Return how many times the model is called for one batch."""
+        """Return the number of sampling steps of one batch, over all windows."""
         from diffwave.sampling.editing import steps_of
 
-        windows, num_steps = sampling.windows, sampling.num_steps
+        windows, num_steps = sampling.windows_of(self.num_frames), sampling.num_steps
         if self.kind in ("generate", "vary"):
             return windows.count(self.num_frames) * steps_of(self.strength, num_steps)
-        if self.given is None or self.kind == "inpaint":
+        if self.clip is None or self.kind == "inpaint":
             return num_steps
-        done, reach = self.given.shape[1], sampling.model.network.receptive_field_frames
+        done, reach = self.clip.shape[1], sampling.model.network.receptive_field_frames
         first = max(windows.num_frames - min(done, reach), 1)
         later = max(windows.num_frames - reach, 1)
         return num_steps * (1 + max(-(-(self.num_frames - done - first) // later), 0))
 
-    def blocks(self, sampling: Sampling) -> Iterator[NDArray[Any]]:
-        """Yield the results, (B, D, n) each."""
-        import numpy as np
+    def blocks(self, sampling: Sampling) -> Iterator[Tensor]:
+        """Yield the raw latents of the results, (B, D, n) each, `num_frames` frames in all."""
+        from diffwave.sampling.editing import continue_clip, inpaint, unchanged, vary
 
-        from diffwave.sampling.editing import continue_clip, generate_long, inpaint, vary
-
-        def given(start: int, stop: int) -> Iterator[NDArray[Any]]:
-            """Yield frames as they were given, for each item."""
-            assert self.given is not None
-            for first in range(start, stop, sampling.windows.num_frames):
-                part = np.array(
-                    self.given[:, first : min(first + sampling.windows.num_frames, stop)]
-                )
-                yield np.repeat(part[None], len(sampling.indices), axis=0)
-
-        if self.given is None:
-            yield from (block.cpu().numpy() for block in generate_long(sampling, self.num_frames))
+        if self.clip is None:
+            yield from sampling.stream(self.num_frames)
         elif self.kind == "vary":
-            blocks = vary(sampling, self.given, self.strength)
-            yield from (block.cpu().numpy() for block in blocks)
+            yield from vary(sampling, self.clip, self.strength)
         elif self.kind == "inpaint":
-            yield from given(0, self.span[0])
-            yield inpaint(sampling, self.given, *self.span).cpu().numpy()
-            yield from given(self.span[1], self.num_frames)
+            yield from unchanged(sampling, self.clip, 0, self.span[0])
+            yield inpaint(sampling, self.clip, *self.span)
+            yield from unchanged(sampling, self.clip, self.span[1], self.num_frames)
         else:
-            length = self.given.shape[1]
-            yield from given(0, length)
-            added = continue_clip(sampling, self.given, self.num_frames - length)
-            yield from (block.cpu().numpy() for block in added)
+            length = self.clip.shape[1]
+            yield from unchanged(sampling, self.clip, 0, length)
+            yield from continue_clip(sampling, self.clip, self.num_frames - length)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to make, as it is asked for; checked as far as that needs no run.
+    """A request, checked as far as possible without a run.
 
     Attributes:
-        count: Clips to make.
-        seconds: Length of each, or what is added to a clip that is continued. None: as long as the
-            conditions, or 10 s.
+        count: Number of clips.
+        seconds: Length of each, or of a continuation. None: as long as the conditions, or 10 s.
         vary: Latents to vary, a .npy file of shape (D, N).
-        inpaint: Latents of which a span is replaced.
+        inpaint: Latents of which a span is inpainted.
         continued: Latents to continue.
-        strength: Of a variation: 0 changes nothing, 1 keeps nothing. None: 0.5.
-        from_s: Start of the span to replace.
-        to_s: End of the span to replace.
+        strength: Strength of a variation: 0 changes nothing, 1 keeps nothing. None: 0.5.
+        from_s: Start of the span to inpaint.
+        to_s: End of the span to inpaint.
         sampler: Name of the sampler. None: the default one.
         window: Seconds sampled at a time. None: the default.
 
     Raises:
-        ValueError: If a value is not possible, or two do not go together.
+        ValueError: If a value is out of range, or two values exclude each other.
     """
 
     count: int = 1
@@ -125,7 +112,7 @@ class Request:
             ("--to", self.to_s, "inpaint"),
         ):
             if value is not None and kind != owner:
-                raise ValueError(f"{name} belongs to --{owner}, which was not given.")
+                raise ValueError(f"{name} works only with --{owner}. Add it, or leave {name} out.")
         if self.count < 1:
             raise ValueError(f"--count is {self.count}; at least 1 is needed.")
         if seconds is not None and not 0 < seconds < float("inf"):
@@ -135,7 +122,7 @@ class Request:
                 f"--strength is {strength}; 0 (nothing changes) to 1 (all new) is needed."
             )
         if kind == "continue" and seconds is None:
-            raise ValueError("--continue needs --seconds: how much to add.")
+            raise ValueError("--continue needs --seconds: the length to add.")
         if kind in ("vary", "inpaint") and seconds is not None:
             raise ValueError(
                 f"--seconds does not go with --{kind}: the result is as long as "
@@ -148,7 +135,7 @@ class Request:
                 f"--sampler does not go with --{kind}, which has a sampler of its own."
             )
         if kind == "inpaint" and self.window is not None:
-            raise ValueError("--window does not go with --inpaint: a span is made in one piece.")
+            raise ValueError("--window does not go with --inpaint: a span is sampled at once.")
 
     @property
     def _edits(self) -> dict[str, Path]:
@@ -161,11 +148,11 @@ class Request:
         return next(iter(self._edits), "generate")
 
     def task(self, trained: DiffusionRun, available: int | None) -> Task:
-        """Return what is asked for, in latent frames of a run.
+        """Return the request in latent frames of a run.
 
         Args:
             trained: The run.
-            available: Latent frames that there are conditions for; None if nothing is followed.
+            available: Latent frames that the conditions cover; None without conditions.
 
         Raises:
             ValueError: If the request does not fit the run or the conditions.
@@ -179,11 +166,11 @@ class Request:
             if available is not None and num_frames > available:
                 raise ValueError(
                     f"--seconds {seconds} is longer than the condition, which lasts "
-                    f"{available / rate_hz:.2f} s. Ask for less, or leave --seconds out."
+                    f"{available / rate_hz:.2f} s. Give fewer --seconds, or leave --seconds out."
                 )
             return Task(kind, num_frames)
-        given, gain_db = _read_given(path, trained)
-        num_frames = given.shape[1]
+        clip, gain_db = _read_clip(path, trained)
+        num_frames = clip.shape[1]
         span = (0, 0)
         if seconds is not None:
             num_frames += max(round(seconds * rate_hz), 1)
@@ -191,28 +178,28 @@ class Request:
             span = (round(self.from_s * rate_hz), round(self.to_s * rate_hz))
             if not 0 <= span[0] < span[1] <= num_frames:
                 raise ValueError(
-                    f"--from {self.from_s} --to {self.to_s} is no span of '{path}', which lasts "
-                    f"{num_frames / rate_hz:.2f} s."
+                    f"--from {self.from_s} --to {self.to_s} is not a span of '{path}', which lasts "
+                    f"{num_frames / rate_hz:.2f} s. Give --from below --to, both within it."
                 )
         if available is not None and available < num_frames:
             raise ValueError(
                 f"The condition lasts {available / rate_hz:.2f} s, the result "
-                f"{num_frames / rate_hz:.2f} s; a condition covers all of it. Give a longer one."
+                f"{num_frames / rate_hz:.2f} s. Give a condition that is at least as long."
             )
         strength = 0.5 if self.strength is None else self.strength
-        return Task(kind, num_frames, given, span, strength, gain_db)
+        return Task(kind, num_frames, clip, span, strength, gain_db)
 
 
-def _read_given(path: Path, trained: DiffusionRun) -> tuple[NDArray[Any], float]:
-    """Return raw latents to begin with, of the codec that the run was trained on; and the gain."""
+def _read_clip(path: Path, trained: DiffusionRun) -> tuple[NDArray[Any], float]:
+    """Return raw latents to edit, of the codec of the run's training, and the gain of the audio."""
     from rave.latents.folder import find_header, read_latents
 
-    given = read_latents(path, trained.header.latent_size)
-    if given.shape[1] == 0:
+    clip = read_latents(path, trained.header.latent_size)
+    if clip.shape[1] == 0:
         raise ValueError(f"'{path}' holds no frames.")
     found = find_header(path)
     if found is None:
-        return given, 0.0
+        return clip, 0.0
     header, gain_db = found
-    header.check_matches(trained.header, f"'{path}'", f"run '{trained.folder}'")
-    return given, gain_db
+    header.identity.check_same(trained.header.identity, f"'{path}'", f"run '{trained.folder}'")
+    return clip, gain_db

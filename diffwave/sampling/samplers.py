@@ -1,13 +1,14 @@
-"""From noise to latents: diffusers' samplers over a trained model, or over any denoiser.
+"""The loop from noise to latents, the steps of its samplers, and the noise.
 
-B batch, D raw latent size, K latent size, N latent frames, T timesteps of the schedule.
+B batch, K latent size, N latent frames, T timesteps of the schedule, S sampling steps.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,38 +16,84 @@ from torch import Tensor
 
 from diffwave.schedule import NoiseSchedule
 
-if TYPE_CHECKING:
-    from diffwave.model import LatentDiffusion
-
-# Called with the number of a sampling step, from 0, and the noisy latents (B, K, N) it begins with;
-# returns those that it shall begin with.
-StepHook = Callable[[int, Tensor], Tensor]
-# Takes noisy latents (B, K, N) and timesteps (B,), returns latents without noise (B, K, N).
+# Takes noisy latents (B, K, N) and timesteps (B,), returns denoised latents (B, K, N).
 Denoiser = Callable[[Tensor, Tensor], Tensor]
+# Takes the number of a step, from 0, noisy and denoised latents (B, K, N), and the generators of
+# the items; returns less noisy latents (B, K, N).
+Step = Callable[[int, Tensor, Tensor, Sequence[torch.Generator]], Tensor]
+# Takes the noisy latents (B, K, N) before a step, returns those that the step begins with.
+BeforeStep = Callable[[Tensor], Tensor]
+# Called after each step with its timestep, the noisy and the denoised latents (B, K, N).
+Observer = Callable[[int, Tensor, Tensor], None]
 
 DPM_SOLVER, DDIM, DDPM = "dpm-solver++", "ddim", "ddpm"
 SAMPLERS = (DPM_SOLVER, DDIM, DDPM)
-# DPM-Solver works with log(alpha_bar), so a terminal signal of zero is taken for this, as small as
-# diffusers itself takes it: noise 4096 times the data.
+# DPM-Solver works with log(alpha_bar), so a terminal signal of zero is replaced by this value, the
+# smallest that diffusers uses: noise 4096 times the data.
 SMALLEST_ALPHA_BAR = 2.0**-24
-# Below this log-SNR DPM-Solver takes its first step in one: noise 150 times the data.
+# DPM-Solver covers everything below this log-SNR in its first step: noise 150 times the data.
 LOWEST_LOG_SNR = -10.0
-# Beyond the first window noise is drawn for so many frames at a time, so that a frame's noise does
-# not depend on how many frames there are.
+# After the first window, noise is drawn for this many frames at a time, so that the noise of a
+# frame does not depend on the number of frames.
 NOISE_BLOCK = 64
 
 
+@dataclass(frozen=True)
+class Sampler:
+    """The steps from noise to latents. They are made in order and once: some depend on the last.
+
+    Attributes:
+        timesteps: (S,) timestep of each step, in falling order.
+        step: Makes a step.
+    """
+
+    timesteps: list[int]
+    step: Step
+
+
+def sample(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    noisy: Tensor,
+    generators: Sequence[torch.Generator] = (),
+    *,
+    first_step: int = 0,
+    before_step: BeforeStep | None = None,
+    observe: Observer | None = None,
+) -> Tensor:
+    """Return the latents that a sampler makes of noise, (B, K, N).
+
+    Args:
+        denoiser: Denoises latents.
+        sampler: Fresh from `build_sampler`.
+        noisy: (B, K, N) from N(0, 1), or noisy latents at the noise level of `first_step`.
+        generators: Random numbers of each item, for samplers that draw noise at their steps.
+        first_step: Number of the first step to make, from 0.
+        before_step: Replaces the latents that a step begins with.
+        observe: Called after each step.
+    """
+    for number, timestep in enumerate(sampler.timesteps[first_step:], start=first_step):
+        if before_step is not None:
+            noisy = before_step(noisy)
+        denoised = denoiser(noisy, torch.full((len(noisy),), timestep))
+        less_noisy = sampler.step(number, noisy, denoised, generators)
+        if observe is not None:
+            observe(timestep, noisy, denoised)
+        noisy = less_noisy
+    return noisy
+
+
 def item_generator(seed: int, index: int) -> torch.Generator:
-    """Return the random numbers of one item, the same ones in any batch and on any device."""
+    """Return the generator of one item. It gives the same numbers in any batch, on any device."""
     return torch.Generator().manual_seed(seed + index)
 
 
 def even_timesteps(schedule: NoiseSchedule, num_steps: int) -> list[int]:
-    """Return timesteps at even distances of log-SNR, from the last one down to the first.
+    """Return S timesteps at equal distances of log-SNR, from the last timestep down to the first.
 
-    A latent space has slow modes of many times the power of a frame, which form where noise is
-    strong, and fast ones of little power, which form where it is weak. Even steps of log-SNR treat
-    all alike; even timesteps leave both ends to a step or two.
+    Slow modes of the latents have many times the power of a frame and form at high noise levels.
+    Fast modes have little power and form at low noise levels. Equal steps of log-SNR treat all
+    modes alike; equal steps of time leave one or two steps to each end.
 
     Source: Lu et al. 2022, arXiv:2206.00927, section 3.3. Differs: begins at pure noise.
     """
@@ -56,22 +103,22 @@ def even_timesteps(schedule: NoiseSchedule, num_steps: int) -> list[int]:
     places = np.rint(np.interp(wanted, log_snr[::-1], np.arange(last, -1, -1))).astype(int)
     timesteps = [last]
     for number, place in enumerate(places[1:], start=2):
-        # Each timestep once, and enough of them left for the steps that follow.
+        # Use each timestep once, and leave enough of them for the steps that follow.
         timesteps.append(min(max(int(place), num_steps - number), timesteps[-1] - 1))
     return timesteps
 
 
 class NoiseStream:
-    """The noise that items are made from, N(0, 1), frame after frame without end.
+    """The noise that sampling begins with, N(0, 1), for any number of frames.
 
     Args:
-        seed: Of the first item.
-        indices: Of the items, B of them.
+        seed: Random seed of item 0.
+        indices: (B,) index of each item.
         latent_size: K.
         first_frames: Frames drawn at once at the start, as the patched lmnt diffwave draws a clip.
 
     Attributes:
-        generators: One per item, for what else it needs.
+        generators: (B,) generator of each item, for the noise of the steps.
     """
 
     def __init__(
@@ -86,7 +133,7 @@ class NoiseStream:
     def window(self, start: int, stop: int) -> Tensor:
         """Return the noise of frames start to stop, (B, K, stop - start).
 
-        What lies before `start` is forgotten: no later call may ask for it.
+        Frames before `start` are dropped; a later call cannot return them.
         """
         assert start >= self._held_from
         while (drawn := self._held_from + self._held.shape[2]) < stop:
@@ -98,19 +145,33 @@ class NoiseStream:
         return self._held[:, :, : stop - start]
 
 
-def build_sampler(name: str, schedule: NoiseSchedule, num_steps: int) -> Any:
-    """Return a diffusers scheduler with a schedule of ours, ready to make `num_steps` steps.
-
-    Nothing is clamped: latents have no range. Timesteps are spaced from the last one down, so that
-    sampling begins where the schedule ends: evenly, but for DPM-Solver (see `even_timesteps`).
+def build_sampler(name: str, schedule: NoiseSchedule, num_steps: int) -> Sampler:
+    """Return a sampler for one pass.
 
     Args:
         name: One of `SAMPLERS`.
-        schedule: The one the model was trained with.
-        num_steps: At most T.
+        schedule: Noise schedule of the denoiser's training.
+        num_steps: S, 1 to T.
 
     Raises:
-        ValueError: If there is no such sampler, or the steps are too many or too few.
+        ValueError: If there is no such sampler, or the number of steps is out of range.
+    """
+    scheduler = build_scheduler(name, schedule, num_steps)
+
+    def step(
+        number: int, noisy: Tensor, denoised: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        timestep = scheduler.timesteps[number]
+        return scheduler.step(denoised, timestep, noisy, generator=list(generators)).prev_sample
+
+    return Sampler(scheduler.timesteps.tolist(), step)
+
+
+def build_scheduler(name: str, schedule: NoiseSchedule, num_steps: int) -> Any:
+    """Return the scheduler of diffusers that makes the steps; see `build_sampler`.
+
+    It does not clamp: latents have no range. It begins at the last timestep of the schedule. The
+    timesteps are equally spaced, except those of DPM-Solver (see `even_timesteps`).
     """
     import diffusers
 
@@ -124,127 +185,30 @@ def build_sampler(name: str, schedule: NoiseSchedule, num_steps: int) -> Any:
     shared = {
         "num_train_timesteps": len(schedule),
         "trained_betas": schedule.betas.tolist(),
-        "prediction_type": "sample",  # the denoiser answers in latents, whatever it predicts
+        "prediction_type": "sample",  # the denoiser returns latents, whatever the model predicts
         "timestep_spacing": "trailing",
     }
-    sampler: Any
+    scheduler: Any
     alpha_bar = schedule.alpha_bar
     if name == DDPM:
-        sampler = diffusers.DDPMScheduler(**shared, clip_sample=False)
+        scheduler = diffusers.DDPMScheduler(**shared, clip_sample=False)
     else:
         # DDIM is DPM-Solver of order 1 (Lu et al. 2022, arXiv:2206.00927, section 4.1). diffusers'
         # DDIMScheduler itself leaves noise behind where the steps do not divide T (0.42).
-        sampler = diffusers.DPMSolverMultistepScheduler(
+        scheduler = diffusers.DPMSolverMultistepScheduler(
             **shared,
             algorithm_type="dpmsolver++",
             solver_order=1 if name == DDIM else 2,
             final_sigmas_type="zero",
         )
         alpha_bar = alpha_bar.clamp(min=SMALLEST_ALPHA_BAR)
-    # Exactly ours: a product of betas in float32 would differ by rounding.
-    sampler.alphas_cumprod = alpha_bar.float()
+    # The schedule itself: the product of betas in float32 would differ by rounding.
+    scheduler.alphas_cumprod = alpha_bar.float()
     with warnings.catch_warnings():
         # diffusers 0.42 gives a torch 2.13 tensor to numpy 2.4, which asks for a newer protocol.
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         if name == DPM_SOLVER:
-            sampler.set_timesteps(timesteps=even_timesteps(schedule, num_steps))
+            scheduler.set_timesteps(timesteps=even_timesteps(schedule, num_steps))
         else:
-            sampler.set_timesteps(num_steps)
-    return sampler
-
-
-def sample(
-    denoiser: Denoiser,
-    schedule: NoiseSchedule,
-    noise: Tensor,
-    name: str,
-    num_steps: int,
-    generators: Sequence[torch.Generator],
-    progress: Callable[[int], None] | None = None,
-    *,
-    first_step: int = 0,
-    before_step: StepHook | None = None,
-) -> Tensor:
-    """Return what a sampler makes of noise, (B, K, N).
-
-    Args:
-        denoiser: Of the latents.
-        schedule: The one the denoiser knows.
-        noise: (B, K, N) from N(0, 1), or noisy latents of the level of `first_step`.
-        name: One of `SAMPLERS`.
-        num_steps: Sampling steps, at most T.
-        generators: One per item, for the samplers that draw more noise.
-        progress: Called with the number of each finished step, from 1.
-        first_step: Number of the step to begin with, from 0.
-        before_step: May change what a step begins with.
-    """
-    sampler = build_sampler(name, schedule, num_steps)
-    noisy: Tensor = noise * sampler.init_noise_sigma
-    for number, timestep in enumerate(sampler.timesteps[first_step:], start=first_step):
-        if before_step is not None:
-            noisy = before_step(number, noisy)
-        batch = torch.full((len(noisy),), int(timestep), dtype=torch.int64)
-        denoised = denoiser(noisy, batch)
-        noisy = sampler.step(denoised, timestep, noisy, generator=list(generators)).prev_sample
-        if progress is not None:
-            progress(number + 1)
-    return noisy
-
-
-@torch.no_grad()
-def generate(
-    model: LatentDiffusion,
-    num_frames: int,
-    indices: Sequence[int],
-    seed: int,
-    *,
-    sampler: str = DPM_SOLVER,
-    num_steps: int = 50,
-    inputs: Mapping[str, Tensor] | None = None,
-    guidance: Mapping[str, float] | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Tensor:
-    """Return raw latents (B, D, N), one item per index; an item does not depend on the others.
-
-    Args:
-        model: Trained.
-        num_frames: N.
-        indices: Of the items; each has its own random numbers, from `seed` + index.
-        seed: Of the first item.
-        sampler: One of `SAMPLERS`.
-        num_steps: Sampling steps.
-        inputs: What all items follow, by name: curves (1, C, N·R), label (1,).
-        guidance: Guidance scale by name; see `LatentDiffusion.guided`.
-        progress: Called with the number of each finished step.
-
-    Raises:
-        ValueError: If a condition does not fit the model.
-    """
-    noise = NoiseStream(seed, indices, model.standardizer.latent_size, num_frames)
-    denoiser = model_denoiser(model, inputs or {}, guidance or {}, len(indices), num_frames)
-    latents = sample(
-        denoiser,
-        model.schedule,
-        noise.window(0, num_frames).to(model.standardizer.mean.device),
-        sampler,
-        num_steps,
-        noise.generators,
-        progress,
-    )
-    return model.standardizer.unstandardize(latents)
-
-
-def model_denoiser(
-    model: LatentDiffusion,
-    inputs: Mapping[str, Tensor],
-    guidance: Mapping[str, float],
-    batch_size: int,
-    num_frames: int,
-) -> Denoiser:
-    """Return the denoiser that a model is under conditions; see `LatentDiffusion.guided`."""
-    terms = model.guided(inputs, guidance, batch_size, num_frames)
-
-    def denoiser(noisy: Tensor, timestep: Tensor) -> Tensor:
-        return model.denoise_guided(noisy, timestep, terms)
-
-    return denoiser
+            scheduler.set_timesteps(num_steps)
+    return scheduler

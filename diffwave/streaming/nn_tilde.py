@@ -1,6 +1,6 @@
-"""A diffusion model and its codec as one TorchScript module for nn~, which plays without end.
+"""A diffusion model and its codec as one TorchScript module for nn~, which plays endlessly.
 
-B batch, R rows to follow, C audio channels, n latent frames of a block.
+B batch, R rows of conditions, C audio channels, n latent frames of a block.
 """
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
@@ -19,12 +19,12 @@ from rave.streaming.nn_tilde import NNTilde
 from rave.streaming.noise import FRESH_NOISE, UNINFORMATIVE, PositionalUniform
 from rave.streaming.tracing import interface, scripted
 
-MAX_STEPS = 50  # that the attribute `steps` may be set to; as in diffwave.inference
+MAX_STEPS = 50  # largest value of the attribute `steps`, the default of diffwave.inference
 
 
 @interface
 class Sampler(nn.Module):
-    """What `StreamingSampler` does: as an interface compiled by itself."""
+    """The interface of `StreamingSampler`, which is compiled on its own."""
 
     def forward(  # noqa: D102
         self,
@@ -43,25 +43,25 @@ class Sampler(nn.Module):
 
 
 class NNTildeSampler(NNTilde):
-    """The methods of the codec, and `sample`: the audio of latents that the model makes.
+    """The methods of the codec, and `sample`: audio decoded from generated latents.
 
-    Attributes of the host: `steps`, from the next window on; `temperature`, of the noise that
-    latents are made from; `guidance`; and for each control that the model knows whether it follows
-    it. A seed counts from the next `reset` on.
+    Attributes of the host: `steps` (used from the next window on), `temperature` (scale of the
+    noise that sampling begins with), `guidance`, and a switch `follow_…` for each control of the
+    model. A new seed is used from the next `reset` on.
 
     Args:
         codec: The autoencoder, a `rave.model.RAVE`. Its weight norm is folded in place.
-        sampler: Of the diffusion model.
-        form: Of the codec whose latents the model makes. Noise takes the place of uninformative
-            dimensions, as in `rave decode`.
+        sampler: Sampler of the diffusion model.
+        form: Format of the codec of the generated latents. Noise replaces uninformative dimensions,
+            as in `rave decode`.
         num_steps: Sampling steps.
-        num_latents: How many principal latents of the codec the model makes; None if it makes the
-            codec's own.
-        seed: Of the latents and of the decoder's noise; negative: another each time.
-        host_rate_hz: Sample rate of the host; see `NNTilde`.
+        num_latents: Number of principal latents that the model generates. None: it generates all
+            latents of the codec.
+        seed: Random seed of the latents and of the decoder's noise. Negative: a new one each time.
+        host_rate_hz: Sample rate of the host in Hz. None: that of the codec.
 
     Raises:
-        ValueError: As `NNTilde` does.
+        ValueError: If the codec cannot play in blocks or at the rate of the host; see `NNTilde`.
     """
 
     sampler: Sampler
@@ -111,18 +111,21 @@ class NNTildeSampler(NNTilde):
 
     @torch.jit.export
     def sample(self, rows: Tensor) -> Tensor:
-        """Return new audio (B, C, n·hop), `sample_latency_samples` late.
+        """Return generated audio (B, C, n·hop) with a latency of `sample_latency_samples`.
 
         Args:
-            rows: (B, R, n) to follow: controls as `diffwave.preprocess --controls` makes them, a
-                label's number, -1 for none. Of a model that follows nothing (B, 1, n), unused.
+            rows: (B, R, n) conditions: controls as from `diffwave.preprocess --controls`, and the
+                number of a label, -1 for none. Without conditions (B, 1, n), not used.
+
+        Raises:
+            ValueError: If there are not R rows.
         """
         if rows.shape[1] != self.num_rows:
             raise ValueError(f"{rows.shape[1]} rows are given, {self.num_rows} needed.")
         is_first = self.begins("sample", ["sampler", "decoder"], rows.shape[0])
         if is_first:
             self.frames_out = 0
-        made = self.sampler(
+        latents = self.sampler(
             rows,
             self.num_steps,
             self.temperature,
@@ -132,11 +135,11 @@ class NNTildeSampler(NNTilde):
             is_first,
         )
         frame = self.frames_out - self.delay_frames
-        noise = self.filling.normal(self.seed, frame, made.shape[2], made)
-        made = torch.where(self.is_noise, self.noise_mean + self.noise_std * noise, made)
+        noise = self.filling.normal(self.seed, frame, latents.shape[2], latents)
+        latents = torch.where(self.is_noise, self.noise_mean + self.noise_std * noise, latents)
         if self.makes_principal:
-            return self.audio_of(made, self.delay_frames)
-        return self.audio_of_raw(made, self.delay_frames)
+            return self.audio_of(latents, self.delay_frames)
+        return self.audio_of_raw(latents, self.delay_frames)
 
     @torch.jit.export
     def get_steps(self) -> list[int]:
@@ -145,7 +148,7 @@ class NNTildeSampler(NNTilde):
 
     @torch.jit.export
     def set_steps(self, steps: int) -> int:
-        """Set the number of sampling steps; refuse what the schedule does not allow."""
+        """Set the number of sampling steps; return -1 if it is out of range."""
         if steps < 1 or steps > self.max_steps:
             return -1
         self.num_steps = steps
@@ -158,7 +161,7 @@ class NNTildeSampler(NNTilde):
 
     @torch.jit.export
     def set_temperature(self, temperature: float) -> int:
-        """Set the temperature, from 0 on."""
+        """Set the temperature; return -1 if it is negative or too large."""
         if not 0.0 <= temperature < 1e3:
             return -1
         self.temperature = temperature
@@ -166,23 +169,23 @@ class NNTildeSampler(NNTilde):
 
     @torch.jit.export
     def get_guidance(self) -> list[float]:
-        """Return the guidance scale of what is followed."""
+        """Return the guidance scale."""
         return [self.guidance]
 
     @torch.jit.export
     def set_guidance(self, guidance: float) -> int:
-        """Set the guidance scale: 1 follows as trained, more exaggerates."""
+        """Set the guidance scale: 1 is as trained, more exaggerates the conditions."""
         self.guidance = guidance
         return 0
 
     @torch.jit.export
     def get_sample_latency(self) -> list[int]:
-        """Return how late `sample` is, in samples of the host."""
+        """Return the latency of `sample` in samples of the host."""
         return [self.sample_latency_samples]
 
     @torch.jit.export
     def set_sample_latency(self, latency: int) -> int:
-        """Refuse: the latency is what the model needs."""
+        """Return -1: the model determines the latency."""
         return -1
 
     def warm_up(self) -> None:
@@ -194,11 +197,11 @@ class NNTildeSampler(NNTilde):
             self.sampler(rows, self.num_steps, 1.0, 1.0, self.follows, self.seed, index == 0)
 
     def is_followed(self, place: int) -> list[int]:
-        """Return 1 if what is at a place is followed, else 0."""
+        """Return 1 if the condition at a place is followed, else 0."""
         return [int(place >= 0 and self.follows[place])]
 
     def follow(self, place: int, is_followed: int) -> int:
-        """Follow what is at a place, unless 0."""
+        """Switch the condition at a place on, or off with 0; return -1 if there is none."""
         if place < 0:
             return -1
         self.follows[place] = is_followed != 0
@@ -211,7 +214,7 @@ class NNTildeSampler(NNTilde):
 
     @torch.jit.export
     def set_follow_loudness(self, is_followed: int) -> int:
-        """Follow loudness, unless 0."""
+        """Follow loudness; 0 switches it off."""
         return self.follow(self.loudness, is_followed)
 
     @torch.jit.export
@@ -221,7 +224,7 @@ class NNTildeSampler(NNTilde):
 
     @torch.jit.export
     def set_follow_chroma(self, is_followed: int) -> int:
-        """Follow chroma, unless 0."""
+        """Follow chroma; 0 switches it off."""
         return self.follow(self.chroma, is_followed)
 
     @torch.jit.export
@@ -231,7 +234,7 @@ class NNTildeSampler(NNTilde):
 
     @torch.jit.export
     def set_follow_onsets(self, is_followed: int) -> int:
-        """Follow onsets, unless 0."""
+        """Follow onsets; 0 switches it off."""
         return self.follow(self.onsets, is_followed)
 
     @torch.jit.export
@@ -241,5 +244,5 @@ class NNTildeSampler(NNTilde):
 
     @torch.jit.export
     def set_follow_label(self, is_followed: int) -> int:
-        """Follow the label, unless 0."""
+        """Follow the label; 0 switches it off."""
         return self.follow(self.label, is_followed)

@@ -1,15 +1,15 @@
-"""Endless latents in TorchScript, by the windows of `diffwave.sampling.windows`.
+"""Endless latents in TorchScript, in the windows of `diffwave.sampling.overlap`.
 
-    frames asked for   ···|····block····|···
+    frames requested   ···|····block····|···
     being played       [ window k - 1     ]
-    being made              [ context | window k ········ | margin ]
+    being sampled           [ context | window k ········ | margin ]
 
-Each block does its share of the steps of the window that follows, so that the load is even and a
-window is done when its first frame is due. The first is made during as many frames as a context
-has, and latents are as late. A model that follows what comes in waits until it has all of a window:
-its latents are late by a window more.
+Each block makes its share of the steps of the next window. So the load is even, and a window is
+finished when its first frame is due. The first window is sampled during the frames of one context;
+this is the delay of the latents. A model with conditions waits for all conditions of a window: its
+latents have one window more of delay.
 
-B batch, D raw latent size, K latent size, R rows to follow, W frames of a window, H condition
+B batch, D raw latent size, K latent size, R rows of conditions, W frames of a window, H condition
 channels, n frames of a block.
 """
 
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from diffwave.conditioner import SPECTROGRAM, LabelConditioner
 from diffwave.model import LatentDiffusion
+from diffwave.sampling.overlap import Windows
 from diffwave.sampling.samplers import NOISE_BLOCK
-from diffwave.sampling.windows import Windows
 from diffwave.streaming.normal import SMALLEST_COUNT, ScriptedNormal
 from diffwave.streaming.sampler_steps import step_table
 from rave.streaming.tracing import interface, traced
@@ -31,28 +31,28 @@ from rave.streaming.tracing import interface, traced
 
 @interface
 class Denoiser(nn.Module):
-    """What `_Denoiser` does: as an interface compiled by itself."""
+    """The interface of `_Denoiser`, which is compiled on its own."""
 
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:  # noqa: D102
         pass
 
 
 class StreamingSampler(nn.Module):
-    """What `diffwave.sampling.editing.generate_long` makes, block by block and without end.
+    """The latents of `Sampling.stream`, block by block and endlessly.
 
     Args:
-        model: Trained; in evaluation mode, on the CPU.
-        windows: How to divide the stream.
-        sampler: Of those that draw no noise at their steps.
-        max_steps: Most sampling steps that may be asked for.
+        model: A trained model in evaluation mode, on the CPU.
+        windows: Division of the stream.
+        sampler: Name of a sampler that draws no noise at its steps.
+        max_steps: Largest number of sampling steps.
 
     Attributes:
-        followed: Names of what the rows are, with their number: controls, and the label's number.
-            A spectrogram is not followed; its null condition stands for it.
-        delay_frames: How late latents are.
+        followed: Number of rows by name: those of each control, and one for a label. A spectrogram
+            cannot be followed; its null condition replaces it.
+        delay_frames: Delay of the latents.
 
     Raises:
-        ValueError: If the sampler draws noise.
+        ValueError: If the sampler draws noise, or a window is too short.
     """
 
     denoiser: Denoiser
@@ -75,7 +75,7 @@ class StreamingSampler(nn.Module):
         super().__init__()
         size, frames = model.standardizer.latent_size, windows.num_frames
         if size * frames < SMALLEST_COUNT:
-            raise ValueError(f"A window of {frames} frames is too short; give it more.")
+            raise ValueError(f"A window of {frames} frames is too short. Give a longer one.")
         self.num_frames, self.context, self.margin = frames, windows.context, windows.margin
         self.latent_size, self.noise_block = size, NOISE_BLOCK
         timesteps, steps = step_table(sampler, model.schedule, max_steps)
@@ -96,7 +96,7 @@ class StreamingSampler(nn.Module):
             self.register_buffer(name, torch.zeros(0))
 
     def _trace(self, model: LatentDiffusion) -> None:
-        """Make TorchScript of what a window is made by."""
+        """Trace the conditioners and the denoiser of a window."""
         channels, frames = model.network.condition_channels, self.num_frames
         conditioners = model.named_conditioners()
         self.followed = {
@@ -124,7 +124,7 @@ class StreamingSampler(nn.Module):
 
     @torch.jit.export
     def warm_up(self) -> None:
-        """Compile the network, which torch does in its first two runs."""
+        """Compile the network: torch does it in the first two runs."""
         noisy = torch.zeros(1, self.latent_size, self.num_frames)
         for _ in range(2):
             self.denoiser(noisy, self.timesteps[0, :1], self.null.expand(1, -1, self.num_frames))
@@ -139,16 +139,16 @@ class StreamingSampler(nn.Module):
         seed: int,
         is_first: bool,
     ) -> Tensor:
-        """Return the next raw latents (B, D, n), `delay_frames` late; the mean before the first.
+        """Return the next raw latents (B, D, n), delayed by `delay_frames`; at first their mean.
 
         Args:
-            rows: (B, R, n) to follow; where there is nothing to follow, any.
-            num_steps: Of the sampler, from the next window on.
-            temperature: The noise that latents are made from is this many times as large.
-            guidance: Guidance scale of all that is followed.
-            follows: Whether each of `followed` is; if not, its null condition stands for it.
-            seed: Of the first item; negative: another each time.
-            is_first: Begin a stream.
+            rows: (B, R, n) conditions; not used by a model without conditions.
+            num_steps: Sampling steps, from the next window on.
+            temperature: Scale of the noise that sampling begins with.
+            guidance: Guidance scale of all conditions.
+            follows: For each of `followed`, whether it is used; if not, its null condition is.
+            seed: Random seed of the first item. Negative: a new one each time.
+            is_first: Whether a stream begins.
         """
         batch, count = rows.shape[0], rows.shape[2]
         if is_first:
@@ -175,11 +175,11 @@ class StreamingSampler(nn.Module):
                 else:
                     is_behind = False
         early = min(max(self.delay_frames - self.time, 0), count)
-        given = self.done[:, :, : count - early]
+        ready = self.done[:, :, : count - early]
         self.done = self.done[:, :, count - early :].clone()
         self.time = until
         silence = torch.zeros(batch, self.latent_size, early)
-        latents = torch.cat([silence, given], 2)
+        latents = torch.cat([silence, ready], 2)
         return torch.matmul(self.standardizer_basis, latents) + self.standardizer_mean
 
     def begin(self, batch: int, seed: int) -> None:
@@ -197,9 +197,9 @@ class StreamingSampler(nn.Module):
     def begin_window(
         self, num_steps: int, temperature: float, guidance: float, follows: list[bool]
     ) -> None:
-        """Draw the noise of a window, and read what it follows."""
+        """Draw the noise of a window, and set its conditions."""
         if num_steps != self.num_steps:
-            self.known = []  # of other steps: the window does not continue the one before
+            self.known = []  # other steps: this window cannot continue the one before
         self.num_steps, self.path = num_steps, []
         while self.noise.shape[2] < self.num_frames:
             is_first = self.start == 0 and self.noise.shape[2] == 0
@@ -244,11 +244,11 @@ class StreamingSampler(nn.Module):
         items: list[Tensor] = []
         for item in range(noisy.shape[0]):
             one = noisy[item : item + 1]
-            guess = torch.zeros_like(one)
+            total = torch.zeros_like(one)
             for term, weight in enumerate(self.weights):
                 condition = self.conditions[term, item : item + 1]
-                guess = guess + weight * self.denoiser(one, timestep, condition)
-            items.append(guess)
+                total = total + weight * self.denoiser(one, timestep, condition)
+            items.append(total)
         denoised = torch.cat(items)
         a, b, c = self.steps[self.num_steps, self.step].unbind()
         self.noisy = a * noisy + b * denoised + c * self.before
@@ -256,7 +256,7 @@ class StreamingSampler(nn.Module):
         self.step += 1
 
     def end_window(self) -> None:
-        """Keep what is right of a window, and go to the next."""
+        """Keep the frames of a window without its margin, and go to the next window."""
         last = self.num_frames - self.margin
         kept_from = self.context if self.start > 0 else 0
         self.done = torch.cat([self.done, self.noisy[:, :, kept_from:last]], 2)
@@ -272,7 +272,7 @@ class StreamingSampler(nn.Module):
 
 
 class _Rows(nn.Module):
-    """The condition (1, H, W) of rows (1, C, W): a control, or in each frame a label's number."""
+    """The condition (1, H, W) of rows (1, C, W): a control, or the number of a label per frame."""
 
     def __init__(self, conditioner: nn.Module) -> None:
         super().__init__()
@@ -288,13 +288,13 @@ class _Rows(nn.Module):
 
 
 class _Denoiser(nn.Module):
-    """The latents (1, K, W) that the model guesses under a condition (1, H, W)."""
+    """The denoised latents (1, K, W) of a model with a condition (1, H, W)."""
 
     def __init__(self, model: LatentDiffusion) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
-        """Return the guess."""
-        told = condition if self.model.is_conditional else None
-        return self.model.denoise_guided(noisy, timestep, [(1.0, told)])
+        """Return the denoised latents."""
+        known = condition if self.model.is_conditional else None
+        return self.model.denoise_guided(noisy, timestep, [(1.0, known)])

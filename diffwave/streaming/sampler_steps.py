@@ -1,4 +1,4 @@
-"""The steps of a sampler as numbers, for programs that cannot run diffusers."""
+"""The steps of a sampler as a table of numbers, for hosts without diffusers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from diffwave.schedule import NoiseSchedule
 
 
 def step_table(name: str, schedule: NoiseSchedule, max_steps: int) -> tuple[Tensor, Tensor]:
-    """Return what each step of each number of steps S ≤ `max_steps` does.
+    """Return the coefficients of each step, for each number of sampling steps S ≤ `max_steps`.
 
-    A step is linear: it makes a·noisy + b·denoised + c·denoised of the step before.
+    A step is linear. It returns a·noisy + b·denoised + c·denoised of the step before.
 
     Args:
-        name: Of a sampler that draws no noise at its steps.
-        schedule: The one the model was trained with.
+        name: Name of a sampler that draws no noise at its steps.
+        schedule: Noise schedule of the model's training.
         max_steps: Largest S.
 
     Returns:
-        Timesteps (max_steps + 1, max_steps) int64 and a, b, c (max_steps + 1, max_steps, 3), of
-        step i of S at [S, i].
+        Timesteps (max_steps + 1, max_steps) int64 and a, b, c (max_steps + 1, max_steps, 3). Step i
+        of S is at [S, i].
 
     Raises:
         ValueError: If the sampler draws noise.
@@ -33,13 +33,12 @@ def step_table(name: str, schedule: NoiseSchedule, max_steps: int) -> tuple[Tens
     table = torch.zeros(max_steps + 1, max_steps, 3)
     for num_steps in range(1, max_steps + 1):
         sampler = build_sampler(name, schedule, num_steps)
-        assert sampler.init_noise_sigma == 1.0
         for number, timestep in enumerate(sampler.timesteps):
-            # Rows that answer to noisy latents, and to what even and odd steps denoise.
+            # Responses to unit noisy latents, and to unit denoised latents of even and odd steps.
             noisy = torch.tensor([1.0, 0.0, 0.0])[None, :, None]
             denoised = torch.tensor([0.0, number % 2 == 0, number % 2 == 1])[None, :, None]
-            a, even, odd = sampler.step(denoised.float(), timestep, noisy).prev_sample[0, :, 0]
+            a, even, odd = sampler.step(number, noisy, denoised.float(), ())[0, :, 0]
             now, before = (odd, even) if number % 2 else (even, odd)
             table[num_steps, number] = torch.stack([a, now, before])
-            timesteps[num_steps, number] = int(timestep)
+            timesteps[num_steps, number] = timestep
     return timesteps, table

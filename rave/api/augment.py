@@ -14,11 +14,12 @@ from rave.audio.blocks import WRITTEN, Quantizer, from_sample
 from rave.audio.formats import AudioError, decode_blocks
 from rave.audio.io import AudioStream, list_audio_files, write_audio
 from rave.files.atomic import atomic_write, check_output_folder, check_record, remove_partials
-from rave.held_out import JOURNAL_NAME, VERSION_SUFFIX, note_of, noted
+from rave.held_out import VERSION_SUFFIX, note_of, noted
 from rave.jobs.journal import Journal
 from rave.jobs.loop import distinct_names, fitted, process_files
 from rave.parsing import check_seed
 
+JOURNAL_NAME = ".augment.jsonl"
 MAX_SEMITONES = 12.0
 # A version begins up to this later: more than a latent frame, which so falls elsewhere.
 MAX_SHIFT_S = 0.1

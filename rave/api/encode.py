@@ -267,7 +267,7 @@ class Encoding:
 
 
 def _check(record: dict[str, Any], latent_size: int) -> None:
-    check_record(record, **FIELDS, gain_db=float | None, sound=Sound | None, sums=dict)
+    check_record(record, **FIELDS, gain_db=float, sound=Sound, sums=dict)
     StatisticsAccumulator(latent_size).merge(record["sums"])
 
 
@@ -283,9 +283,7 @@ def _header(
     files = []
     for name, record in records.items():
         sums.merge(record["sums"])
-        known = {field: record[field] for field in FIELDS}
-        # Before 2026-12 no audio was brought to another level.
-        known["gain_db"] = record.get("gain_db", 0.0)
+        known = {field: record[field] for field in (*FIELDS, "gain_db")}
         files.append(LatentFile(source=name, recording=origins[name], **known))
     return LatentHeader(
         codec=codec.format.fingerprint,

@@ -14,8 +14,6 @@ from rave.parsing import path_or_none
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
     from rave.codec import OpenedRun
-    from rave.codec_format import CodecFormat
-    from rave.prior import LatentPrior
 
 TORCHSCRIPT, ACIDS_RAVE, ONNX = "torchscript", "acids-rave", "onnx"
 FORMATS = (TORCHSCRIPT, ACIDS_RAVE, ONNX)
@@ -183,7 +181,7 @@ def _write_streaming(
     wanted = (FIDELITY if is_normal else 1.0) if stream.fidelity is None else stream.fidelity
     count = latent_count(model.fidelity, wanted, stream.power_of_two)
     seed = FRESH_NOISE if stream.noise_seed is None else stream.noise_seed
-    prior = None if stream.prior is None else _prior(stream.prior, run, codec_format)
+    prior = None if stream.prior is None else open_prior(stream.prior, run, codec_format)[0]
     module = export_nn_tilde(model, codec_format, path, count, seed, stream.host_rate_hz, prior)
     rate_hz = module.sample_rate_hz
     late, late_ms = module.latency_samples, 1000 * module.latency_samples / rate_hz
@@ -199,18 +197,3 @@ def _write_streaming(
     if isinstance(module, NNTildePrior):
         text += f", prior {module.prior_delay_frames * module.hop_samples} samples"
     return [f"{text}.", note]
-
-
-def _prior(run: Path, codec: Path, form: CodecFormat) -> LatentPrior:
-    """Return the prior that is to go along.
-
-    Raises:
-        ValueError: If it was trained on other latents.
-    """
-    prior, header = open_prior(run, codec, form)
-    if header.codec != form.fingerprint:
-        raise ValueError(
-            f"The prior '{run}' was trained on latents of codec {header.codec}; "
-            f"'{codec}' is {form.fingerprint}. Give the run that it was trained for."
-        )
-    return prior

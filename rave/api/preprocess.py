@@ -60,8 +60,6 @@ def preprocess_folder(
     remove_partials(folder)
 
     paths = result_names(sources, ".pcm")
-    # Before 2026-12 these were a.wav.pcm.
-    old = [name for name, record in journal.records.items() if "path" not in record]
     report = process_files(
         sources,
         Preparing(folder, paths, sample_rate, channels),
@@ -82,7 +80,6 @@ def preprocess_folder(
         )
     header = PreparedHeader(**settings, files=files, skipped=report.skipped)
     header.write(folder)
-    report.stale += [folder / name for name in {f"{name}.pcm" for name in old} - {*paths.values()}]
     num_removed = report.remove_stale()
     return _result(folder, header, report, num_removed)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # torch takes long to import; what is refused without it is r
     from numpy.typing import NDArray
 
     from rave.codec_format import CodecFormat
+    from rave.latents.identity import CodecIdentity
     from rave.prior import LatentPrior
 
 
@@ -106,23 +107,27 @@ def open_prior(
     Args:
         run: What `rave train_prior` wrote, here or in acids-rave.
         codec: Of a run of acids-rave: the run whose latents it was trained on.
-        form: Of that codec, if it is open already.
+        form: Of the codec that it has to be of, if that is open already.
 
     Raises:
         ValueError: If it is no such run, or `codec` is missing or another.
     """
     from rave.upstream.run import is_run
 
-    return _open_upstream(run, codec, form) if is_run(run) else _open(run)
+    return _open_upstream(run, codec, form) if is_run(run) else _open(run, codec, form)
 
 
-def _open(run: Path) -> tuple[LatentPrior, LatentHeader]:
+def _open(
+    run: Path, codec: Path | None, form: CodecFormat | None
+) -> tuple[LatentPrior, LatentHeader]:
     from rave.experiment import rebuild_model
     from rave.prior import KIND, LatentPrior
     from rave.runs.checkpoint import load_weights, read_checkpoint, trained_checkpoint
 
     model = rebuild_model(run, KIND, LatentPrior)
     header = LatentHeader.read(run)
+    if form is not None:
+        _check(header.identity, form, run, codec)
     load_weights(model, read_checkpoint(trained_checkpoint(run)), run)
     return model, header
 
@@ -139,22 +144,15 @@ def _open_upstream(
             f"'{run}' is a prior of acids-rave. Add --codec RUN, the run that it was trained for."
         )
     form = form or load_run(codec)[1]
-    if form.fingerprint != fingerprint:
-        raise ValueError(
-            f"The prior '{run}' was trained for a codec of fingerprint {fingerprint}; '{codec}' "
-            f"has {form.fingerprint}. Give the run that it was trained for."
-        )
+    _check(replace(form.identity, fingerprint=fingerprint), form, run, codec)
+    sizes = form.sample_rate_hz, form.hop_samples, form.latent_size
     unknown = LatentStatistics([], [], [], [], 0)
-    return model, LatentHeader(
-        form.fingerprint,
-        str(codec),
-        form.sample_rate_hz,
-        form.hop_samples,
-        form.latent_size,
-        GENERATED,
-        unknown,
-        [],
-    )
+    return model, LatentHeader(fingerprint, str(codec), *sizes, GENERATED, unknown, [])
+
+
+def _check(identity: CodecIdentity, form: CodecFormat, run: Path, codec: Path | None) -> None:
+    remedy = "Give the run that it was trained for."
+    identity.check_same(form.identity, f"The prior '{run}'", f"the codec '{codec}'", remedy)
 
 
 def _statistics(latents: NDArray[np.float32]) -> LatentStatistics:

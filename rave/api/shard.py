@@ -104,7 +104,7 @@ def _joined(
     seen: dict[str, Path] = {}
     places = []
     for folder, header in zip(folders, headers, strict=True):
-        header.check_matches(headers[0], f"'{folder}'", f"'{folders[0]}'")
+        header.identity.check_same(headers[0].identity, f"'{folder}'", f"'{folders[0]}'")
         if header.contents != headers[0].contents:
             raise ValueError(
                 f"'{folder}' holds {header.contents} latents, '{folders[0]}' {headers[0].contents} "

@@ -16,10 +16,9 @@ from rave.parsing import check_seed
 from rave.runs.recipes import read_recipe
 
 if TYPE_CHECKING:
+    from rave.latent_dataset import ClipFile
     from rave.prior_training import PriorTraining
 
-# Each is memory-mapped for the whole training, and Linux maps 65,530 at most.
-MAX_CLIPS = 60_000
 GIVEN = {"SEED": "--seed", "RAW_SIZE": "the latents", "LATENT_SIZE": "the latents and FIDELITY"}
 
 
@@ -80,28 +79,20 @@ def train_prior(
         latents = Path(latents)
         check_output_folder(out, latents)
     dataset = LatentDataset(latents)
-    if len(dataset) > MAX_CLIPS:
-        raise ValueError(
-            f"'{latents}' holds {len(dataset)} clips; rave train_prior takes at most "
-            f"{MAX_CLIPS}. Give it some of the folders."
-        )
     header = dataset.header
     check_header(out, header)
     is_begun = (out / HEADER_NAME).exists()
     earlier = rebuild_model(out, KIND, LatentPrior) if is_begun else None
     recipe = recipe.bind({"SEED": seed, "RAW_SIZE": header.latent_size, "LATENT_SIZE": 1})
     training: PriorTraining = training_of(recipe)
-    clips = {file.path: dataset.array(index) for index, file in enumerate(dataset.files)}
-    _check_long_enough(clips, training.segment_frames)
-    origins = {
-        name: file.origin
-        for name, file in zip(clips, dataset.files, strict=True)
-        if clips[name].shape[1] >= training.segment_frames
-    }
+    files = _long_enough(dataset.files, training.segment_frames)
+    origins = {name: file.origin for name, file in files.items()}
     keys = recording_keys(origins.values())
     split = Split.read(out) or Split.of(keys, training.held_out_fraction)
-    training_clips, held_out_clips = divide(clips, origins, split, training.segment_frames)
-    mean, axes, std = principal_axes([*training_clips.values()])
+    training_clips, held_out_clips = divide(files, origins, split, training.segment_frames)
+    for clip in held_out_clips:  # one that cannot be read is reported before the training
+        dataset.read(clip)
+    mean, axes, std = principal_axes(dataset.read(clip) for clip in training_clips)
     if std.max() <= 1e-6 * (1.0 + np.abs(mean).max()):
         raise ValueError(
             "The training latents do not vary at all, so there is nothing to learn from. "
@@ -124,15 +115,15 @@ def train_prior(
     resumed_from = finished_steps(out)
     frames = training.segment_frames
     num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
-    segments = PriorSegments(training_clips, frames, num_items, training.seed)
-    held_out = PriorSegments(held_out_clips, frames, HELD_OUT_SEGMENTS, None)
+    segments = PriorSegments(dataset, training_clips, frames, num_items, training.seed)
+    held_out = PriorSegments(dataset, held_out_clips, frames, HELD_OUT_SEGMENTS, None)
     system = PriorSystem(built.model, training)
     fit(
         system,
         lambda start_step: Loaders(
             DataLoader(segments, batch_sampler=StepBatches(training.batch_size, start_step)),
             DataLoader(held_out, batch_size=training.batch_size),
-            data_state(keys, [clips[name].shape[1] for name in origins], header.statistics),
+            data_state(keys, [file.num_frames for file in files.values()], header.statistics),
         ),
         out,
         training.max_steps,
@@ -159,11 +150,12 @@ def train_prior(
     return Result(text, figures)
 
 
-def _check_long_enough(clips: dict[str, Any], num_frames: int) -> None:
-    """Check that a clip holds a segment; report those that do not."""
-    short = [name for name, clip in clips.items() if clip.shape[1] < num_frames]
-    if len(short) == len(clips):
-        longest = max(clip.shape[1] for clip in clips.values())
+def _long_enough(files: Sequence[ClipFile], num_frames: int) -> dict[str, ClipFile]:
+    """Return the files that hold a segment, by name; report the others."""
+    named = {file.path: file for file in files}
+    short = [name for name, file in named.items() if file.num_frames < num_frames]
+    if len(short) == len(named):
+        longest = max(file.num_frames for file in files)
         raise ValueError(
             f"No clip holds a segment of {num_frames} frames (the longest has {longest}). Lower "
             "it with --set SEGMENT_FRAMES=…"
@@ -174,3 +166,4 @@ def _check_long_enough(clips: dict[str, Any], num_frames: int) -> None:
             f" ({len(short)} in all)",
             file=sys.stderr,
         )
+    return {name: file for name, file in named.items() if file.num_frames >= num_frames}

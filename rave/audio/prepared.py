@@ -35,8 +35,7 @@ class PreparedFile:
         num_samples: Its length at the prepared rate.
         peak: Largest magnitude before limiting; 1.0 is full scale, 0.0 is silence.
         num_limited_samples: Samples limited to full scale.
-        recording: Path, without suffix, of the recording that it is or is a version of; None: see
-            `rave.held_out.origin`.
+        recording: Path, without suffix, of the recording that it is or is a version of.
     """
 
     name: str
@@ -44,12 +43,12 @@ class PreparedFile:
     num_samples: int
     peak: float
     num_limited_samples: int
-    recording: str | None = None
+    recording: str
 
     @property
     def origin(self) -> Origin:
         """Return which recording it is, or is a version of."""
-        return origin(self.name if self.recording is None else self.path, self.recording)
+        return origin(self.path, self.recording)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ B batch, D latent size, N latent frames, A rows of noise that the decoder sees b
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from rave.blocks.posterior import STD_FLOOR, DiagonalGaussian, Point
 from rave.blocks.quantizer import ResidualQuantizer
-from rave.compute import distributed as processes
+from rave.compute.distributed import ONE_PROCESS, GlobalBatch
 
 
 class Bottleneck(nn.Module):
@@ -51,11 +51,15 @@ class Bottleneck(nn.Module):
         """Return latents (B, D, N) that the decoder knows; it sees what a user makes through it."""
         return latents
 
-    def penalty(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
+    def penalty(
+        self, posterior: DiagonalGaussian, generator: Generator, batch: GlobalBatch = ONE_PROCESS
+    ) -> Tensor:
         """Return what training adds to the loss, times beta, a scalar ≥ 0."""
         return torch.zeros((), device=posterior.mean.device)
 
-    def learn(self, posterior: DiagonalGaussian, generator: torch.Generator) -> None:
+    def learn(
+        self, posterior: DiagonalGaussian, generator: Generator, batch: GlobalBatch = ONE_PROCESS
+    ) -> None:
         """Learn from a posterior what no gradient teaches."""
 
 
@@ -75,7 +79,9 @@ class Gaussian(Bottleneck):
         """Return the posterior of the encoder's rows (B, 2·D, N)."""
         return DiagonalGaussian(*self(rows))
 
-    def penalty(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
+    def penalty(
+        self, posterior: DiagonalGaussian, generator: Generator, batch: GlobalBatch = ONE_PROCESS
+    ) -> Tensor:
         """Return the KL divergence of a frame from N(0, 1), nats."""
         return posterior.kl().sum(dim=1).mean()
 
@@ -90,9 +96,11 @@ class Wasserstein(Bottleneck):
     is_encoder_frozen_in_phase_2 = True
     penalty_name = "mmd"
 
-    def penalty(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
+    def penalty(
+        self, posterior: DiagonalGaussian, generator: Generator, batch: GlobalBatch = ONE_PROCESS
+    ) -> Tensor:
         """Return the squared maximum mean discrepancy of all frames from as many normal draws."""
-        points = processes.gathered(posterior.mean).transpose(1, 2).flatten(0, 1)
+        points = batch.all_gather(posterior.mean).transpose(1, 2).flatten(0, 1)
         normal = torch.randn(points.shape, generator=generator).to(points)
         return mean_discrepancy(points, normal)
 
@@ -149,16 +157,20 @@ class Discrete(Bottleneck):
         indices: Tensor = self.quantizer(rows)[0]
         return indices
 
-    def penalty(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
+    def penalty(
+        self, posterior: DiagonalGaussian, generator: Generator, batch: GlobalBatch = ONE_PROCESS
+    ) -> Tensor:
         """Return how far the rows are from their codes."""
         if not bool(self.is_enabled):
-            return super().penalty(posterior, generator)
+            return super().penalty(posterior, generator, batch)
         return self.quantizer.commitment(_rows(posterior))
 
-    def learn(self, posterior: DiagonalGaussian, generator: torch.Generator) -> None:
+    def learn(
+        self, posterior: DiagonalGaussian, generator: Generator, batch: GlobalBatch = ONE_PROCESS
+    ) -> None:
         """Learn the codebooks; the first time, begin with the k-means of these rows."""
         is_first = not bool(self.is_enabled)
-        rows = processes.gathered(_rows(posterior).detach())
+        rows = batch.all_gather(_rows(posterior).detach())
         self.quantizer.learn(rows, generator, is_first=is_first)
         self.is_enabled.fill_(1)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rave.compute import distributed as processes
+from rave.compute.distributed import ONE_PROCESS, GlobalBatch
 
 STD_FLOOR = 1e-4  # least posterior std; that of points, which have none
 
@@ -24,11 +24,18 @@ class DiagonalGaussian:
     mean: Tensor
     std: Tensor
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Return one draw, (B, D, N); a CPU generator draws the same on every device."""
+    def sample(
+        self, generator: torch.Generator | None = None, batch: GlobalBatch = ONE_PROCESS
+    ) -> Tensor:
+        """Return one draw, (B, D, N); a CPU generator draws the same on every device.
+
+        Args:
+            generator: Draws it.
+            batch: Of which the posterior is a shard.
+        """
         device = self.mean.device if generator is None else generator.device
-        shape = (processes.whole(len(self.mean)), *self.mean.shape[1:])
-        noise = processes.own(torch.randn(shape, generator=generator, device=device))
+        shape = (batch.size(len(self.mean)), *self.mean.shape[1:])
+        noise = batch.shard(torch.randn(shape, generator=generator, device=device))
         return self.mean + self.std * noise.to(self.mean)
 
     def kl(self) -> Tensor:
@@ -50,6 +57,8 @@ class Point(DiagonalGaussian):
 
     rows: Tensor | None = None
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, generator: torch.Generator | None = None, batch: GlobalBatch = ONE_PROCESS
+    ) -> Tensor:
         """Return the point, (B, D, N)."""
         return self.mean

@@ -20,14 +20,14 @@ def parser() -> argparse.ArgumentParser:
         "rave train prepared --config tiny --out runs/piano --set MAX_STEPS=7000",
     )
     data = parser.add_argument("data", metavar="DATA", help=f"prepared audio: {DATA}")
-    data.completer = _recipes_and_files  # type: ignore[attr-defined]
     config = parser.add_argument(
         "--config",
         metavar="RECIPE",
         help=f"one of {', '.join(list_recipes('rave'))}; with options behind it, e.g. "
         f"v2+causal+noise, of {', '.join(list_options('rave'))}; or a .gin file (default v2)",
     )
-    config.completer = _recipes_and_files  # type: ignore[attr-defined]
+    # argcomplete's attribute, which argparse's actions do not declare.
+    data.completer = config.completer = _recipes_and_files  # type: ignore[attr-defined]
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder")
     parser.add_argument(
         "--data",

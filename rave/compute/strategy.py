@@ -5,10 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule
 from pytorch_lightning.strategies import DDPStrategy
 
-from rave.compute import distributed as processes
+from rave.compute.distributed import ONE_PROCESS, GlobalBatch, named_loss
 from rave.compute.launch import launched
+
+
+class TrainingSystem(LightningModule):
+    """A model with its losses and optimizers, which knows how processes share a batch.
+
+    Attributes:
+        global_batch: Of the processes that train.
+    """
+
+    global_batch = ONE_PROCESS
+
+    def setup(self, stage: str) -> None:
+        """Learn which processes there are, once they are connected."""
+        self.global_batch = GlobalBatch.of_processes()
+
+    def on_after_backward(self) -> None:
+        """Average the gradients of all processes, unless the training itself does."""
+        if self.automatic_optimization:
+            self.global_batch.average_gradients(self.parameters())
 
 
 class SharedBatches(DDPStrategy):
@@ -21,7 +41,7 @@ class SharedBatches(DDPStrategy):
     def configure_ddp(self) -> None:
         """Begin with equal models, without a wrapper around them."""
         assert self.model is not None
-        processes.begin_equal(self.model)
+        GlobalBatch.of_processes().begin_equal(self.model)
 
     def barrier(self, *names: Any, **more: Any) -> None:
         """Wait for all processes.
@@ -29,7 +49,7 @@ class SharedBatches(DDPStrategy):
         Raises:
             ValueError: If one is gone.
         """
-        with processes.named_loss():
+        with named_loss():
             super().barrier(*names, **more)
 
 

@@ -244,7 +244,7 @@ def built(record_class: type[T], content: Any) -> T:
     """
     if not isinstance(content, dict):
         raise TypeError(f"a {record_class.__name__} is {_shown(content)}")
-    types = _types(record_class)  # type: ignore[arg-type]
+    types = _types(record_class)  # type: ignore[arg-type]  # a class is hashable
     values = {name: typed(value, types.get(name, Any), name) for name, value in content.items()}
     return record_class(**values)
 
@@ -260,7 +260,7 @@ def typed(value: Any, needed: Any, name: str) -> Any:
     """
     kind, arguments = get_origin(needed), get_args(needed)
     if is_dataclass(needed):
-        return built(needed, value)  # type: ignore[arg-type]
+        return built(needed, value)  # type: ignore[arg-type]  # a class, no instance
     if kind is list and isinstance(value, list):
         return [typed(item, arguments[0], name) for item in value]
     if kind is tuple and isinstance(value, list) and len(value) == len(arguments):

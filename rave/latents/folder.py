@@ -9,7 +9,7 @@ numpy alone can read it. D is the latent size, N a number of frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -27,11 +27,13 @@ from rave.files.atomic import (
     write_json,
 )
 from rave.held_out import Origin, origin
+from rave.latents.identity import CodecIdentity
 from rave.latents.statistics import LatentStatistics
 
 FORMAT, VERSION, HEADER_NAME = "rave-latents", 1, "latents.json"
 SHARDS_NAME = "shards.json"  # of a sharded set, see rave.latents.shards
 POSTERIOR_MEAN, POSTERIOR_SAMPLE, GENERATED = "posterior mean", "posterior sample", "generated"
+MAX_OPEN = 128  # arrays of one kind; a process may open 1024 files on most systems
 MAX_GAIN_DB = 400.0  # audio of more than that from any training level is no audio
 
 
@@ -94,9 +96,16 @@ class LatentHeader:
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
+    def identity(self) -> CodecIdentity:
+        """Return which codec the latents are of."""
+        return CodecIdentity(
+            self.codec, self.sample_rate_hz, self.hop_samples, self.latent_size, self.codec_path
+        )
+
+    @property
     def frame_rate_hz(self) -> float:
         """Return latent frames per second."""
-        return self.sample_rate_hz / self.hop_samples
+        return self.identity.frame_rate_hz
 
     def write(self, folder: Path) -> None:
         """Write latents.json into `folder`, whole or not at all."""
@@ -156,56 +165,6 @@ class LatentHeader:
             if abs(file.gain_db) > MAX_GAIN_DB:
                 raise ValueError(f"'{file.path}' has a gain of {file.gain_db} dB")
 
-    def check_matches(self, other: LatentHeader, this: str, that: str) -> None:
-        """Check that two sets of latents come from one codec.
-
-        Args:
-            other: The header to compare with.
-            this: What to call these latents in the message.
-            that: What to call the others.
-
-        Raises:
-            ValueError: If rate, hop, size or codec differ; the message names both sides.
-        """
-        check_codec(
-            self,
-            other.codec,
-            other.sample_rate_hz,
-            other.hop_samples,
-            other.latent_size,
-            this,
-            that,
-        )
-
-
-def check_codec(
-    header: LatentHeader,
-    codec: str,
-    sample_rate_hz: int,
-    hop_samples: int,
-    latent_size: int,
-    this: str,
-    that: str,
-) -> None:
-    """Check that latents fit a codec, given by its fingerprint and sizes.
-
-    Raises:
-        ValueError: If anything differs; the message names both sides.
-    """
-    found = (header.latent_size, header.hop_samples, header.sample_rate_hz)
-    needed = (latent_size, hop_samples, sample_rate_hz)
-    if found != needed:
-        raise ValueError(
-            "{} has {} dimensions, hop {} at {} Hz; ".format(this, *found)
-            + "{} has {} dimensions, hop {} at {} Hz. ".format(that, *needed)
-            + "Encode the audio again with the codec that is to decode it."
-        )
-    if header.codec != codec:
-        raise ValueError(
-            f"{this} was encoded by another codec ('{header.codec_path}', fingerprint "
-            f"{header.codec}) than {that} (fingerprint {codec}). Encode the audio again."
-        )
-
 
 def read_latents(
     path: Path, latent_size: int, num_frames: int | None = None
@@ -240,6 +199,27 @@ def open_array(path: Path) -> NDArray[Any]:
     except Exception as error:  # numpy raises many types for a damaged header
         raise ValueError(str(error)) from error
     return array
+
+
+class OpenArrays:
+    """The arrays that were opened last: to open one takes longer than to read a segment of it.
+
+    Each holds a file open, so they are few. A copy of this, as for another process, begins empty.
+    """
+
+    def __init__(self) -> None:
+        self._opened: dict[Path, NDArray[np.float32]] = {}
+
+    def get(self, path: Path, opened: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the array of a file, which `opened` opens where it is not open."""
+        found = self._opened.pop(path, None)
+        self._opened[path] = found = opened() if found is None else found
+        if len(self._opened) > MAX_OPEN:
+            del self._opened[next(iter(self._opened))]
+        return found
+
+    def __reduce__(self) -> tuple[type[OpenArrays], tuple[()]]:
+        return OpenArrays, ()
 
 
 def write_latents(

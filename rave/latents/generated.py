@@ -32,12 +32,12 @@ def check_header(folder: Path, header: LatentHeader) -> None:
 
     Raises:
         ValueError: If they are of another codec; or are others than it was begun on, and what it
-            holds out is not known, as of runs from before 2026-12.
+            holds out is not known, as of a released model.
     """
     if not (folder / HEADER_NAME).exists():
         return
     found = LatentHeader.read(folder)
-    header.check_matches(found, "The latent folder", f"run '{folder}'")
+    header.identity.check_same(found.identity, "The latent folder", f"run '{folder}'")
     if found.statistics != header.statistics and Split.read(folder) is None:
         raise ValueError(
             f"Run '{folder}' was begun on other latents ({found.statistics.num_frames} frames; "

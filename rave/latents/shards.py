@@ -92,13 +92,13 @@ class ShardsHeader:
     Attributes:
         latents: As of a latent folder, without its files and those that were skipped.
         shards: Of each shard-00000.tar and so on.
-        has_escaped_names: Whether names in the shards are those of
-            `rave.latents.shard_writer.key_of_path`; before 2026-12 they were not.
+        has_escaped_names: True: names in the shards are those of
+            `rave.latents.shard_writer.key_of_path`.
     """
 
     latents: LatentHeader
     shards: list[Shard]
-    has_escaped_names: bool = False
+    has_escaped_names: bool
 
     def write(self, folder: Path) -> None:
         """Write shards.json into `folder`, whole or not at all."""
@@ -115,6 +115,8 @@ class ShardsHeader:
         def build(content: dict[str, Any]) -> ShardsHeader:
             header = built(cls, content)
             header.latents.check()
+            if not header.has_escaped_names:
+                raise ValueError("has_escaped_names is False")
             for number, shard in enumerate(header.shards):
                 if min(shard.num_clips, shard.num_frames, shard.num_bytes) < 0:
                     raise ValueError(f"{shard_name(number)} has a negative size")
@@ -198,8 +200,6 @@ class ShardedFile:
 
     def _path(self, file: IO[bytes]) -> str:
         name, _ = self._named(file, self.offset - self.head, self.head)
-        if not self.shards.has_escaped_names:
-            return name
         try:
             check_inside(path := unquote(name))
         except ValueError as error:
@@ -260,7 +260,6 @@ class LatentShards(Sequence[ShardedFile]):
         digest: Of its shards.json, from before it was read.
         header: As of a latent folder without its files.
         shards: What the header says of each shard.
-        has_escaped_names: As the header says.
         firsts: (S + 1,) the first clip of each shard, and the number of clips.
         table: (clips,) of `INDEX`.
 
@@ -278,7 +277,6 @@ class LatentShards(Sequence[ShardedFile]):
         self.digest = digest(path)
         header = ShardsHeader.read(path)
         self.header, self.shards = header.latents, header.shards
-        self.has_escaped_names = header.has_escaped_names
         self.firsts = np.cumsum([0, *(shard.num_clips for shard in self.shards)])
         self.table = self._opened_table()
         for number in range(len(self.shards)):

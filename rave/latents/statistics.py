@@ -67,10 +67,8 @@ class LatentStatistics:
 class StatisticsAccumulator:
     """Sums over frames from which `LatentStatistics` follow; sums of files add up."""
 
-    NAMES = ("sum", "sum_of_squares", "posterior_variance", "kl")
-
     def __init__(self, latent_size: int) -> None:
-        self._sums = np.zeros((len(self.NAMES), latent_size))
+        self._sums = np.zeros((4, latent_size))
         self._num_frames = 0
 
     def add(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
@@ -101,10 +99,7 @@ class StatisticsAccumulator:
         Raises:
             ValueError, TypeError, KeyError: If it is no such record.
         """
-        if "sums" in record:
-            values = np.frombuffer(b64decode(record["sums"]), "<f8").reshape(self._sums.shape)
-        else:  # before 2026-11-23
-            values = np.array([record[name] for name in self.NAMES])
+        values = np.frombuffer(b64decode(record["sums"]), "<f8").reshape(self._sums.shape)
         if not np.isfinite(values).all():
             raise ValueError("sums that are not finite")
         self.add_sums(values, typed(record["num_frames"], int, "num_frames"))

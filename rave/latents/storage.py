@@ -94,8 +94,16 @@ class RemoteStorage:
                 if not self._is_fresh(path):
                     self._make_room()
                     with atomic_write(path, is_durable=False) as temporary:
-                        self._files.get_file(f"{self._root}/{name}", str(temporary))
+                        self._copy(name, temporary)
         return path
+
+    def _copy(self, name: str, path: Path) -> None:
+        try:
+            self._files.get_file(f"{self._root}/{name}", str(path))
+        except FileNotFoundError as error:  # fsspec's says no more than a path
+            raise FileNotFoundError(
+                f"'{self.address}/{name}' does not exist. Give the address of a whole sharded set."
+            ) from error
 
     def expect(self, name: str) -> None:
         """Begin to copy a file that is soon asked for, behind the caller's back."""

@@ -151,7 +151,7 @@ class UpstreamDatabase:
         """Return the whole numbers of metadata.yaml, which older versions did not write."""
         path = self.folder / METADATA
         text = path.read_text() if path.is_file() else ""
-        return {k: int(v) for k, v in re.findall(r"^(\w+):\s*(\d+)\s*$", text, re.MULTILINE)}
+        return {k: int(v) for k, v in re.findall(r"^(\w+):\s*(\d{1,9})\s*$", text, re.MULTILINE)}
 
     def _record(self, key: bytes, value: Bytes, stated: dict[str, int]) -> tuple[Record, int, int]:
         """Return a record, its sample rate and its number of channels."""

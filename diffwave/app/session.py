@@ -1,4 +1,4 @@
-"""What the page can do, without the page: sounds come in, commands make others of them."""
+"""The work of the page: it adds sounds and makes results from them by commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from diffwave.api.inference import generate
 from diffwave.app.commands import Command, Job, as_typed, command, rounded, run_command, short
-from diffwave.app.kept import Made, Record, Sound, file_name, keep, kept, new_folder
+from diffwave.app.storage import (
+    Output,
+    Record,
+    Sound,
+    file_name,
+    new_folder,
+    newest_results,
+    store,
+)
 from diffwave.conditioner import LABEL, LabelConditioner
 from diffwave.run import open_run
 from rave.api.decode import decode_folder
@@ -27,7 +35,7 @@ from rave.compute.device import choose_device
 from rave.latents.folder import LatentHeader, read_latents
 
 Array = NDArray[np.float32]
-# A sound is cut to this: what one waits for in front of a page. Of a larger file nothing is taken.
+# A longer sound is cut; a larger file is refused.
 MAX_SOUND_S, MAX_FILE_GB = 300.0, 1
 LERP, SLERP = "lerp", "slerp"
 ENCODE, DECODE, INTERPOLATE = ("rave", "encode"), ("rave", "decode"), ("rave", "interpolate")
@@ -35,19 +43,19 @@ INFERENCE = ("python", "-m", "diffwave.inference")
 AGAIN = Path("again")
 
 
-class Workshop:
-    """A codec, perhaps a diffusion model of its latents, and a folder for sounds.
+class Session:
+    """A codec, perhaps a diffusion model of its latents, and a folder for sounds and results.
 
-    It does one thing at a time; who asks for another waits.
+    It runs one job at a time; others wait.
 
     Args:
-        folder: For all that is given and made; kept.
+        folder: Folder of sounds and results.
         codec: Run folder, or a .ts file.
         diffusion: Run folder of diffwave.train, or None.
-        device: As for the commands.
+        device: Device: auto, cpu, cuda, cuda:N or mps.
 
     Raises:
-        ValueError: If a model cannot be opened, or they do not belong together.
+        ValueError: If a model cannot be opened, or the two do not match.
     """
 
     def __init__(
@@ -61,51 +69,43 @@ class Workshop:
         self.labels: list[str] = []
         if diffusion is not None:
             run = open_run(diffusion)
-            try:
-                self.codec.check_latents(run.header, diffusion)
-            except ValueError as error:
-                raise ValueError(
-                    f"The diffusion model '{diffusion}' is not of the codec '{codec}': it was "
-                    f"trained on latents of the codec '{run.header.codec_path}' (fingerprint "
-                    f"{run.header.codec}; '{codec}' has {self.codec.format.fingerprint}). Give "
-                    "its own codec with --codec, or leave --diffusion out."
-                ) from error
+            run.header.identity.check_same(
+                self.codec.format.identity,
+                f"The diffusion model '{diffusion}'",
+                f"the codec '{codec}'",
+                "Give its own codec with --codec, or leave --diffusion out.",
+            )
             self.follows = [name for name in run.model.conditioners if name != LABEL]
             if isinstance(labels := run.model.named_conditioners().get(LABEL), LabelConditioner):
                 self.labels = labels.names
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    @property
-    def frame_rate_hz(self) -> float:
-        """Return latent frames per second."""
-        return self.codec.format.sample_rate_hz / self.codec.format.hop_samples
-
-    def add_sound(self, given: Path, job: Job | None = None) -> Sound:
-        """Take in an audio file: a copy, cut if it is long, and its latents.
+    def add_sound(self, source: Path, job: Job | None = None) -> Sound:
+        """Copy an audio file into the folder, cut if it is long, and encode it.
 
         Raises:
-            ValueError: If it cannot be used.
+            ValueError: If the file cannot be used.
             OSError: If the folder cannot be written.
         """
         job = job or Job()
-        suffix = given.suffix.lower()
+        suffix = source.suffix.lower()
         if suffix not in AUDIO_SUFFIXES:
             raise ValueError(
-                f"'{given.name}' is no audio file that is known. Files ending in "
-                f"{' '.join(sorted(AUDIO_SUFFIXES))} are read."
+                f"'{source.name}' is not a supported audio file. Supported: "
+                f"{' '.join(sorted(AUDIO_SUFFIXES))}."
             )
-        name = file_name(given.stem, 60) or "sound"
+        name = file_name(source.stem, 60) or "sound"
         with job.turn(self._working), new_folder(self.folder, "sound") as folder:
             audio = folder / "audio" / f"{name}{suffix}"
             audio.parent.mkdir()
-            seconds = self._seconds(given)
+            seconds = self._seconds(source)
             if seconds > MAX_SOUND_S:
                 minutes = f"{MAX_SOUND_S / 60:g} minutes"
-                job.warn([f"Only the first {minutes} are taken. Cut the file to hear the others."])
+                job.warn([f"Only the first {minutes} are used. Split the file to use the rest."])
                 audio, seconds = audio.with_suffix(".wav"), MAX_SOUND_S
-                self._cut(given, audio, job)
+                self._cut(source, audio, job)
             else:
-                shutil.copyfile(given, audio)
+                shutil.copyfile(source, audio)
             latents = folder / "latents"
             encoded = run_command(self._encode(_short(audio.parent), _short(latents)), job)
             levels = encoded.figures["levels"].values()
@@ -114,14 +114,14 @@ class Workshop:
                 job.warn(notes)
             return Sound(audio, next(latents.glob("*.npy")), seconds, job.warnings)
 
-    def made(self, count: int) -> list[Made]:
-        """Return the newest results in the folder, at most `count`, the newest first."""
-        return kept(self.folder, count)
+    def results(self, count: int) -> list[Output]:
+        """Return at most `count` results of the folder, the newest first."""
+        return newest_results(self.folder, count)
 
     def axes_of(self, latents: Path) -> tuple[Array, Array]:
-        """Return latents along their principal axes (D, N), widest first, and the share of each.
+        """Return latents along their principal axes (D, N), widest first, and the axes' shares.
 
-        The axes are the codec's; where they are not known, the dimensions by their variance.
+        The axes are the codec's; if it has none, the dimensions by their variance.
         """
         raw = np.array(read_latents(latents, self.codec.format.latent_size))
         try:
@@ -132,14 +132,14 @@ class Workshop:
         variance = along.var(axis=1)
         return along, variance / max(float(variance.sum()), 1e-12)
 
-    def axes_of_made(self, made: Made) -> tuple[Array, Array] | None:
-        """Return the axes of what was made, if it has latents and they are of this codec."""
-        if made.latents is None:
+    def axes_of_result(self, result: Output) -> tuple[Array, Array] | None:
+        """Return the axes of a result, or None if it has no latents of this codec."""
+        if result.latents is None:
             return None
         try:
-            folder = made.latents.parent
+            folder = result.latents.parent
             self.codec.check_latents(LatentHeader.read(folder), folder)
-            return self.axes_of(made.latents)
+            return self.axes_of(result.latents)
         except ValueError:
             return None
 
@@ -154,20 +154,20 @@ class Workshop:
         scales: Sequence[float],
         seed: int = 0,
         job: Job | None = None,
-    ) -> Made:
+    ) -> Output:
         """Return a sound bent along its first axes.
 
         Args:
-            sound: To bend.
-            shifts: Of the first axes, in standard deviations of this sound.
-            scales: Of the first axes; 1 leaves an axis as it is.
-            seed: Of the decoder's noise.
+            sound: Input.
+            shifts: Offset of each of the first axes, in standard deviations of this sound.
+            scales: Factor of each of the first axes; 1 does not change an axis.
+            seed: Seed of the decoder's noise.
             job: May stop it.
 
         Raises:
-            ValueError: If a command refuses; so do all that follow.
-            OSError: If something cannot be written; so do all that follow.
-            Stopped: If it was stopped; so do all that follow.
+            ValueError: If a command refuses; as of all methods below.
+            OSError: If a file cannot be written; as of all methods below.
+            Stopped: If it was stopped; as of all methods below.
         """
         spread = self.spreads(sound)
         scaled = {axis: rounded(scale) for axis, scale in enumerate(scales) if scale != 1}
@@ -189,14 +189,14 @@ class Workshop:
         first: Sound,
         second: Sound,
         weight: float,
-        way: str = SLERP,
+        blend: str = SLERP,
         seed: int = 0,
         job: Job | None = None,
-    ) -> Made:
-        """Return the blend of two sounds, cut to the shorter; weight 0 is the first."""
+    ) -> Output:
+        """Return the blend of two sounds, as long as the shorter; weight 0 is the first."""
         sources = [_short(sound.audio) for sound in (first, second)]
-        if way not in (LERP, SLERP):
-            raise ValueError(f"There is no way '{way}' to blend; {LERP} and {SLERP} there are.")
+        if blend not in (LERP, SLERP):
+            raise ValueError(f"Unknown blend '{blend}'. Choose {LERP} or {SLERP}.")
 
         def commands(out: Path) -> list[Command]:
             options: dict[str, Any] = {"weight": rounded(weight), "seed": seed}
@@ -205,7 +205,7 @@ class Workshop:
             return [command(INTERPOLATE, interpolate_audio, *places, **options)]
 
         title = f"{first.audio.stem} {1 - weight:.0%}, {second.audio.stem} {weight:.0%}"
-        return self._make("mix", title, commands, way, seed, job)
+        return self._make("mix", title, commands, blend, seed, job)
 
     def generate(
         self,
@@ -217,7 +217,7 @@ class Workshop:
         label: str | None = None,
         guidance: float = 1.0,
         job: Job | None = None,
-    ) -> Made:
+    ) -> Output:
         """Return new music, free or following parts of a sound or a label."""
         for name in [*follow, *([label] if label else [])]:
             if name not in [*self.follows, *self.labels]:
@@ -237,14 +237,14 @@ class Workshop:
         if not follow or sound is None or seconds < sound.seconds:
             options["seconds"] = rounded(seconds)
         title = "New music"
-        if heard := [*follow, *([f"label {label}"] if label else [])]:
-            title += f", following {' and '.join(heard)}"
+        if followed := [*follow, *([f"label {label}"] if label else [])]:
+            title += f", following {' and '.join(followed)}"
         return self._sample("generate", title, options, seed, steps, job)
 
     def vary(
         self, sound: Sound, strength: float, seed: int = 0, steps: int = 50, job: Job | None = None
-    ) -> Made:
-        """Return a variation of a sound; strength 0 changes nothing, 1 leaves nothing."""
+    ) -> Output:
+        """Return a variation of a sound; strength 0 changes nothing, 1 keeps nothing."""
         options = {"vary": _short(sound.latents), "strength": rounded(strength)}
         title = f"{sound.audio.stem}, varied by {strength:g}"
         return self._sample("vary", title, options, seed, steps, job)
@@ -257,24 +257,24 @@ class Workshop:
         seed: int = 0,
         steps: int = 25,
         job: Job | None = None,
-    ) -> Made:
-        """Return a sound with a span of it made anew."""
-        if not 0 <= from_s < to_s <= sound.seconds + 1 / self.frame_rate_hz:
+    ) -> Output:
+        """Return a sound with a span inpainted."""
+        if not 0 <= from_s < to_s <= sound.seconds + 1 / self.codec.format.identity.frame_rate_hz:
             raise ValueError(
-                f"{from_s:g} s to {to_s:g} s is no span of the sound, which lasts "
-                f"{sound.seconds:.2f} s. Choose the start before the end, both within it."
+                f"The span from {from_s:g} s to {to_s:g} s is not within the sound, which lasts "
+                f"{sound.seconds:.2f} s. Choose a start before the end, both within the sound."
             )
         span = {"from_s": rounded(from_s), "to_s": rounded(to_s)}
         options = {"inpaint": _short(sound.latents), **span}
-        title = f"{sound.audio.stem}, anew from {from_s:g} s to {to_s:g} s"
+        title = f"{sound.audio.stem}, inpainted from {from_s:g} s to {to_s:g} s"
         return self._sample("inpaint", title, options, seed, steps, job)
 
     def extend(
         self, sound: Sound, seconds: float, seed: int = 0, steps: int = 25, job: Job | None = None
-    ) -> Made:
+    ) -> Output:
         """Return a sound with a continuation."""
         options = {"continued": _short(sound.latents), "seconds": rounded(seconds)}
-        title = f"{sound.audio.stem}, and {seconds:g} s more"
+        title = f"{sound.audio.stem}, continued by {seconds:g} s"
         return self._sample("continue", title, options, seed, steps, job)
 
     def _sample(
@@ -285,9 +285,9 @@ class Workshop:
         seed: int,
         steps: int,
         job: Job | None,
-    ) -> Made:
+    ) -> Output:
         if self.run_path is None:
-            raise ValueError("This needs a diffusion model: start with rave app --diffusion RUN.")
+            raise ValueError("This needs a diffusion model. Start with rave app --diffusion RUN.")
         run = _short(self.run_path)
         options = {**options, "count": 1, "steps": steps, "seed": seed, **self._device}
 
@@ -323,7 +323,7 @@ class Workshop:
         stem: str,
         seed: int,
         job: Job | None,
-    ) -> Made:
+    ) -> Output:
         job = job or Job()
         with job.turn(self._working), new_folder(self.folder, kind) as folder:
             for each in commands(_short(folder)):
@@ -331,10 +331,10 @@ class Workshop:
             audio = next((folder / "audio").glob(f"{stem}.wav"))
             again = as_typed(commands(AGAIN / folder.name))
             record = Record(title, self._seconds(audio), seed, again, job.warnings)
-            return keep(folder, audio, record)
+            return store(folder, audio, record)
 
     def _seconds(self, path: Path) -> float:
-        """Return how long a file is, or something longer than a sound may be."""
+        """Return the duration of a file, or one above `MAX_SOUND_S` if it is longer than that."""
         rate_hz, count = self.codec.format.sample_rate_hz, 0
         for block in AudioStream(path, rate_hz, self.codec.format.num_channels):
             count += block.shape[1]
@@ -342,9 +342,9 @@ class Workshop:
                 break
         return count / rate_hz
 
-    def _cut(self, given: Path, path: Path, job: Job) -> None:
+    def _cut(self, source: Path, path: Path, job: Job) -> None:
         rate_hz, num_channels = self.codec.format.sample_rate_hz, self.codec.format.num_channels
-        stream = AudioStream(given, rate_hz, num_channels)
+        stream = AudioStream(source, rate_hz, num_channels)
         num_samples = round(MAX_SOUND_S * rate_hz)
         quantizer = write_audio(path, stream, rate_hz, num_channels, num_samples)
         limited = Result("", written={path.name: quantizer.figures}).warnings

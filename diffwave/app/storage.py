@@ -1,8 +1,8 @@
-"""What the page keeps: a numbered folder for each sound that was given, and each that was made.
+"""Storage of the page: a numbered folder for each input sound and each result.
 
-FOLDER/001-sound/audio/a.wav, latents/      a sound that was given, and its latents
-FOLDER/002-vary/NAME.wav, latents/          what was made, named after what it is
-FOLDER/002-vary/command.txt, made.json      what makes it again, and what the page says of it
+FOLDER/001-sound/audio/a.wav, latents/      an input sound and its latents
+FOLDER/002-vary/NAME.wav, latents/          a result and its latents
+FOLDER/002-vary/command.txt, made.json      the commands that make it, and the text on the page
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ RECORD = "made.json"
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound that was given.
+    """An input sound.
 
     Attributes:
-        audio: Its file.
-        latents: The file of its latents.
-        seconds: Its length.
-        warnings: What was done to it on the way in, and what its commands warned of.
+        audio: Audio file.
+        latents: File of its latents.
+        seconds: Duration in seconds.
+        warnings: Changes made to it, and warnings of its commands.
     """
 
     audio: Path
@@ -39,14 +39,14 @@ class Sound:
 
 @dataclass(frozen=True)
 class Record:
-    """What the page says of a sound that was made.
+    """Text on the page about a result.
 
     Attributes:
-        title: What it is, in a few words.
-        seconds: Its length.
-        seed: Of the noise in it.
+        title: Short description.
+        seconds: Duration in seconds.
+        seed: Random seed.
         command: Shell lines that make it again, in the folder `again`.
-        warnings: What its commands warned of.
+        warnings: Warnings of its commands.
     """
 
     title: str
@@ -57,12 +57,12 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Made(Record):
-    """A sound that was made.
+class Output(Record):
+    """A result in its folder.
 
     Attributes:
-        audio: Its file, a WAV.
-        latents: The file of its latents, if it has one.
+        audio: WAV file.
+        latents: File of its latents, if it has one.
     """
 
     audio: Path
@@ -70,14 +70,14 @@ class Made(Record):
 
 
 def file_name(text: str, max_bytes: int) -> str:
-    """Return text as a file's name that every system takes, without a suffix; maybe empty."""
+    """Return text as a file name without suffix that is valid on every system; maybe empty."""
     words = re.sub(r"[^\w.-]+", "_", text).strip("._-")
     return words.encode()[:max_bytes].decode(errors="ignore")
 
 
 @contextlib.contextmanager
 def new_folder(parent: Path, kind: str) -> Iterator[Path]:
-    """Make the next numbered folder; remove it if what fills it fails.
+    """Make the next numbered folder; remove it if the block fails.
 
     Raises:
         OSError: If it cannot be made.
@@ -86,7 +86,7 @@ def new_folder(parent: Path, kind: str) -> Iterator[Path]:
     newest = max(_numbered(parent), default=(0, parent))[0]
     for number in itertools.count(newest + 1):
         folder = parent / f"{number:03d}-{kind}"
-        with contextlib.suppress(FileExistsError):  # another page keeps its sounds here too
+        with contextlib.suppress(FileExistsError):  # another page uses this folder too
             folder.mkdir()
             break
     try:
@@ -96,16 +96,16 @@ def new_folder(parent: Path, kind: str) -> Iterator[Path]:
         raise
 
 
-def keep(folder: Path, audio: Path, record: Record) -> Made:
-    """Name what a folder's commands made after what it is, and note what the page says of it.
+def store(folder: Path, audio: Path, record: Record) -> Output:
+    """Rename a result by its title and write its record.
 
     Args:
-        folder: Of `new_folder`.
-        audio: What is kept of its folder `audio`.
-        record: What the page says of it.
+        folder: Folder of `new_folder`.
+        audio: The file in its folder `audio` to keep.
+        record: Text on the page about it.
 
     Raises:
-        OSError: If something cannot be written.
+        OSError: If a file cannot be written.
     """
     number, _, _ = folder.name.partition("-")
     name = f"{number}_{file_name(record.title, 120)}_seed_{record.seed}.wav"
@@ -116,25 +116,25 @@ def keep(folder: Path, audio: Path, record: Record) -> Made:
     return _read(folder)
 
 
-def kept(parent: Path, count: int) -> list[Made]:
-    """Return the newest sounds that were made, at most `count`, the newest first."""
-    found: list[Made] = []
+def newest_results(parent: Path, count: int) -> list[Output]:
+    """Return at most `count` results of a folder, the newest first."""
+    found: list[Output] = []
     for _, folder in sorted(_numbered(parent), reverse=True):
         if len(found) == count:
             break
-        with contextlib.suppress(ValueError, TypeError, OSError):  # a sound, or not whole
+        with contextlib.suppress(ValueError, TypeError, OSError):  # an input sound, or incomplete
             found.append(_read(folder))
     return found
 
 
-def _read(folder: Path) -> Made:
+def _read(folder: Path) -> Output:
     record = built(Record, read_json(folder / RECORD, "a result"))
     audio = next(folder.glob("*.wav"), None)
     if audio is None:
         raise ValueError(f"'{folder}' holds no WAV.")
     latents = next(folder.glob("latents/*.npy"), None)
     values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return Made(**values, audio=audio, latents=latents)
+    return Output(**values, audio=audio, latents=latents)
 
 
 def _numbered(parent: Path) -> list[tuple[int, Path]]:

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from diffwave.app import door
-from diffwave.app.door import FILE, Door, make_room, private_folder
+from diffwave.app import http_access
+from diffwave.app.http_access import FILE, AccessControl, make_room, private_folder
 
 TOKEN = "the-token"
 KEY = {"cookie": f"other=1; rave-app-7911={TOKEN}"}
@@ -36,7 +36,7 @@ def ask(tmp_path, path, method="GET", query="", kind="http", port=7911, answer=(
         "server": ("127.0.0.1", port),
         "headers": [(name.encode(), value.encode()) for name, value in given.items()],
     }
-    asyncio.run(Door(app, TOKEN, tmp_path, 1000)(scope, None, send))
+    asyncio.run(AccessControl(app, TOKEN, tmp_path, 1000)(scope, None, send))
     if kind == "websocket":
         return told, passed
     start, body = told
@@ -64,7 +64,7 @@ def ask(tmp_path, path, method="GET", query="", kind="http", port=7911, answer=(
 def test_a_host_is_compared_whole(tmp_path, host):
     status, _, text, passed = ask(tmp_path, "/", **KEY, host=host)
     assert (status, passed) == (403, [])
-    assert text == "This page is for this machine only, at http://127.0.0.1:7911/."
+    assert text == "This page works only on this machine, at http://127.0.0.1:7911/."
     assert ask(tmp_path, "/", **KEY, host="localhost:7911")[0] == 200
     cookie = f"rave-app-80={TOKEN}"
     assert ask(tmp_path, "/", port=80, host="127.0.0.1", cookie=cookie)[0] == 200
@@ -89,7 +89,7 @@ def test_what_another_page_asks_for_is_refused_even_with_the_cookie(tmp_path, ot
     for path, method in (("/", "GET"), ("/gradio_api/upload", "POST"), (f"{FILE}/a.wav", "GET")):
         status, _, text, passed = ask(tmp_path, path, method, **KEY, **LENGTH, **other)
         assert (status, passed) == (403, [])
-        assert text == "Another page asked for this; only the page of rave app may."
+        assert text == "Refused: another page sent this request."
 
 
 def test_another_page_may_open_the_page_but_nothing_else(tmp_path):
@@ -194,13 +194,13 @@ def test_audio_and_pictures_are_shown_and_cannot_run(tmp_path):
         ({"content-length": "-1"}, 411),
         ({"content-length": "1_0"}, 411),
         ({"content-length": "10", "transfer-encoding": "chunked"}, 411),
-        ({"content-length": str(door.MAX_FORM_BYTES + 1001)}, 413),
-        ({"content-length": str(door.MAX_FORM_BYTES + 1000)}, 200),
+        ({"content-length": str(http_access.MAX_FORM_BYTES + 1001)}, 413),
+        ({"content-length": str(http_access.MAX_FORM_BYTES + 1000)}, 200),
     ],
 )
 def test_each_upload_is_bounded_before_it_is_read(tmp_path, monkeypatch, headers, status):
     assert ask(tmp_path, "/gradio_api/upload", "POST", **KEY, **headers)[0] == status
-    length = {"content-length": str(door.MAX_FORM_BYTES + 1)}
+    length = {"content-length": str(http_access.MAX_FORM_BYTES + 1)}
     assert ask(tmp_path, "/gradio_api/queue/join", "POST", **KEY, **length)[0] == 413
 
 
@@ -219,7 +219,7 @@ def test_uploads_together_are_bounded_and_the_oldest_go_first(tmp_path):
 
 
 def test_uploads_do_not_grow_old_and_what_was_cut_off_goes(tmp_path):
-    old, new = uploaded(tmp_path, "old", door.MAX_UPLOAD_S + 9), uploaded(tmp_path, "new", 9)
+    old, new = uploaded(tmp_path, "old", http_access.MAX_UPLOAD_S + 9), uploaded(tmp_path, "new", 9)
     (tmp_path / "tmpcutoff").write_bytes(b"half")
     make_room(tmp_path, 10**9)
     assert [each.name for each in tmp_path.iterdir() if [*each.glob("*")]] == ["new"]

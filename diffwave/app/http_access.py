@@ -1,6 +1,6 @@
-"""The door of the page: who may ask, and for what; what may be uploaded; how answers are marked.
+"""Access to the page over HTTP: which requests and uploads are allowed; headers of the answers.
 
-Nothing here knows gradio: its server stands behind, and gets neither the token nor the cookie.
+Independent of gradio, whose server gets neither the token nor the cookie.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HOST = "127.0.0.1"
 HTTP_PORT = 80
 FILE = "/gradio_api/file="
 UPLOAD = "/gradio_api/upload"
-# All that the page of gradio 6 asks for. A file is named by its path, not by an address.
+# All routes that the page of gradio 6 requests. A file is named by its path, not by an address.
 ROUTES = {
     "GET": re.compile(
         r"/|/(assets|static)/.+|/theme\.css|/favicon\.ico|"
@@ -31,32 +31,32 @@ ROUTES = {
     ),
     "POST": re.compile(r"/gradio_api/(run/predict|queue/join|upload)"),
 }
-# A browser asks no other host, whatever a page or a library says.
+# The browser contacts no other host.
 PAGE_POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; form-action 'self'; "
     "frame-ancestors 'self'; object-src 'none'"
 )
 FILE_POLICY = "default-src 'none'; sandbox"
-MARKS = {
+HEADERS = {
     b"referrer-policy": b"no-referrer",
     b"x-content-type-options": b"nosniff",
     b"cross-origin-resource-policy": b"same-origin",
 }
-MAX_FORM_BYTES = 1_000_000  # of what a button sends, and of what is around a file
-MAX_UPLOADS = 4  # the largest files that fit together
+MAX_FORM_BYTES = 1_000_000  # of a button's request, and of an upload without its file
+MAX_UPLOADS = 4  # number of the largest files that fit together
 MAX_UPLOAD_S = 24 * 3600.0
 UPLOADS = ".uploads-"
 
 
-class Door:
-    """Let only this page's own requests through, and mark what is answered.
+class AccessControl:
+    """ASGI middleware that passes only requests of this page, and sets headers of the answers.
 
     Args:
-        app: The ASGI application behind.
-        token: Whoever has it, in the address or as a cookie, is let in.
-        uploads: Where the application puts what is uploaded.
-        max_file_bytes: Largest file that may be uploaded.
+        app: The ASGI application.
+        token: Secret that a request needs, in its address or as a cookie.
+        uploads: Folder of the application's uploads.
+        max_file_bytes: Size limit of an uploaded file.
     """
 
     def __init__(self, app: Any, token: str, uploads: Path, max_file_bytes: int) -> None:
@@ -69,13 +69,16 @@ class Door:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":  # the page has no use for a WebSocket
+        if scope["type"] != "http":  # the page uses no WebSocket
             await send({"type": "websocket.close", "code": 1008})
             return
 
-        async def send_marked(message: Any) -> None:
+        async def send_on(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": self._marked(scope, message.get("headers", ()))}
+                message = {
+                    **message,
+                    "headers": self._with_headers(scope, message.get("headers", ())),
+                }
             await send(message)
 
         is_upload = (scope["method"], scope["path"]) == ("POST", UPLOAD)
@@ -84,7 +87,7 @@ class Door:
         if refused is not None:
             status, sentence = refused
             headers = [(b"content-type", b"text/plain; charset=utf-8")]
-            await send_marked({"type": "http.response.start", "status": status, "headers": headers})
+            await send_on({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": sentence.encode()})
             return
         headers = [pair for pair in scope["headers"] if pair[0] != b"cookie"]
@@ -93,37 +96,37 @@ class Door:
             if is_upload:
                 most = MAX_UPLOADS * self._max_file_bytes - int(header(scope, b"content-length"))
                 make_room(self._uploads, most)
-            await self._app(behind, receive, send_marked)
+            await self._app(behind, receive, send_on)
 
-    def _marked(self, scope: Any, headers: Any) -> list[tuple[bytes, bytes]]:
+    def _with_headers(self, scope: Any, headers: Any) -> list[tuple[bytes, bytes]]:
         kind = next((value for name, value in headers if name.lower() == b"content-type"), b"")
-        marks = marks_of(scope["path"], kind.decode("latin-1"))
-        kept = [pair for pair in headers if pair[0].lower() not in marks]
+        added = answer_headers(scope["path"], kind.decode("latin-1"))
+        kept = [pair for pair in headers if pair[0].lower() not in added]
         if _is_token(_query_token(scope), self._token):
             value = f"{cookie_name(scope)}={self._token}; Path=/; HttpOnly; SameSite=Strict"
             kept.append((b"set-cookie", value.encode()))
-        return [*kept, *marks.items()]
+        return [*kept, *added.items()]
 
 
 def header(scope: Any, name: bytes) -> str:
-    """Return a header of a request; one that is there twice is no longer what is compared to."""
+    """Return a header of a request; one that occurs twice is joined, and so matches nothing."""
     return ", ".join(value.decode("latin-1") for key, value in scope["headers"] if key == name)
 
 
 def cookie_name(scope: Any) -> str:
-    """Return the cookie's name: a browser keeps one set of cookies for all ports of a host."""
+    """Return the cookie's name, with the port: a browser shares the cookies of all ports."""
     return f"rave-app-{scope['server'][1]}"
 
 
 def refusal(scope: Any, token: str) -> tuple[int, str] | None:
-    """Return status and sentence for a request that is not let in, or None.
+    """Return status and message for a request that is refused, or None.
 
-    It needs the name that is served, whole; a page of this origin behind it, or nothing but a
-    browser that opens the page; the token; and a route that the page has.
+    A request needs the exact host name; this origin, unless a browser opens the page; the token;
+    and a route of the page.
 
     Args:
-        scope: Of ASGI, of type http.
-        token: As printed.
+        scope: Scope of ASGI, of type http.
+        token: The secret.
     """
     port = scope["server"][1]
     names = [name if port == HTTP_PORT else f"{name}:{port}" for name in (HOST, "localhost")]
@@ -133,54 +136,54 @@ def refusal(scope: Any, token: str) -> tuple[int, str] | None:
     )
     is_opening = (scope["method"], scope["path"]) == ("GET", "/")
     if host not in names:
-        return 403, f"This page is for this machine only, at http://{names[0]}/."
+        return 403, f"This page works only on this machine, at http://{names[0]}/."
     is_visit = is_opening and (mode, target) == ("navigate", "document")
     if origin not in ("", f"http://{host}") or not (
         site in ("", "none", "same-origin") or is_visit
     ):
-        return 403, "Another page asked for this; only the page of rave app may."
+        return 403, "Refused: another page sent this request."
     cookies = [each.strip().partition("=") for each in header(scope, b"cookie").split(";")]
-    given = [value for name, _, value in cookies if name == cookie_name(scope)]
+    values = [value for name, _, value in cookies if name == cookie_name(scope)]
     if is_opening:
-        given.append(_query_token(scope))
-    if not any(_is_token(each, token) for each in given):
-        return 403, "Open the address that rave app printed in its terminal, token included."
+        values.append(_query_token(scope))
+    if not any(_is_token(each, token) for each in values):
+        return 403, "Open the address that rave app printed in its terminal, with its token."
     routes = ROUTES.get("GET" if scope["method"] == "HEAD" else scope["method"])
     if routes is None or not routes.fullmatch(scope["path"]):
-        return 404, "The page has no such part."
+        return 404, "Not found."
     return None
 
 
 def refused_body(scope: Any, max_bytes: int) -> tuple[int, str] | None:
-    """Return status and sentence for a request whose body is too long or of no stated length."""
+    """Return status and message for a request whose body is too long or of unknown length."""
     if scope["method"] != "POST":
         return None
     length = header(scope, b"content-length")
     if header(scope, b"transfer-encoding") or not re.fullmatch(r"\d{1,18}", length, re.ASCII):
-        return 411, "The length of what is sent is needed."
+        return 411, "Content-Length is required."
     if int(length) > max_bytes:
-        return 413, f"{length} bytes were sent; at most {max_bytes} are taken."
+        return 413, f"The request has {length} bytes; the limit is {max_bytes}."
     return None
 
 
-def marks_of(path: str, content_type: str) -> dict[bytes, bytes]:
-    """Return the headers that an answer must have.
+def answer_headers(path: str, content_type: str) -> dict[bytes, bytes]:
+    """Return the headers of an answer.
 
-    Of files only audio and pictures are shown; all others, SVG too, are for saving. None runs.
+    A browser shows only audio and pictures; it saves all other files, SVG too, and runs none.
     """
-    marks = {**MARKS, b"content-security-policy": PAGE_POLICY.encode()}
+    headers = {**HEADERS, b"content-security-policy": PAGE_POLICY.encode()}
     if path.startswith(FILE):
-        marks[b"content-security-policy"] = FILE_POLICY.encode()
+        headers[b"content-security-policy"] = FILE_POLICY.encode()
         if not re.match(r"(audio|image)/(?!svg)", content_type, re.IGNORECASE):
-            marks[b"content-type"] = b"application/octet-stream"
-            marks[b"content-disposition"] = b"attachment"
-    return marks
+            headers[b"content-type"] = b"application/octet-stream"
+            headers[b"content-disposition"] = b"attachment"
+    return headers
 
 
 def make_room(uploads: Path, max_bytes: int) -> None:
-    """Remove uploads until `max_bytes` are left: cut-off and old ones, then the oldest.
+    """Remove uploads until at most `max_bytes` are left: incomplete and old ones, then the oldest.
 
-    None is under way meanwhile. What the page has taken in it has copied.
+    Call it while no upload runs. The page has copied the files that it uses.
     """
     for path in uploads.glob("tmp*"):  # an upload is moved out of here at its end
         path.unlink(missing_ok=True)
@@ -197,13 +200,13 @@ def make_room(uploads: Path, max_bytes: int) -> None:
 def private_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder that only this user can read, and remove it at the end.
 
-    Those of apps that ended otherwise are removed first.
+    Folders that killed apps left are removed first.
 
     Raises:
         OSError: If it cannot be made.
     """
     for left in parent.glob(f"{UPLOADS}*"):
-        with contextlib.suppress(ValueError, OSError):  # of an app that runs
+        with contextlib.suppress(ValueError, OSError):  # of a running app
             lock = FolderLock(left)
             shutil.rmtree(left, ignore_errors=True)
             lock.release()
@@ -216,8 +219,8 @@ def private_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_token(given: str, token: str) -> bool:
-    return hmac.compare_digest(given.encode(), token.encode())
+def _is_token(value: str, token: str) -> bool:
+    return hmac.compare_digest(value.encode(), token.encode())
 
 
 def _query_token(scope: Any) -> str:
