@@ -44,7 +44,7 @@ class RandomPhase:
     """Turn the phase around a random frequency with an all-pass filter, the same for all channels.
 
     Attributes:
-        probability: Of doing it.
+        probability: Probability of the change.
         min_hz: Lowest frequency, which is drawn uniformly in the logarithm.
         max_hz: Highest frequency.
     """
@@ -71,7 +71,7 @@ class RandomCompress:
     """Bring what lies at one level to a random other one, louder or softer; full scale stays.
 
     Attributes:
-        probability: Of doing it.
+        probability: Probability of the change.
         threshold_db: Level that is moved.
         min_output_db: Lowest level that it comes to.
         max_output_db: Highest level.
@@ -139,7 +139,7 @@ def compress(
 
     Args:
         audio: (C, T).
-        sample_rate_hz: Of the audio.
+        sample_rate_hz: Sample rate of the audio.
         corners: Input and output level in dB, rising; below the first the level is unchanged.
         knee_db: Width of the rounding of the corners.
         time_s: Time constant of the level's measure.
@@ -180,7 +180,7 @@ class RandomGain:
     """Change the level of a crop by a random number of decibels, up to full scale.
 
     Attributes:
-        probability: Of doing it.
+        probability: Probability of the change.
         min_db: Lowest gain.
         max_db: Highest gain.
     """
@@ -203,7 +203,7 @@ class RandomMute:
     """Replace some crops by silence, so that silence is decoded as silence.
 
     Attributes:
-        probability: Of doing it.
+        probability: Probability of the change.
     """
 
     probability: float = 0.1
@@ -231,7 +231,7 @@ class RandomPitch:
     """Play a crop faster or slower, and so higher or lower.
 
     Attributes:
-        probability: Of doing it.
+        probability: Probability of the change.
         min_ratio: Lowest speed, 1 being that of the recording; drawn uniformly in the logarithm.
         max_ratio: Highest speed.
 

@@ -47,7 +47,7 @@ class Codec:
         network: Offers `posterior_parameters(audio)` and `decode(latents, noise)` as `RAVE` does.
         format: What it reads and writes.
         path: Where it was loaded from; only for messages.
-        device: To compute on.
+        device: Device to compute on.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Codec:
         """Let encoder and decoder be computed otherwise; the filter bank stays as it is.
 
         Args:
-            backend: See `rave.compute.backend.BACKENDS`; a .ts file of this project has its own.
-            precision: See `rave.compute.backend.PRECISIONS`.
+            backend: auto, torch or openvino; a .ts file of this project always runs in torch.
+            precision: float32 or bfloat16.
 
         Raises:
             ValueError: If there is no such backend or precision here, or a .ts file is asked for
@@ -212,7 +212,7 @@ def load_codec(
 
     Args:
         path: The run or the file.
-        device: To compute on: auto, cpu, cuda, cuda:N or mps.
+        device: auto, cpu, cuda, cuda:N or mps.
         ema: Take the averaged weights of a run of acids-rave.
         derivative: The codec was trained on the derivative of audio; nothing in a run of acids-rave
             says so.
@@ -247,8 +247,8 @@ class OpenedRun(NamedTuple):
     """A run as its checkpoint was when it was read, once: a training writes others meanwhile.
 
     Attributes:
-        model: With the weights of the checkpoint.
-        format: Of the codec that it is.
+        model: Model with the weights of the checkpoint.
+        format: Format of the codec.
         checkpoint: What was read; of a run of acids-rave its weights, as `state_dict`.
     """
 
@@ -269,8 +269,8 @@ def open_run(path: Path, *, ema: bool = False, derivative: bool = False) -> Open
 
     Args:
         path: A run folder; of acids-rave, a version of it or a checkpoint too.
-        ema: As in `load_codec`.
-        derivative: As in `load_codec`.
+        ema: Take the averaged weights of a run of acids-rave.
+        derivative: The codec was trained on the derivative of audio.
 
     Raises:
         ValueError: If it is neither, is damaged, or has no averaged weights.
@@ -310,7 +310,7 @@ def load_streamable(path: Path, *, ema: bool = False) -> tuple[RAVE, CodecFormat
 
     Args:
         path: A run, as for `load_run`, or a .ts file of acids-rave.
-        ema: As in `load_codec`.
+        ema: Take the averaged weights of a run of acids-rave.
 
     Returns:
         Model and format; and how many principal latents of the model are the codec's latents, None

@@ -28,8 +28,8 @@ class CodecFormat:
     """What a codec reads and writes.
 
     Attributes:
-        fingerprint: Of the weights; latents of one codec mean nothing to another.
-        sample_rate_hz: Of the audio.
+        fingerprint: Digest of the weights; latents of one codec do not fit another.
+        sample_rate_hz: Sample rate of the audio.
         num_channels: C.
         hop_samples: Audio samples per latent frame.
         latent_size: D.
@@ -71,7 +71,7 @@ class CodecFormat:
 
         Args:
             model: The model.
-            fingerprint: Of its weights in another program's form, if they come from there.
+            fingerprint: Digest of the original weights, if the model was converted from acids-rave.
         """
         bands = model.pqmf.num_bands
         has_noise = getattr(model.decoder, "noise", None) is not None

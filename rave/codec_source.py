@@ -27,9 +27,9 @@ class CodecSource:
 
     Args:
         path: Run folder, or .ts file.
-        device: To compute on; in another process the one of that kind that it is given.
+        device: Device to compute on; another process uses its own device of that kind.
         backend: auto, torch or openvino.
-        precision: Of encoder and decoder: float32 or bfloat16.
+        precision: float32 or bfloat16, of encoder and decoder.
         ema: Take the averaged weights of a run of acids-rave.
         derivative: The codec was trained on the derivative of audio.
     """
@@ -90,7 +90,7 @@ def answers(codec: Codec, run: Answers | None = None) -> Answers:
     """Return what a codec makes of noise: mean and std of the posterior (D, N), and audio (C, T).
 
     Args:
-        codec: To ask. Ask a run before it is exported, which folds its weights.
+        codec: Codec to run. Run it before its export, which folds its weights.
         run: What the run answered; its latents are decoded. None: the codec is the run.
     """
     form, rng = codec.format, np.random.default_rng(0)

@@ -177,7 +177,7 @@ class PreparedAudioDataset(_Crops, torch.utils.data.Dataset[Tensor]):
         audio: The audio, or its folder.
         crop_samples: Length of every crop.
         num_items: Number of crops in an epoch.
-        seed: Of the crops.
+        seed: Random seed of the crops.
         ranges: Draw from these only (see `split_audio`).
         augmentations: Done to every crop, drawn from its generator too.
 

@@ -71,7 +71,7 @@ class Build:
     """What a recipe describes.
 
     Attributes:
-        model: With random weights.
+        model: Model with random weights.
         training: The settings of its training.
         model_config: The resolved values that the model was built from, for model.gin.
         config: Those of model and training, for config.gin.
@@ -87,8 +87,8 @@ def build(recipe: Recipe, seed: int) -> Build:
     """Build the model and the training that a recipe describes.
 
     Args:
-        recipe: With all that follows from the data bound.
-        seed: Of the weights of both; torch's random numbers stay as they were.
+        recipe: Recipe, with the values that depend on the data bound.
+        seed: Random seed of the weights; torch's random state is not changed.
 
     Raises:
         ValueError: If it cannot be parsed, or the model is too large for this machine.

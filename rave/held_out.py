@@ -48,8 +48,8 @@ def origin(path: str, recording: str | None) -> Origin:
     """Return the origin of a file of a header.
 
     Args:
-        path: Of what was made of it; without suffix it is its recording if it is no version.
-        recording: As the header states it; None in headers written before 2026-12, which called
+        path: Path of its result; without suffix, the recording's name if it is not a version.
+        recording: Recording in the header; None in headers written before 2026-12, which called
             versions what is named a~1.
     """
     if recording is not None:
@@ -148,7 +148,7 @@ class Split:
 
     Attributes:
         below: Recordings whose key, `key_of` their digest, is lower are held out.
-        fraction: Of the recordings that was asked for.
+        fraction: Requested fraction of the recordings.
         only: Key of the only recording there was, whose end is held out; None if there were more.
     """
 
@@ -220,8 +220,8 @@ def data_state(keys: Any, lengths: Any, content: object = None) -> dict[str, Any
     """Return what shows whether recordings are the same, in any order: their number and a digest.
 
     Args:
-        keys: Of each file's recording.
-        lengths: Of each file.
+        keys: Key of each file's recording.
+        lengths: Length of each file.
         content: What was measured of them all, if it was.
     """
     pairs = np.stack([np.asarray(keys, np.uint64), np.asarray(lengths, np.uint64)])
@@ -257,7 +257,7 @@ def split_names(
     pieces. By the split of a run, adding files moves no other.
 
     Args:
-        origins: Of each name.
+        origins: Origin of each name.
         held_out: Fraction of the number of recordings, or the split of a run.
 
     Returns:

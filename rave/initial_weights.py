@@ -24,9 +24,9 @@ class InitialWeights:
     """What was taken from a run.
 
     Attributes:
-        fingerprint: Of the codec that the run is.
+        fingerprint: Fingerprint of the run's codec.
         has_discriminator: Whether the discriminators' weights were among it.
-        largest_difference: Of what the two models make of the same noise, relative to the largest
+        largest_difference: Largest difference of the two models' outputs for the same noise, relative to the largest
             value: 0 unless they differ in more than weights, such as in being causal.
     """
 
@@ -39,9 +39,9 @@ def take_weights(model: RAVE, discriminator: nn.Module, run: Path) -> InitialWei
     """Give a model the weights of a run, and its discriminator those that the run has for it.
 
     Args:
-        model: Of the recipe; noise generators that the run did not train yet stay as they are.
-        discriminator: Of the recipe; stays as it is if the run has none of its kind.
-        run: As `open_run` opens it.
+        model: Model of the recipe; noise generators that the run has not trained stay as they are.
+        discriminator: Discriminator of the recipe; unchanged if the run has none of its kind.
+        run: Run that `open_run` can open.
 
     Raises:
         ValueError: If the run cannot be opened, or its model has other weights than this one.

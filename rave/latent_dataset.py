@@ -28,8 +28,8 @@ class LatentDataset(torch.utils.data.Dataset[Tensor]):
         files: Keep only these.
 
     Attributes:
-        place: As given.
-        header: Of the latents; that of a sharded set lists no files.
+        place: Folder or address.
+        header: Header of the latents; that of a sharded set lists no files.
         files: The clips.
 
     Raises:

@@ -42,12 +42,12 @@ class HeardAudio:
     """An audio file for a codec, block by block, at its own level or at the training audio's.
 
     Args:
-        path: Of the file.
-        form: Of the codec.
+        path: Path of the file.
+        form: Format of the codec.
         is_level_matched: Bring it to the level of the codec's training audio, which is known.
 
     Attributes:
-        gain_db: That it is brought there with; 0 within the training audio's range. Known when
+        gain_db: Gain that brings it there; 0 within the training audio's range. Known when
             reading begins.
     """
 
@@ -99,8 +99,8 @@ def levels_of(
     """Return the levels of files that were encoded, where the codec knows its training audio's.
 
     Args:
-        form: Of the codec.
-        records: Of each file, from `HeardAudio`.
+        form: Format of the codec.
+        records: Record of each file, from `HeardAudio`.
 
     Returns:
         Of each file: `level_dbfs`; `off_db` from the training audio; `gain_db` that it was brought
@@ -134,7 +134,7 @@ def measure(codec: Codec, store: AudioStore, ranges: Sequence[AudioRange]) -> Tr
     """Return what is to be known of the audio that a codec was trained on.
 
     Args:
-        codec: As it was trained.
+        codec: Trained codec.
         store: The audio.
         ranges: What of it was trained on.
     """
@@ -167,10 +167,10 @@ def remember(run: Path, store: AudioStore, held_out: float | Split, device: torc
     """Write what is to be known of the audio that a run was trained on, where it is not known yet.
 
     Args:
-        run: Of `rave train`, or a released model.
+        run: Run of `rave train`, or a released model.
         store: The audio.
         held_out: Fraction or split of the audio that is not trained on.
-        device: To compute on.
+        device: Device to compute on.
     """
     from rave.codec import load_codec
     from rave.dataset import split_audio

@@ -137,8 +137,8 @@ class DecibelDistance(SpectralDistance):
     Args:
         scales: STFT sizes in samples; hop a quarter of each.
         log_epsilon: Soft floor, as the amplitude of a sine.
-        num_scales_per_step: As in `SpectralDistance`.
-        level_weight: Of the log ratio of the powers of a frame, which keeps the level where
+        num_scales_per_step: Scales per step, as in `SpectralDistance`.
+        level_weight: Weight of the log ratio of the powers of a frame, which keeps the level where
             frequencies are unsure.
     """
 
@@ -196,7 +196,7 @@ def feature_matching(
     """Return the mean L1 distance of discriminator features.
 
     Args:
-        real: For each sub-discriminator its feature tensors, logits last.
+        real: Feature tensors of each sub-discriminator, logits last.
         fake: The same for the reconstruction.
         num_skipped: First features of each sub-discriminator to leave out.
         is_relative: Divide that of each feature by its mean magnitude in the real audio.

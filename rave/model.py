@@ -26,7 +26,7 @@ class RAVE(nn.Module):
         decoder: Module (B, D + A, N) → (B, C·M, T/M), with optional noise as second argument.
         latent_size: D.
         ratios: Strides of the encoder; hop = M · their product.
-        sample_rate_hz: Of the audio.
+        sample_rate_hz: Sample rate of the audio.
         num_channels: C.
         bottleneck: What latents are; a normal distribution if None.
         spectrogram: What the encoder sees instead of bands, or None.

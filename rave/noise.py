@@ -21,8 +21,8 @@ class PositionalNoise:
     """An endless table of random numbers, rows of `width` numbers, row n always the same.
 
     Args:
-        seed: Of the command.
-        name: Of the file, say; another name is another table.
+        seed: Random seed.
+        name: Name of the table; each name has its own numbers.
         width: Numbers in a row.
     """
 
@@ -56,8 +56,8 @@ class DecoderNoise:
     name, its folder, and what is decoded beside it.
 
     Args:
-        format: Of the codec; it knows its uninformative dimensions.
-        seed: Of the command.
+        format: Format of the codec, which states its uninformative dimensions.
+        seed: Random seed.
         as_encoded: Leave uninformative latents as they are, as acids-rave does.
     """
 

@@ -46,7 +46,7 @@ def prototype_filter(attenuation_db: float, num_bands: int) -> NDArray[np.float6
     """Return the low-pass prototype, an odd number of taps.
 
     Args:
-        attenuation_db: Of the stop band.
+        attenuation_db: Stop-band attenuation.
         num_bands: M. The cut-off, near π/2M, is searched for.
     """
     return _design(attenuation_db, _cutoff(attenuation_db, num_bands))
@@ -72,7 +72,7 @@ class PQMF(nn.Module):
     (M samples) is taken out inside `synthesis`.
 
     Args:
-        attenuation_db: Of the prototype's stop band.
+        attenuation_db: Stop-band attenuation of the prototype.
         num_bands: M, a power of two.
         is_causal: Let no band step see later samples; analysis and synthesis then delay by
             (P + M) / M · M samples in all, P the filter length.

@@ -31,11 +31,11 @@ class LatentPrior(nn.Module):
         raw_size: E.
         latent_size: D.
         num_classes: R.
-        hidden_channels: Of the stream.
-        skip_channels: Of the skips.
+        hidden_channels: Channels of the stream.
+        skip_channels: Channels of the skips.
         num_blocks: Residual blocks.
         dilation_cycle: Blocks after which the dilation is 1 again.
-        num_groups: In the first and the last layer; acids-rave has D.
+        num_groups: Groups of the first and the last layer; acids-rave has D.
 
     Attributes:
         mean: (E,) of the training latents.
@@ -145,7 +145,7 @@ class LatentPrior(nn.Module):
 
         Args:
             num_frames: N.
-            seeds: Of each item; an item does not depend on the others.
+            seeds: Random seed of each item; an item does not depend on the others.
             temperature: The logits are divided by it; 0 takes the likeliest class.
             progress: Called after each column.
 

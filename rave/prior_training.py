@@ -26,13 +26,13 @@ class PriorTraining:
     """What a recipe says about training.
 
     Attributes:
-        seed: Of the first weights and the segments.
-        max_steps: Of the run.
+        seed: Random seed of the first weights and the segments.
+        max_steps: Number of steps of the run.
         batch_size: Segments per step.
         segment_frames: Length of a segment.
-        learning_rate: Of Adam.
+        learning_rate: Learning rate of Adam.
         fidelity: Share of the latents' variance that the modelled dimensions hold.
-        held_out_fraction: Of the files.
+        held_out_fraction: Fraction of the files that is held out.
         validate_every_steps: Steps between validations.
         log_every_steps: Steps between points of the curves.
 
@@ -70,9 +70,9 @@ def divide(
 
     Args:
         clips: (E, N) of each name.
-        origins: Of the names to divide.
-        split: Of the run.
-        num_frames: Of a segment, which every clip holds; the end of the only recording does too.
+        origins: Origin of the names to divide.
+        split: Split of the run.
+        num_frames: Frames per segment; every clip has at least as many.
 
     Raises:
         ValueError: If a side has no segment.
@@ -103,9 +103,9 @@ class PriorSegments(Dataset[Tensor]):
 
     Args:
         clips: (E, N) each by its name, may be memory-mapped; all at least `num_frames` long.
-        num_frames: Of a segment.
-        num_items: Of the dataset.
-        seed: Of the draws; None for segments spread evenly over the clips.
+        num_frames: Frames per segment.
+        num_items: Number of items of the dataset.
+        seed: Random seed of the draws; None: segments spread evenly over the clips.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class PriorSystem(LightningModule):
     """One step of training, and the held-out loss beside that of knowing nothing.
 
     Args:
-        model: To train.
+        model: Prior to train.
         training: The recipe.
     """
 

@@ -54,7 +54,7 @@ class Spectrum(nn.Module):
     """Complex spectrogram with a hop of a quarter of its size, periodic Hann window.
 
     Args:
-        size: Of the transform, samples.
+        size: Size of the transform, samples.
         is_centred: Mirror half a window at both ends, so that frame s is centred on sample s·hop.
         is_unit_power: Divide by the root of the window's power.
     """
@@ -107,7 +107,7 @@ class SpectralDiscriminator(nn.Module):
     Args:
         num_channels: C.
         capacity: Channels of every hidden layer.
-        sizes: Of the transforms, samples; no crop may be shorter.
+        sizes: Sizes of the transforms, samples; no crop may be shorter.
 
     Source: Défossez et al. 2022, arXiv:2210.13438, section 3.4. Differs: sizes and, between
         frequencies and frames, strides are those of acids-rave.
@@ -193,8 +193,8 @@ class DescriptDiscriminator(CombinedDiscriminator):
 
     Args:
         num_channels: C.
-        periods: In samples.
-        sizes: Of the transforms, samples.
+        periods: Periods in samples.
+        sizes: Sizes of the transforms, samples.
 
     Source: Kumar et al. 2023, arXiv:2306.06546, section 3.3.
     """

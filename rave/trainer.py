@@ -55,7 +55,7 @@ class StepBatches(Sampler[list[int]]):
         start_step: First step to yield.
 
     Raises:
-        ValueError: When it is read, if processes cannot share B evenly.
+        ValueError: While iterating, if processes cannot share B evenly.
     """
 
     def __init__(self, batch_size: int, start_step: int = 0) -> None:
@@ -80,7 +80,7 @@ class Loaders:
     Attributes:
         train: Endless batches, beginning at the step that was asked for (see `StepBatches`).
         held_out: Batches of a validation, the same ones in the same order each time.
-        data: Of `rave.held_out.data_state`: what it all is from.
+        data: State of the data, from `rave.held_out.data_state`.
     """
 
     train: Any
@@ -115,9 +115,9 @@ def fit(
         max_steps: Optimizer steps of the whole run, those already made included.
         validate_every_steps: Steps between two passes over the held-out batches.
         device: auto, cpu, cuda, cuda:N or mps.
-        num_devices: Of each node; one process each. What torchrun says counts more.
-        num_nodes: Each runs the same command, told its number as torchrun or Slurm do.
-        precision: Of Lightning's trainer: "32-true" or "bf16-mixed".
+        num_devices: Devices per node, one process each; torchrun's value overrides it.
+        num_nodes: Number of nodes; each runs the same command and gets its rank as torchrun or Slurm set it.
+        precision: Lightning's precision: "32-true" or "bf16-mixed".
         log_every_steps: Steps between two points of the training curves.
         monitor: The metric logged by `validation_step` whose lowest value makes best.ckpt.
         gradient_clip_norm: Only with automatic optimization.

@@ -36,20 +36,20 @@ class RaveTraining:
     """What a recipe says about training.
 
     Attributes:
-        seed: Of the first weights, the crops, the latents' noise and the scales drawn.
-        discriminator: Of phase 2.
+        seed: Random seed of the first weights, the crops, the latents' noise and the scales drawn.
+        discriminator: Discriminator of phase 2.
         audio_distance: On the full band.
         band_distance: On the bands, or None to leave it out.
-        augmentations: Of the crops trained on.
-        max_steps: Of both phases.
+        augmentations: Augmentations of the crops trained on.
+        max_steps: Steps of both phases together.
         phase_1_steps: Steps before the adversarial phase.
         batch_size: Crops per step.
         crop_samples: Length of a crop.
         learning_rate: Highest rate of encoder and decoder.
-        warmup_steps: From 0 to that rate.
+        warmup_steps: Steps from 0 to that rate.
         final_rate_factor: Share of it that is left at the end of phase 1, along a half cosine.
         precision: "32-true", "bf16-mixed", or "auto": bfloat16 where the processor is fast in it.
-        waveform_weight: Of the distance of waveforms, which falls along with the learning rate.
+        waveform_weight: Weight of the waveform distance, which falls with the learning rate.
         discriminator_learning_rate: Constant.
         beta_initial: Weight of the bottleneck's penalty, as the KL divergence, at the first step.
         beta: Weight after `beta_warmup_steps`, reached along a straight line in the logarithm.
@@ -58,9 +58,9 @@ class RaveTraining:
         adversarial_weight: Phase 2.
         num_skipped_features: First features of each sub-discriminator not to match.
         is_feature_matching_relative: Relative to the size of the real features.
-        discriminator_every_steps: In phase 2, every so many steps train the discriminator.
-        gradient_clip_norm: Of encoder and decoder together.
-        held_out_fraction: Of the files.
+        discriminator_every_steps: In phase 2, train the discriminator once every so many steps.
+        gradient_clip_norm: Largest gradient norm of encoder and decoder together.
+        held_out_fraction: Fraction of the files that is held out.
         max_held_out_crops: Crops of a validation, spread over the held-out files.
         validate_every_steps: Steps between validations.
         log_every_steps: Steps between points of the curves.
@@ -121,7 +121,7 @@ class RaveSystem(LightningModule):
     Every step draws from a generator seeded by (seed, step): a resumed run continues exactly.
 
     Args:
-        model: To train.
+        model: Model to train.
         training: The recipe.
 
     Raises:

@@ -34,8 +34,8 @@ class TrainingAudio:
     """What is known of the audio that a codec was trained on.
 
     Attributes:
-        fingerprint: Of the codec that it was measured with.
-        statistics: Of its latents.
+        fingerprint: Fingerprint of the codec that measured it.
+        statistics: Statistics of its latents.
         levels_dbfs: Lowest and highest level of its files, without the outermost twentieths.
         octaves_db: Lowest and highest levels of their octaves, (2, B).
     """
@@ -71,9 +71,9 @@ class TrainingAudio:
         """Return what a user should know of audio that is encoded, None if nothing.
 
         Args:
-            sound: Of the audio as it was given.
-            gain_db: That it was brought to the training level with.
-            sample_rate_hz: Of the codec.
+            sound: Sound of the audio before the gain.
+            gain_db: Gain that brought it to the training level.
+            sample_rate_hz: Sample rate of the codec.
         """
         found = []
         off_db = self.off_db(sound)

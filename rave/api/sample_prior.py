@@ -36,16 +36,16 @@ def sample_prior(
     seed: int = 0,
     device: str = "auto",
 ) -> Result:
-    """Write a folder of new latents, from which `decode_folder` makes audio.
+    """Write a folder of new latents, which `decode_folder` turns into audio.
 
     Args:
-        run: Run of `rave train_prior`, here or in acids-rave.
+        run: Run of `rave train_prior`, ours or acids-rave's.
         out: Folder to write.
         codec: Only for a prior of acids-rave: the run whose latents it was trained on.
         count: Number of clips.
         seconds: Length of each clip.
-        temperature: Below 1 likelier values, 0 the likeliest alone, above 1 less likely ones.
-        force: Replace what was generated before.
+        temperature: Below 1 likelier values, 0 only the likeliest, above 1 less likely ones.
+        force: Replace clips generated before.
         seed: Random seed.
         device: auto, cpu, cuda, cuda:N or mps.
 
@@ -62,14 +62,14 @@ def sample_prior(
     if not 0 < seconds < float("inf"):
         raise ValueError(f"--seconds is {seconds}; a number above 0 is needed.")
     if not 0 <= temperature < float("inf"):
-        raise ValueError(f"--temperature is {temperature}; a number from 0 is needed.")
+        raise ValueError(f"--temperature is {temperature}; a number of 0 or more is needed.")
     from rave.compute.device import choose_device
     from rave.upstream.run import is_run
 
     run, folder = Path(run), Path(out)
     place = choose_device(device)
     if codec is not None and not is_run(run):
-        raise ValueError(f"'{run}' names its codec itself; leave --codec out.")
+        raise ValueError(f"'{run}' already names its codec; leave --codec out.")
     model, header = open_prior(run, path_or_none(codec))
     check_output(folder, force)
     num_frames = max(round(seconds * header.frame_rate_hz), 1)
@@ -101,15 +101,15 @@ def sample_prior(
 def open_prior(
     run: Path, codec: Path | None, form: CodecFormat | None = None
 ) -> tuple[LatentPrior, LatentHeader]:
-    """Return the prior of a run, and the header of latents it was trained on.
+    """Return the prior of a run, and the header of the latents that it was trained on.
 
     Args:
-        run: What `rave train_prior` wrote, here or in acids-rave.
-        codec: Of a run of acids-rave: the run whose latents it was trained on.
-        form: Of that codec, if it is open already.
+        run: Run of `rave train_prior`, ours or acids-rave's.
+        codec: Only for a prior of acids-rave: the run whose latents it was trained on.
+        form: Format of that codec, if it is already open.
 
     Raises:
-        ValueError: If it is no such run, or `codec` is missing or another.
+        ValueError: If it is not such a run, or `codec` is missing or wrong.
     """
     from rave.upstream.run import is_run
 
@@ -136,7 +136,7 @@ def _open_upstream(
     model, fingerprint = open_prior(run)
     if codec is None:
         raise ValueError(
-            f"'{run}' is a prior of acids-rave. Add --codec RUN, the run that it was trained for."
+            f"'{run}' is a prior of acids-rave. Add --codec RUN, the codec that it was trained for."
         )
     form = form or load_run(codec)[1]
     if form.fingerprint != fingerprint:
@@ -158,9 +158,9 @@ def _open_upstream(
 
 
 def _statistics(latents: NDArray[np.float32]) -> LatentStatistics:
-    """Return statistics of what was generated, (B, E, N), for want of the training latents'.
+    """Return statistics of generated latents (B, E, N), where the training latents' are unknown.
 
-    All dimensions count as informative, since the noise of the others is in them already.
+    All dimensions count as informative: the latents already contain the noise of the others.
     """
     std = latents.std(axis=(0, 2))
     zeros = [0.0] * len(std)

@@ -94,7 +94,7 @@ class _Sound:
         data: Where its bytes begin.
         declared: How many the header says there are.
         field: Where it says so, as `code`.
-        code: Of the number.
+        code: Struct code of that field.
     """
 
     data: int

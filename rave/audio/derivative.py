@@ -33,7 +33,7 @@ def integrated(blocks: Iterable[Array], sample_rate_hz: int) -> Iterator[Array]:
 
     Args:
         blocks: (C, t) each, of one file.
-        sample_rate_hz: Of the audio.
+        sample_rate_hz: Sample rate of the audio.
     """
     pole = 1.0 / (1.0 + 2.0 * math.pi * CUTOFF_HZ / sample_rate_hz)
     return _filtered(blocks, [2.0, -2.0], [1.0, -2.0 * pole, pole * pole])

@@ -251,7 +251,7 @@ def write_audio(
         num_samples: Exact length wanted; the blocks are cut or zero-padded to it, because latent
             frames cover whole hops, and resampling rounds. None, of an array: T.
         comment: What the file says of itself; text.
-        is_durable: As of `rave.files.atomic.atomic_write`.
+        is_durable: Sync to disk, as in `rave.files.atomic.atomic_write`.
 
     Returns:
         The peak, and the number of samples limited to full scale.

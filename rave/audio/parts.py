@@ -42,7 +42,7 @@ class Findings:
     """What was found while a file was decoded.
 
     Attributes:
-        layout: Of the last block: the position of each channel (FL, FR, FC, LFE ...), where the
+        layout: Channel layout of the last block: the position of each channel (FL, FR, FC, LFE ...), where the
             file says so; else empty.
         notes: What else a user should know of it, a sentence each.
         damage: Where samples are missing or undecodable: the second, and how many seconds of

@@ -57,8 +57,8 @@ class PreparedHeader:
     """What prepared.json says.
 
     Attributes:
-        sample_rate_hz: Of all files.
-        num_channels: Of all files.
+        sample_rate_hz: Sample rate of all files.
+        num_channels: Number of channels of all files.
         files: One entry per audio file.
         skipped: Audio files that could not be used, and why.
     """

@@ -26,16 +26,16 @@ class NoiseGenerator(nn.Module):
 
     Args:
         in_channels: Channels of the decoder's last hidden layer.
-        hidden_channels: Of the layers between.
+        hidden_channels: Channels of the inner layers.
         num_bands: M.
         num_channels: C; the output has C·M rows.
         ratios: Strides down to the rate of the filters; their product F is the block length.
         num_bins: Frequencies of a filter; its response is W = 2·num_bins − 2 steps long.
-        kernel_size: Of the layers; None is twice their stride.
+        kernel_size: Kernel size of the layers; None: twice their stride.
         is_causal: Let a block see no input beyond its end.
         overlaps: Let the response of a block sound into the next ones. If not, as in acids-rave,
             the response has its times modulo F and ends with the block; W ≤ F keeps its spectrum.
-        activation: Of a number of channels, between the layers; None is a leaky ReLU.
+        activation: Factory of the activation, by number of channels; None: leaky ReLU.
 
     Differs: acids-rave cuts the response at F steps also where W > F, which leaves almost nothing
         of it. It does so here without `overlaps`, which only its own models of that kind set.
@@ -138,9 +138,9 @@ def check_noise(noise: NoiseGenerator | None, num_rows: int, ratios: Sequence[in
     """Refuse a noise generator of other rows, or whose blocks do not fill a latent frame.
 
     Args:
-        noise: Of a decoder, or None.
-        num_rows: That the decoder gives, C·M.
-        ratios: Of the decoder.
+        noise: Noise generator of a decoder, or None.
+        num_rows: Rows of the decoder's output, C·M.
+        ratios: Strides of the decoder.
     """
     if noise is None:
         return

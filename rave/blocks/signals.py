@@ -16,8 +16,8 @@ class MelSpectrogram(nn.Module):
     """Logarithm of the power in mel bands, frames centred at multiples of the hop.
 
     Args:
-        sample_rate_hz: Of the audio.
-        window_samples: Of the Hann window.
+        sample_rate_hz: Sample rate of the audio.
+        window_samples: Length of the Hann window.
         hop_samples: Between frames.
         num_bands: Mel bands, HTK, from 0 Hz to half the sample rate.
     """
@@ -65,7 +65,7 @@ class Recurrent(nn.Module):
 
     Args:
         size: Rows of input and output.
-        num_layers: Of the network.
+        num_layers: Number of layers of the network.
     """
 
     def __init__(self, size: int, num_layers: int) -> None:

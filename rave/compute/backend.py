@@ -25,8 +25,8 @@ def choose_backend(name: str, device: torch.device, num_weights: int) -> str:
     Args:
         name: "auto" is OpenVINO where it is installed, for a model so large that the two seconds
             it takes to begin are won back within minutes of audio.
-        device: To compute on.
-        num_weights: Of the model.
+        device: Device to compute on.
+        num_weights: Number of weights of the model.
 
     Raises:
         ValueError: If there is no such backend here, or it cannot compute on the device.

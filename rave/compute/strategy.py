@@ -38,8 +38,8 @@ def placement(device: torch.device, num_devices: int, num_nodes: int) -> dict[st
 
     Args:
         device: Kind of device, and which one where it has a number.
-        num_devices: Of each node; what torchrun says counts more.
-        num_nodes: As in `num_devices`.
+        num_devices: Devices per node; torchrun's value overrides it.
+        num_nodes: Number of nodes; torchrun's value overrides it.
 
     Raises:
         ValueError: If there are not so many.

@@ -40,11 +40,11 @@ class AudioStatistics:
     """Statistics of audio; those of several pieces can be pooled.
 
     Attributes:
-        duration_s: Of the audio.
+        duration_s: Duration of the audio.
         power: Mean square.
         peak: Largest magnitude.
-        centroid_hz: Of the spectrum, mean over loud frames.
-        flatness: Of the spectrum, mean over loud frames; 1 is white noise.
+        centroid_hz: Centroid of the spectrum, mean over loud frames.
+        flatness: Flatness of the spectrum, mean over loud frames; 1 is white noise.
         mel: (R, F) mean log-mel spectrum, dB.
         mel_square: (R, F) mean square of it.
         onsets: How many.

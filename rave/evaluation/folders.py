@@ -39,9 +39,9 @@ class Piece:
     """What was measured of one piece of a recording.
 
     Attributes:
-        name: Of the recording.
+        name: Name of the recording.
         embeddings: (B, 200), of its patches of 3 s.
-        statistics: Of its sound.
+        statistics: Statistics of its sound.
     """
 
     name: str
@@ -55,9 +55,9 @@ def measure_blocks(
     """Yield the pieces of audio in blocks (1, t); what is left at the end, below 3 s, is dropped.
 
     Args:
-        blocks: Of one recording, mono.
-        sample_rate_hz: Of the blocks.
-        name: Of the recording.
+        blocks: Blocks of one recording, mono.
+        sample_rate_hz: Sample rate of the blocks.
+        name: Name of the recording.
         model: Hears it.
     """
     for block in regroup(blocks, PIECE_S * sample_rate_hz):
@@ -180,7 +180,7 @@ def compare(
     Args:
         reference: Pieces.
         audio: Pieces.
-        seed: Of all draws.
+        seed: Random seed of all draws.
         size: Patches of each set; None for as many as the audio and all halves have.
 
     Raises:

@@ -51,8 +51,8 @@ class Estimate:
 
     Attributes:
         distance: The mean over draws of `size` patches of each set.
-        std: Of the distance when pieces are drawn anew, with replacement.
-        interval: That holds 95 % of these draws, about the distance.
+        std: Standard deviation of the distance over draws of pieces with replacement.
+        interval: Interval around the distance that holds 95 % of these draws.
         unbiased: What the distance would be of sets without end; None if there are too few patches.
         size: Patches of each set.
     """
@@ -75,7 +75,7 @@ def estimate(one: Sequence[Array], other: Sequence[Array], size: int, seed: int)
         one: Groups.
         other: Groups.
         size: Patches of each set, 2 or more, no more than either holds.
-        seed: Of the draws.
+        seed: Random seed of the draws.
 
     Source: Chong & Forsyth 2020, arXiv:1911.07023, section 3; for audio Gui et al. 2023,
     arXiv:2311.01616.

@@ -68,9 +68,9 @@ def export_onnx(model: RAVE, codec_format: CodecFormat, folder: Path) -> float:
     """Write a model as ONNX and compare it with torch. Its layers are fixed in place.
 
     Args:
-        model: To write.
-        codec_format: That codec.json states.
-        folder: To write into.
+        model: Model to write.
+        codec_format: Format to state in codec.json.
+        folder: Folder to write into.
 
     Returns:
         The largest difference of any output, relative to its largest value.

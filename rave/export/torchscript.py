@@ -50,8 +50,8 @@ def export_torchscript(model: RAVE, codec_format: CodecFormat, path: Path) -> No
     """Write a model as TorchScript, whole or not at all. Its weight norm is folded in place.
 
     Args:
-        model: To write.
-        codec_format: That the file states.
+        model: Model to write.
+        codec_format: Format to state in the file.
         path: The file.
     """
     fold_weight_norm(model)
@@ -70,13 +70,13 @@ def export_nn_tilde(
     """Write a model as TorchScript for nn~, as `export_torchscript` does.
 
     Args:
-        model: To write.
-        codec_format: That the file states: the model's own, of all its latents.
+        model: Model to write.
+        codec_format: Format to state in the file: the model's own, with all latents.
         path: The file.
-        num_latents: Of `encode` and `decode`; see `rave.streaming.nn_tilde.latent_count`.
-        noise_seed: Of the noise in `decode`; negative: other noise each time.
+        num_latents: Number of latents of `encode` and `decode` (`rave.streaming.nn_tilde.latent_count`).
+        noise_seed: Random seed of the noise in `decode`; negative: new noise each time.
         host_rate_hz: Sample rate of the host, if not the model's.
-        prior: Of the model's latents; makes the method `prior`.
+        prior: Prior of the model's latents, for the method `prior`.
 
     Returns:
         What was written. In a host whose blocks no latent frame fits it has `forward` alone.

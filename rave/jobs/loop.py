@@ -317,7 +317,7 @@ def result_names(
 
     Args:
         sources: Relative posix names, unique. Their order makes no difference.
-        suffix: Of the results, with its dot. A name too long for it is cut and has a digest.
+        suffix: Suffix of the results, with its dot. Names that are too long are cut and get a digest.
         is_whole_name: Begin with a.flac.npy.
     """
 
@@ -337,7 +337,7 @@ def distinct_names(
     """Return a name for each item, no two of them of one `name_key`.
 
     Args:
-        items: In their order of precedence, unique.
+        items: Unique items, in order of precedence.
         candidate: Takes item and level, from 0; names of one item and of other levels differ.
         taken: Names that no item may have.
     """

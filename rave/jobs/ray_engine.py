@@ -58,7 +58,7 @@ class _CutFile:
 
     Attributes:
         paths: Where the parts go.
-        results: Of the parts that are done.
+        results: Results of the parts that are done.
         num_running: Parts that Ray has.
         failure: Why the file is skipped.
     """
@@ -73,7 +73,7 @@ class RayEngine:
     """Does the work on files in the processes of a Ray cluster.
 
     Args:
-        address: Of the cluster; None: one is started on this machine and ends with the work.
+        address: Address of the cluster; None: start one on this machine, until the work ends.
         cpus: Cores of a worker.
         needs_gpu: Each worker has a GPU of its own.
 

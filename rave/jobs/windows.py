@@ -92,7 +92,7 @@ def read_blocks(paths: Sequence[Path], num_rows: int, num_columns: int) -> Itera
     """Yield the blocks of all parts as they were written.
 
     Args:
-        paths: Of the parts, in order.
+        paths: Path of the parts, in order.
         num_rows: C.
         num_columns: n of every block but the last of the file.
     """

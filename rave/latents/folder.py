@@ -45,7 +45,7 @@ class LatentFile:
         source: Audio file it was made from, relative to the audio folder; None if generated.
         source_sample_rate_hz: Rate of that file; the codec's if generated.
         source_num_samples: Its length in samples at that rate.
-        gain_db: That the audio was brought to the codec's training level with; decoding takes it
+        gain_db: Gain that brought the audio to the codec's training level; decoding takes it
             back.
         recording: Path, without suffix, of the recording that it is or is a version of; None: see
             `rave.held_out.origin`.
@@ -72,13 +72,13 @@ class LatentHeader:
     Attributes:
         codec: Fingerprint of the codec's weights.
         codec_path: Where the codec was when the folder was written; only for messages.
-        sample_rate_hz: Of the codec.
+        sample_rate_hz: Sample rate of the codec.
         hop_samples: Audio samples per latent frame.
         latent_size: D.
         contents: POSTERIOR_MEAN, POSTERIOR_SAMPLE or GENERATED.
-        statistics: Of the real music: for a generated folder, those of the training latents.
+        statistics: Statistics of the real music; in a generated folder, of the training latents.
         files: One entry per array.
-        seed: Of the samples, if any.
+        seed: Random seed of the samples, if any.
         skipped: Audio files that could not be encoded, and why.
     """
 

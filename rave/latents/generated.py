@@ -98,10 +98,10 @@ def write_header(
 
     Args:
         folder: Holds them.
-        num_frames: Of each file.
-        header: Of the training latents.
-        seed: That they were generated from.
-        gain_db: That the audio they were made of was brought to the training level with.
+        num_frames: Number of frames of each file.
+        header: Header of the training latents.
+        seed: Random seed of the generation.
+        gain_db: Gain that brought their source audio to the training level.
     """
     files = [
         LatentFile(name, count, None, header.sample_rate_hz, count * header.hop_samples, gain_db)

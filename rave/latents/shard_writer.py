@@ -44,9 +44,9 @@ class Clip:
     """What goes into a shard.
 
     Attributes:
-        file: As in the latent folder.
+        file: Its entry in the latent folder.
         array: (D, N) raw latents; may be memory-mapped.
-        is_original: See rave.held_out.originals: whether it may be held out.
+        is_original: Whether it may be held out (`rave.held_out.originals`).
     """
 
     file: LatentFile
@@ -63,7 +63,7 @@ def shard_numbers(num_frames: NDArray[np.int64], latent_size: int, shard_bytes: 
     """Return where each shard of about `shard_bytes` begins, and the number of clips.
 
     Args:
-        num_frames: Of the clips, in the order in which they are written.
+        num_frames: Number of frames of the clips, in the order in which they are written.
         latent_size: D.
         shard_bytes: A longer clip has a shard of its own.
     """

@@ -90,8 +90,8 @@ class ShardsHeader:
     """What shards.json says.
 
     Attributes:
-        latents: As of a latent folder, without its files and those that were skipped.
-        shards: Of each shard-00000.tar and so on.
+        latents: Header of the latent folder, without files and skipped files.
+        shards: One entry per shard file.
         has_escaped_names: Whether names in the shards are those of
             `rave.latents.shard_writer.key_of_path`; before 2026-12 they were not.
     """
@@ -134,7 +134,7 @@ class ShardedFile:
     Attributes:
         shards: The set.
         shard: Number of its shard.
-        offset: Of its first frame there, in bytes.
+        offset: Offset of its first frame there, in bytes.
         head: Bytes before it that belong to the clip.
         num_frames: N.
     """
@@ -256,11 +256,11 @@ class LatentShards(Sequence[ShardedFile]):
         place: A folder, or an address that fsspec knows, such as s3://bucket/set.
 
     Attributes:
-        place: As given.
-        digest: Of its shards.json, from before it was read.
-        header: As of a latent folder without its files.
+        place: Folder or address.
+        digest: Digest of shards.json, taken before it was read.
+        header: Header of the latent folder, without files.
         shards: What the header says of each shard.
-        has_escaped_names: As the header says.
+        has_escaped_names: Whether names in the shards are escaped.
         firsts: (S + 1,) the first clip of each shard, and the number of clips.
         table: (clips,) of `INDEX`.
 

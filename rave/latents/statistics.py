@@ -20,8 +20,8 @@ class LatentStatistics:
     """Per-dimension statistics over all frames of a folder; lists of D numbers.
 
     Attributes:
-        mean: Of the posterior mean.
-        std: Of the posterior mean.
+        mean: Mean of the posterior mean.
+        std: Standard deviation of the posterior mean.
         posterior_std: Root mean square of the posterior std; 1 where a dimension carries nothing.
         kl: Mean KL divergence of the posterior from N(0, 1), nats per frame.
         num_frames: Frames counted.

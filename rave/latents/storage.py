@@ -49,7 +49,7 @@ class RemoteStorage:
     Processes that were forked or pickled from one another share them.
 
     Args:
-        address: Such as s3://bucket/set.
+        address: Address, such as s3://bucket/set.
         max_copies: Held at a time, beside those whose name is in `kept`.
         kept: Names of files that are never removed.
 

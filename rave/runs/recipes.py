@@ -44,8 +44,8 @@ class Recipe:
     """A recipe that was read, and what is to be changed in it.
 
     Attributes:
-        name: As the user gives it.
-        statements: Of the recipe with what it includes, and of its options.
+        name: Name given by the user.
+        statements: Statements of the recipe, its includes and its options.
         settings: `scope/module.Class.argument` or `MACRO` → value, in place of the recipe's.
     """
 
@@ -101,7 +101,7 @@ def read_recipe(
 
     Args:
         package: "rave" or "diffwave".
-        name: Of a shipped recipe, with `+option` as often as wanted; or path of a `.gin` file.
+        name: Name of a shipped recipe, plus any number of `+option`; or path of a `.gin` file.
         settings: Lines `NAME=VALUE`; NAME is a macro of the recipe or a `module.Class.argument`. A
             string that is one word needs no quotation marks.
         given: Names that cannot be set → what they follow from.

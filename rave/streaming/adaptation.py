@@ -16,7 +16,7 @@ class Adaptation(HostModule):
 
     Args:
         streaming: The model; its layers read what is set here.
-        sample_rate_hz: That the module works at.
+        sample_rate_hz: Sample rate of the module.
     """
 
     encoder_adaptation: Tensor

@@ -29,8 +29,8 @@ class StreamingRational(nn.Module):
     """Audio at another rate: Kaiser-windowed low-pass, gain 1, no delay; it waits for its future.
 
     Args:
-        rate_hz: Of what it takes.
-        wanted_hz: Of what it gives.
+        rate_hz: Sample rate of the input.
+        wanted_hz: Sample rate of the output.
 
     Attributes:
         ahead: Samples after a place that what it gives there depends on.
@@ -84,9 +84,9 @@ class NNTildeAtAnyRate(NNTilde):
 
     Args:
         model: Its weight norm is folded in place.
-        num_latents: See `NNTilde`.
+        num_latents: Number of principal latents of encode and decode.
         host_rate_hz: Sample rate of the host.
-        noise_seed: See `NNTilde`.
+        noise_seed: Random seed of the noise in decode; negative: new noise each time.
 
     Raises:
         ValueError: If the rates have no small common measure, or as `NNTilde` does.

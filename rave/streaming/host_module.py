@@ -24,7 +24,7 @@ class HostModule(nn.Module):
     """Methods and attributes by name, a sample rate, no buffers, and which method uses which part.
 
     Args:
-        sample_rate_hz: That the module works at.
+        sample_rate_hz: Sample rate of the module.
     """
 
     methods: list[str]
@@ -50,11 +50,11 @@ class HostModule(nn.Module):
         """Tell the host of a method.
 
         Args:
-            name: Of the method.
+            name: Name of the method.
             inputs: A label for each channel of the input.
-            in_samples: Of the host per step of the input.
+            in_samples: Host samples per input step.
             outputs: A label for each channel of the output.
-            out_samples: Of the host per step of the output.
+            out_samples: Host samples per output step.
         """
         shape = torch.tensor([len(inputs), in_samples, len(outputs), out_samples])
         self.register_buffer(f"{name}_params", shape)

@@ -94,8 +94,8 @@ class StreamingConv1d(nn.Module):
         reach: Steps left and right that an output sees.
         stride: Input steps per output step.
         dilation: Input steps between taps.
-        groups: Of channels.
-        clock: Of the input.
+        groups: Number of channel groups.
+        clock: Clock of the input.
     """
 
     memory: Tensor
@@ -252,8 +252,8 @@ def streamed(layer: nn.Module, clock: Clock) -> tuple[nn.Module, Clock]:
     """Return the streaming form of a layer, which shares its weights, and the clock behind it.
 
     Args:
-        layer: Without weight norm; see `fold_weight_norm`.
-        clock: Of its input.
+        layer: Layer without weight norm (`fold_weight_norm`).
+        clock: Clock of its input.
 
     Raises:
         ValueError: If there is none.

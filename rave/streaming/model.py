@@ -112,7 +112,7 @@ class StreamingRAVE(nn.Module):
     """A model that takes and gives a stream; shares the weights of the offline one.
 
     Args:
-        model: Without weight norm.
+        model: Model without weight norm.
 
     Attributes:
         encoder_delay_frames: How late latents are, in latent frames.

@@ -70,7 +70,7 @@ class NNTilde(Adaptation):
     Args:
         model: Its weight norm is folded in place.
         num_latents: K.
-        noise_seed: Of the noise in `decode`; negative: other noise each time.
+        noise_seed: Random seed of the noise in `decode`; negative: new noise each time.
         host_rate_hz: Sample rate of the host, a power of two times the model's.
 
     Raises:
@@ -243,14 +243,14 @@ class NNTildePrior(NNTilde):
     """The methods of the codec, and `prior`: latents for `decode`.
 
     Args:
-        model: See `NNTilde`, as the arguments after the prior.
-        prior: Of the model's latents.
+        model: As in `NNTilde`, like the arguments after the prior.
+        prior: Prior of the model's latents.
         num_latents: K.
         noise_seed: Also of the prior's choices.
         host_rate_hz: Sample rate of the host.
 
     Raises:
-        ValueError: As `NNTilde` does.
+        ValueError: As `NNTilde`.
     """
 
     latent_prior: Prior

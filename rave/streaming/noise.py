@@ -23,8 +23,8 @@ class PositionalUniform(nn.Module):
     """Numbers that are a function of seed, row and step: the same however the stream is cut.
 
     Args:
-        rows: Of numbers.
-        stream: Which of `NUM_STREAMS`; each has other numbers.
+        rows: Number of rows.
+        stream: Index of the stream, below `NUM_STREAMS`; each has its own numbers.
     """
 
     def __init__(self, rows: int, stream: int) -> None:

@@ -32,7 +32,7 @@ class StreamingPrior(nn.Module):
     is even, and latents are late by `delay_frames`, D - 1; what comes before is of no use.
 
     Args:
-        prior: To sample from; its weights are copied.
+        prior: Prior to sample from; its weights are copied.
     """
 
     step: Step
@@ -65,7 +65,7 @@ class StreamingPrior(nn.Module):
         Args:
             control: (B, 1, n): softplus of it, over ln 2, is the temperature; 0 gives 1, as in
                 acids-rave.
-            seed: Of the first item; negative: other numbers each time.
+            seed: Random seed of the first item; negative: new numbers each time.
             is_first: Begin a stream.
         """
         batch = control.shape[0]

@@ -15,8 +15,8 @@ def traced(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
     """Return what a module does with tensors of fixed shapes.
 
     Args:
-        module: In evaluation mode; all it does must follow from the shapes alone.
-        example: Of these shapes.
+        module: Module in evaluation mode; its operations may depend on shapes only.
+        example: Example inputs of these shapes.
     """
     with warnings.catch_warnings():
         # 2026-11: torch.jit is deprecated in favour of torch.export, which nn~ cannot load.

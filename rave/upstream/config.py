@@ -19,8 +19,8 @@ class Part:
 
     Attributes:
         path: The config.gin.
-        name: As the file names it, e.g. blocks.EncoderV2.
-        scope: In which it is built; bindings of that scope hold for it and for what it builds.
+        name: Name in the file, e.g. blocks.EncoderV2.
+        scope: Gin scope of the build; its bindings apply to the object and to its parts.
         arguments: Bound there.
     """
 

@@ -29,10 +29,10 @@ class Discriminators:
     """What acids-rave knows of the discriminators of a run.
 
     Attributes:
-        name: Of the class in its config.
+        name: Class name in the config.
         bindings: What that says of it and of its parts.
         are_ours: Whether they are those of the run; if not, acids-rave's own stand in.
-        num_parts: Of a combined one.
+        num_parts: Number of discriminators if it combines several.
         windows: What its checkpoint keeps and ours does not.
     """
 
@@ -47,7 +47,7 @@ def discriminator_rules(num_parts: int) -> Rules:
     """Return the rules that turn our names of a discriminator's weights into those of acids-rave.
 
     Args:
-        num_parts: Of a combined one; acids-rave takes a single part without combining it.
+        num_parts: Number of combined discriminators; acids-rave does not combine a single one.
     """
     single = [(r"^discriminator\.discriminators\.0\.", "discriminator.")]
     return (*(single if num_parts == 1 else []), *COMMON)
@@ -58,7 +58,7 @@ def discriminators(ours: Config, capacity: int) -> Discriminators:
 
     Args:
         ours: The settings of the run.
-        capacity: Of its encoder.
+        capacity: Capacity of the encoder.
     """
     chosen = _class_name(ours.part("RaveTraining").arguments.get("discriminator"))
     if chosen == DESCRIPT:

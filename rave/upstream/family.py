@@ -51,8 +51,8 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
     """Return the model of a config.gin with fresh weights.
 
     Args:
-        config: Of the run.
-        weights: Of the checkpoint; only they show the number of channels.
+        config: Configuration of the run.
+        weights: Weights of the checkpoint; only they show the number of channels.
 
     Raises:
         ValueError: If it uses what this version cannot open; the message names it.

@@ -48,7 +48,7 @@ class Record:
 
     Attributes:
         name: Its key; of a lazy record, the path of the audio file.
-        num_samples: Of each channel, at the rate of the database.
+        num_samples: Samples per channel, at the database's rate.
         data_start: Where its samples begin in data.mdb; None: they are in the file `name`.
     """
 
@@ -79,8 +79,8 @@ class UpstreamDatabase:
         folder: Holds data.mdb.
 
     Attributes:
-        sample_rate_hz: Of every record.
-        num_channels: Of every record.
+        sample_rate_hz: Sample rate of every record.
+        num_channels: Number of channels of every record.
         files: The records.
 
     Raises:

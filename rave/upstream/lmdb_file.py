@@ -32,7 +32,7 @@ class Bytes:
     Args:
         file: Open.
         start: Where the part begins.
-        size: Of the part, in bytes.
+        size: Size of the part, in bytes.
     """
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
@@ -79,8 +79,8 @@ def _below(
 
     Args:
         file: Open.
-        number: Of the page.
-        page_size: In bytes.
+        number: Number of the page.
+        page_size: Page size in bytes.
         depth: Levels that there are, this one among them.
         left: Bytes that pages and values may still have together: none is there twice.
     """

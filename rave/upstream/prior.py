@@ -56,7 +56,7 @@ def prior_from_weights(weights: dict[str, Tensor], cycle_size: int, what: str) -
     """Return the prior of a checkpoint of theirs; its sizes are those of the weights.
 
     Args:
-        weights: By their names, those of the codec among them.
+        weights: All weights by name, including the codec's.
         cycle_size: Blocks after which the dilation is 1 again.
         what: What to call the checkpoint in a message.
 

@@ -144,7 +144,7 @@ def open_run(path: Path, ema: bool = False) -> tuple[RAVE, str, dict[str, Tensor
     """Open a run of acids-rave: its folder, a version of it, or a checkpoint.
 
     Args:
-        path: Of one of these.
+        path: Run folder, version folder or checkpoint.
         ema: Take the averaged weights.
 
     Returns:

@@ -31,7 +31,7 @@ class Layers:
 
     Args:
         network: What torch.jit.load gave.
-        path: Of the file; only for messages.
+        path: Path of the file; only for messages.
     """
 
     def __init__(self, network: Any, path: Path) -> None:
@@ -104,8 +104,8 @@ class _NetV2:
 
     Attributes:
         ratios: Strides.
-        dilations: Of the units before each stride, and at the end those behind the last.
-        arguments: Of encoder and decoder alike.
+        dilations: Dilations of the units before each stride, then of those after the last.
+        arguments: Arguments that encoder and decoder share.
     """
 
     def __init__(self, layers: Layers, members: list[Any]) -> None:
@@ -139,7 +139,7 @@ def encoder_of(
         layers: Of the file.
         num_bands: Rows of a channel of what the encoder sees.
         latent_size: D.
-        rows_per_latent: Of its output.
+        rows_per_latent: Rows per latent of its output.
     """
     name = "encoder.encoder"
     kind = layers.kind(name)

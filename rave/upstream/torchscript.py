@@ -69,7 +69,7 @@ class CroppedRAVE(nn.Module):
 
         Args:
             latents: (B, D, N), the others below the K; acids-rave draws these from N(0, 1).
-            noise: As in `RAVE.decode`.
+            noise: Noise input, as in `RAVE.decode`.
         """
         return self.model.decode(self.raw_latents(latents), noise)
 
@@ -129,7 +129,7 @@ def open_export(network: Any, path: Path) -> tuple[nn.Module, CodecFormat]:
 
     Args:
         network: What torch.jit.load gave.
-        path: Of the file; only for messages.
+        path: Path of the file; only for messages.
 
     Raises:
         ValueError: If it holds a model that this version cannot open; the message names what.
