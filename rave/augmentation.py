@@ -1,7 +1,7 @@
-"""What is done to a crop at random before it is trained on; the held-out crops stay as they are.
+"""Random changes of training crops; held-out crops are not changed.
 
 C channels, T samples. An augmentation takes audio (C, T), its rate and a generator, and returns
-audio of the same shape. Each draws from the generator of its item and from nothing else.
+audio of the same shape. Each draws only from the generator of its item.
 
     crop → pitch → phase → compress → normalise → gain → mute → dequantise
 
@@ -25,9 +25,9 @@ from rave.audio.blocks import FULL_SCALE
 
 Array = NDArray[np.float32]
 SILENCE = 1e-10  # magnitudes below are silence
-FLOOR_DB, TABLE_STEP_DB = -120.0, 0.25  # of the compressor's table
+FLOOR_DB, TABLE_STEP_DB = -120.0, 0.25  # first level and step of the compressor's table
 UNCHANGED_DB = -80.0  # levels below are not compressed
-POLE_RADIUS = 0.99  # of the all-pass filter
+POLE_RADIUS = 0.99  # pole radius of the all-pass filter
 
 
 class Augmentation(Protocol):
@@ -68,15 +68,15 @@ class RandomPhase:
 
 @dataclass(frozen=True)
 class RandomCompress:
-    """Bring what lies at one level to a random other one, louder or softer; full scale stays.
+    """Move one level to a random other one, louder or softer; full scale stays.
 
     Attributes:
         probability: Probability of the change.
         threshold_db: Level that is moved.
-        min_output_db: Lowest level that it comes to.
-        max_output_db: Highest level.
+        min_output_db: Lowest level that it is moved to.
+        max_output_db: Highest level that it is moved to.
         knee_db: Width of the rounding of the transfer function's corners.
-        time_s: Time constant of the level's measure.
+        time_s: Time constant of the level measurement.
 
     Source: the transfer function of `compand`, sox.sourceforge.net/sox.html.
     """
@@ -91,7 +91,7 @@ class RandomCompress:
     def __call__(
         self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
     ) -> NDArray[np.floating]:
-        """Return the compressed crop, brought down to full scale where it would clip."""
+        """Return the compressed crop, scaled down to full scale if it would clip."""
         is_done = generator.random() < self.probability
         output_db = generator.uniform(self.min_output_db, self.max_output_db)
         if not is_done:
@@ -104,14 +104,14 @@ class RandomCompress:
 
 @dataclass(frozen=True)
 class Compress:
-    """Bring every crop to one dynamic.
+    """Give all crops the same dynamics.
 
     Attributes:
         corners: Input and output level in dB, rising; below the first the level is unchanged.
         knee_db: Width of the rounding of the transfer function's corners.
-        time_s: Time constant of the level's measure.
+        time_s: Time constant of the level measurement.
 
-    Source: acids-rave's setting for quiet recordings of places.
+    Source: acids-rave's setting for quiet field recordings.
     """
 
     corners: Sequence[tuple[float, float]] = ((-30.0, -15.0), (-10.0, -8.0), (0.0, -5.0))
@@ -142,7 +142,7 @@ def compress(
         sample_rate_hz: Sample rate of the audio.
         corners: Input and output level in dB, rising; below the first the level is unchanged.
         knee_db: Width of the rounding of the corners.
-        time_s: Time constant of the level's measure.
+        time_s: Time constant of the level measurement.
     """
     inputs_db = np.arange(FLOOR_DB, TABLE_STEP_DB, TABLE_STEP_DB)
     xs, ys = zip((FLOOR_DB, FLOOR_DB + corners[0][1] - corners[0][0]), *corners, strict=True)
@@ -162,7 +162,7 @@ class Normalise:
     """Bring the peak of every crop to full scale.
 
     Attributes:
-        max_gain_db: No more than that, so that noise is not taken for music.
+        max_gain_db: Largest gain, so that noise is not amplified like music.
     """
 
     max_gain_db: float = 30.0
@@ -170,7 +170,7 @@ class Normalise:
     def __call__(
         self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
     ) -> NDArray[np.floating]:
-        """Return the crop, or silence as it is."""
+        """Return the normalised crop; silence is returned unchanged."""
         peak = float(np.abs(audio).max(initial=0.0))
         return audio if peak < SILENCE else audio * min(1 / peak, 10 ** (self.max_gain_db / 20))
 
@@ -247,7 +247,7 @@ class RandomPitch:
         if not 0 < self.min_ratio <= self.max_ratio:
             raise ValueError(
                 f"Pitch ratios from {self.min_ratio} to {self.max_ratio} were given; "
-                "0 < min_ratio <= max_ratio."
+                "0 < min_ratio <= max_ratio is needed."
             )
 
     def draw(self, generator: np.random.Generator) -> float:
@@ -267,7 +267,7 @@ def change_pitch(audio: Array, ratio: float) -> Array:
 
 @dataclass(frozen=True)
 class Augmentations:
-    """What is done to the crops of a training, in this order; None: not done."""
+    """The augmentations of training crops, in this order; None: not applied."""
 
     pitch: RandomPitch | None = None
     phase: Augmentation | None = None
@@ -278,7 +278,7 @@ class Augmentations:
     dequantise: Augmentation | None = None
 
     def __call__(self, audio: Array, sample_rate_hz: int, generator: np.random.Generator) -> Array:
-        """Return a crop (C, T), whose pitch is changed already, after the others."""
+        """Return a crop (C, T), whose pitch is already changed, after the other augmentations."""
         changed: NDArray[np.floating] = audio
         for change in (
             self.phase,
@@ -294,5 +294,5 @@ class Augmentations:
 
 
 def unclipped(audio: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return audio, brought down as a whole to full scale where its peak is beyond."""
+    """Return audio, scaled down as a whole if its peak exceeds full scale."""
     return audio / max(float(np.abs(audio).max(initial=0.0)), 1.0)

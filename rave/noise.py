@@ -1,6 +1,6 @@
-"""Noise that depends on a seed, a name and a position, and not on how the positions are cut up.
+"""Noise that depends only on a seed, a name and a position, not on how positions are divided.
 
-Decoding in pieces, in any order, on any number of workers gives the same audio for that reason.
+So decoding in pieces, in any order and on any number of workers gives the same audio.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class PositionalNoise:
     Args:
         seed: Random seed.
         name: Name of the table; each name has its own numbers.
-        width: Numbers in a row.
+        width: Numbers per row.
     """
 
     def __init__(self, seed: int, name: str, width: int) -> None:
@@ -47,18 +47,18 @@ class PositionalNoise:
 
 
 class DecoderNoise:
-    """The noise of decoding: for uninformative latents, and for noisy decoders.
+    """Noise for decoding: for uninformative dimensions, and as input of decoders with noise.
 
     In training the decoder saw the posterior's noise in every dimension: N(0, 1) where a dimension
-    has collapsed onto the prior. The posterior mean alone is a constant there, which it never saw.
+    has collapsed onto the prior. The posterior mean is a constant there, which it never saw.
 
-    The noise follows from codec, seed and position, so that a file decodes to the same whatever its
-    name, its folder, and what is decoded beside it.
+    The noise depends on codec, seed and position, so that a file decodes to the same audio whatever
+    its name and folder, and whatever is decoded with it.
 
     Args:
         format: Format of the codec, which states its uninformative dimensions.
         seed: Random seed.
-        as_encoded: Leave uninformative latents as they are, as acids-rave does.
+        as_encoded: Decode uninformative dimensions as stored, as acids-rave does.
     """
 
     def __init__(self, format: CodecFormat, seed: int, *, as_encoded: bool = False) -> None:
@@ -69,13 +69,12 @@ class DecoderNoise:
         self._steps = format.noise_steps_per_frame
         self._band_noise = PositionalNoise(seed, "bands", format.noise_rows)
 
-    def fill(self, latents: Array, start: int) -> Array:
-        """Return what the decoder takes, (D + A, n).
+    def decoder_input(self, latents: Array, start: int) -> Array:
+        """Return the input of the decoder, (D + A, n).
 
         Args:
-            latents: (D, n). Noise takes the place of uninformative dimensions; A rows of it come
-                below.
-            start: The frame at which they begin.
+            latents: (D, n). Noise replaces uninformative dimensions; A rows of noise are appended.
+            start: Frame of the first latent.
         """
         stop = start + latents.shape[1]
         if self._is_noise.any():

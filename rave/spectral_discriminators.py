@@ -17,8 +17,8 @@ from torch.nn import functional
 from rave.blocks.convolution import LEAKY_SLOPE, normalised
 from rave.discriminator import CombinedDiscriminator
 
-DESCRIPT_SLOPE = 0.1  # of its leaky ReLUs
-DESCRIPT_PEAK, PEAK_FLOOR = 0.8, 1e-9  # what every item is brought to
+DESCRIPT_SLOPE = 0.1  # slope of its leaky ReLUs
+DESCRIPT_PEAK, PEAK_FLOOR = 0.8, 1e-9  # peak of every item
 PERIOD_CHANNELS, PERIOD_STRIDES = (32, 128, 512, 1024, 1024), (3, 3, 3, 3, 1)
 PERIOD_KERNEL = 5
 BAND_CHANNELS = 32
@@ -189,7 +189,7 @@ class _Resolution(nn.Module):
 class DescriptDiscriminator(CombinedDiscriminator):
     """Descript's ensemble: one network for each period, and one for each resolution.
 
-    Every item and channel is brought to the same peak first, so that it judges no level.
+    Every item and channel is first scaled to the same peak, so that level is not judged.
 
     Args:
         num_channels: C.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # torch takes long to import; what is refused without it is r
     from rave.codec import Array, Codec
     from rave.codec_source import CodecSource
     from rave.jobs.loop import Engine
-    from rave.levels import HeardAudio
+    from rave.levels import LevelledAudio
 
     Sums: TypeAlias = list[tuple[NDArray[np.float64], int]]  # and frames, of each window
 
@@ -206,7 +206,7 @@ class Encoding:
     def do_part(
         self, name: str, source: Path, part: Part, path: Path
     ) -> tuple[Sums, dict[str, Any] | None]:
-        """Write the latents of some windows; return their sums, and with the last the file's record.
+        """Write the latents of some windows; return their sums, and at the end the file's record.
 
         The file is read from its beginning, which takes 1 % of the encoding time.
 
@@ -227,10 +227,12 @@ class Encoding:
         blocks = read_blocks(paths, self.opener.codec.format.latent_size, WINDOW_FRAMES)
         return self._write(name, blocks, sums, lambda: results[-1][1])
 
-    def _audio(self, source: Path) -> HeardAudio:
-        from rave.levels import HeardAudio
+    def _audio(self, source: Path) -> LevelledAudio:
+        from rave.levels import LevelledAudio
 
-        return HeardAudio(source, self.opener.codec.format, is_level_matched=self.is_level_matched)
+        return LevelledAudio(
+            source, self.opener.codec.format, is_level_matched=self.is_level_matched
+        )
 
     def _windows(self, audio: Iterable[Array], part: Part, sums: Sums) -> Iterator[Array]:
         """Yield the latents (D, n) of each window, and append its sums and number of frames."""

@@ -82,7 +82,7 @@ def export_codec(
     import torch
 
     from rave.codec import Codec, load_codec, open_run
-    from rave.codec_source import answers, check_difference, largest_difference
+    from rave.codec_source import noise_outputs, check_difference, largest_difference
 
     cpu = torch.device("cpu")
     opened = open_run(run, ema=ema, derivative=derivative)
@@ -100,14 +100,14 @@ def export_codec(
     else:
         new = atomic_write if format == TORCHSCRIPT else atomic_folder
         with new(out) as path:
-            wanted = answers(Codec(opened.model, codec_format, run, cpu))
+            wanted = noise_outputs(Codec(opened.model, codec_format, run, cpu))
             if streaming:
                 stream = _Stream(fidelity, power_of_two, noise_seed, host_rate, prior)
                 notes = _write_streaming(opened, path, out, run, stream)
             else:
                 notes = _write(opened, path, run, format)
             export = load_codec(path, cpu, derivative=codec_format.is_derivative)
-            found = largest_difference(wanted, answers(export, wanted))
+            found = largest_difference(wanted, noise_outputs(export, wanted))
             fingerprint = export.format.fingerprint
             check_difference(found, out)
     files = [p for p in (out, *out.rglob("*")) if p.is_file()]

@@ -128,13 +128,13 @@ def _encoded(
     codec: Codec, paths: list[Path], *, is_level_matched: bool
 ) -> tuple[list[Array], dict[str, dict[str, Any]], dict[str, float]]:
     """Return the clips cut to the shortest, records of their audio, and the seconds cut."""
-    from rave.levels import HeardAudio
+    from rave.levels import LevelledAudio
 
     means, records = [], {}
     for path in paths:
         if not path.is_file():
             raise ValueError(f"'{path}' does not exist. Give audio files, then the output folder.")
-        audio = HeardAudio(path, codec.format, is_level_matched=is_level_matched)
+        audio = LevelledAudio(path, codec.format, is_level_matched=is_level_matched)
         means.append(np.concatenate([mean for mean, _ in codec.encode_blocks(audio)], axis=1))
         records[str(path)] = audio.record
     num_frames = min(mean.shape[1] for mean in means)

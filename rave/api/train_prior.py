@@ -51,7 +51,7 @@ def train_prior(
 
     Returns:
         Figures: `steps`, `resumed_from`, `latent_size` (modelled dimensions), and in nats per value
-        `held_out_loss` and `uniform`, that of a model that knows nothing.
+        `held_out_loss` and `uniform`, the loss of a uniform guess.
 
     Raises:
         ValueError: If the latents, the recipe or a setting cannot be used, or `out` holds another

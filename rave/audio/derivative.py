@@ -1,4 +1,4 @@
-"""Audio of models that were trained on its derivative. C channels, t samples.
+"""Differentiate and integrate audio, for models trained on the derivative. C channels, t samples.
 
 Differs: acids-rave leaves the derivative's factor 1/2 in what it integrates.
 """
@@ -15,7 +15,7 @@ from scipy.signal import lfilter
 from torch import Tensor
 
 Array = NDArray[np.float32]
-CUTOFF_HZ = 10.0  # of the integrator, which lets no constant through; acids-rave's
+CUTOFF_HZ = 10.0  # of the integrator, which blocks constants; acids-rave's
 
 
 def differentiated(blocks: Iterable[Array]) -> Iterator[Array]:
@@ -24,12 +24,12 @@ def differentiated(blocks: Iterable[Array]) -> Iterator[Array]:
 
 
 def derivative(audio: Tensor) -> Tensor:
-    """Return what `differentiated` yields of whole audio (B, C, t)."""
+    """Return the derivative of whole audio (B, C, t), as `differentiated` yields it in blocks."""
     return 0.5 * torch.diff(audio, prepend=torch.zeros_like(audio[..., :1]))
 
 
 def integrated(blocks: Iterable[Array], sample_rate_hz: int) -> Iterator[Array]:
-    """Yield what `differentiated` was made of, but for what lies below `CUTOFF_HZ`.
+    """Yield the audio that `differentiated` differentiated, without frequencies below `CUTOFF_HZ`.
 
     Args:
         blocks: (C, t) each, of one file.

@@ -62,7 +62,7 @@ class EncoderV2(nn.Module):
         capacity: Channels after the first convolution; doubled by each ratio.
         ratios: Strides, in order of application.
         latent_size: D.
-        kernel_size: Kernel size of the dilated units; the first convolution has 2·kernel_size + 1 taps.
+        kernel_size: Taps of the dilated units; the first convolution has 2·kernel_size + 1 taps.
         dilations: Dilations of the units before each stride.
         is_causal: Layers see no later input.
         activation: Before the strided and the last convolution, e.g. Snake; None is a leaky ReLU,

@@ -30,8 +30,8 @@ def parser() -> argparse.ArgumentParser:
         "--config",
         default="prior/default",
         metavar="RECIPE",
-        help="prior/default: as large as acids-rave's, for a GPU (default); prior/tiny: minutes on a "
-        "CPU; or a .gin file",
+        help="prior/default: as large as acids-rave's, for a GPU (default); prior/tiny: minutes "
+        "on a CPU; or a .gin file",
     )
     add_training(options)
     return options

@@ -73,7 +73,7 @@ def export_nn_tilde(
         model: Model to write.
         codec_format: Format to state in the file: the model's own, with all latents.
         path: The file.
-        num_latents: Number of latents of `encode` and `decode` (`rave.streaming.nn_tilde.latent_count`).
+        num_latents: Latents of `encode` and `decode` (`rave.streaming.nn_tilde.latent_count`).
         noise_seed: Random seed of the noise in `decode`; negative: new noise each time.
         host_rate_hz: Sample rate of the host, if not the model's.
         prior: Prior of the model's latents, for the method `prior`.

@@ -1,4 +1,4 @@
-"""The windows of a file: cut, computed in parts by any number of processes, and joined.
+"""The windows of a file: divide it, compute parts in any number of processes, join them.
 
 B batch, C audio channels or rows, T samples.
 """
@@ -49,11 +49,11 @@ def audio_windows(
 
     Args:
         blocks: (C, t) each, from the beginning of the file.
-        hop_samples: Samples of a frame.
-        window_frames: Frames kept of a window.
-        left: Frames of context before them, where there are any.
-        right: Frames of context after them, where there are any.
-        part: The windows wanted. They are those of the whole, sample by sample.
+        hop_samples: Samples per frame.
+        window_frames: Frames kept per window.
+        left: Frames of context before them, as far as the file has them.
+        right: Frames of context after them, as far as the file has them.
+        part: The windows to yield; they equal those of the whole file, sample by sample.
 
     Yields:
         Audio (C, t) of a window, its first kept frame, and the number of frames kept.
