@@ -65,7 +65,7 @@ class LevelledAudio:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Return rate, length, notes and sound (before the gain) of the file, and the gain, for JSON.
+        """Return rate, length, notes, sound (before the gain) and gain of the file, for JSON.
 
         Read the file to its end first.
         """

@@ -116,7 +116,7 @@ def fit(
         validate_every_steps: Steps between two passes over the held-out batches.
         device: auto, cpu, cuda, cuda:N or mps.
         num_devices: Devices per node, one process each; torchrun's value overrides it.
-        num_nodes: Number of nodes; each runs the same command, with its rank set by torchrun or Slurm.
+        num_nodes: Nodes; each runs the same command, with its rank set by torchrun or Slurm.
         precision: Lightning's precision: "32-true" or "bf16-mixed".
         log_every_steps: Steps between two points of the training curves.
         monitor: Metric of `validation_step`; best.ckpt is written at its lowest value.

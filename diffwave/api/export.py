@@ -99,7 +99,7 @@ def _write_nn_tilde(
     from diffwave.streaming.sampler import StreamingSampler
     from rave.codec import Codec, load_codec, load_streamable
     from rave.codec_format import CodecFormat, write_torchscript
-    from rave.codec_source import noise_outputs, check_difference, largest_difference
+    from rave.codec_source import check_difference, largest_difference, noise_outputs
     from rave.files.atomic import atomic_write
     from rave.latents.folder import check_codec
     from rave.streaming.host_module import rate_note

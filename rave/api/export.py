@@ -82,7 +82,7 @@ def export_codec(
     import torch
 
     from rave.codec import Codec, load_codec, open_run
-    from rave.codec_source import noise_outputs, check_difference, largest_difference
+    from rave.codec_source import check_difference, largest_difference, noise_outputs
 
     cpu = torch.device("cpu")
     opened = open_run(run, ema=ema, derivative=derivative)

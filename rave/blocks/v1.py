@@ -84,7 +84,7 @@ class DecoderV1(nn.Module):
         ValueError: If the noise generator has other rows, or its blocks do not fill a latent frame.
 
     Source: Caillon & Esling 2021, arXiv:2111.05011, figure 3.
-    Differs: the noise is there from the first step; in acids-rave it comes with phase 2.
+    Differs: noise is used from the first step; in acids-rave, from phase 2 on.
     """
 
     def __init__(

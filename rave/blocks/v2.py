@@ -39,7 +39,7 @@ def _units(
     is_causal: bool,
     adaptation: OfChannels | None,
 ) -> list[nn.Module]:
-    """Return residual units, each behind an adaptation if there is one."""
+    """Return residual units, each preceded by an adaptation if there is one."""
     units: list[nn.Module] = []
     for dilation in dilations:
         wide = Conv1d(channels, channels, kernel_size, dilation=dilation, is_causal=is_causal)
@@ -65,9 +65,9 @@ class EncoderV2(nn.Module):
         kernel_size: Taps of the dilated units; the first convolution has 2·kernel_size + 1 taps.
         dilations: Dilations of the units before each stride.
         is_causal: Layers see no later input.
-        activation: Before the strided and the last convolution, e.g. Snake; None is a leaky ReLU,
-            as always inside the units.
-        adaptation: Before each unit, e.g. AdaIN; None is none.
+        activation: Activation before the strided and the last convolution, e.g. Snake; None: leaky
+            ReLU, as always inside the units.
+        adaptation: Layer before each unit, e.g. AdaIN; None: no layer.
         rows_per_latent: 2: the output has 2·D rows, mean, then the scale that softplus turns to
             std. 1: it has D rows.
     """

@@ -1,4 +1,4 @@
-"""A trained autoencoder as one TorchScript file that needs neither package nor recipe."""
+"""Export a trained autoencoder as one TorchScript file that needs neither package nor recipe."""
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
 
@@ -79,10 +79,11 @@ def export_nn_tilde(
         prior: Prior of the model's latents, for the method `prior`.
 
     Returns:
-        What was written. In a host whose blocks no latent frame fits it has `forward` alone.
+        The module written. It has only `forward` if latent frames do not fit the host's blocks.
 
     Raises:
-        ValueError: If a layer has no streaming form, the hop does not fit, or a prior has no place.
+        ValueError: If a layer has no streaming form, the hop does not fit, or a prior cannot be
+            used.
     """
     module: NNTilde
     if host_rate_hz is None or fits_blocks(model.sample_rate_hz, host_rate_hz):
@@ -96,8 +97,8 @@ def export_nn_tilde(
         module = NNTildeAtAnyRate(model.eval(), num_latents, host_rate_hz, noise_seed)
     else:
         raise ValueError(
-            f"At {host_rate_hz} Hz a model of {model.sample_rate_hz} Hz has no method decode that "
-            "a prior could play. Leave out --prior or --host-rate."
+            f"At {host_rate_hz} Hz, a model of {model.sample_rate_hz} Hz has no method decode for "
+            "a prior. Leave out --prior or --host-rate."
         )
     module.eval()
     write_torchscript(module, codec_format, path)

@@ -1,7 +1,7 @@
 """Blends of latents: between two clips, and the mean of several. D latent size, N latent frames.
 
-A mean of N(0, 1) vectors is shorter than they are, and the decoder has seen no such vectors: the
-diary's "bad mashup". Spherical blends keep the length.
+A mean of N(0, 1) vectors is shorter than they are, and the decoder was not trained on such vectors.
+Spherical blends keep the length.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def slerp(a: Array, b: Array, weight: float) -> Array:
         weight: 0 gives a, 1 gives b.
 
     Returns:
-        (D, N). Where the directions are equal or opposite, or one of them is 0, the line's blend
-        brought to the blended length.
+        (D, N). Where the directions are equal or opposite, or a vector is 0, the linear blend,
+        rescaled to the blended length.
 
     Source: Shoemake 1985, "Animating rotation with quaternion curves", section 3.3.
     """
@@ -52,7 +52,7 @@ def mean(clips: Sequence[Array]) -> Array:
 
 
 def mean_of_length(clips: Sequence[Array]) -> Array:
-    """Return the mean of clips (D, N), each frame brought to the mean length of theirs."""
+    """Return the mean of clips (D, N), each frame rescaled to the mean length of their frames."""
     return _with_length(mean(clips), mean([_length(clip) for clip in clips]))
 
 

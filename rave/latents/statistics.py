@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rave.files.atomic import typed
 
-# A dimension that carries less carries nothing that its posterior's own noise does not drown.
+# A dimension with less information is masked by the noise of its own posterior.
 INFORMATIVE_NATS = 0.05
 
 
@@ -22,7 +22,7 @@ class LatentStatistics:
     Attributes:
         mean: Mean of the posterior mean.
         std: Standard deviation of the posterior mean.
-        posterior_std: Root mean square of the posterior std; 1 where a dimension carries nothing.
+        posterior_std: Root mean square of the posterior std; 1 in a collapsed dimension.
         kl: Mean KL divergence of the posterior from N(0, 1), nats per frame.
         num_frames: Frames counted.
     """
@@ -35,10 +35,10 @@ class LatentStatistics:
 
     @property
     def information(self) -> NDArray[np.float64]:
-        """Return (D,) nats per frame that each dimension carries, if it were a Gaussian channel.
+        """Return (D,) nats per frame that each dimension carries, seen as a Gaussian channel.
 
-        ½·ln(1 + std² / noise_std²). The KL is no measure of it: a posterior that is narrower
-        than the prior, yet the same for every sound, has a KL and is uninformative.
+        ½·ln(1 + std² / noise_std²). The KL does not measure it: a posterior that is narrower than
+        the prior, but the same for every sound, has a KL and is uninformative.
         """
         information: NDArray[np.float64] = 0.5 * np.log1p(
             np.square(np.asarray(self.std) / np.maximum(self.noise_std, 1e-12))
@@ -49,13 +49,13 @@ class LatentStatistics:
     def noise_std(self) -> NDArray[np.float64]:
         """Return (D,) the geometric mean of the posterior std, that of an ordinary frame.
 
-        A few frames of a huge one, which the codec does not know, make nearly no difference. It
-        follows from the definition of the KL, 2·kl = E[mean² + variance − 1 − ln variance].
+        A few frames with a huge std, unlike the training audio, hardly change it. It follows from
+        the definition of the KL, 2·kl = E[mean² + variance − 1 − ln variance].
         """
         rms = np.asarray(self.posterior_std)
         power = np.square(self.mean) + np.square(self.std) + np.square(rms)
         log_variance = power - 1.0 - 2.0 * np.asarray(self.kl)
-        # No geometric mean is above the root mean square.
+        # A geometric mean is never above the root mean square.
         return np.exp(np.minimum(0.5 * log_variance, np.log(np.maximum(rms, 1e-12))))
 
     @property
@@ -65,7 +65,7 @@ class LatentStatistics:
 
 
 class StatisticsAccumulator:
-    """Sums over frames from which `LatentStatistics` follow; sums of files add up."""
+    """Sums over frames from which `LatentStatistics` are computed; sums of files can be added."""
 
     NAMES = ("sum", "sum_of_squares", "posterior_variance", "kl")
 
@@ -78,7 +78,7 @@ class StatisticsAccumulator:
         self.add_sums(self.sums_of(mean, std), mean.shape[1])
 
     def add_sums(self, sums: NDArray[Any], num_frames: int) -> None:
-        """Count frames by what `sums_of` says of them."""
+        """Count frames by their sums from `sums_of`."""
         self._sums += sums
         self._num_frames += num_frames
 
@@ -91,7 +91,7 @@ class StatisticsAccumulator:
         return np.stack([value.sum(axis=1) for value in (centre, power, variance, kl)])
 
     def record(self) -> dict[str, Any]:
-        """Return the sums as JSON-able data, small and quickly read: a journal has one a file."""
+        """Return the sums as JSON-able data, small and fast to read: a journal has one per file."""
         packed = self._sums.astype("<f8").tobytes()
         return {"sums": b64encode(packed).decode(), "num_frames": self._num_frames}
 
@@ -99,7 +99,7 @@ class StatisticsAccumulator:
         """Add the sums that another accumulator recorded.
 
         Raises:
-            ValueError, TypeError, KeyError: If it is no such record.
+            ValueError, TypeError, KeyError: If it is not such a record.
         """
         if "sums" in record:
             values = np.frombuffer(b64decode(record["sums"]), "<f8").reshape(self._sums.shape)
