@@ -52,7 +52,7 @@ def test_a_header_of_latents_that_claims_the_impossible_is_refused(changes, tmp_
     latents_of(tmp_path / "latents")
     edit_header(tmp_path / "latents", **changes)
     command = (main, "decode", made, tmp_path / "latents", tmp_path / "out")
-    assert "is not the whole header of a latent folder" in refused(*command)
+    assert "is not a complete header of a latent folder" in refused(*command)
     assert not (tmp_path / "out").exists()
 
 

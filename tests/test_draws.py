@@ -138,7 +138,9 @@ DRAWS = {
         "rave.api.encode:Encoding._windows",
         "rave.noise:PositionalNoise.normal",
     ),
-    "uninformative latents": of(decoding.filled_latents, NORMAL, "rave.noise:DecoderNoise.fill"),
+    "uninformative latents": of(
+        decoding.filled_latents, NORMAL, "rave.noise:DecoderNoise.decoder_input"
+    ),
     "bands": of(
         decoding.bands,
         uniform(-1, 1),

@@ -108,7 +108,7 @@ def test_bindings_are_data(tmp_path):
     ("text", "message"),
     [
         ("include 'configs/v2.gin'", r"it includes 'configs/v2\.gin'"),
-        ("a.b = %C", "%C is defined nowhere"),
+        ("a.b = %C", "%C is not defined"),
         ("A = [%B]\nB = %A", "%A is defined in terms of itself"),
         ("a.b = print('x')", "Cannot read"),
         ("a.b = __import__('os').getcwd()", "Cannot read"),

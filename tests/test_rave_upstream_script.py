@@ -225,5 +225,5 @@ def test_weights_that_are_missing_or_unknown_are_refused_by_name(tmp_path):
 
 def test_an_export_that_does_not_say_its_rate_is_refused(tmp_path):
     path = write_export(tmp_path / "a.ts", V2, **{"": (None, {"sr": None})})
-    with pytest.raises(ValueError, match="does not say its sr"):
+    with pytest.raises(ValueError, match="does not state its sr"):
         load_codec(path, CPU)
