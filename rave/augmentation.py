@@ -18,12 +18,11 @@ from typing import Protocol
 
 import numpy as np
 import soxr
-from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from rave.audio.blocks import FULL_SCALE
+from rave.compute.arrays import Float32Array, FloatArray
 
-Array = NDArray[np.float32]
 SILENCE = 1e-10  # magnitudes below are silence
 FLOOR_DB, TABLE_STEP_DB = -120.0, 0.25  # first level and step of the compressor's table
 UNCHANGED_DB = -80.0  # levels below are not compressed
@@ -34,8 +33,8 @@ class Augmentation(Protocol):
     """A random change of a crop."""
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return audio of the shape of `audio`, (C, T)."""
 
 
@@ -54,8 +53,8 @@ class RandomPhase:
     max_hz: float = 2000.0
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return the filtered crop; a pole at radius 0.99 rings for a few hundred samples."""
         is_done = generator.random() < self.probability
         frequency_hz = np.exp(generator.uniform(np.log(self.min_hz), np.log(self.max_hz)))
@@ -89,8 +88,8 @@ class RandomCompress:
     time_s: float = 0.1
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return the compressed crop, scaled down to full scale if it would clip."""
         is_done = generator.random() < self.probability
         output_db = generator.uniform(self.min_output_db, self.max_output_db)
@@ -119,8 +118,8 @@ class Compress:
     time_s: float = 0.01
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return the compressed crop."""
         return unclipped(
             compress(audio, sample_rate_hz, self.corners, knee_db=self.knee_db, time_s=self.time_s)
@@ -128,13 +127,13 @@ class Compress:
 
 
 def compress(
-    audio: NDArray[np.floating],
+    audio: FloatArray,
     sample_rate_hz: int,
     corners: Sequence[tuple[float, float]],
     *,
     knee_db: float,
     time_s: float,
-) -> NDArray[np.floating]:
+) -> FloatArray:
     """Return audio whose level follows a transfer function; one gain for all channels.
 
     Args:
@@ -168,8 +167,8 @@ class Normalise:
     max_gain_db: float = 30.0
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return the normalised crop; silence is returned unchanged."""
         peak = float(np.abs(audio).max(initial=0.0))
         return audio if peak < SILENCE else audio * min(1 / peak, 10 ** (self.max_gain_db / 20))
@@ -190,8 +189,8 @@ class RandomGain:
     max_db: float = 3.0
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return the crop at its new level."""
         is_done = generator.random() < self.probability
         gain_db = generator.uniform(self.min_db, self.max_db)
@@ -209,8 +208,8 @@ class RandomMute:
     probability: float = 0.1
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return silence or the crop."""
         return np.zeros_like(audio) if generator.random() < self.probability else audio
 
@@ -220,8 +219,8 @@ class Dequantise:
     """Add white noise of one step of 16-bit samples, -½ to ½, in place of what rounding removed."""
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return the crop with the noise."""
         return audio + generator.uniform(-0.5, 0.5, audio.shape) / FULL_SCALE
 
@@ -257,7 +256,7 @@ class RandomPitch:
         return float(ratio) if is_done else 1.0
 
 
-def change_pitch(audio: Array, ratio: float) -> Array:
+def change_pitch(audio: Float32Array, ratio: float) -> Float32Array:
     """Return audio (C, T) played `ratio` times as fast, (C, about T / ratio)."""
     if ratio == 1.0:
         return audio
@@ -277,9 +276,11 @@ class Augmentations:
     mute: Augmentation | None = None
     dequantise: Augmentation | None = None
 
-    def __call__(self, audio: Array, sample_rate_hz: int, generator: np.random.Generator) -> Array:
+    def __call__(
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> Float32Array:
         """Return a crop (C, T), whose pitch is already changed, after the other augmentations."""
-        changed: NDArray[np.floating] = audio
+        changed: FloatArray = audio
         for change in (
             self.phase,
             self.compress,
@@ -293,6 +294,6 @@ class Augmentations:
         return changed.astype(np.float32)
 
 
-def unclipped(audio: NDArray[np.floating]) -> NDArray[np.floating]:
+def unclipped(audio: FloatArray) -> FloatArray:
     """Return audio, scaled down as a whole if its peak exceeds full scale."""
     return audio / max(float(np.abs(audio).max(initial=0.0)), 1.0)

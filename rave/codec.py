@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from rave import experiment
 from rave.audio.derivative import differentiated, integrated
 from rave.blocks.convolution import fold_weight_norm
 from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
+from rave.compute.arrays import Float32Array
 from rave.compute.backend import accelerated, choose_backend
 from rave.compute.device import choose_device
 from rave.jobs.windows import WHOLE, WINDOW_FRAMES, Part, audio_windows
@@ -36,8 +36,6 @@ from rave.runs.checkpoint import codec_checkpoint, load_weights, read_checkpoint
 from rave.training_audio import TrainingAudio
 from rave.upstream import run as upstream
 from rave.upstream import torchscript as upstream_script
-
-Array = NDArray[np.float32]
 
 
 class Codec:
@@ -56,7 +54,7 @@ class Codec:
         self.network: Any = network.to(device).eval()
         self.format, self.path, self.device = format, path, device
 
-    def principal_axes(self) -> tuple[Array, Array]:
+    def principal_axes(self) -> tuple[Float32Array, Float32Array]:
         """Return the mean (D,) and the principal axes (D, D) of the latents, one axis per row.
 
         Raises:
@@ -112,15 +110,15 @@ class Codec:
             f"the codec '{self.path}'",
         )
 
-    def encode(self, audio: Array) -> tuple[Array, Array]:
+    def encode(self, audio: Float32Array) -> tuple[Float32Array, Float32Array]:
         """Return mean and std of the posterior of audio (C, T), each (D, ceil(T / hop_samples))."""
         pieces = list(self.encode_blocks([audio]))
         mean, std = (np.concatenate([piece[i] for piece in pieces], axis=1) for i in (0, 1))
         return mean, std
 
     def encode_blocks(
-        self, blocks: Iterable[Array], window_frames: int = WINDOW_FRAMES, part: Part = WHOLE
-    ) -> Iterator[tuple[Array, Array]]:
+        self, blocks: Iterable[Float32Array], window_frames: int = WINDOW_FRAMES, part: Part = WHOLE
+    ) -> Iterator[tuple[Float32Array, Float32Array]]:
         """Yield mean and std of the posterior, each (D, n), of audio in blocks (C, t).
 
         The blocks together are one file of any length; memory use is that of one window. Only the
@@ -135,12 +133,14 @@ class Codec:
             yield mean[:, start : start + count], std[:, start : start + count]
 
     @torch.inference_mode()
-    def _posterior(self, audio: Array) -> tuple[Array, Array]:
+    def _posterior(self, audio: Float32Array) -> tuple[Float32Array, Float32Array]:
         batch = torch.from_numpy(audio).to(self.device)[None]
         mean, std = self.network.posterior_parameters(batch)
         return mean[0].cpu().numpy(), std[0].cpu().numpy()
 
-    def decode(self, latents: Array | torch.Tensor, noise: DecoderNoise | None = None) -> Array:
+    def decode(
+        self, latents: Float32Array | torch.Tensor, noise: DecoderNoise | None = None
+    ) -> Float32Array:
         """Return the audio (C, N·hop_samples) of raw latents (D, N).
 
         Args:
@@ -151,8 +151,8 @@ class Codec:
         return np.concatenate(list(self.decode_blocks(np.asarray(latents), noise)), axis=1)
 
     def decode_blocks(
-        self, latents: Array, noise: DecoderNoise, window_frames: int = WINDOW_FRAMES
-    ) -> Iterator[Array]:
+        self, latents: Float32Array, noise: DecoderNoise, window_frames: int = WINDOW_FRAMES
+    ) -> Iterator[Float32Array]:
         """Yield the audio of raw latents in blocks (C, t).
 
         Args:
@@ -162,18 +162,18 @@ class Codec:
         """
         return self.audio_of(self.network_blocks(latents, noise, window_frames))
 
-    def audio_of(self, blocks: Iterator[Array]) -> Iterator[Array]:
+    def audio_of(self, blocks: Iterator[Float32Array]) -> Iterator[Float32Array]:
         """Yield audio from the output of `network_blocks`, all parts in order."""
         is_derivative = self.format.is_derivative
         return integrated(blocks, self.format.sample_rate_hz) if is_derivative else blocks
 
     def network_blocks(
         self,
-        latents: Array,
+        latents: Float32Array,
         noise: DecoderNoise,
         window_frames: int = WINDOW_FRAMES,
         part: Part = WHOLE,
-    ) -> Iterator[Array]:
+    ) -> Iterator[Float32Array]:
         """Yield the network's output for raw latents (D, N), one block (C, t) per window.
 
         Only the windows of `part` are computed; they equal those of the whole, bit for bit.
@@ -188,7 +188,7 @@ class Codec:
             yield audio[:, (first - start) * hop : (last - start) * hop]
 
     @torch.inference_mode()
-    def _audio(self, latents: Array, noise: DecoderNoise, start: int) -> Array:
+    def _audio(self, latents: Float32Array, noise: DecoderNoise, start: int) -> Float32Array:
         rows = torch.from_numpy(noise.decoder_input(latents, start)).to(self.device)[None]
         band_noise = noise.bands(start, latents.shape[1])
         if band_noise is not None:

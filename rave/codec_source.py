@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from rave.codec import Array, Codec, load_codec
+from rave.codec import Codec, load_codec
+from rave.compute.arrays import Float32Array
 from rave.compute.device import choose_device
 from rave.noise import DecoderNoise
 
 # Of an export and its run, relative to the largest value; 0 to 2e-6 was measured over all formats.
 LARGEST_DIFFERENCE = 1e-4
 COMPARED_FRAMES = 4
-Outputs = tuple[Array, Array, Array]
+Outputs = tuple[Float32Array, Float32Array, Float32Array]
 
 
 @dataclass

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rave.audio.io import check_rate_and_channels, list_audio_files, read_audio
 from rave.audio.prepared import AudioStore, StoredFile
-from rave.augmentation import Array, Augmentations, change_pitch
+from rave.augmentation import Augmentations, change_pitch
+from rave.compute.arrays import Float32Array
 from rave.held_out import Split, first_held_out, recording_keys, split_names
 from rave.upstream.lmdb import open_audio
 
@@ -154,7 +155,7 @@ class _Crops:
         for file in {piece.file for piece in self.ranges}:
             self.store.check(file)
 
-    def _read_crop(self, piece: AudioRange, start: int, ratio: float = 1.0) -> Array:
+    def _read_crop(self, piece: AudioRange, start: int, ratio: float = 1.0) -> Float32Array:
         """Return (C, crop_samples) from sample `start` of a range, zero-padded at its end.
 
         Played `ratio` times as fast.

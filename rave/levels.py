@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rave.audio.blocks import amplified
 from rave.audio.io import AudioStream
 from rave.audio.sound import Sound, SoundMeter, sound_of
+from rave.compute.arrays import Float32Array
 from rave.latents.statistics import StatisticsAccumulator
 from rave.parsing import one_line
 from rave.training_audio import TrainingAudio
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from rave.dataset import AudioRange
     from rave.held_out import Split
 
-Audio = NDArray[np.float32]
 # At most so many stretches of training audio of this length are measured, evenly spread.
 STRETCH_S, MAX_STRETCHES = 10.0, 128
 LEAST_SHARE, LARGEST_SHARE = 0.05, 0.95  # quantiles of the training files that bound the ranges
@@ -57,7 +56,7 @@ class LevelledAudio:
         self._meter = SoundMeter()
         self.gain_db = 0.0
 
-    def __iter__(self) -> Iterator[Audio]:
+    def __iter__(self) -> Iterator[Float32Array]:
         """Yield blocks (C, t)."""
         if self._matched is not None:  # the file is read twice
             self.gain_db = 0.0 - self._matched.off_db(sound_of(self._stream))

@@ -9,12 +9,10 @@ from hashlib import sha256
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from rave.codec_format import CodecFormat
-
-Array = NDArray[np.float32]
+from rave.compute.arrays import Float32Array, Float64Array
 
 
 class PositionalNoise:
@@ -33,16 +31,16 @@ class PositionalNoise:
         self._sequence = np.random.SeedSequence([seed, digest])
         self.width = width
 
-    def uniform(self, start: int, stop: int) -> NDArray[np.float64]:
+    def uniform(self, start: int, stop: int) -> Float64Array:
         """Return rows `start` to `stop`, uniform in (0, 1), (stop − start, width)."""
         bits = np.random.PCG64(self._sequence)
         bits.advance(start * self.width)
         rows = np.random.Generator(bits).random((stop - start, self.width))
         return np.maximum(rows, np.finfo(np.float64).tiny)
 
-    def normal(self, start: int, stop: int) -> NDArray[np.float32]:
+    def normal(self, start: int, stop: int) -> Float32Array:
         """Return rows `start` to `stop`, N(0, 1), (stop − start, width)."""
-        normal: NDArray[np.float64] = ndtri(self.uniform(start, stop))
+        normal: Float64Array = ndtri(self.uniform(start, stop))
         return normal.astype(np.float32)
 
 
@@ -69,7 +67,7 @@ class DecoderNoise:
         self._steps = format.noise_steps_per_frame
         self._band_noise = PositionalNoise(seed, "bands", format.noise_rows)
 
-    def decoder_input(self, latents: Array, start: int) -> Array:
+    def decoder_input(self, latents: Float32Array, start: int) -> Float32Array:
         """Return the input of the decoder, (D + A, n).
 
         Args:

@@ -11,21 +11,21 @@ from functools import cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import fmin
 from scipy.signal import firwin, kaiserord
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rave.blocks.convolution import padding
+from rave.compute.arrays import Float64Array
 
 NUM_BANDS = [2**exponent for exponent in range(9)]
 
 
-def _design(attenuation_db: float, cutoff: float) -> NDArray[np.float64]:
+def _design(attenuation_db: float, cutoff: float) -> Float64Array:
     num_taps, beta = kaiserord(attenuation_db, cutoff / np.pi)
     num_taps = 2 * (num_taps // 2) + 1
-    taps: NDArray[np.float64] = firwin(
+    taps: Float64Array = firwin(
         num_taps, cutoff, window=("kaiser", beta), scale=False, fs=2 * np.pi
     )
     return taps
@@ -33,7 +33,7 @@ def _design(attenuation_db: float, cutoff: float) -> NDArray[np.float64]:
 
 @cache  # each model that is built or opened needs it
 def _cutoff(attenuation_db: float, num_bands: int) -> float:
-    def aliasing(cutoff: NDArray[np.float64]) -> float:
+    def aliasing(cutoff: Float64Array) -> float:
         taps = _design(attenuation_db, float(cutoff[0]))
         autocorrelation = np.convolve(taps, taps[::-1])[len(taps) - 1 :]
         return float(np.abs(autocorrelation[2 * num_bands :: 2 * num_bands]).max())
@@ -42,7 +42,7 @@ def _cutoff(attenuation_db: float, num_bands: int) -> float:
     return float(cutoff[0])
 
 
-def prototype_filter(attenuation_db: float, num_bands: int) -> NDArray[np.float64]:
+def prototype_filter(attenuation_db: float, num_bands: int) -> Float64Array:
     """Return the low-pass prototype, an odd number of taps.
 
     Args:
@@ -52,7 +52,7 @@ def prototype_filter(attenuation_db: float, num_bands: int) -> NDArray[np.float6
     return _design(attenuation_db, _cutoff(attenuation_db, num_bands))
 
 
-def modulated_filters(prototype: NDArray[np.float64], num_bands: int) -> Tensor:
+def modulated_filters(prototype: Float64Array, num_bands: int) -> Tensor:
     """Return the cosine-modulated band filters, (M, P), P the next power of two; zeros around."""
     half = len(prototype) // 2
     time = torch.arange(-half, half + 1, dtype=torch.float64)

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+from rave.compute.arrays import Float32Array, Float64Array
 
 KIND = "rave-prior"  # kind of its runs
 KERNEL_SIZE = 3
@@ -177,9 +178,7 @@ class LatentPrior(nn.Module):
         return self.latents(classes, position.float(), noise.float())
 
     @torch.no_grad()
-    def fit(
-        self, mean: NDArray[np.float64], basis: NDArray[np.float64], std: NDArray[np.float64]
-    ) -> None:
+    def fit(self, mean: Float64Array, basis: Float64Array, std: Float64Array) -> None:
         """Set mean, axes and scales from `principal_axes`; the first D axes are kept."""
         self.mean.copy_(torch.from_numpy(mean))
         self.basis.copy_(torch.from_numpy(basis[: self.latent_size]))
@@ -254,8 +253,8 @@ def unshift(columns: Tensor) -> Tensor:
 
 
 def principal_axes(
-    clips: Iterable[NDArray[np.float32]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    clips: Iterable[Float32Array],
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Return mean (E,), principal axes as rows (E, E) and standard deviations (E,) of latents.
 
     Args:

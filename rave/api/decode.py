@@ -14,6 +14,7 @@ import numpy as np
 from rave.api.result import Result
 from rave.audio.blocks import WRITTEN, LevelMeter, amplified, resample
 from rave.audio.io import write_audio
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import check_output_folder, check_record, remove_partials
 from rave.files.errors import SkipFile
 from rave.jobs.journal import Journal
@@ -24,7 +25,7 @@ from rave.latents.folder import LatentFile, LatentHeader, read_latents
 from rave.parsing import check_seed
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
-    from rave.codec import Array, Codec
+    from rave.codec import Codec
     from rave.codec_source import CodecSource
     from rave.jobs.loop import Engine
     from rave.noise import DecoderNoise
@@ -261,7 +262,7 @@ class Decoding:
         entry = self._entries[name]
         return entry.source_num_samples / entry.source_sample_rate_hz
 
-    def _latents(self, name: str, source: Path) -> Array:
+    def _latents(self, name: str, source: Path) -> Float32Array:
         entry = self._entries[name]
         try:
             latents = read_latents(source, self.header.latent_size, entry.num_frames)
@@ -276,7 +277,9 @@ class Decoding:
             )
         return self.bend(latents, self.opener.codec.principal_axes)
 
-    def _write(self, name: str, latents: Array, blocks: Iterator[Array]) -> dict[str, Any]:
+    def _write(
+        self, name: str, latents: Float32Array, blocks: Iterator[Float32Array]
+    ) -> dict[str, Any]:
         codec, entry = self.opener.codec, self._entries[name]
         meter = LevelMeter()
         rate_hz = codec.format.sample_rate_hz
@@ -305,7 +308,7 @@ class Decoding:
         }
 
 
-def latent_warnings(codec: Codec, header: LatentHeader, latents: Array) -> Iterator[str]:
+def latent_warnings(codec: Codec, header: LatentHeader, latents: Float32Array) -> Iterator[str]:
     """Yield warnings about latents (D, N) that differ from the statistics of the real music."""
     training_audio = codec.format.training_audio
     if training_audio is not None and not training_audio.statistics.is_informative.any():

@@ -11,6 +11,7 @@ from rave.api.result import Result
 from rave.audio.formats import guess_duration_s
 from rave.audio.io import list_audio_files
 from rave.audio.sound import Sound
+from rave.compute.arrays import Float32Array, Float64Array
 from rave.files.atomic import check_output_folder, check_record, remove_partials
 from rave.held_out import recordings
 from rave.jobs.journal import Journal
@@ -28,15 +29,12 @@ from rave.latents.statistics import StatisticsAccumulator
 from rave.parsing import check_seed
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from rave.codec import Array, Codec
+    from rave.codec import Codec
     from rave.codec_source import CodecSource
     from rave.jobs.loop import Engine
     from rave.levels import LevelledAudio
 
-    Sums: TypeAlias = list[tuple[NDArray[np.float64], int]]  # and frames, of each window
+    Sums: TypeAlias = list[tuple[Float64Array, int]]  # and frames, of each window
 
 JOURNAL_NAME = ".encode.jsonl"
 # Fields of each file's record, as in `rave.latents.folder.LatentFile`.
@@ -234,7 +232,9 @@ class Encoding:
             source, self.opener.codec.format, is_level_matched=self.is_level_matched
         )
 
-    def _windows(self, audio: Iterable[Array], part: Part, sums: Sums) -> Iterator[Array]:
+    def _windows(
+        self, audio: Iterable[Float32Array], part: Part, sums: Sums
+    ) -> Iterator[Float32Array]:
         """Yield the latents (D, n) of each window, and append its sums and number of frames."""
         from rave.noise import PositionalNoise
 
@@ -252,7 +252,7 @@ class Encoding:
     def _write(
         self,
         name: str,
-        blocks: Iterable[Array],
+        blocks: Iterable[Float32Array],
         sums: Sums,
         source: Callable[[], dict[str, Any]],
     ) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import numpy as np
 from rave.api.result import Result
 from rave.audio.blocks import LevelMeter, amplified
 from rave.audio.io import write_audio
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import check_no_source
 from rave.latents import blending
 from rave.parsing import check_seed, one_line
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
-    from rave.codec import Array, Codec
+    from rave.codec import Codec
 
 
 def interpolate_audio(
@@ -91,7 +92,7 @@ def interpolate_audio(
     clips, records, cut = _encoded(opened, paths, is_level_matched=match_level)
     gains_db = [records[str(path)]["gain_db"] for path in paths]
     mean_gain_db = sum(gains_db) / len(gains_db)
-    blends: dict[str, tuple[Array, float]] = {}  # latents, and the gain of their audio
+    blends: dict[str, tuple[Float32Array, float]] = {}  # latents, and the gain of their audio
     if len(clips) == 2:
         for name, blend in (("lerp", blending.lerp), ("slerp", blending.slerp)):
             shares = [step / (steps - 1) for step in range(steps)]
@@ -126,7 +127,7 @@ def interpolate_audio(
 
 def _encoded(
     codec: Codec, paths: list[Path], *, is_level_matched: bool
-) -> tuple[list[Array], dict[str, dict[str, Any]], dict[str, float]]:
+) -> tuple[list[Float32Array], dict[str, dict[str, Any]], dict[str, float]]:
     """Return the clips cut to the shortest, records of their audio, and the seconds cut."""
     from rave.levels import LevelledAudio
 
@@ -147,7 +148,7 @@ def _encoded(
 
 
 def _write(
-    codec: Codec, latents: Array, gain_db: float, path: Path, seed: int
+    codec: Codec, latents: Float32Array, gain_db: float, path: Path, seed: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
     from rave.noise import DecoderNoise
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from rave.api.result import Result
+from rave.compute.arrays import Float32Array
 from rave.jobs.journal import sole_writer
 from rave.latents.folder import GENERATED, LatentHeader, write_latents
 from rave.latents.generated import check_output, clear, clip_name, write_header
@@ -17,9 +18,6 @@ from rave.latents.statistics import LatentStatistics
 from rave.parsing import check_seed, path_or_none
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
-    import numpy as np
-    from numpy.typing import NDArray
-
     from rave.codec_format import CodecFormat
     from rave.prior import LatentPrior
 
@@ -157,7 +155,7 @@ def _open_upstream(
     )
 
 
-def _statistics(latents: NDArray[np.float32]) -> LatentStatistics:
+def _statistics(latents: Float32Array) -> LatentStatistics:
     """Return statistics of generated latents (B, E, N), where the training latents' are unknown.
 
     All dimensions count as informative: the latents already contain the noise of the others.

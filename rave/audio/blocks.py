@@ -12,7 +12,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-Audio = NDArray[np.float32]
+from rave.compute.arrays import Float32Array
 
 FULL_SCALE = 32768  # of 16-bit samples
 # Figures of written audio, and their types.
@@ -37,7 +37,7 @@ def is_layout_known(layout: Sequence[str]) -> bool:
     return 0 < len(set(layout)) == len(layout) and STEREO_GAINS.keys() >= set(layout)
 
 
-def mixing_matrix(num_from: int, num_to: int, layout: Sequence[str] = ()) -> Audio:
+def mixing_matrix(num_from: int, num_to: int, layout: Sequence[str] = ()) -> Float32Array:
     """Return the gains (num_to, num_from) that turn one number of channels into another.
 
     From mono: copies. From stereo to mono: the mean. More channels: to stereo front, centre and
@@ -66,7 +66,7 @@ def mixing_matrix(num_from: int, num_to: int, layout: Sequence[str] = ()) -> Aud
     return np.asarray(gains / gains.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
-def resample(blocks: Iterable[Audio], from_hz: int, to_hz: int) -> Iterator[Audio]:
+def resample(blocks: Iterable[Float32Array], from_hz: int, to_hz: int) -> Iterator[Float32Array]:
     """Yield blocks at another sample rate.
 
     Args:
@@ -100,9 +100,9 @@ def resample(blocks: Iterable[Audio], from_hz: int, to_hz: int) -> Iterator[Audi
         yield last[:, :1]
 
 
-def regroup(blocks: Iterable[Audio], block_samples: int) -> Iterator[Audio]:
+def regroup(blocks: Iterable[Float32Array], block_samples: int) -> Iterator[Float32Array]:
     """Yield the same samples in blocks of exactly `block_samples`; the last may be shorter."""
-    held: list[Audio] = []
+    held: list[Float32Array] = []
     num_held = 0
     for block in blocks:
         held.append(block)
@@ -135,7 +135,7 @@ class Quantizer:
         """Return peak and count for `rave.api.result.Result`: the fields of `WRITTEN`."""
         return {"peak": self.peak, "num_limited_samples": self.num_limited_samples}
 
-    def __call__(self, audio: Audio) -> NDArray[np.int16]:
+    def __call__(self, audio: Float32Array) -> NDArray[np.int16]:
         """Return audio (C, n) as little-endian 16-bit samples (n, C).
 
         Samples read from a 16-bit file at its own rate come back bit for bit.
@@ -154,7 +154,7 @@ class LevelMeter:
     def __init__(self) -> None:
         self._power, self._num_samples = 0.0, 0
 
-    def __call__(self, blocks: Iterable[Audio]) -> Iterator[Audio]:
+    def __call__(self, blocks: Iterable[Float32Array]) -> Iterator[Float32Array]:
         """Yield the blocks unchanged."""
         for block in blocks:
             self._power += float(np.square(block, dtype=np.float64).sum())
@@ -167,14 +167,14 @@ class LevelMeter:
         return float(10 * np.log10(max(self._power / max(self._num_samples, 1), 1e-20)))
 
 
-def amplified(blocks: Iterable[Audio], gain_db: float) -> Iterator[Audio]:
+def amplified(blocks: Iterable[Float32Array], gain_db: float) -> Iterator[Float32Array]:
     """Yield the blocks with a gain; unchanged if it is 0 dB."""
     factor = np.float32(10 ** (gain_db / 20))
     for block in blocks:
         yield block * factor if gain_db else block
 
 
-def fit_length(blocks: Iterable[Audio], num_samples: int) -> Iterator[Audio]:
+def fit_length(blocks: Iterable[Float32Array], num_samples: int) -> Iterator[Float32Array]:
     """Yield exactly the first `num_samples` of the blocks, zero-padded at the end.
 
     Blocks that are not needed are not read.
@@ -193,7 +193,7 @@ def fit_length(blocks: Iterable[Audio], num_samples: int) -> Iterator[Audio]:
         missing -= size
 
 
-def from_sample(blocks: Iterable[Audio], begin: int) -> Iterator[Audio]:
+def from_sample(blocks: Iterable[Float32Array], begin: int) -> Iterator[Float32Array]:
     """Yield the blocks from sample `begin` on."""
     for block in blocks:
         yield block[:, begin:]

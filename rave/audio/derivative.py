@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.signal import lfilter
 from torch import Tensor
 
-Array = NDArray[np.float32]
+from rave.compute.arrays import Float32Array
+
 CUTOFF_HZ = 10.0  # of the integrator, which blocks constants; acids-rave's
 
 
-def differentiated(blocks: Iterable[Array]) -> Iterator[Array]:
+def differentiated(blocks: Iterable[Float32Array]) -> Iterator[Float32Array]:
     """Yield half the difference of neighbouring samples of one file's audio, in blocks (C, t)."""
     return _filtered(blocks, [0.5, -0.5], [1.0])
 
@@ -28,7 +28,7 @@ def derivative(audio: Tensor) -> Tensor:
     return 0.5 * torch.diff(audio, prepend=torch.zeros_like(audio[..., :1]))
 
 
-def integrated(blocks: Iterable[Array], sample_rate_hz: int) -> Iterator[Array]:
+def integrated(blocks: Iterable[Float32Array], sample_rate_hz: int) -> Iterator[Float32Array]:
     """Yield the audio that `differentiated` differentiated, without frequencies below `CUTOFF_HZ`.
 
     Args:
@@ -40,8 +40,8 @@ def integrated(blocks: Iterable[Array], sample_rate_hz: int) -> Iterator[Array]:
 
 
 def _filtered(
-    blocks: Iterable[Array], numerator: list[float], denominator: list[float]
-) -> Iterator[Array]:
+    blocks: Iterable[Float32Array], numerator: list[float], denominator: list[float]
+) -> Iterator[Float32Array]:
     state = None
     for block in blocks:
         if state is None:

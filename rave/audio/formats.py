@@ -18,10 +18,10 @@ import av
 import numpy as np
 import soundfile
 
-from rave.audio.blocks import Audio
 from rave.audio.chunks import TAGS, Part, cut_off
 from rave.audio.chunks import AudioError as AudioError
 from rave.audio.parts import QUIET_BYTES, Findings, PartFile, find_parts
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import regular
 
 _SUFFIXES = (
@@ -49,7 +49,9 @@ _SYNC = re.compile(
     rb"\x72\xf8\x1f\x4e|\xfe\x7f\x01\x80|\x7f\xfe\x80\x01|\xff\x1f\x00\xe8|\x1f\xff\xe8\x00"
 )
 SYNC_BYTES = 65536  # bytes searched for it
-Decoded: TypeAlias = tuple[int, int, tuple[str, ...], Audio]  # position, rate, layout, samples
+Decoded: TypeAlias = tuple[
+    int, int, tuple[str, ...], Float32Array
+]  # position, rate, layout, samples
 _LISTED = re.compile(r"(\d+ channels) \((.+)\)")  # a layout with a custom order
 
 
@@ -64,7 +66,7 @@ def guess_duration_s(path: Path) -> float:
 
 def decode_blocks(
     path: Path, start_s: int = 0, findings: Findings | None = None
-) -> Iterator[tuple[int, Audio]]:
+) -> Iterator[tuple[int, Float32Array]]:
     """Decode a file block by block, all its parts one after the other.
 
     Damage after which the decoder continues is replaced by silence, if its length is known.
@@ -112,7 +114,7 @@ def decode_blocks(
 def _gathered(decoded: Iterator[Decoded]) -> Iterator[Decoded]:
     """Join blocks of one rate and layout that follow each other."""
     for (rate_hz, layout, _), group in groupby(decoded, lambda it: (*it[1:3], len(it[3]))):
-        held: list[Audio] = []
+        held: list[Float32Array] = []
         count = first = 0
         for position, _, _, block in group:
             first = first if held else position
@@ -375,7 +377,7 @@ class _Stream:
             )
 
 
-def _frame_samples(path: Path, frame: Any) -> Audio:
+def _frame_samples(path: Path, frame: Any) -> Float32Array:
     if frame.format.is_planar and frame.layout.nb_channels > MAX_PLANES:
         (frame,) = av.AudioResampler(frame.format.packed.name).resample(frame)
     try:

@@ -18,7 +18,6 @@ import numpy as np
 import soundfile
 
 from rave.audio.blocks import (
-    Audio,
     Quantizer,
     fit_length,
     is_layout_known,
@@ -29,6 +28,7 @@ from rave.audio.blocks import (
 from rave.audio.chunks import AudioError
 from rave.audio.formats import AUDIO_SUFFIXES, BLOCK_SAMPLES, decode_blocks
 from rave.audio.parts import Findings
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import atomic_write, native_path
 from rave.parsing import one_line
 
@@ -151,7 +151,7 @@ class AudioStream:
         """Return notes for the user about what was read so far, one sentence each."""
         return self._findings.sentences(self.path)
 
-    def __iter__(self) -> Iterator[Audio]:
+    def __iter__(self) -> Iterator[Float32Array]:
         """Yield blocks (C, block_samples), the last one shorter."""
         self._findings = Findings()
         decoded = decode_blocks(self.path, self.start_s, self._findings)
@@ -168,8 +168,8 @@ class AudioStream:
         yield from regroup(resample(mixed, rate_hz, self.sample_rate_hz), self.block_samples)
 
     def _mix(
-        self, decoded: Iterable[tuple[int, Audio]], rate_hz: int, num_channels: int
-    ) -> Iterator[Audio]:
+        self, decoded: Iterable[tuple[int, Float32Array]], rate_hz: int, num_channels: int
+    ) -> Iterator[Float32Array]:
         num_samples, findings = 0, self._findings
         for block_rate_hz, block in decoded:
             place = f"{num_samples / rate_hz:.2f} s"
@@ -202,7 +202,7 @@ def warn_once(note: str) -> None:
     logging.getLogger(__name__).warning("warning: %s", one_line(note))
 
 
-def read_audio(path: str | Path, sample_rate_hz: int, num_channels: int = 1) -> Audio:
+def read_audio(path: str | Path, sample_rate_hz: int, num_channels: int = 1) -> Float32Array:
     """Return a whole file as audio (C, T).
 
     Raises:
@@ -214,7 +214,7 @@ def read_audio(path: str | Path, sample_rate_hz: int, num_channels: int = 1) -> 
 
 def read_audio_part(
     path: Path, sample_rate_hz: int, num_channels: int, start: int, count: int
-) -> Audio:
+) -> Float32Array:
     """Return samples `start` to `start + count` of a file as audio (C, count).
 
     They equal those of `read_audio`; samples after the end of the file are zeros.
@@ -233,7 +233,7 @@ def read_audio_part(
 
 def write_audio(
     path: str | Path,
-    blocks: Audio | Iterable[Audio],
+    blocks: Float32Array | Iterable[Float32Array],
     sample_rate_hz: int,
     num_channels: int | None = None,
     num_samples: int | None = None,

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rave.audio.blocks import FULL_SCALE
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import built, check_inside, read_header, write_json
 from rave.held_out import Origin, origin
 
@@ -125,7 +125,7 @@ class AudioStore(Protocol):
     def check(self, file: Any) -> None:
         """Check that the audio of a file exists, or raise `ValueError`."""
 
-    def read(self, file: Any, start: int, count: int) -> NDArray[np.float32]:
+    def read(self, file: Any, start: int, count: int) -> Float32Array:
         """Return samples `start` to `start + count` of a file, (C, count), in [-1, 1)."""
 
 
@@ -159,7 +159,7 @@ class PreparedAudio:
             what = "does not exist" if found is None else f"has {found} bytes, not {needed}"
             raise ValueError(f"'{path}' {what}. Delete the file and run `rave preprocess` again.")
 
-    def read(self, file: PreparedFile, start: int, count: int) -> NDArray[np.float32]:
+    def read(self, file: PreparedFile, start: int, count: int) -> Float32Array:
         """Return samples `start` to `start + count` of a file, (C, count), in [-1, 1)."""
         samples = np.fromfile(
             self.folder / file.path,

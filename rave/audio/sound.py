@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-Audio = NDArray[np.float32]
+from rave.compute.arrays import Float32Array, Float64Array
+
 WINDOW_SAMPLES = 4096
 SILENT_DBFS, SILENT_OCTAVE_DB = -70.0, -100.0
 NUM_OCTAVES = 7
@@ -34,11 +34,11 @@ class SoundMeter:
 
     def __init__(self) -> None:
         self._power, self._num_samples = 0.0, 0
-        self._spectrum: NDArray[np.float64] = np.zeros(WINDOW_SAMPLES // 2 + 1)
+        self._spectrum: Float64Array = np.zeros(WINDOW_SAMPLES // 2 + 1)
 
-    def __call__(self, blocks: Iterable[Audio]) -> Iterator[Audio]:
+    def __call__(self, blocks: Iterable[Float32Array]) -> Iterator[Float32Array]:
         """Yield the blocks (C, t) unchanged."""
-        held: Audio | None = None
+        held: Float32Array | None = None
         for block in blocks:
             held = block if held is None else np.concatenate([held, block], axis=1)
             whole = held.shape[1] // WINDOW_SAMPLES * WINDOW_SAMPLES
@@ -48,7 +48,7 @@ class SoundMeter:
         if held is not None and held.shape[1]:
             self._count(held[:, None])
 
-    def _count(self, windows: Audio) -> None:
+    def _count(self, windows: Float32Array) -> None:
         """Count windows, (C, windows, n); n is WINDOW_SAMPLES, or less at the end."""
         power = np.square(windows, dtype=np.float64).mean(axis=(0, 2))
         is_heard = power > 10 ** (SILENT_DBFS / 10)
@@ -73,7 +73,7 @@ class SoundMeter:
         return Sound(round(float(level), 2), [round(float(each), 2) for each in octaves])
 
 
-def sound_of(blocks: Iterable[Audio]) -> Sound:
+def sound_of(blocks: Iterable[Float32Array]) -> Sound:
     """Return level and octave spectrum of audio in blocks (C, t)."""
     meter = SoundMeter()
     for _ in meter(blocks):

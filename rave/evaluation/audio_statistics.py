@@ -10,11 +10,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rave.compute.arrays import FloatArray
 from rave.compute.numba_safe import librosa
 
-Array = NDArray[np.floating]
 FFT_SAMPLES, NUM_MELS = (256, 1024, 4096), 48
 # Lower bounds of spectra and levels; quieter is silence.
 FLOOR_DB, FLOOR_DBFS = -100.0, -70.0
@@ -59,12 +58,12 @@ class AudioStatistics:
     peak: float
     centroid_hz: float
     flatness: float
-    mel: Array
-    mel_square: Array
+    mel: FloatArray
+    mel_square: FloatArray
     onsets: float
-    intervals: Array
-    chroma: Array
-    levels: Array
+    intervals: FloatArray
+    chroma: FloatArray
+    levels: FloatArray
 
     def figures(self) -> dict[str, float]:
         """Return the figures to report."""
@@ -82,7 +81,7 @@ class AudioStatistics:
         }
 
 
-def measure(audio: Array, sample_rate_hz: int) -> AudioStatistics:
+def measure(audio: FloatArray, sample_rate_hz: int) -> AudioStatistics:
     """Return the statistics of audio (T,) of half a second or more."""
     spectra = [_mel_db(audio, sample_rate_hz, size) for size in FFT_SAMPLES]
     magnitude = np.abs(librosa.stft(audio))
@@ -154,7 +153,7 @@ def distances(one: AudioStatistics, other: AudioStatistics) -> dict[str, float |
     }
 
 
-def followed(audio: Array, source: Array, sample_rate_hz: int) -> dict[str, float]:
+def followed(audio: FloatArray, source: FloatArray, sample_rate_hz: int) -> dict[str, float]:
     """Return the correlations of loudness and chroma of two recordings (T,), from their starts."""
     curves = []
     for signal in (audio, source):
@@ -173,7 +172,7 @@ def followed(audio: Array, source: Array, sample_rate_hz: int) -> dict[str, floa
     return correlations
 
 
-def _mel_db(audio: Array, sample_rate_hz: int, fft_samples: int) -> Array:
+def _mel_db(audio: FloatArray, sample_rate_hz: int, fft_samples: int) -> FloatArray:
     """Return a log-mel spectrum (F, n) in dB."""
     power = librosa.feature.melspectrogram(
         y=audio,
@@ -187,7 +186,7 @@ def _mel_db(audio: Array, sample_rate_hz: int, fft_samples: int) -> Array:
     return np.repeat(decibels, NUM_MELS // len(decibels), axis=0)
 
 
-def _intervals_between(audio: Array, sample_rate_hz: int) -> Array:
+def _intervals_between(audio: FloatArray, sample_rate_hz: int) -> FloatArray:
     """Return the shares of simultaneous and of successive intervals of pitch classes, (2, 12)."""
     chroma = librosa.feature.chroma_stft(
         y=audio,

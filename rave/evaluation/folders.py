@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 import soxr
 import torch
-from numpy.typing import NDArray
 
 from rave.audio.blocks import regroup
 from rave.audio.formats import AudioError
 from rave.audio.io import AudioStream
+from rave.compute.arrays import Float32Array
 from rave.evaluation.audio_statistics import DISTANCES, AudioStatistics, distances, measure, pool
 from rave.evaluation.frechet import NUM_DRAWS, Estimate, count_patches, estimate, frechet_distance
 from rave.evaluation.musicnn import PATCH_SAMPLES, SAMPLE_RATE_HZ, Musicnn, embed
 from rave.losses import log_spectral_distance_db
 
-Audio = NDArray[np.float32]
 PIECE_S = 12
 SHORTEST_S = PATCH_SAMPLES / SAMPLE_RATE_HZ
 SILENCE_DBFS = -90.0  # half a step of 16 bits
@@ -45,12 +44,12 @@ class Piece:
     """
 
     name: str
-    embeddings: NDArray[np.float32]
+    embeddings: Float32Array
     statistics: AudioStatistics
 
 
 def measure_blocks(
-    blocks: Iterable[Audio], sample_rate_hz: int, name: str, model: Musicnn
+    blocks: Iterable[Float32Array], sample_rate_hz: int, name: str, model: Musicnn
 ) -> Iterator[Piece]:
     """Yield the pieces of audio in blocks (1, t); a rest below 3 s at the end is dropped.
 
@@ -91,7 +90,7 @@ def is_silent(pieces: Sequence[Piece]) -> bool:
     return bool(loudest < 10 ** (SILENCE_DBFS / 10))
 
 
-def groups(pieces: Sequence[Piece]) -> list[NDArray[np.float32]]:
+def groups(pieces: Sequence[Piece]) -> list[Float32Array]:
     """Return the embeddings, piece by piece."""
     return [piece.embeddings for piece in pieces]
 
@@ -232,7 +231,7 @@ def compare_pair(target: Path, audio: Path, sample_rate_hz: int) -> dict[str, fl
     }
 
 
-def _start_and_length(path: Path, sample_rate_hz: int) -> tuple[Audio, int]:
+def _start_and_length(path: Path, sample_rate_hz: int) -> tuple[Float32Array, int]:
     """Return the first `PAIR_S` seconds of a file (1, t), and how many samples it has."""
     kept, count, most = [], 0, PAIR_S * sample_rate_hz
     for block in AudioStream(path, sample_rate_hz, 1):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+from rave.compute.arrays import FloatArray
+
 # Times that sets of equal size are drawn, and that pieces are drawn redrawn with replacement.
 NUM_DRAWS, NUM_BOOTSTRAPS = 20, 200
 # The distance is extrapolated from sets with these shares of the patches.
@@ -24,7 +24,7 @@ FEWEST_FOR_LINE = 100
 INTERVAL_PERCENT = (2.5, 97.5)
 
 
-def frechet_distance(one: Array, other: Array) -> float:
+def frechet_distance(one: FloatArray, other: FloatArray) -> float:
     """Return the Fréchet distance of the Gaussians with the mean and covariance of two sets.
 
     Args:
@@ -64,7 +64,9 @@ class Estimate:
     size: int
 
 
-def estimate(one: Sequence[Array], other: Sequence[Array], size: int, seed: int) -> Estimate:
+def estimate(
+    one: Sequence[FloatArray], other: Sequence[FloatArray], size: int, seed: int
+) -> Estimate:
     """Return the distance of two sets of groups at a given number of patches.
 
     The distance of small sets is too large, as their means and covariances are inexact. The error
@@ -102,20 +104,20 @@ def estimate(one: Sequence[Array], other: Sequence[Array], size: int, seed: int)
     return Estimate(distances[0], float(np.std(redrawn)), interval, unbiased, size)
 
 
-def count_patches(groups: Sequence[Array]) -> int:
+def count_patches(groups: Sequence[FloatArray]) -> int:
     """Return how many patches there are."""
     return sum(len(group) for group in groups)
 
 
-def _draw(groups: Sequence[Array], count: int, rng: np.random.Generator) -> Array:
+def _draw(groups: Sequence[FloatArray], count: int, rng: np.random.Generator) -> FloatArray:
     """Return `count` patches of pieces in random order, each piece once."""
     order = rng.permutation(len(groups))
     return np.concatenate([groups[index] for index in order])[:count]
 
 
-def _redraw(groups: Sequence[Array], count: int, rng: np.random.Generator) -> Array:
+def _redraw(groups: Sequence[FloatArray], count: int, rng: np.random.Generator) -> FloatArray:
     """Return `count` patches of pieces, which may be drawn more than once."""
-    chosen: list[Array] = []
+    chosen: list[FloatArray] = []
     while count_patches(chosen) < count:
         chosen.append(groups[int(rng.integers(len(groups)))])
     return np.concatenate(chosen)[:count]

@@ -20,13 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rave.compute.arrays import Float32Array
 from rave.compute.numba_safe import librosa
-
-Array = NDArray[np.float32]
 
 # Input on which the weights were trained.
 SAMPLE_RATE_HZ, FFT_SAMPLES, HOP_SAMPLES, NUM_MELS = 16000, 512, 256, 96
@@ -111,7 +109,7 @@ class Musicnn(nn.Module):
         return torch.sigmoid(self.output(self.dense_norm(self.embed(patches))))
 
 
-def log_mel_patches(audio: Array) -> Array:
+def log_mel_patches(audio: Float32Array) -> Float32Array:
     """Return the network's input (B, N, F) for audio (T,) at 16 kHz, in adjacent patches.
 
     A rest below 3 s at the end is dropped.
@@ -126,7 +124,7 @@ def log_mel_patches(audio: Array) -> Array:
 
 
 @torch.inference_mode()
-def embed(model: Musicnn, audio: Array) -> Array:
+def embed(model: Musicnn, audio: Float32Array) -> Float32Array:
     """Return embeddings (B, 200) of the patches of audio (T,) at 16 kHz."""
     batches = torch.from_numpy(log_mel_patches(audio)).split(BATCH_SIZE)
     found = [model.embed(batch).numpy() for batch in batches if len(batch)]

@@ -11,12 +11,11 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rave.audio.blocks import from_sample
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import atomic_write
 
-Array = NDArray[np.float32]
 WINDOW_FRAMES = 256
 
 
@@ -38,13 +37,13 @@ def parts(num_windows: int, num_parts: int) -> list[Part]:
 
 
 def audio_windows(
-    blocks: Iterable[Array],
+    blocks: Iterable[Float32Array],
     hop_samples: int,
     window_frames: int,
     left: int,
     right: int,
     part: Part = WHOLE,
-) -> Iterator[tuple[Array, int, int]]:
+) -> Iterator[tuple[Float32Array, int, int]]:
     """Cut one file's audio into overlapping windows of whole frames.
 
     Args:
@@ -58,7 +57,7 @@ def audio_windows(
     Yields:
         Audio (C, t) of a window, its first kept frame, and the number of frames kept.
     """
-    held: Array | None = None
+    held: Float32Array | None = None
     first = part.first * window_frames
     held_from = max(first - left, 0)  # frames
     end = None if part.stop is None else part.stop * window_frames
@@ -81,14 +80,14 @@ def audio_windows(
             held_from = kept_from
 
 
-def write_blocks(path: Path, blocks: Iterable[Array]) -> None:
+def write_blocks(path: Path, blocks: Iterable[Float32Array]) -> None:
     """Write the blocks (C, n) of a part, whole or not at all, for `read_blocks`."""
     with atomic_write(path, is_durable=False) as temporary, temporary.open("wb") as file:
         for block in blocks:
             file.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
 
 
-def read_blocks(paths: Sequence[Path], num_rows: int, num_columns: int) -> Iterator[Array]:
+def read_blocks(paths: Sequence[Path], num_rows: int, num_columns: int) -> Iterator[Float32Array]:
     """Yield the blocks of all parts as they were written.
 
     Args:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from rave.compute.arrays import Float32Array
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,9 @@ class Bend:
             if values
         }
 
-    def __call__(self, latents: Array, principal_axes: Callable[[], tuple[Array, Array]]) -> Array:
+    def __call__(
+        self, latents: Float32Array, principal_axes: Callable[[], tuple[Float32Array, Float32Array]]
+    ) -> Float32Array:
         """Return bent latents (D, N) of raw latents (D, N).
 
         Raises:

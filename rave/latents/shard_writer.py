@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rave.compute.arrays import Float32Array, Float64Array
 from rave.files.atomic import atomic_write, check_inside
 from rave.held_out import key_of, originals, recording_digest
 from rave.latents.folder import GENERATED, SHARDS_NAME, LatentFile, LatentHeader, write_array_header
@@ -50,7 +51,7 @@ class Clip:
     """
 
     file: LatentFile
-    array: NDArray[np.float32]
+    array: Float32Array
     is_original: bool = True
 
 
@@ -190,7 +191,7 @@ def merged_statistics(headers: Sequence[LatentHeader]) -> LatentStatistics:
     weights = np.array([max(each.num_frames, 0) for each in found], np.float64)
     weights /= max(weights.sum(), 1.0)
 
-    def averaged(values: Iterator[NDArray[np.float64]]) -> NDArray[np.float64]:
+    def averaged(values: Iterator[Float64Array]) -> Float64Array:
         return np.sum([w * v for w, v in zip(weights, values, strict=True)], axis=0)
 
     mean = averaged(np.asarray(each.mean) for each in found)

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rave.audio.io import MAX_SAMPLE_RATE_HZ
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import built, check_inside, digest, read_header, regular, write_json
 from rave.held_out import Origin, key_of
 from rave.latents.folder import MAX_GAIN_DB, SHARDS_NAME, LatentFile, LatentHeader, open_array
@@ -188,7 +189,7 @@ class ShardedFile:
         return self.entry.source
 
     @property
-    def array(self) -> NDArray[np.float32]:
+    def array(self) -> Float32Array:
         """Return its raw latents (D, N), memory-mapped and read-only.
 
         Raises:
@@ -367,7 +368,7 @@ class LatentShards(Sequence[ShardedFile]):
         except FileNotFoundError:  # another process removed the copy to make room
             return regular(self.storage.path(shard_name(shard))).open("rb")
 
-    def array(self, file: ShardedFile) -> NDArray[np.float32]:
+    def array(self, file: ShardedFile) -> Float32Array:
         """Return the raw latents of a clip (D, N), memory-mapped and read-only."""
         shape = (self.header.latent_size, file.num_frames)
         if not file.num_frames:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rave.compute.arrays import Float32Array, Float64Array
 from rave.files.atomic import typed
 
 # A dimension with less information is masked by the noise of its own posterior.
@@ -34,19 +35,19 @@ class LatentStatistics:
     num_frames: int
 
     @property
-    def information(self) -> NDArray[np.float64]:
+    def information(self) -> Float64Array:
         """Return (D,) nats per frame that each dimension carries, seen as a Gaussian channel.
 
         ½·ln(1 + std² / noise_std²). The KL does not measure it: a posterior that is narrower than
         the prior, but the same for every sound, has a KL and is uninformative.
         """
-        information: NDArray[np.float64] = 0.5 * np.log1p(
+        information: Float64Array = 0.5 * np.log1p(
             np.square(np.asarray(self.std) / np.maximum(self.noise_std, 1e-12))
         )
         return information
 
     @property
-    def noise_std(self) -> NDArray[np.float64]:
+    def noise_std(self) -> Float64Array:
         """Return (D,) the geometric mean of the posterior std, that of an ordinary frame.
 
         A few frames with a huge std, unlike the training audio, hardly change it. It follows from
@@ -73,7 +74,7 @@ class StatisticsAccumulator:
         self._sums = np.zeros((len(self.NAMES), latent_size))
         self._num_frames = 0
 
-    def add(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+    def add(self, mean: Float32Array, std: Float32Array) -> None:
         """Count frames. `mean` and `std` of the posterior, each (D, N)."""
         self.add_sums(self.sums_of(mean, std), mean.shape[1])
 
@@ -83,7 +84,7 @@ class StatisticsAccumulator:
         self._num_frames += num_frames
 
     @staticmethod
-    def sums_of(mean: NDArray[np.float32], std: NDArray[np.float32]) -> NDArray[np.float64]:
+    def sums_of(mean: Float32Array, std: Float32Array) -> Float64Array:
         """Return the sums over frames, (4, D). `mean` and `std` of the posterior, each (D, N)."""
         centre, variance = mean.astype(np.float64), np.square(std.astype(np.float64))
         power = np.square(centre)

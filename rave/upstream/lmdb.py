@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rave.audio.blocks import FULL_SCALE
 from rave.audio.io import check_rate_and_channels, read_audio_part
 from rave.audio.prepared import AudioStore, PreparedAudio
+from rave.compute.arrays import Float32Array
 from rave.held_out import Origin, origin, recordings, without_suffix
 from rave.upstream.lmdb_file import Bytes, pairs
 
@@ -124,7 +124,7 @@ class UpstreamDatabase:
                 "Restore the audio, or preprocess it again."
             )
 
-    def read(self, file: Record, start: int, count: int) -> NDArray[np.float32]:
+    def read(self, file: Record, start: int, count: int) -> Float32Array:
         """Return samples `start` to `start + count` of a record, (C, count), in [-1, 1)."""
         if file.data_start is None:
             path = Path(file.name)
