@@ -63,7 +63,7 @@ def test_no_more_audio_is_written_than_there_are_latents_for(tmp_path, refused):
     sizes = {"hop_samples": format.hop_samples, "sample_rate_hz": format.sample_rate_hz}
     edit_header(tmp_path / "latents", **sizes, **one_file(source_num_samples=10**15))
     told = refused(main, "decode", made, tmp_path / "latents", tmp_path / "out")
-    assert "claims 1000000000000000 samples for 64 frames" in told
+    assert "states 1000000000000000 samples for 64 frames" in told
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "NaN", '"a"', "\xff", "{}"])

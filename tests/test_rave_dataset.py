@@ -88,7 +88,7 @@ def test_a_folder_that_is_not_prepared_is_refused(tmp_path):
 
 def test_an_incomplete_folder_is_refused(tmp_path):
     prepare(tmp_path, [10, 20])
-    with pytest.raises(ValueError, match="Crops of 0 samples"):
+    with pytest.raises(ValueError, match="crop length is 0 samples"):
         PreparedAudioDataset(tmp_path, 0, 1)
     with pytest.raises(ValueError, match=r"holds no audio to read"):
         PreparedAudioDataset(tmp_path, 10, 1, ranges=[])

@@ -201,7 +201,7 @@ def test_files_that_cannot_be_used_are_skipped_by_name(folders, capsys, tmp_path
     code, _, errors = run(capsys, folders / "music", tmp_path)
     assert code == 2
     assert errors.splitlines()[-1].startswith("rave evaluate: error: No file of the audio can be")
-    for told in ("lasts 1.00 s; 2.98 s are needed", "is silent", "NaN"):
+    for told in ("lasts 1.00 s; at least 2.98 s are needed", "is silent", "NaN"):
         assert told in errors.splitlines()[-1]
     write(tmp_path / "good.wav", flute()[None], SAMPLE_RATE_HZ)
     code, text, _ = run(capsys, folders / "music", tmp_path)
@@ -216,7 +216,7 @@ def test_files_that_cannot_be_used_are_skipped_by_name(folders, capsys, tmp_path
         (["--sample-rate", 500], "8000 to 96000 Hz"),
         (["--out", "figures.txt"], "ends in .json"),
         (["--follows", "nowhere.wav"], "does not exist"),
-        (["--only", "nothing"], "holds no 'nothing'"),
+        (["--only", "nothing"], "holds no file 'nothing'"),
         (["--patches", 10000], "Sets of 10000 patches"),
     ],
 )
