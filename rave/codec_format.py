@@ -1,4 +1,4 @@
-"""What a codec says of itself: rate, hop, sizes, fingerprint; beside the weights of an export."""
+"""The format of a codec: rate, hop, sizes, fingerprint; stored beside the weights of an export."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TORCHSCRIPT_VERSION = 1
 
 @dataclass(frozen=True)
 class CodecFormat:
-    """What a codec reads and writes.
+    """Rates and sizes of what a codec reads and writes.
 
     Attributes:
         fingerprint: Digest of the weights; latents of one codec do not fit another.
@@ -61,7 +61,7 @@ class CodecFormat:
         known = self.training_audio
         if known is not None and len(known.statistics.mean) != self.latent_size:
             raise ValueError(
-                f"The training audio is known in {len(known.statistics.mean)} dimensions; the "
+                f"The training audio was measured in {len(known.statistics.mean)} dimensions; the "
                 f"codec has {self.latent_size}. Run the same `rave train` again."
             )
 

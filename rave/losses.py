@@ -132,7 +132,7 @@ class DecibelDistance(SpectralDistance):
     """Multi-scale distance that takes logarithms as `log_spectral_distance_db`, the measure, does.
 
     Of magnitudes relative to a sine of full scale, so that one floor fits every STFT size, and root
-    mean square over frequency. What lies under the floor is not heard, and costs nothing here.
+    mean square over frequency. Sound below the floor is inaudible, and costs nothing here.
 
     Args:
         scales: STFT sizes in samples; hop a quarter of each.

@@ -23,7 +23,7 @@ HELD_OUT_SEGMENTS = 64
 
 @dataclass(frozen=True)
 class PriorTraining:
-    """What a recipe says about training.
+    """Training settings of a recipe.
 
     Attributes:
         seed: Random seed of the first weights and the segments.
@@ -145,7 +145,7 @@ class PriorSegments(Dataset[Tensor]):
 
 
 class PriorSystem(LightningModule):
-    """One step of training, and the held-out loss beside that of knowing nothing.
+    """One step of training, and the held-out loss beside that of a uniform guess.
 
     Args:
         model: Prior to train.

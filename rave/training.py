@@ -33,7 +33,7 @@ NUM_LOGGED_CROPS = 4
 
 @dataclass(frozen=True)
 class RaveTraining:
-    """What a recipe says about training.
+    """Training settings of a recipe.
 
     Attributes:
         seed: Random seed of the first weights, the crops, the latents' noise and the scales drawn.
@@ -173,7 +173,7 @@ class RaveSystem(LightningModule):
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.global_step)
         whole = processes.whole(len(audio))
         signs = processes.own(torch.randint(0, 2, (whole, 1, 1), generator=generator) * 2 - 1)
-        # The ear does not tell polarity; the network should not.
+        # The ear does not distinguish polarity; the network should not, either.
         audio = self._known(audio) * signs.to(audio)
         generator_optimizer, discriminator_optimizer = cast(list[Any], self.optimizers())
         is_discriminator_step = (
@@ -203,13 +203,13 @@ class RaveSystem(LightningModule):
             self.log("loss", means["loss"], prog_bar=True, logger=False)
 
     def _known(self, audio: Tensor) -> Tensor:
-        """Return what of audio the model knows; silence lies before a crop."""
+        """Return the model's form of audio: itself or its derivative, with silence before a crop."""
         return derivative(audio) if self.model.is_derivative else audio
 
     def _posterior(self, audio: Tensor) -> DiagonalGaussian:
         if not self.is_encoder_frozen:
             return self.model.encode(audio)
-        self.model.encoder.eval()  # nor does its batch normalisation go on learning
+        self.model.encoder.eval()  # its batch normalisation stops learning, too
         with torch.no_grad():  # frozen: the latents that are learnt in phase 1 stay
             return self.model.encode(audio)
 
@@ -374,6 +374,6 @@ def _check_crop(model: RAVE, training: RaveTraining) -> None:
     if training.crop_samples % model.hop_samples:
         fitting = -(-training.crop_samples // model.hop_samples) * model.hop_samples
         raise ValueError(
-            f"Crops of {training.crop_samples} samples are no whole number of the model's hops of "
+            f"Crops of {training.crop_samples} samples are not a multiple of the model's hop of "
             f"{model.hop_samples} samples. Set CROP_SAMPLES to {fitting}."
         )

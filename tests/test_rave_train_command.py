@@ -76,7 +76,7 @@ def test_crops_too_short_for_the_distances_are_refused_and_nothing_is_left(
     assert train(prepared, tmp_path / "run", "CROP_SAMPLES=64") == 2
     assert "Crops of 64 samples are too short for the spectral distances" in error_of(capsys)
     assert train(prepared, tmp_path / "run", "CROP_SAMPLES=65537") == 2
-    assert "65537 samples are no whole number of the model's hops" in error_of(capsys)
+    assert "65537 samples are not a multiple of the model's hop" in error_of(capsys)
     assert not (tmp_path / "run").exists()
 
 

@@ -1,4 +1,4 @@
-"""What stands between encoder and decoder: the kinds of latents.
+"""The bottleneck between encoder and decoder: the kinds of latents.
 
 | kind | latents | what keeps them in order |
 |---|---|---|
@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
         return Point(mean, std)
 
     def project(self, latents: Tensor) -> Tensor:
-        """Return latents (B, D, N) that the decoder knows; it sees what a user makes through it."""
+        """Return latents (B, D, N) as the decoder was trained on; applied to latents of a user."""
         return latents
 
     def penalty(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:

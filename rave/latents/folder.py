@@ -67,7 +67,7 @@ class LatentFile:
 
 @dataclass(frozen=True)
 class LatentHeader:
-    """What latents.json says.
+    """Content of latents.json.
 
     Attributes:
         codec: Fingerprint of the codec's weights.
@@ -135,10 +135,10 @@ class LatentHeader:
         )
 
     def check(self) -> None:
-        """Check what a command that trusts the header would otherwise do: it may be a stranger's.
+        """Check sizes and paths, which commands rely on; the header may be untrusted.
 
         Raises:
-            ValueError: If sizes are none, contradict each other, or a file lies elsewhere.
+            ValueError: If sizes are invalid or contradict each other, or a file lies elsewhere.
         """
         s = self.statistics
         for values in (s.mean, s.std, s.posterior_std, s.kl):
@@ -152,7 +152,7 @@ class LatentHeader:
             if min(file.num_frames, file.source_num_samples) < 0:
                 raise ValueError(f"'{file.path}' has a negative length")
             if not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ:
-                raise ValueError(f"'{file.path}' is of {rate_hz} Hz")
+                raise ValueError(f"'{file.path}' has a sample rate of {rate_hz} Hz")
             if abs(file.gain_db) > MAX_GAIN_DB:
                 raise ValueError(f"'{file.path}' has a gain of {file.gain_db} dB")
 
@@ -232,7 +232,7 @@ def open_array(path: Path) -> NDArray[Any]:
     """Return the array of a .npy file, memory-mapped and read-only; objects in it are not made.
 
     Raises:
-        ValueError: If the file cannot be read, or is no array of numbers.
+        ValueError: If the file cannot be read, or is not an array of numbers.
     """
     try:
         with np.errstate(over="raise"):  # of a size that no file has
