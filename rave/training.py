@@ -203,7 +203,7 @@ class RaveSystem(LightningModule):
             self.log("loss", means["loss"], prog_bar=True, logger=False)
 
     def _known(self, audio: Tensor) -> Tensor:
-        """Return audio as the model reads it: as it is, or its derivative (silence before a crop)."""
+        """Return audio as the model reads it: itself or its derivative (silence before a crop)."""
         return derivative(audio) if self.model.is_derivative else audio
 
     def _posterior(self, audio: Tensor) -> DiagonalGaussian:
