@@ -56,7 +56,7 @@ def test_a_header_of_latents_that_claims_the_impossible_is_refused(
     edit_header(tmp_path / "latents", **changes)
     command = (main, "decode", made, tmp_path / "latents", tmp_path / "out")
     told = refused(*command)
-    assert told.startswith(f"'{tmp_path / 'latents' / 'latents.json'}' is not the whole header")
+    assert told.startswith(f"'{tmp_path / 'latents' / 'latents.json'}' is not a complete header")
     assert words in told
     assert not (tmp_path / "out").exists()
 
@@ -68,7 +68,7 @@ def test_no_more_audio_is_written_than_there_are_latents_for(tmp_path, refused):
     sizes = {"hop_samples": format.hop_samples, "sample_rate_hz": format.sample_rate_hz}
     edit_header(tmp_path / "latents", **sizes, **one_file(source_num_samples=10**15))
     told = refused(main, "decode", made, tmp_path / "latents", tmp_path / "out")
-    assert "claims 1000000000000000 samples for 64 frames" in told
+    assert "states 1000000000000000 samples for 64 frames" in told
 
 
 NO_JSON = "is not valid JSON"

@@ -272,4 +272,4 @@ def test_a_member_that_is_a_link_is_not_followed(tmp_path, refused):
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
 
     change_members(shards / "shard-00000.tar", become_link)
-    assert "no name stands before it" in refused(main, "unshard", shards, tmp_path / "out")
+    assert "it has no name" in refused(main, "unshard", shards, tmp_path / "out")
