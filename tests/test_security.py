@@ -181,7 +181,15 @@ def test_an_array_is_numbers_and_nothing_else(spoil, tmp_path, canary, refused):
     assert list((tmp_path / "out").rglob("*.wav")) == []
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     for command in (
-        (main, "train_prior", tmp_path / "latents", "--out", tmp_path / "prior"),
+        (
+            main,
+            "train_prior",
+            tmp_path / "latents",
+            "--out",
+            tmp_path / "prior",
+            "--set",
+            "SEGMENT_FRAMES=32",
+        ),
         (diffwave_train.main, tmp_path / "latents", "--out", tmp_path / "diffusion"),
         (inference.main, free, tmp_path / "out", "--vary", tmp_path / "latents" / "a.npy"),
     ):
@@ -216,7 +224,7 @@ def test_an_index_is_numbers_and_nothing_else(spoil, tmp_path, canary, refused):
     out = tmp_path / "out"
     for command in ((diffwave_train.main, shards, "--out", out), (main, "unshard", shards, out)):
         told = refused(*command)
-        assert f"'{shards}' is not a whole sharded set: index.npy cannot be read" in told
+        assert f"'{shards}' is not a complete sharded set: index.npy cannot be read" in told
         assert SPOILT[spoil] in told
         assert not out.exists()
 
