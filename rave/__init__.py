@@ -1,10 +1,10 @@
-"""RAVE: audio ⇄ about 21 latent frames a second (Caillon & Esling 2021, arXiv:2111.05011).
+"""RAVE: audio ⇄ about 21 latent frames per second (Caillon & Esling 2021, arXiv:2111.05011).
 
     >>> codec = rave.load_codec("runs/piano")
     >>> mean, std = codec.encode(rave.read_audio("solo.flac", codec.format.sample_rate_hz))
     >>> rave.write_audio("solo.wav", codec.decode(mean), codec.format.sample_rate_hz)
 
-Each command `rave X` is one function here. Names are imported when they are first used.
+Each command `rave X` is one function here. Names are imported on first use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is done to a crop at random before it is trained on; the held-out crops stay as they are.
+"""Random changes of training crops; held-out crops are not changed.
 
 C channels, T samples. An augmentation takes audio (C, T), its rate and a generator, and returns
-audio of the same shape. Each draws from the generator of its item and from nothing else.
+audio of the same shape. Each draws only from the generator of its item.
 
     crop → pitch → phase → compress → normalise → gain → mute → dequantise
 
@@ -18,24 +18,23 @@ from typing import Protocol
 
 import numpy as np
 import soxr
-from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from rave.audio.blocks import FULL_SCALE
+from rave.compute.arrays import Float32Array, FloatArray
 
-Array = NDArray[np.float32]
 SILENCE = 1e-10  # magnitudes below are silence
-FLOOR_DB, TABLE_STEP_DB = -120.0, 0.25  # of the compressor's table
+FLOOR_DB, TABLE_STEP_DB = -120.0, 0.25  # first level and step of the compressor's table
 UNCHANGED_DB = -80.0  # levels below are not compressed
-POLE_RADIUS = 0.99  # of the all-pass filter
+POLE_RADIUS = 0.99  # pole radius of the all-pass filter
 
 
 class Augmentation(Protocol):
     """A random change of a crop."""
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return audio of the shape of `audio`, (C, T)."""
 
 
@@ -44,7 +43,7 @@ class RandomPhase:
     """Turn the phase around a random frequency with an all-pass filter, the same for all channels.
 
     Attributes:
-        probability: Of doing it.
+        probability: Probability of the change.
         min_hz: Lowest frequency, which is drawn uniformly in the logarithm.
         max_hz: Highest frequency.
     """
@@ -54,8 +53,8 @@ class RandomPhase:
     max_hz: float = 2000.0
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return the filtered crop; a pole at radius 0.99 rings for a few hundred samples."""
         is_done = generator.random() < self.probability
         frequency_hz = np.exp(generator.uniform(np.log(self.min_hz), np.log(self.max_hz)))
@@ -68,15 +67,15 @@ class RandomPhase:
 
 @dataclass(frozen=True)
 class RandomCompress:
-    """Bring what lies at one level to a random other one, louder or softer; full scale stays.
+    """Move one level to a random other one, louder or softer; full scale stays.
 
     Attributes:
-        probability: Of doing it.
+        probability: Probability of the change.
         threshold_db: Level that is moved.
-        min_output_db: Lowest level that it comes to.
-        max_output_db: Highest level.
+        min_output_db: Lowest level that it is moved to.
+        max_output_db: Highest level that it is moved to.
         knee_db: Width of the rounding of the transfer function's corners.
-        time_s: Time constant of the level's measure.
+        time_s: Time constant of the level measurement.
 
     Source: the transfer function of `compand`, sox.sourceforge.net/sox.html.
     """
@@ -89,9 +88,9 @@ class RandomCompress:
     time_s: float = 0.1
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
-        """Return the compressed crop, brought down to full scale where it would clip."""
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
+        """Return the compressed crop, scaled down to full scale if it would clip."""
         is_done = generator.random() < self.probability
         output_db = generator.uniform(self.min_output_db, self.max_output_db)
         if not is_done:
@@ -104,14 +103,14 @@ class RandomCompress:
 
 @dataclass(frozen=True)
 class Compress:
-    """Bring every crop to one dynamic.
+    """Give all crops the same dynamics.
 
     Attributes:
         corners: Input and output level in dB, rising; below the first the level is unchanged.
         knee_db: Width of the rounding of the transfer function's corners.
-        time_s: Time constant of the level's measure.
+        time_s: Time constant of the level measurement.
 
-    Source: acids-rave's setting for quiet recordings of places.
+    Source: acids-rave's setting for quiet field recordings.
     """
 
     corners: Sequence[tuple[float, float]] = ((-30.0, -15.0), (-10.0, -8.0), (0.0, -5.0))
@@ -119,8 +118,8 @@ class Compress:
     time_s: float = 0.01
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return the compressed crop."""
         return unclipped(
             compress(audio, sample_rate_hz, self.corners, knee_db=self.knee_db, time_s=self.time_s)
@@ -128,21 +127,21 @@ class Compress:
 
 
 def compress(
-    audio: NDArray[np.floating],
+    audio: FloatArray,
     sample_rate_hz: int,
     corners: Sequence[tuple[float, float]],
     *,
     knee_db: float,
     time_s: float,
-) -> NDArray[np.floating]:
+) -> FloatArray:
     """Return audio whose level follows a transfer function; one gain for all channels.
 
     Args:
         audio: (C, T).
-        sample_rate_hz: Of the audio.
+        sample_rate_hz: Sample rate of the audio.
         corners: Input and output level in dB, rising; below the first the level is unchanged.
         knee_db: Width of the rounding of the corners.
-        time_s: Time constant of the level's measure.
+        time_s: Time constant of the level measurement.
     """
     inputs_db = np.arange(FLOOR_DB, TABLE_STEP_DB, TABLE_STEP_DB)
     xs, ys = zip((FLOOR_DB, FLOOR_DB + corners[0][1] - corners[0][0]), *corners, strict=True)
@@ -162,15 +161,15 @@ class Normalise:
     """Bring the peak of every crop to full scale.
 
     Attributes:
-        max_gain_db: No more than that, so that noise is not taken for music.
+        max_gain_db: Largest gain, so that noise is not amplified like music.
     """
 
     max_gain_db: float = 30.0
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
-        """Return the crop, or silence as it is."""
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
+        """Return the normalised crop; silence is returned unchanged."""
         peak = float(np.abs(audio).max(initial=0.0))
         return audio if peak < SILENCE else audio * min(1 / peak, 10 ** (self.max_gain_db / 20))
 
@@ -180,7 +179,7 @@ class RandomGain:
     """Change the level of a crop by a random number of decibels, up to full scale.
 
     Attributes:
-        probability: Of doing it.
+        probability: Probability of the change.
         min_db: Lowest gain.
         max_db: Highest gain.
     """
@@ -190,8 +189,8 @@ class RandomGain:
     max_db: float = 3.0
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return the crop at its new level."""
         is_done = generator.random() < self.probability
         gain_db = generator.uniform(self.min_db, self.max_db)
@@ -203,14 +202,14 @@ class RandomMute:
     """Replace some crops by silence, so that silence is decoded as silence.
 
     Attributes:
-        probability: Of doing it.
+        probability: Probability of the change.
     """
 
     probability: float = 0.1
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return silence or the crop."""
         return np.zeros_like(audio) if generator.random() < self.probability else audio
 
@@ -220,8 +219,8 @@ class Dequantise:
     """Add white noise of one step of 16-bit samples, -½ to ½, in place of what rounding removed."""
 
     def __call__(
-        self, audio: Array, sample_rate_hz: int, generator: np.random.Generator
-    ) -> NDArray[np.floating]:
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> FloatArray:
         """Return the crop with the noise."""
         return audio + generator.uniform(-0.5, 0.5, audio.shape) / FULL_SCALE
 
@@ -231,7 +230,7 @@ class RandomPitch:
     """Play a crop faster or slower, and so higher or lower.
 
     Attributes:
-        probability: Of doing it.
+        probability: Probability of the change.
         min_ratio: Lowest speed, 1 being that of the recording; drawn uniformly in the logarithm.
         max_ratio: Highest speed.
 
@@ -247,7 +246,7 @@ class RandomPitch:
         if not 0 < self.min_ratio <= self.max_ratio:
             raise ValueError(
                 f"Pitch ratios from {self.min_ratio} to {self.max_ratio} were given; "
-                "0 < min_ratio <= max_ratio."
+                "0 < min_ratio <= max_ratio is needed."
             )
 
     def draw(self, generator: np.random.Generator) -> float:
@@ -257,7 +256,7 @@ class RandomPitch:
         return float(ratio) if is_done else 1.0
 
 
-def change_pitch(audio: Array, ratio: float) -> Array:
+def change_pitch(audio: Float32Array, ratio: float) -> Float32Array:
     """Return audio (C, T) played `ratio` times as fast, (C, about T / ratio)."""
     if ratio == 1.0:
         return audio
@@ -267,7 +266,7 @@ def change_pitch(audio: Array, ratio: float) -> Array:
 
 @dataclass(frozen=True)
 class Augmentations:
-    """What is done to the crops of a training, in this order; None: not done."""
+    """The augmentations of training crops, in this order; None: not applied."""
 
     pitch: RandomPitch | None = None
     phase: Augmentation | None = None
@@ -277,9 +276,11 @@ class Augmentations:
     mute: Augmentation | None = None
     dequantise: Augmentation | None = None
 
-    def __call__(self, audio: Array, sample_rate_hz: int, generator: np.random.Generator) -> Array:
-        """Return a crop (C, T), whose pitch is changed already, after the others."""
-        changed: NDArray[np.floating] = audio
+    def __call__(
+        self, audio: Float32Array, sample_rate_hz: int, generator: np.random.Generator
+    ) -> Float32Array:
+        """Return a crop (C, T), whose pitch is already changed, after the other augmentations."""
+        changed: FloatArray = audio
         for change in (
             self.phase,
             self.compress,
@@ -293,6 +294,6 @@ class Augmentations:
         return changed.astype(np.float32)
 
 
-def unclipped(audio: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return audio, brought down as a whole to full scale where its peak is beyond."""
+def unclipped(audio: FloatArray) -> FloatArray:
+    """Return audio, scaled down as a whole if its peak exceeds full scale."""
     return audio / max(float(np.abs(audio).max(initial=0.0)), 1.0)

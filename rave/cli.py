@@ -1,7 +1,7 @@
-"""What every command shares: options, errors, exit codes, and figures as JSON.
+"""Parts that all commands share: options, errors, exit codes, and figures as JSON.
 
-Exit codes: 0 all done; 1 done, but some files were skipped (each is named); 2 bad input, nothing
-half-written; 130 interrupted, the same command continues.
+Exit codes: 0 all done; 1 done, but some files were skipped (each is named); 2 bad input, no
+half-written files; 130 interrupted, the same command continues.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ENGINE = ("engine", "address", "cpus_per_worker")
 AUDIO_FOLDER = "a folder of audio files"
 RAVE_RUN = "a run folder of `rave train` or of acids-rave"
 CODEC = f"{RAVE_RUN}, or a .ts file"
-DIFFUSION_RUN = "what diffwave.train wrote"
+DIFFUSION_RUN = "a run folder of `diffwave.train`"
 LATENTS = "a folder that `rave encode` wrote"
 
 
@@ -79,7 +79,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
-    """Add `--devices` and `--nodes`: of commands that train."""
+    """Add `--devices` and `--nodes`, for commands that train."""
     parser.add_argument(
         "--devices",
         type=int,
@@ -97,35 +97,35 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
-    """Add `--ema` and `--derivative`, which say what a run of acids-rave does not."""
+    """Add `--ema` and `--derivative`, which a run of acids-rave does not state."""
     parser.add_argument(
-        "--ema", action="store_true", help="take the averaged weights of a run of acids-rave"
+        "--ema", action="store_true", help="use the averaged (EMA) weights of a run of acids-rave"
     )
     parser.add_argument(
         "--derivative",
         action="store_true",
-        help="the codec was trained on audio's derivative (acids-rave's train --derivative): "
+        help="the codec was trained on the derivative of audio (acids-rave's train --derivative): "
         "differentiate before encoding, integrate after decoding",
     )
 
 
 def add_level(parser: argparse.ArgumentParser) -> None:
-    """Add `--match-level`: of commands that encode audio."""
+    """Add `--match-level`, for commands that encode audio."""
     parser.add_argument(
         "--match-level",
         action="store_true",
-        help="bring audio to the level that the codec was trained at, and give the gain back after "
+        help="bring audio to the level of the codec's training audio, and undo the gain after "
         "decoding",
     )
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """Add `--as-encoded`, `--codec-rate`, `--shift`, `--scale`: of commands that decode files."""
+    """Add `--as-encoded`, `--codec-rate`, `--shift`, `--scale`, for commands that decode files."""
     parser.add_argument(
         "--as-encoded",
         action="store_true",
-        help="decode the codec's uninformative dimensions as they are, as acids-rave does, instead "
-        "of as the noise that the decoder was trained on",
+        help="decode uninformative dimensions as stored, as acids-rave does, instead of as the "
+        "noise that the decoder was trained on",
     )
     parser.add_argument(
         "--codec-rate",
@@ -133,8 +133,8 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         help="write at the codec's sample rate instead of each source's",
     )
     for option, what in (
-        ("--shift", "add VALUE to the latents along a principal axis, 0 the widest"),
-        ("--scale", "multiply their distance from the mean along a principal axis by VALUE"),
+        ("--shift", "add VALUE to the latents along principal axis AXIS (0: largest variance)"),
+        ("--scale", "multiply the latents' distance from their mean along AXIS by VALUE"),
     ):
         parser.add_argument(
             option,
@@ -146,56 +146,56 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    """Add `--backend` and `--precision`: what computes, and how precisely."""
+    """Add `--backend` and `--precision`."""
     parser.add_argument(
         "--backend",
         **one_of("backend", ("auto", "torch", "openvino")),
         default="auto",
-        help="torch; openvino, which is faster on a CPU (extra [fast]); or auto, openvino where it "
-        "is installed and the model is large (default auto)",
+        help="torch; openvino: faster on a CPU, needs the extra [fast]; auto: openvino if it is "
+        "installed and the model is large (default auto)",
     )
     parser.add_argument(
         "--precision",
         **one_of("precision", ("float32", "bfloat16")),
         default="float32",
-        help="float32, or bfloat16, which is faster where the processor has it, and a little less "
-        "exact (default float32)",
+        help="float32; bfloat16: faster on processors that support it, and a little less exact "
+        "(default float32)",
     )
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Add `--engine`, `--address` and `--cpus-per-worker`: who does the work on the files."""
+    """Add `--engine`, `--address` and `--cpus-per-worker`: what processes the files."""
     parser.add_argument(
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="local: this process; ray: all cores of this machine or of a Ray cluster, extra [ray] "
-        "(default local)",
+        help="local: this process; ray: all cores of this machine or of a Ray cluster, needs the "
+        "extra [ray] (default local)",
     )
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
         help="address of a running Ray cluster that this machine is part of: auto or HOST:PORT "
-        "(default: none, Ray is started on this machine)",
+        "(default: start Ray on this machine)",
     )
     parser.add_argument(
-        "--cpus-per-worker", type=int, metavar="N", help="cores of a Ray worker (default 1)"
+        "--cpus-per-worker", type=int, metavar="N", help="cores per Ray worker (default 1)"
     )
 
 
 def open_engine(
     name: str, address: str | None, cpus_per_worker: int | None, device: str = "cpu"
 ) -> Engine:
-    """Return what does the work on files.
+    """Return the engine that processes files.
 
     Args:
         name: local or ray.
-        address: Address of a running Ray cluster; None: Ray is started on this machine.
-        cpus_per_worker: Cores of a Ray worker; None: 1.
-        device: What the work computes on; each worker then has a GPU if it is one.
+        address: Address of a running Ray cluster; None: start Ray on this machine.
+        cpus_per_worker: Cores per Ray worker; None: 1.
+        device: Device that the work computes on; if it is a GPU, each worker gets one.
 
     Raises:
-        ValueError: If it is not installed or cannot be reached, or options contradict each other.
+        ValueError: If Ray is not installed or reached, or options contradict each other.
     """
     if name == "local":
         for option, value in (("--address", address), ("--cpus-per-worker", cpus_per_worker)):
@@ -215,19 +215,19 @@ def open_engine(
     )
 
 
-def keywords(options: argparse.Namespace, **instead: Any) -> dict[str, Any]:
-    """Return what a command hands to its function: all options but those of the command line.
+def keywords(options: argparse.Namespace, **overrides: Any) -> dict[str, Any]:
+    """Return the options of a command as keyword arguments of its API function.
 
     Args:
         options: The parsed options.
-        instead: What is handed over by these names; an engine, which several options name, too.
+        overrides: Arguments that replace options or, as the engine does, stand for several.
     """
-    of_line = {*COMMON, *ENGINE}
-    return {name: value for name, value in vars(options).items() if name not in of_line} | instead
+    kept = {n: value for n, value in vars(options).items() if n not in {*COMMON, *ENGINE}}
+    return kept | overrides
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add `--set` and `--dry-run`, the options of commands that read a recipe."""
+    """Add `--set` and `--dry-run`, for commands that read a recipe."""
     parser.add_argument(
         "--set",
         dest="settings",
@@ -240,7 +240,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Add what all commands that train have besides data, recipe and run."""
+    """Add the options that all training commands share."""
     add_settings(parser)
     add_seed(parser)
     add_device(parser)
@@ -254,11 +254,11 @@ def execute(
 ) -> int:
     """Parse, do the work, print its result, and return the exit code.
 
-    A `ValueError` or `OSError` from the work is the user's to fix: one sentence on stderr, exit 2.
-    Meanwhile no control character reaches the terminal: names may be those of strangers.
+    A `ValueError` or `OSError` from the work is an error that the user can fix: one sentence on
+    stderr, exit 2. Control characters are escaped, since file names may be untrusted.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file name may be no text at all
+        if isinstance(stream, io.TextIOWrapper):  # a file name need not be valid text
             stream.reconfigure(errors="backslashreplace")
     if COMPLETING in os.environ:
         complete(parser)
@@ -273,13 +273,13 @@ def _execute(
 ) -> int:
     try:
         options = parser.parse_args(arguments)
-    except SystemExit as stop:  # of --help, --version, or what cannot be parsed
+    except SystemExit as stop:  # --help, --version, or a command line that cannot be parsed
         return int(stop.code or 0)
     keep_freed_memory()
     for name in installed_upstream():
         print(
-            f"{parser.prog}: warning: the package '{name}' is installed here too, under the same "
-            "import name. Give it, or rave-diffwave, an environment of its own.",
+            f"{parser.prog}: warning: the package '{name}' is also installed and has the same "
+            "import name. Install it, or rave-diffwave, in a separate environment.",
             file=sys.stderr,
         )
     try:
@@ -301,13 +301,13 @@ def _execute(
             print(f"{parser.prog}: warning: {one_line(f'{name}: {text}')}", file=sys.stderr)
     try:
         print(json.dumps(result.figures, indent=1) if options.json else result.summary, flush=True)
-    except BrokenPipeError:  # whoever read it has heard enough, as `| head` has
+    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_SKIPPED if result.num_skipped else 0
 
 
 def complete(parser: argparse.ArgumentParser) -> None:
-    """Answer a shell that completes a command line, and end the process."""
+    """Print completions for the shell, and end the process."""
     import argcomplete
 
     argcomplete.autocomplete(parser)
@@ -315,7 +315,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def _quiet_unless_first() -> Iterator[None]:
-    """Let one of the processes that work together tell what they do."""
+    """Silence every process of a training but the first."""
     if is_first():
         yield
         return
@@ -325,31 +325,31 @@ def _quiet_unless_first() -> Iterator[None]:
 
 @contextmanager
 def _state_kept() -> Iterator[None]:
-    """Leave torch's random numbers and threads as they were, also after an error or Ctrl-C."""
+    """Restore torch's random state and thread count, also after an error or Ctrl-C."""
     torch = sys.modules.get("torch")
-    if torch is None:  # they are nobody's yet
+    if torch is None:  # not imported, so there is nothing to restore
         yield
         return
-    numbers, num_threads = torch.get_rng_state(), torch.get_num_threads()
+    rng_state, num_threads = torch.get_rng_state(), torch.get_num_threads()
     try:
         yield
     finally:
-        torch.set_rng_state(numbers)
+        torch.set_rng_state(rng_state)
         torch.set_num_threads(num_threads)
 
 
 def installed_upstream() -> list[str]:
-    """Return the packages of this environment that bring the import names `rave` and `diffwave`."""
-    names = ("acids-rave", "diffwave")  # to read what all packages are takes 0.1 s
+    """Return other installed packages that use the import names `rave` or `diffwave`."""
+    names = ("acids-rave", "diffwave")  # listing all packages would take 0.1 s
     return [name for name in names if any(metadata.distributions(name=name))]
 
 
 def sentence(error: Exception) -> str:
-    """Return what a user is shown of an error that is theirs to fix."""
+    """Return the sentence that is shown for an error that the user can fix."""
     if isinstance(error, OSError) and error.strerror:
         place = f" ('{error.filename}')" if error.filename else ""
         return one_line(f"{error.strerror}{place}. What was finished before is kept.")
     if isinstance(error, LinesError):
         return str(error)
-    # Where a value of a recipe is refused, gin adds the path of its call to the message.
+    # If a value of a recipe is refused, gin appends the call path to the message.
     return one_line(str(error).partition("\n  In call to configurable")[0])

@@ -1,9 +1,9 @@
-"""The codec: a trained autoencoder as everything downstream sees it, audio ⇄ latents in any length.
+"""The codec: a trained autoencoder for inference, audio ⇄ latents of any length.
 
 B batch, C audio channels, T samples, D latent size, N latent frames, M bands.
 
-A long file is worked on in windows. Each window is widened by as many frames as the network sees,
-and what they touch is cut away again, so that the windows join to what one pass would give:
+A long file is processed in windows. Each window is extended by the network's receptive field, and
+the extension is cut off the output, so that the windows join to the result of a single pass:
 
     audio    |———————————————————————————————|
     window 2          [seen|  kept  |seen]
@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from rave import experiment
 from rave.audio.derivative import differentiated, integrated
 from rave.blocks.convolution import fold_weight_norm
 from rave.codec_format import TORCHSCRIPT_HEADER, CodecFormat
+from rave.compute.arrays import Float32Array
 from rave.compute.backend import accelerated, choose_backend
 from rave.compute.device import choose_device
 from rave.jobs.windows import WHOLE, WINDOW_FRAMES, Part, audio_windows
@@ -37,17 +37,15 @@ from rave.training_audio import TrainingAudio
 from rave.upstream import run as upstream
 from rave.upstream import torchscript as upstream_script
 
-Array = NDArray[np.float32]
-
 
 class Codec:
-    """A trained autoencoder, its weights folded, ready to encode and decode.
+    """A trained autoencoder, ready to encode and decode.
 
     Args:
-        network: Offers `posterior_parameters(audio)` and `decode(latents, noise)` as `RAVE` does.
-        format: What it reads and writes.
+        network: Module with `posterior_parameters(audio)` and `decode(latents, noise)`, as `RAVE`.
+        format: Rates, sizes and fingerprint of the codec.
         path: Where it was loaded from; only for messages.
-        device: To compute on.
+        device: Device to compute on.
     """
 
     def __init__(
@@ -56,7 +54,7 @@ class Codec:
         self.network: Any = network.to(device).eval()
         self.format, self.path, self.device = format, path, device
 
-    def principal_axes(self) -> tuple[Array, Array]:
+    def principal_axes(self) -> tuple[Float32Array, Float32Array]:
         """Return the mean (D,) and the principal axes (D, D) of the latents, one axis per row.
 
         Raises:
@@ -67,32 +65,32 @@ class Codec:
         mean, axes = (None if one is None else one.detach().cpu().numpy() for one in found)
         if mean is None or axes is None or len(axes) != self.format.latent_size:
             raise ValueError(
-                f"The codec '{self.path}' does not state the principal axes of its latents. "
+                f"The codec '{self.path}' does not contain the principal axes of its latents. "
                 "Give a run folder."
             )
         return mean, axes
 
     def accelerate(self, backend: str, precision: str) -> None:
-        """Let encoder and decoder be computed otherwise; the filter bank stays as it is.
+        """Choose how encoder and decoder are computed; the filter bank does not change.
 
         Args:
-            backend: See `rave.compute.backend.BACKENDS`; a .ts file of this project has its own.
-            precision: See `rave.compute.backend.PRECISIONS`.
+            backend: auto, torch or openvino; a .ts file of this project always runs in torch.
+            precision: float32 or bfloat16.
 
         Raises:
-            ValueError: If there is no such backend or precision here, or a .ts file is asked for
-                another precision.
+            ValueError: If backend or precision are not available, or a .ts file cannot have the
+                precision.
         """
         num_weights = sum(each.numel() for each in self.network.parameters())
         backend = choose_backend(backend, self.device, num_weights)
-        model = getattr(self.network, "model", self.network)  # of a cropped one
+        model = getattr(self.network, "model", self.network)  # inside a cropped one
         if isinstance(model, RAVE):
             model.encoder = accelerated(model.encoder, backend, precision)
             model.decoder = accelerated(model.decoder, backend, precision)
         elif precision != "float32":
             raise ValueError(
-                f"'{self.path}' computes in float32 for good; for --precision {precision} give the "
-                "run that it was made from."
+                f"'{self.path}' always computes in float32. For --precision {precision}, give the "
+                "run that it was exported from."
             )
 
     def check_latents(self, header: LatentHeader, folder: Path) -> None:
@@ -103,19 +101,19 @@ class Codec:
         """
         header.identity.check_same(self.format.identity, f"'{folder}'", f"the codec '{self.path}'")
 
-    def encode(self, audio: Array) -> tuple[Array, Array]:
+    def encode(self, audio: Float32Array) -> tuple[Float32Array, Float32Array]:
         """Return mean and std of the posterior of audio (C, T), each (D, ceil(T / hop_samples))."""
         pieces = list(self.encode_blocks([audio]))
         mean, std = (np.concatenate([piece[i] for piece in pieces], axis=1) for i in (0, 1))
         return mean, std
 
     def encode_blocks(
-        self, blocks: Iterable[Array], window_frames: int = WINDOW_FRAMES, part: Part = WHOLE
-    ) -> Iterator[tuple[Array, Array]]:
+        self, blocks: Iterable[Float32Array], window_frames: int = WINDOW_FRAMES, part: Part = WHOLE
+    ) -> Iterator[tuple[Float32Array, Float32Array]]:
         """Yield mean and std of the posterior, each (D, n), of audio in blocks (C, t).
 
-        The whole of the blocks is one file. Memory is that of a window, whatever its length. Only
-        the windows of `part` are computed, and are those of the whole, bit for bit.
+        The blocks together are one file of any length; memory use is that of one window. Only the
+        windows of `part` are computed; they equal those of the whole file, bit for bit.
         """
         left, right = self.format.encoder_reach_frames
         hop = self.format.hop_samples
@@ -126,48 +124,50 @@ class Codec:
             yield mean[:, start : start + count], std[:, start : start + count]
 
     @torch.inference_mode()
-    def _posterior(self, audio: Array) -> tuple[Array, Array]:
+    def _posterior(self, audio: Float32Array) -> tuple[Float32Array, Float32Array]:
         batch = torch.from_numpy(audio).to(self.device)[None]
         mean, std = self.network.posterior_parameters(batch)
         return mean[0].cpu().numpy(), std[0].cpu().numpy()
 
-    def decode(self, latents: Array | torch.Tensor, noise: DecoderNoise | None = None) -> Array:
+    def decode(
+        self, latents: Float32Array | torch.Tensor, noise: DecoderNoise | None = None
+    ) -> Float32Array:
         """Return the audio (C, N·hop_samples) of raw latents (D, N).
 
         Args:
             latents: (D, N).
-            noise: What the decoder hears in uninformative dimensions; None: that of seed 0.
+            noise: Noise for the uninformative dimensions; None: that of seed 0.
         """
         noise = DecoderNoise(self.format, 0) if noise is None else noise
         return np.concatenate(list(self.decode_blocks(np.asarray(latents), noise)), axis=1)
 
     def decode_blocks(
-        self, latents: Array, noise: DecoderNoise, window_frames: int = WINDOW_FRAMES
-    ) -> Iterator[Array]:
+        self, latents: Float32Array, noise: DecoderNoise, window_frames: int = WINDOW_FRAMES
+    ) -> Iterator[Float32Array]:
         """Yield the audio of raw latents in blocks (C, t).
 
         Args:
             latents: (D, N), may be memory-mapped.
-            noise: What the decoder hears in uninformative dimensions.
+            noise: Noise for the uninformative dimensions.
             window_frames: Frames decoded at a time.
         """
         return self.audio_of(self.network_blocks(latents, noise, window_frames))
 
-    def audio_of(self, blocks: Iterator[Array]) -> Iterator[Array]:
-        """Yield the audio of what `network_blocks` yields, all parts in order."""
+    def audio_of(self, blocks: Iterator[Float32Array]) -> Iterator[Float32Array]:
+        """Yield audio from the output of `network_blocks`, all parts in order."""
         is_derivative = self.format.is_derivative
         return integrated(blocks, self.format.sample_rate_hz) if is_derivative else blocks
 
     def network_blocks(
         self,
-        latents: Array,
+        latents: Float32Array,
         noise: DecoderNoise,
         window_frames: int = WINDOW_FRAMES,
         part: Part = WHOLE,
-    ) -> Iterator[Array]:
-        """Yield what the network makes of raw latents (D, N), a block (C, t) for each window.
+    ) -> Iterator[Float32Array]:
+        """Yield the network's output for raw latents (D, N), one block (C, t) per window.
 
-        Those of `part` are those of the whole, bit for bit.
+        Only the windows of `part` are computed; they equal those of the whole, bit for bit.
         """
         left, right = self.format.decoder_reach_frames
         hop, num_frames = self.format.hop_samples, latents.shape[1]
@@ -179,12 +179,12 @@ class Codec:
             yield audio[:, (first - start) * hop : (last - start) * hop]
 
     @torch.inference_mode()
-    def _audio(self, latents: Array, noise: DecoderNoise, start: int) -> Array:
-        filled = torch.from_numpy(noise.fill(latents, start)).to(self.device)[None]
+    def _audio(self, latents: Float32Array, noise: DecoderNoise, start: int) -> Float32Array:
+        rows = torch.from_numpy(noise.decoder_input(latents, start)).to(self.device)[None]
         band_noise = noise.bands(start, latents.shape[1])
         if band_noise is not None:
             band_noise = band_noise.to(self.device)
-        audio = self.network.decode(filled, band_noise)
+        audio = self.network.decode(rows, band_noise)
         return audio[0].cpu().numpy()
 
 
@@ -203,16 +203,16 @@ def load_codec(
 
     Args:
         path: The run or the file.
-        device: To compute on: auto, cpu, cuda, cuda:N or mps.
+        device: auto, cpu, cuda, cuda:N or mps.
         ema: Take the averaged weights of a run of acids-rave.
-        derivative: The codec was trained on the derivative of audio; nothing in a run of acids-rave
-            says so.
+        derivative: The codec was trained on the derivative of audio, which a run of acids-rave does
+            not state.
         backend: torch, openvino, or auto.
         precision: float32 or bfloat16, of encoder and decoder.
 
     Raises:
-        ValueError: If it is neither, is damaged, or has no averaged weights; or cannot be computed
-            so.
+        ValueError: If it is neither, is damaged, has no averaged weights, or cannot use the backend
+            or precision.
 
     Example:
         >>> codec = load_codec("runs/piano")
@@ -223,7 +223,7 @@ def load_codec(
     device = choose_device(device) if isinstance(device, str) else device
     if path.suffix == ".ts":
         if ema:
-            raise ValueError(f"'{path}' has its weights for good; give --ema when you export it.")
+            raise ValueError(f"The weights of '{path}' are fixed. Give --ema when you export it.")
         codec = _load_torchscript(path, device)
         codec.format = codec.format.of_derivative() if derivative else codec.format
     else:
@@ -235,12 +235,12 @@ def load_codec(
 
 
 class OpenedRun(NamedTuple):
-    """A run as its checkpoint was when it was read, once: a training writes others meanwhile.
+    """A run, read once: a training may replace its checkpoint meanwhile.
 
     Attributes:
-        model: With the weights of the checkpoint.
-        format: Of the codec that it is.
-        checkpoint: What was read; of a run of acids-rave its weights, as `state_dict`.
+        model: Model with the weights of the checkpoint.
+        format: Format of the codec.
+        checkpoint: Content of the checkpoint; for acids-rave, its weights as `state_dict`.
     """
 
     model: RAVE
@@ -251,7 +251,7 @@ class OpenedRun(NamedTuple):
 def load_run(
     path: Path, *, ema: bool = False, derivative: bool = False
 ) -> tuple[RAVE, CodecFormat]:
-    """Return model and format of a run, see `open_run`."""
+    """Return model and format of a run, as `open_run` does."""
     return open_run(path, ema=ema, derivative=derivative)[:2]
 
 
@@ -259,9 +259,9 @@ def open_run(path: Path, *, ema: bool = False, derivative: bool = False) -> Open
     """Return a run of `rave train` or of acids-rave.
 
     Args:
-        path: A run folder; of acids-rave, a version of it or a checkpoint too.
-        ema: As in `load_codec`.
-        derivative: As in `load_codec`.
+        path: Run folder; for acids-rave also a version folder or a checkpoint.
+        ema: Take the averaged weights of a run of acids-rave.
+        derivative: The codec was trained on the derivative of audio.
 
     Raises:
         ValueError: If it is neither, is damaged, or has no averaged weights.
@@ -269,7 +269,7 @@ def open_run(path: Path, *, ema: bool = False, derivative: bool = False) -> Open
     if path.suffix == ".ts":
         raise ValueError(
             f"'{path}' is an exported file; a run is needed here. Give the run folder that it was "
-            "made from."
+            "exported from."
         )
     fingerprint = None
     if upstream.is_run(path):
@@ -289,23 +289,23 @@ def open_run(path: Path, *, ema: bool = False, derivative: bool = False) -> Open
         load_weights(model, checkpoint, path)
     format = CodecFormat.of(model.eval(), fingerprint)
     format = format.of_derivative() if derivative else format
-    known = TrainingAudio.read(path) if fingerprint is None else None
-    # Of other weights: training went on since, and measures again when it ends.
-    if known is not None and known.fingerprint == format.fingerprint:
-        format = replace(format, training_audio=known)
+    audio = TrainingAudio.read(path) if fingerprint is None else None
+    # If the weights differ, training has continued since, and will measure again at its end.
+    if audio is not None and audio.fingerprint == format.fingerprint:
+        format = replace(format, training_audio=audio)
     return OpenedRun(model, format, checkpoint)
 
 
 def load_streamable(path: Path, *, ema: bool = False) -> tuple[RAVE, CodecFormat, int | None]:
-    """Return a model that can stream, and the format of the codec that it is.
+    """Return a model that can stream, and its codec format.
 
     Args:
         path: A run, as for `load_run`, or a .ts file of acids-rave.
-        ema: As in `load_codec`.
+        ema: Take the averaged weights of a run of acids-rave.
 
     Returns:
-        Model and format; and how many principal latents of the model are the codec's latents, None
-        if these are the model's own.
+        Model and format; and how many principal latents the codec has, None if its latents are the
+        model's own.
 
     Raises:
         ValueError: If it is neither, or has no averaged weights.
@@ -317,7 +317,7 @@ def load_streamable(path: Path, *, ema: bool = False) -> tuple[RAVE, CodecFormat
         return codec.network.model, codec.format, codec.network.num_latents
     if isinstance(codec.network, RAVE):
         return codec.network, codec.format, None
-    raise ValueError(f"'{path}' cannot be made another stream; give the run that it is of.")
+    raise ValueError(f"'{path}' cannot be exported again. Give the run that it was exported from.")
 
 
 def _load_torchscript(path: Path, device: torch.device) -> Codec:
@@ -342,7 +342,7 @@ def _load_torchscript(path: Path, device: torch.device) -> Codec:
 
 
 class _OfflinePart(nn.Module):
-    """The model inside a module for nn~, whose own methods are those of a stream."""
+    """The offline model inside a module for nn~, whose own methods are streaming."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a codec says of itself: rate, hop, sizes, fingerprint; beside the weights of an export."""
+"""The format of a codec: rate, hop, sizes, fingerprint; stored beside the weights of an export."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ TORCHSCRIPT_VERSION = 1
 
 @dataclass(frozen=True)
 class CodecFormat:
-    """What a codec reads and writes.
+    """Rates and sizes of what a codec reads and writes.
 
     Attributes:
-        fingerprint: Of the weights; latents of one codec mean nothing to another.
-        sample_rate_hz: Of the audio.
+        fingerprint: Digest of the weights; latents of one codec do not fit another.
+        sample_rate_hz: Sample rate of the audio.
         num_channels: C.
         hop_samples: Audio samples per latent frame.
         latent_size: D.
@@ -62,7 +62,7 @@ class CodecFormat:
         known = self.training_audio
         if known is not None and len(known.statistics.mean) != self.latent_size:
             raise ValueError(
-                f"The training audio is known in {len(known.statistics.mean)} dimensions; the "
+                f"The training audio was measured in {len(known.statistics.mean)} dimensions; the "
                 f"codec has {self.latent_size}. Run the same `rave train` again."
             )
 
@@ -79,7 +79,7 @@ class CodecFormat:
 
         Args:
             model: The model.
-            fingerprint: Of its weights in another program's form, if they come from there.
+            fingerprint: Digest of the original weights, if the model was converted from acids-rave.
         """
         bands = model.pqmf.num_bands
         has_noise = getattr(model.decoder, "noise", None) is not None

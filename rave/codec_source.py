@@ -1,4 +1,4 @@
-"""How to open a codec, in whatever process needs it; how far one is from another."""
+"""Open a codec in any process, and compare the outputs of two codecs."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from rave.codec import Array, Codec, load_codec
+from rave.codec import Codec, load_codec
+from rave.compute.arrays import Float32Array
 from rave.compute.device import choose_device
 from rave.noise import DecoderNoise
 
-# Of an export from its run, relative to the largest value; measured 0 to 2e-6 over all formats.
+# Of an export and its run, relative to the largest value; 0 to 2e-6 was measured over all formats.
 LARGEST_DIFFERENCE = 1e-4
 COMPARED_FRAMES = 4
-Answers = tuple[Array, Array, Array]
+Outputs = tuple[Float32Array, Float32Array, Float32Array]
 
 
 @dataclass
 class CodecSource:
-    """A codec that is opened once in each process; sent to another, it is how to open it there.
+    """A codec that is opened once per process; when pickled, it stores how to open it.
 
     Args:
         path: Run folder, or .ts file.
-        device: To compute on; in another process the one of that kind that it is given.
+        device: Device to compute on; another process uses its own device of that kind.
         backend: auto, torch or openvino.
-        precision: Of encoder and decoder: float32 or bfloat16.
+        precision: float32 or bfloat16, of encoder and decoder.
         ema: Take the averaged weights of a run of acids-rave.
         derivative: The codec was trained on the derivative of audio.
     """
@@ -44,7 +45,7 @@ class CodecSource:
 
     @classmethod
     def of(cls, codec: str | Path, device: str, *how: Any) -> CodecSource:
-        """Return how to open a codec; `how` is backend, precision, ema and derivative.
+        """Return the source of a codec; `how` is backend, precision, ema and derivative.
 
         Raises:
             ValueError: If there is no such device.
@@ -56,7 +57,7 @@ class CodecSource:
         """Return the codec.
 
         Raises:
-            ValueError: If it cannot be opened so, or is another than where it was opened first.
+            ValueError: If it cannot be opened, or differs from the codec of the first process.
         """
         codec = load_codec(
             self.path,
@@ -68,42 +69,41 @@ class CodecSource:
         )
         if self._fingerprint not in ("", codec.format.fingerprint):
             raise ValueError(
-                f"The codec '{self.path}' is another on one of the machines (fingerprint "
-                f"{codec.format.fingerprint}, not {self._fingerprint}). Give a path to the same "
-                "codec on all of them."
+                f"The codec '{self.path}' is not the same on all machines (fingerprint "
+                f"{codec.format.fingerprint} instead of {self._fingerprint}). Give a path that "
+                "leads to one codec on all of them."
             )
         return codec
 
     @property
     def settings(self) -> dict[str, str]:
-        """Return what a journal keeps beside the codec: only a choice that changes results."""
+        """Return the choices that a journal stores: only those that change results."""
         return {} if self.precision == "float32" else {"precision": self.precision}
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name != "codec"}
-        known = {"_fingerprint": self.codec.format.fingerprint}
-        device = torch.device(self.device.type)
-        return state | known | {"path": self.path.absolute(), "device": device}
+        state |= {"_fingerprint": self.codec.format.fingerprint}
+        return state | {"path": self.path.absolute(), "device": torch.device(self.device.type)}
 
 
-def answers(codec: Codec, run: Answers | None = None) -> Answers:
-    """Return what a codec makes of noise: mean and std of the posterior (D, N), and audio (C, T).
+def noise_outputs(codec: Codec, run: Outputs | None = None) -> Outputs:
+    """Return a codec's outputs for noise: posterior mean and std (D, N), and audio (C, T).
 
     Args:
-        codec: To ask. Ask a run before it is exported, which folds its weights.
-        run: What the run answered; its latents are decoded. None: the codec is the run.
+        codec: Codec to run. Run it before its export, which folds its weights.
+        run: Outputs of the run, whose latents are decoded; None: the codec is the run.
     """
     form, rng = codec.format, np.random.default_rng(0)
     audio = rng.standard_normal((form.num_channels, COMPARED_FRAMES * form.hop_samples))
     mean, std = codec.encode(0.1 * audio.astype(np.float32))
-    noise = DecoderNoise(form, 0, as_encoded=True)  # not every format knows what is uninformative
+    noise = DecoderNoise(form, 0, as_encoded=True)  # not every format states what is uninformative
     return mean, std, codec.decode(mean if run is None else run[0], noise)
 
 
 def largest_difference(wanted: Sequence[Any], found: Sequence[Any]) -> float:
-    """Return how far arrays or tensors are from those they should equal.
+    """Return the largest difference of arrays or tensors from those that they should equal.
 
-    Relative to the largest value of each.
+    Each is relative to its largest value.
     """
     pairs = zip(wanted, found, strict=True)
     found = [float(abs(a - b).max()) / max(float(abs(a).max()), 1e-9) for a, b in pairs]
@@ -111,18 +111,18 @@ def largest_difference(wanted: Sequence[Any], found: Sequence[Any]) -> float:
 
 
 def check_difference(difference: float, path: Path) -> None:
-    """Refuse an export that does not do what its run does, before it appears.
+    """Refuse an export whose outputs differ from its run's, before it is written.
 
     Args:
-        difference: Relative to the largest value, see `largest_difference`.
-        path: Where it would appear.
+        difference: Difference relative to the largest value, from `largest_difference`.
+        path: Path of the export.
 
     Raises:
-        ValueError: If it is beyond `LARGEST_DIFFERENCE` or no number.
+        ValueError: If it exceeds `LARGEST_DIFFERENCE` or is not a number.
     """
     if not difference <= LARGEST_DIFFERENCE:
         raise ValueError(
             f"'{path}' was not written: it would differ from the run by {difference:.1e} of the "
-            f"largest value, more than {LARGEST_DIFFERENCE:.0e}. Is the run trained, and all of it "
-            "finite? If so, report this."
+            f"largest value, more than {LARGEST_DIFFERENCE:.0e}. Check that the run is trained and "
+            "its weights are finite; if so, report this as a bug."
         )

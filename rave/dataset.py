@@ -13,18 +13,19 @@ from torch import Tensor
 
 from rave.audio.io import check_rate_and_channels, list_audio_files, read_audio
 from rave.audio.prepared import AudioStore, StoredFile
-from rave.augmentation import Array, Augmentations, change_pitch
+from rave.augmentation import Augmentations, change_pitch
+from rave.compute.arrays import Float32Array
 from rave.held_out import Split, first_held_out, recording_keys, split_names
 from rave.upstream.lmdb import open_audio
 
-BLOCK_SAMPLES = 1 << 16  # compared at a time
+BLOCK_SAMPLES = 1 << 16  # samples compared at a time
 
 
 class AudioFilesDataset(torch.utils.data.Dataset[Tensor]):
-    """The audio files under a folder, of any format, each decoded whole when it is asked for.
+    """The audio files of any format under a folder, each decoded as a whole on access.
 
     Args:
-        folder: Searched with its subfolders, see `rave.audio.io.list_audio_files`.
+        folder: Folder, searched with its subfolders (`rave.audio.io.list_audio_files`).
         sample_rate_hz: Every file is resampled to this rate.
         num_channels: Every file is mixed to this many channels.
 
@@ -84,8 +85,8 @@ def split_audio(
 ) -> tuple[list[AudioRange], list[AudioRange]]:
     """Divide audio into training and held-out ranges.
 
-    Whole recordings are held out, chosen as `rave.held_out.split_names` does. If there is one
-    only, its last part is, and that of its versions is not trained on.
+    Whole recordings are held out, as `rave.held_out.split_names` chooses them. If there is only
+    one, its last part is held out, and that part of its versions is not trained on.
 
     Args:
         store: The audio.
@@ -100,7 +101,7 @@ def split_audio(
             leaves nothing on one side.
     """
     if not isinstance(held_out, Split) and not 0 < held_out < 1:
-        raise ValueError(f"A held-out fraction of {held_out} was given; 0 < f < 1.")
+        raise ValueError(f"The held-out fraction is {held_out}; it must be above 0 and below 1.")
     files = {file.name: file for file in store.files}
     origins = {name: file.origin for name, file in files.items()}
     keys = dict(zip(files, recording_keys(origins.values()).tolist(), strict=True))
@@ -119,7 +120,7 @@ def split_audio(
 
 
 def are_copies(store: AudioStore) -> bool:
-    """Return whether all files of some audio hold the same samples; read until two differ."""
+    """Return whether all files hold the same samples; reads until two differ."""
     first, *others = store.files
     return all(
         other.num_samples == first.num_samples
@@ -141,7 +142,7 @@ class _Crops:
         self, audio: AudioStore | Path, crop_samples: int, ranges: Sequence[AudioRange] | None
     ) -> None:
         if crop_samples < 1:
-            raise ValueError(f"Crops of {crop_samples} samples were asked for; give at least 1.")
+            raise ValueError(f"The crop length is {crop_samples} samples; at least 1 is needed.")
         self.store = open_audio(audio) if isinstance(audio, Path) else audio
         self.crop_samples = crop_samples
         self.sample_rate_hz = self.store.sample_rate_hz
@@ -149,12 +150,12 @@ class _Crops:
         if ranges is None:
             ranges = [AudioRange(file, 0, file.num_samples) for file in self.store.files]
         if not ranges:
-            raise ValueError("No audio of the folder was chosen. Preprocess some audio into it.")
+            raise ValueError("The folder holds no audio to read. Preprocess audio into it.")
         self.ranges = list(ranges)
         for file in {piece.file for piece in self.ranges}:
             self.store.check(file)
 
-    def _read_crop(self, piece: AudioRange, start: int, ratio: float = 1.0) -> Array:
+    def _read_crop(self, piece: AudioRange, start: int, ratio: float = 1.0) -> Float32Array:
         """Return (C, crop_samples) from sample `start` of a range, zero-padded at its end.
 
         Played `ratio` times as fast.
@@ -168,7 +169,7 @@ class _Crops:
 
 
 class PreparedAudioDataset(_Crops, torch.utils.data.Dataset[Tensor]):
-    """Random crops of prepared audio; item i depends on the seed and i, and on nothing else.
+    """Random crops of prepared audio; item i depends only on the seed and i.
 
     A range is drawn with probability in proportion to its length, then a start, uniform over all
     positions. A range shorter than a crop is used whole, with zeros after it.
@@ -177,9 +178,9 @@ class PreparedAudioDataset(_Crops, torch.utils.data.Dataset[Tensor]):
         audio: The audio, or its folder.
         crop_samples: Length of every crop.
         num_items: Number of crops in an epoch.
-        seed: Of the crops.
+        seed: Random seed of the crops.
         ranges: Draw from these only (see `split_audio`).
-        augmentations: Done to every crop, drawn from its generator too.
+        augmentations: Augmentations of every crop, drawn from the crop's generator.
 
     Raises:
         ValueError: If the folder is not a prepared folder, is incomplete, or holds no audio.
@@ -231,13 +232,13 @@ class PreparedAudioDataset(_Crops, torch.utils.data.Dataset[Tensor]):
 
 
 class PreparedCropsDataset(_Crops, torch.utils.data.Dataset[Tensor]):
-    """Consecutive crops that cover prepared audio, for validation; the last of a range is padded.
+    """Consecutive crops that cover prepared audio, for validation; the last one is padded.
 
     Args:
         audio: The audio, or its folder.
         crop_samples: Length of every crop.
         ranges: Cover these only (see `split_audio`).
-        max_crops: Keep at most this many, evenly spread over all of them.
+        max_crops: Keep at most this many, evenly spread.
 
     Attributes:
         crops: The range, and the start in it, of each item.

@@ -1,14 +1,14 @@
-"""Recipes and run folders: parse gin, lock it, build objects, save what was built, build it again.
+"""Recipes and run folders: parse gin, build model and training, save a run, rebuild its model.
 
-A recipe is a `.gin` file under `configs/recipes/`, with options of `configs/options/` behind it if
-need be, as in `v2+causal+noise`; all of it, with the user's settings, is parsed in one call and
-locked. A run folder holds
+A recipe is a `.gin` file under `configs/recipes/`, optionally with options of `configs/options/`,
+as in `v2+causal+noise`. It is parsed together with the user's settings, in one call, and locked. A
+run folder holds
 
     run.json      format version, kind ("rave" or "diffwave")
     model.gin     the resolved values the model was built from; rebuilds the same model
     config.gin    the resolved values of model and training
     checkpoints/  last.ckpt and best.ckpt
-    training_audio.json  of a codec: see `rave.training_audio`
+    training_audio.json  of a codec (`rave.training_audio`)
     tensorboard/  curves, pictures and audio
 """
 
@@ -41,12 +41,12 @@ from rave.runs.recipes import Recipe, read_recipe
 RUN_FORMAT = "rave-diffwave-run"
 RUN_VERSION = 1
 T = TypeVar("T")
-LENGTHS = ("MAX_STEPS", "PHASE_1_STEPS")  # settings that may change while a run goes on
+LENGTHS = ("MAX_STEPS", "PHASE_1_STEPS")  # settings that may change when a run continues
 
 
 @gin.configurable
 def build_model(model: Any = gin.REQUIRED) -> Any:
-    """Return the model that the parsed recipe describes, of any size; see `new_model`."""
+    """Return the model that the parsed recipe describes, without the size limit of `new_model`."""
     return model
 
 
@@ -68,13 +68,13 @@ def new_model() -> Any:
 
 @dataclass(frozen=True)
 class Build:
-    """What a recipe describes.
+    """Model and training of a recipe.
 
     Attributes:
-        model: With random weights.
+        model: Model with random weights.
         training: The settings of its training.
         model_config: The resolved values that the model was built from, for model.gin.
-        config: Those of model and training, for config.gin.
+        config: The resolved values of model and training, for config.gin.
     """
 
     model: Any
@@ -87,8 +87,8 @@ def build(recipe: Recipe, seed: int) -> Build:
     """Build the model and the training that a recipe describes.
 
     Args:
-        recipe: With all that follows from the data bound.
-        seed: Of the weights of both; torch's random numbers stay as they were.
+        recipe: Recipe, with the values that depend on the data bound.
+        seed: Random seed of the weights; torch's random state is not changed.
 
     Raises:
         ValueError: If it cannot be parsed, or the model is too large for this machine.
@@ -113,7 +113,7 @@ def training_of(recipe: Recipe) -> Any:
 
 
 def parse_recipe(package: str, recipe: str, settings: Sequence[str] = ()) -> None:
-    """Parse a recipe for `new_model` and `build_training`; `build` does all of it.
+    """Parse a recipe for `new_model` and `build_training`; `build` does both.
 
     Raises:
         ValueError: If it cannot be parsed; see `rave.runs.recipes.read_recipe`.
@@ -127,7 +127,7 @@ def _parse_recipe(recipe: Recipe) -> None:
 
 
 def _parse(statements: Sequence[Statement], what: str) -> None:
-    """Parse and lock gin, imports first; refuse names of anything but parts of models."""
+    """Parse and lock gin, imports first; refuse names of anything but model parts."""
     gin.clear_config()
     with reading(what):
         check_names(statements, what)
@@ -136,18 +136,18 @@ def _parse(statements: Sequence[Statement], what: str) -> None:
 
 
 def resolved_config() -> str:
-    """Return the values that everything built since the last parse used, as gin."""
+    """Return all values that were used since the last parse, as gin."""
     return without_unused_imports(gin.operative_config_str())
 
 
 def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
-    """Begin a run folder, or check that a folder is a run with these very settings.
+    """Create a run folder, or check that the folder is a run with the same settings.
 
-    MAX_STEPS and PHASE_1_STEPS may be others than before, but not less than the steps done.
+    MAX_STEPS and PHASE_1_STEPS may differ, but must not be below the finished steps.
 
     Raises:
-        ValueError: If the folder holds a run with other settings; the message names the lines. If
-            its path is no UTF-8, which TensorBoard needs.
+        ValueError: If the folder holds a run with other settings (the message names them), or its
+            path is not UTF-8, which TensorBoard needs.
     """
     try:
         str(folder.absolute()).encode()
@@ -164,9 +164,9 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
             )
         names = sorted({name for name, _ in found.items() ^ needed.items()})
         if not all(name in LENGTHS and name in found and name in needed for name in names):
-            told = "; ".join(f"{n} {found.get(n)}, now {needed.get(n)}" for n in names[:4])
+            changes = "; ".join(f"{n} {found.get(n)}, now {needed.get(n)}" for n in names[:4])
             raise ValueError(
-                f"'{folder}' holds a run with other settings ({told}). "
+                f"'{folder}' holds a run with other settings ({changes}). "
                 "Give the settings it was started with, or another --out."
             )
         if names:
@@ -174,8 +174,8 @@ def save_run(folder: Path, kind: str, model_config: str, config: str) -> None:
             for name in names:
                 if float(needed[name]) < min(done, float(found[name])):
                     raise ValueError(
-                        f"'{folder}' has {done} steps behind it; {name} is {needed[name]}. "
-                        "Give as many or more, or another --out."
+                        f"'{folder}' has finished {done} steps; {name} is {needed[name]}. "
+                        "Give that many or more, or another --out."
                     )
             with atomic_write(path) as temporary:
                 temporary.write_text(config)
@@ -220,10 +220,10 @@ def rebuild_model(folder: Path, kind: str, model_class: type[T]) -> T:
     _parse(statements, f"'{path}'")
     try:
         model = new_model()
-    except Exception as error:  # a layer raises any type for arguments that it was not made for
+    except Exception as error:  # layers raise any type for unsuitable arguments
         reason = " ".join(str(error).partition("\n  In call to")[0].split())
         raise ValueError(
-            f"'{path}' describes no model that can be built ({reason}). Train again."
+            f"'{path}' describes a model that cannot be built ({reason}). Train again."
         ) from error
     if not isinstance(model, model_class):
         raise ValueError(

@@ -1,8 +1,8 @@
-"""Versions of a recording, such as transposed ones, and which recordings are held out.
+"""Which recordings are held out, and which files are (transposed) versions of a recording.
 
-`rave augment` notes in each version that it writes of which recording beside it that is one, and
-headers pass it on. Versions are never divided between training and what is held out, and nothing is
-measured on them. A name shows nothing: RECORD~1.WAV and RECORD~2.WAV are two recordings.
+`rave augment` stores the recording's name in each version, and headers pass it on. A recording and
+its versions are never split between training and held-out data, and nothing is measured on
+versions. Names of files are not used: RECORD~1.WAV and RECORD~2.WAV are two recordings.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NOTE = "version_of"
 
 
 class Origin(NamedTuple):
-    """What a file was made from.
+    """The recording of a file.
 
     Attributes:
         recording: Name of the recording, without suffix, the same for all its versions.
@@ -45,29 +45,29 @@ def origin(path: str, recording: str | None) -> Origin:
     """Return the origin of a file of a header.
 
     Args:
-        path: Of what was made of it; without suffix it is its recording if it is no version.
-        recording: As the header states it; None in headers of the patched acids-rave, which knows
-            no versions.
+        path: Path of its result; without suffix, the recording's name if it is not a version.
+        recording: Recording in the header; None in headers of the patched acids-rave, which has no
+            versions.
     """
     stem = without_suffix(path)
     return Origin(stem if recording is None else recording, recording not in (None, stem))
 
 
 def note_of(recording: str) -> str:
-    """Return what a version carries: ASCII that holds any name.
+    """Return the note that a version stores, in ASCII.
 
     Args:
-        recording: Name of the file beside it of which it is a version.
+        recording: File name of its recording, in the same folder.
     """
     return json.dumps({NOTE: recording})
 
 
 def recordings(sources: Mapping[str, Path], results: Mapping[str, str]) -> dict[str, str]:
-    """Return the name, without suffix, of the recording that each audio file is or is a version of.
+    """Return the recording of each audio file, by its name without suffix.
 
     Args:
         sources: Relative posix names and paths.
-        results: Paths of what is made of each, see `rave.jobs.loop.result_names`.
+        results: Paths of their results, from `rave.jobs.loop.result_names`.
     """
     found = {}
     for name, path in sources.items():
@@ -78,10 +78,7 @@ def recordings(sources: Mapping[str, Path], results: Mapping[str, str]) -> dict[
 
 
 def noted(path: Path) -> str | None:
-    """Return the name of the file beside it of which an audio file is a version, or None.
-
-    It is the note that `rave augment` wrote into it.
-    """
+    """Return the file name of the recording that `rave augment` stored in a version, or None."""
     import soundfile
 
     from rave.files.atomic import native_path
@@ -90,14 +87,14 @@ def noted(path: Path) -> str | None:
         return None
     try:
         with soundfile.SoundFile(native_path(path)) as file:
-            noted = json.loads(file.comment)[NOTE]
-            return noted if isinstance(noted, str) and PurePosixPath(noted).name == noted else None
+            name = json.loads(file.comment)[NOTE]
+            return name if isinstance(name, str) and PurePosixPath(name).name == name else None
     except (soundfile.LibsndfileError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def originals(origins: Mapping[str, Origin]) -> list[str]:
-    """Return the names that are no versions; the first version where there is nothing else."""
+    """Return the names of recordings; of the first version where the recording is missing."""
     known = {found.recording for found in origins.values() if not found.is_version}
     kept = []
     for name, found in origins.items():
@@ -108,7 +105,7 @@ def originals(origins: Mapping[str, Origin]) -> list[str]:
 
 
 def recording_digest(recording: str) -> bytes:
-    """Return 32 bytes of a recording; the lowest are held out."""
+    """Return the digest of a recording's name, 32 bytes; the lowest digests are held out."""
     return sha256(recording.encode(errors="surrogateescape")).digest()
 
 
@@ -124,12 +121,12 @@ def key_of(digest: bytes) -> int:
 
 @dataclass(frozen=True)
 class Split:
-    """Which recordings are held out: fixed when a run begins, so that new ones move no other.
+    """The held-out recordings of a run, fixed when it begins, so that new files change no other.
 
     Attributes:
-        below: Recordings whose key, `key_of` their digest, is lower are held out.
-        fraction: Of the recordings that was asked for.
-        only: Key of the only recording there was, whose end is held out; None if there were more.
+        below: Recordings with a lower key (`key_of` their digest) are held out.
+        fraction: Requested fraction of the recordings.
+        only: Key of the only recording, whose end is held out; None if there were several.
     """
 
     below: int
@@ -140,7 +137,7 @@ class Split:
     def of(cls, keys: Any, held_out: float | Split) -> Split:
         """Return the split that holds out a fraction of the recordings with these keys.
 
-        At least one if there are two, and never all. A split is returned as it is.
+        At least one if there are two, and never all. A split is returned unchanged.
         """
         if isinstance(held_out, Split):
             return held_out
@@ -190,19 +187,19 @@ class Split:
         for count, what in ((num_training, "may train on"), (num_held_out, "holds out")):
             if not count:
                 raise ValueError(
-                    f"The data has no recording that this run {what}: which recordings are held "
-                    "out follows from their names, and was fixed when the run began. Put back "
-                    "what was removed or renamed since, or give another --out."
+                    f"The data has no recording that this run {what}: held-out recordings were "
+                    "chosen by name when the run began. Restore the files that were removed or "
+                    "renamed since, or give another --out."
                 )
 
 
 def data_state(keys: Any, lengths: Any, content: object = None) -> dict[str, Any]:
-    """Return what shows whether recordings are the same, in any order: their number and a digest.
+    """Return number and digest of recordings, in any order, which show whether they changed.
 
     Args:
-        keys: Of each file's recording.
-        lengths: Of each file.
-        content: What was measured of them all, if it was.
+        keys: Key of each file's recording.
+        lengths: Length of each file.
+        content: Further content, such as statistics of all files.
     """
     pairs = np.stack([np.asarray(keys, np.uint64), np.asarray(lengths, np.uint64)])
     pairs = pairs[:, np.lexsort(pairs[::-1])]
@@ -211,14 +208,14 @@ def data_state(keys: Any, lengths: Any, content: object = None) -> dict[str, Any
 
 
 def what_changed(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Return what a run that goes on with other data says; both of `data_state`."""
+    """Return the notice of a run that continues with other data; both are from `data_state`."""
     counts = [state["num_recordings"] for state in (now, before)]
     what = "in names or content" if len(set(counts)) == 1 else "{} recordings, {} before"
-    return (  # losses on other held-out music cannot be compared: the best begins anew
-        f"The data has changed since the last checkpoint: {what.format(*counts)}. What was held "
-        "out stays held out, what was trained on stays so, and new recordings are divided by the "
-        "same rule. What was measured of the data when the run began, such as scales, is kept. "
-        "best.ckpt is chosen anew."
+    return (  # losses on other held-out music are not comparable, so best.ckpt is chosen anew
+        f"The data has changed since the last checkpoint: {what.format(*counts)}. Held-out "
+        "recordings stay held out, training recordings stay in training, and new ones are split by "
+        "the same rule. Statistics of the data from the beginning of the run are kept. best.ckpt "
+        "is chosen anew."
     )
 
 
@@ -232,17 +229,17 @@ def split_names(
 ) -> tuple[list[str], list[str]]:
     """Divide whole recordings into training and held-out ones, the same way for audio and latents.
 
-    The choice depends on each recording's name without its suffix and on nothing else, so that
-    adding files moves few others, and a RAVE and a DiffWave trained on one folder hold out the same
-    pieces. By the split of a run, adding files moves no other.
+    The choice depends only on each recording's name without suffix, so that added files change it
+    for few others, and a RAVE and a DiffWave trained on one folder hold out the same recordings.
+    With the split of a run, added files change it for no other.
 
     Args:
-        origins: Of each name.
+        origins: Origin of each name.
         held_out: Fraction of the number of recordings, or the split of a run.
 
     Returns:
-        Training names and held-out names, each in the given order; versions of what is held out
-        are in neither. Of a recording of which the end is held out, both name it.
+        Training names and held-out names, each in the given order; versions of held-out recordings
+        are in neither. A recording whose end is held out is in both.
 
     Raises:
         ValueError: If a run's split leaves nothing to train on, or nothing held out.
@@ -261,5 +258,5 @@ def split_names(
 
 
 def first_held_out(length: int, held_out_fraction: float) -> int:
-    """Return where the held-out end of the only recording begins, of a length from 2."""
+    """Return where the held-out end of the only recording begins; its length is at least 2."""
     return length - min(max(round(held_out_fraction * length), 1), length - 1)

@@ -1,4 +1,4 @@
-"""A training that starts from the weights of another run, of ours or of acids-rave."""
+"""Start a training from the weights of another run, ours or acids-rave's."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NUM_COMPARED_HOPS = 8
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What was taken from a run.
+    """The weights that were taken from a run.
 
     Attributes:
-        fingerprint: Of the codec that the run is.
-        has_discriminator: Whether the discriminators' weights were among it.
-        largest_difference: Of what the two models make of the same noise, relative to the largest
-            value: 0 unless they differ in more than weights, such as in being causal.
+        fingerprint: Fingerprint of the run's codec.
+        has_discriminator: Whether the discriminators' weights were taken, too.
+        largest_difference: Largest difference of the two models' outputs for the same noise,
+            relative to the largest value: 0 unless more than weights differ, such as causality.
     """
 
     fingerprint: str
@@ -36,28 +36,29 @@ class InitialWeights:
 
 
 def take_weights(model: RAVE, discriminator: nn.Module, run: Path) -> InitialWeights:
-    """Give a model the weights of a run, and its discriminator those that the run has for it.
+    """Copy the weights of a run into a model and, if they fit, into its discriminator.
 
     Args:
-        model: Of the recipe; noise generators that the run did not train yet stay as they are.
-        discriminator: Of the recipe; stays as it is if the run has none of its kind.
-        run: As `open_run` opens it.
+        model: Model of the recipe; noise generators that the run has not trained stay as they are.
+        discriminator: Discriminator of the recipe; unchanged if the run has none of its kind.
+        run: Run that `open_run` can open.
 
     Raises:
-        ValueError: If the run cannot be opened, or its model has other weights than this one.
+        ValueError: If the run cannot be opened, or its weights do not fit this model.
     """
     if run.suffix == ".ts":
         raise ValueError(
-            f"'{run}' is an export, which cannot be trained. Give the run that it was made from."
+            f"'{run}' is an export, which cannot be trained. Give the run that it was exported "
+            "from."
         )
     source, codec_format, checkpoint = open_run(run)
-    found, own = source.state_dict(), model.state_dict()
-    _check_fit(found, own, run)
-    model.load_state_dict({**own, **found})
-    judges = _discriminator_weights(discriminator, checkpoint["state_dict"], is_run(run))
-    is_fitting = _shapes(judges) == _shapes(discriminator.state_dict())
+    found, current = source.state_dict(), model.state_dict()
+    _check_fit(found, current, run)
+    model.load_state_dict({**current, **found})
+    weights = _discriminator_weights(discriminator, checkpoint["state_dict"], is_run(run))
+    is_fitting = _shapes(weights) == _shapes(discriminator.state_dict())
     if is_fitting:
-        discriminator.load_state_dict(judges)
+        discriminator.load_state_dict(weights)
     return InitialWeights(codec_format.fingerprint, is_fitting, _difference(model, source))
 
 
@@ -65,23 +66,23 @@ def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in weights.items()}
 
 
-def _check_fit(found: Mapping[str, Tensor], own: Mapping[str, Tensor], run: Path) -> None:
-    theirs, ours = _shapes(found), _shapes(own)
-    for name in {**own, **found}:
+def _check_fit(found: Mapping[str, Tensor], current: Mapping[str, Tensor], run: Path) -> None:
+    theirs, ours = _shapes(found), _shapes(current)
+    for name in {**current, **found}:
         if name not in theirs and name.startswith("decoder.noise."):
-            continue  # in its first phase, v1 of acids-rave has no noise
+            continue  # in phase 1, v1 of acids-rave has no noise
         if theirs.get(name) != ours.get(name):
-            told = [str(shapes.get(name, "missing")) for shapes in (theirs, ours)]
+            sizes = [str(shapes.get(name, "missing")) for shapes in (theirs, ours)]
             raise ValueError(
-                f"The model of '{run}' does not fit this recipe ({name} is {told[0]} there, "
-                f"{told[1]} here). Give the recipe and the sizes that it was trained with."
+                f"The model of '{run}' does not fit this recipe ({name} is {sizes[0]} there, "
+                f"{sizes[1]} here). Give the recipe and the sizes that it was trained with."
             )
 
 
 def _discriminator_weights(
     discriminator: nn.Module, weights: Mapping[str, Tensor], is_theirs: bool
 ) -> dict[str, Tensor]:
-    """Return those weights of a discriminator that a run, ours or of acids-rave, has."""
+    """Return the weights that a run, ours or acids-rave's, has for a discriminator."""
     names = list(discriminator.state_dict())
     if not is_theirs:
         theirs = {name: f"{DISCRIMINATOR}{name}" for name in names}
@@ -104,11 +105,11 @@ def _difference(model: RAVE, source: RAVE) -> float:
         noise.uniform_(-1, 1, generator=generator)
     mode, largest = model.training, 0.0
     model.eval()
-    for needed, given in (
+    for expected, actual in (
         (source.encode(audio).mean, model.encode(audio).mean),
         (source.decode(latents, noise), model.decode(latents, noise)),
     ):
-        size = max(float(needed.abs().max()), 1e-12)
-        largest = max(largest, float((needed - given).abs().max()) / size)
+        size = max(float(expected.abs().max()), 1e-12)
+        largest = max(largest, float((expected - actual).abs().max()) / size)
     model.train(mode)
     return largest

@@ -43,8 +43,8 @@ class LatentDataset(torch.utils.data.Dataset[Tensor]):
         takes_shards: Whether a sharded set will do.
 
     Attributes:
-        place: As given.
-        header: Of the latents; that of a sharded set lists no files.
+        place: Folder or address.
+        header: Header of the latents; that of a sharded set lists no files.
         files: The clips.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How loud and how bright audio for a codec is beside the audio that it was trained on.
+"""Level and spectrum of audio, compared with a codec's training audio.
 
 C audio channels, T samples.
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rave.audio.blocks import amplified
 from rave.audio.io import AudioStream
 from rave.audio.sound import Sound, SoundMeter, sound_of
+from rave.compute.arrays import Float32Array
 from rave.latents.statistics import StatisticsAccumulator
 from rave.parsing import one_line
 from rave.training_audio import TrainingAudio
@@ -31,24 +31,23 @@ if TYPE_CHECKING:
     from rave.dataset import AudioRange
     from rave.held_out import Split
 
-Audio = NDArray[np.float32]
-# Of the training audio, at most so many stretches of this length are measured, evenly spread.
+# At most so many stretches of training audio of this length are measured, evenly spread.
 STRETCH_S, MAX_STRETCHES = 10.0, 128
-LEAST_SHARE, LARGEST_SHARE = 0.05, 0.95  # of the training files, between which the ranges lie
+LEAST_SHARE, LARGEST_SHARE = 0.05, 0.95  # quantiles of the training files that bound the ranges
 MAX_LINES = 8
 
 
-class HeardAudio:
-    """An audio file for a codec, block by block, at its own level or at the training audio's.
+class LevelledAudio:
+    """An audio file for a codec, block by block, at its own or at the training audio's level.
 
     Args:
-        path: Of the file.
-        form: Of the codec.
-        is_level_matched: Bring it to the level of the codec's training audio, which is known.
+        path: Path of the file.
+        form: Format of the codec.
+        is_level_matched: Bring it to the level of the codec's training audio.
 
     Attributes:
-        gain_db: That it is brought there with; 0 within the training audio's range. Known when
-            reading begins.
+        gain_db: Gain that brings it there; 0 within the training audio's range. Set when reading
+            begins.
     """
 
     def __init__(self, path: Path, form: CodecFormat, *, is_level_matched: bool) -> None:
@@ -57,7 +56,7 @@ class HeardAudio:
         self._meter = SoundMeter()
         self.gain_db = 0.0
 
-    def __iter__(self) -> Iterator[Audio]:
+    def __iter__(self) -> Iterator[Float32Array]:
         """Yield blocks (C, t)."""
         if self._matched is not None:  # the file is read twice
             self.gain_db = 0.0 - self._matched.off_db(sound_of(self._stream))
@@ -65,9 +64,9 @@ class HeardAudio:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Return the file's rate, length and notes, its sound as given, and the gain, for JSON.
+        """Return rate, length, notes, sound (before the gain) and gain of the file, for JSON.
 
-        Known when it was read to its end.
+        Read the file to its end first.
         """
         return {
             "source_sample_rate_hz": self._stream.source.sample_rate_hz,
@@ -82,61 +81,61 @@ def levels_to_match(codec: Codec) -> list[float]:
     """Return the lowest and the highest level of a codec's training audio, dBFS.
 
     Raises:
-        ValueError: If they are not known.
+        ValueError: If the codec does not state them.
     """
-    known = codec.format.training_audio
-    if known is None or not codec.format.is_level_known:
+    training_audio = codec.format.training_audio
+    if training_audio is None or not codec.format.is_level_known:
         raise ValueError(
-            f"The codec '{codec.path}' carries no level of its training audio to match. Leave "
+            f"The codec '{codec.path}' does not state the level of its training audio. Leave "
             "--match-level out; for a run of `rave train`, the same command again measures it."
         )
-    return known.levels_dbfs
+    return training_audio.levels_dbfs
 
 
 def levels_of(
     form: CodecFormat, records: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Return the levels of files that were encoded, where the codec knows its training audio's.
+    """Return the levels of encoded files, if the codec states that of its training audio.
 
     Args:
-        form: Of the codec.
-        records: Of each file, from `HeardAudio`.
+        form: Format of the codec.
+        records: Record of each file, from `LevelledAudio`.
 
     Returns:
-        Of each file: `level_dbfs`; `off_db` from the training audio; `gain_db` that it was brought
-        there with; `remark`, what a user should know, or None.
+        Per file: `level_dbfs`; `off_db`, its distance from the training audio's range; `gain_db`,
+        the gain before encoding; `remark`, a note for the user, or None.
     """
-    known, found = form.training_audio, dict[str, dict[str, Any]]()
-    if known is None:
+    training_audio, found = form.training_audio, dict[str, dict[str, Any]]()
+    if training_audio is None:
         return found
     for name, record in records.items():
         sound, gain_db = Sound(**record["sound"]), record["gain_db"]
         found[name] = {
             "level_dbfs": sound.level_dbfs,
-            "off_db": known.off_db(sound),
+            "off_db": training_audio.off_db(sound),
             "gain_db": gain_db,
-            "remark": known.remark(sound, gain_db, form.sample_rate_hz),
+            "remark": training_audio.remark(sound, gain_db, form.sample_rate_hz),
         }
     return found
 
 
 def level_lines(levels: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line for each file whose level or spectrum is remarkable; of many, for some."""
+    """Return one line per file with a remark on its level or spectrum, at most `MAX_LINES`."""
     lines = [
         f"  {one_line(name)}: {each['remark']}" for name, each in levels.items() if each["remark"]
     ]
     if len(lines) <= MAX_LINES:
         return lines
-    return [*lines[:MAX_LINES], f"  {len(lines) - MAX_LINES} more are off; --json lists them."]
+    return [*lines[:MAX_LINES], f"  {len(lines) - MAX_LINES} more files; --json lists them."]
 
 
 def measure(codec: Codec, store: AudioStore, ranges: Sequence[AudioRange]) -> TrainingAudio:
-    """Return what is to be known of the audio that a codec was trained on.
+    """Measure the audio that a codec was trained on.
 
     Args:
-        codec: As it was trained.
+        codec: Trained codec.
         store: The audio.
-        ranges: What of it was trained on.
+        ranges: Ranges that were trained on.
     """
     length = round(STRETCH_S * store.sample_rate_hz)
     stretches = [
@@ -164,13 +163,13 @@ def measure(codec: Codec, store: AudioStore, ranges: Sequence[AudioRange]) -> Tr
 
 
 def remember(run: Path, store: AudioStore, held_out: float | Split, device: torch.device) -> None:
-    """Write what is to be known of the audio that a run was trained on, where it is not known yet.
+    """Measure and store the training audio of a run, if that is not done yet.
 
     Args:
-        run: Of `rave train`, or a released model.
+        run: Run of `rave train`, or a released model.
         store: The audio.
-        held_out: Fraction or split of the audio that is not trained on.
-        device: To compute on.
+        held_out: Fraction that is held out, or the split of the run.
+        device: Device to compute on.
     """
     from rave.codec import load_codec
     from rave.dataset import split_audio

@@ -136,13 +136,13 @@ class DecibelDistance(SpectralDistance):
     """Multi-scale distance that takes logarithms as `log_spectral_distance_db`, the measure, does.
 
     Of magnitudes relative to a sine of full scale, so that one floor fits every STFT size, and root
-    mean square over frequency. What lies under the floor is not heard, and costs nothing here.
+    mean square over frequency. Sound below the floor is inaudible, and costs nothing here.
 
     Args:
         scales: STFT sizes in samples; hop a quarter of each.
         log_epsilon: Soft floor, as the amplitude of a sine.
-        num_scales_per_step: As in `SpectralDistance`.
-        level_weight: Of the log ratio of the powers of a frame, which keeps the level where
+        num_scales_per_step: Scales per step, as in `SpectralDistance`.
+        level_weight: Weight of the log ratio of the powers of a frame, which keeps the level where
             frequencies are unsure.
     """
 
@@ -201,7 +201,7 @@ def feature_matching(
     """Return the mean L1 distance of discriminator features.
 
     Args:
-        real: For each sub-discriminator its feature tensors, logits last.
+        real: Feature tensors of each sub-discriminator, logits last.
         fake: The same for the reconstruction.
         num_skipped: First features of each sub-discriminator to leave out.
         is_relative: Divide that of each feature by its mean magnitude in the real audio.

@@ -14,12 +14,12 @@ from rave.cli import complete, execute
 from rave.parsing import COMPLETING, EXIT_ERROR, one_line, print_version
 
 AVAILABLE_SCRIPTS = {
-    "augment": "write transposed and shifted versions of recordings, to train on more",
+    "augment": "write transposed and shifted versions of recordings, as extra training data",
     "preprocess": "turn a folder of audio into prepared audio for training",
     "train": "train an autoencoder on prepared audio",
     "encode": "turn a folder of audio into latents",
-    "shard": "pack folders of latents into few large files, to train on clips by the million",
-    "unshard": "unpack what rave shard wrote",
+    "shard": "pack folders of latents into a few large files, for training on many clips",
+    "unshard": "unpack a sharded set into a folder of latents",
     "decode": "turn a folder of latents into audio",
     "generate": "pass recordings through an autoencoder, audio to audio",
     "transcribe": "write the notes of recordings as MIDI",
@@ -27,7 +27,7 @@ AVAILABLE_SCRIPTS = {
     "evaluate": "measure how far audio is from reference recordings",
     "app": "play with a trained autoencoder and diffusion model in the browser",
     "train_prior": "train an autoregressive prior on latents",
-    "sample_prior": "make new latents with a prior",
+    "sample_prior": "generate latents with a prior",
     "export": "write a trained autoencoder for nn~, TorchScript, ONNX or acids-rave",
 }
 HELP = "usage: rave COMMAND …    (rave COMMAND --help shows more; rave --version)\n\n" + "\n".join(
@@ -67,7 +67,7 @@ def command_module(name: str) -> ModuleType:
 
 
 def _whole_parser(names: Sequence[str]) -> argparse.ArgumentParser:
-    """Return a parser of all commands, for completion; only those named have their options."""
+    """Return a parser of all commands, for completion; only the named ones have options."""
     parser = argparse.ArgumentParser("rave")
     parser.add_argument("--version", action="store_true")
     commands = parser.add_subparsers()

@@ -26,16 +26,16 @@ class RAVE(nn.Module):
         decoder: Module (B, D + A, N) → (B, C·M, T/M), with optional noise as second argument.
         latent_size: D.
         ratios: Strides of the encoder; hop = M · their product.
-        sample_rate_hz: Of the audio.
+        sample_rate_hz: Sample rate of the audio.
         num_channels: C.
-        bottleneck: What latents are; a normal distribution if None.
-        spectrogram: What the encoder sees instead of bands, or None.
-        is_raw_output: The decoder gives audio (B, C, T) instead of bands.
-        is_derivative: What is audio here is the derivative of what one hears.
+        bottleneck: Kind of the latents; None: a normal distribution.
+        spectrogram: Input of the encoder instead of bands, or None.
+        is_raw_output: The decoder outputs audio (B, C, T) instead of bands.
+        is_derivative: Audio of this model is the derivative of the actual audio.
 
     Attributes:
         latent_mean: (D) mean of the posterior means over held-out audio.
-        latent_pca: (D, D) their principal axes, one a row, largest variance first.
+        latent_pca: (D, D) their principal axes, one per row, largest variance first.
         fidelity: (D) share of their variance in the first 1, 2, … D axes.
         pads_layers: At the end of audio each layer sees zeros behind its own input, as in
             acids-rave; else zeros fill the last hop. They differ where audio ends inside a hop.
@@ -101,7 +101,7 @@ class RAVE(nn.Module):
         return parameters
 
     def encoder_rows(self, audio: Tensor) -> Tensor:
-        """Return what the encoder says of audio (B, C, T), before the bottleneck reads it."""
+        """Return the encoder's output for audio (B, C, T), before the bottleneck."""
         whole = functional.pad(audio, (0, -audio.shape[-1] % self.hop_samples))
         num_samples = audio.shape[-1]
         if self.spectrogram is None:  # TorchScript compiles one branch only

@@ -1,6 +1,6 @@
-"""Noise that depends on a seed, a name and a position, and not on how the positions are cut up.
+"""Noise that depends only on a seed, a name and a position, not on how positions are divided.
 
-Decoding in pieces, in any order, on any number of workers gives the same audio for that reason.
+So decoding in pieces, in any order and on any number of workers gives the same audio.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ from hashlib import sha256
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from rave.codec_format import CodecFormat
-
-Array = NDArray[np.float32]
+from rave.compute.arrays import Float32Array, Float64Array
 
 
 class PositionalNoise:
     """An endless table of random numbers, rows of `width` numbers, row n always the same.
 
     Args:
-        seed: Of the command.
-        name: Of the file, say; another name is another table.
-        width: Numbers in a row.
+        seed: Random seed.
+        name: Name of the table; each name has its own numbers.
+        width: Numbers per row.
     """
 
     def __init__(self, seed: int, name: str, width: int) -> None:
@@ -33,32 +31,32 @@ class PositionalNoise:
         self._sequence = np.random.SeedSequence([seed, digest])
         self.width = width
 
-    def uniform(self, start: int, stop: int) -> NDArray[np.float64]:
+    def uniform(self, start: int, stop: int) -> Float64Array:
         """Return rows `start` to `stop`, uniform in (0, 1), (stop − start, width)."""
         bits = np.random.PCG64(self._sequence)
         bits.advance(start * self.width)
         rows = np.random.Generator(bits).random((stop - start, self.width))
         return np.maximum(rows, np.finfo(np.float64).tiny)
 
-    def normal(self, start: int, stop: int) -> NDArray[np.float32]:
+    def normal(self, start: int, stop: int) -> Float32Array:
         """Return rows `start` to `stop`, N(0, 1), (stop − start, width)."""
-        normal: NDArray[np.float64] = ndtri(self.uniform(start, stop))
+        normal: Float64Array = ndtri(self.uniform(start, stop))
         return normal.astype(np.float32)
 
 
 class DecoderNoise:
-    """The noise of decoding: for uninformative latents, and for noisy decoders.
+    """Noise for decoding: for uninformative dimensions, and as input of decoders with noise.
 
     In training the decoder saw the posterior's noise in every dimension: N(0, 1) where a dimension
-    has collapsed onto the prior. The posterior mean alone is a constant there, which it never saw.
+    has collapsed onto the prior. The posterior mean is a constant there, which it never saw.
 
-    The noise follows from codec, seed and position, so that a file decodes to the same whatever its
-    name, its folder, and what is decoded beside it.
+    The noise depends on codec, seed and position, so that a file decodes to the same audio whatever
+    its name and folder, and whatever is decoded with it.
 
     Args:
-        format: Of the codec; it knows its uninformative dimensions.
-        seed: Of the command.
-        as_encoded: Leave uninformative latents as they are, as acids-rave does.
+        format: Format of the codec, which states its uninformative dimensions.
+        seed: Random seed.
+        as_encoded: Decode uninformative dimensions as stored, as acids-rave does.
     """
 
     def __init__(self, format: CodecFormat, seed: int, *, as_encoded: bool = False) -> None:
@@ -69,13 +67,12 @@ class DecoderNoise:
         self._steps = format.noise_steps_per_frame
         self._band_noise = PositionalNoise(seed, "bands", format.noise_rows)
 
-    def fill(self, latents: Array, start: int) -> Array:
-        """Return what the decoder takes, (D + A, n).
+    def decoder_input(self, latents: Float32Array, start: int) -> Float32Array:
+        """Return the input of the decoder, (D + A, n).
 
         Args:
-            latents: (D, n). Noise takes the place of uninformative dimensions; A rows of it come
-                below.
-            start: The frame at which they begin.
+            latents: (D, n). Noise replaces uninformative dimensions; A rows of noise are appended.
+            start: Frame of the first latent.
         """
         stop = start + latents.shape[1]
         if self._is_noise.any():

@@ -1,4 +1,4 @@
-"""Command lines: a parser that refuses in one line, types of arguments, and what is safe to show.
+"""Command-line parsing: one-line errors, argument types, and escaping of untrusted names.
 
 Needs no torch.
 """
@@ -15,41 +15,41 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-EXIT_ERROR = 2  # bad input, nothing half-written
+EXIT_ERROR = 2  # bad input, no half-written files
 MAX_SEED = 2**32 - 1
-COMPLETING = "_ARGCOMPLETE"  # in the environment while a shell completes a command line
+COMPLETING = "_ARGCOMPLETE"  # environment variable, set while a shell completes a command line
 
-# What a terminal obeys instead of showing it (C0 but tab and line feed, C1), what reverses text,
-# and what some programs take for the end of a line.
+# Control characters (C0 without tab and line feed, C1), marks that reverse the direction of text,
+# and characters that some programs treat as line ends.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def escaped(text: str) -> str:
-    """Return text with control characters as Python writes them."""
+    """Return text with control characters escaped as in Python."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def one_line(text: str) -> str:
-    """Return `escaped` text with line feeds and tabs escaped, too: a name in a line of ours."""
+    """Return `escaped` text with line feeds and tabs escaped, too, for names within a line."""
     return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 class LinesError(ValueError):
-    """Its message has several lines; names in them are of `one_line`."""
+    """An error whose message has several lines; `one_line` was applied to names in it."""
 
 
 class Escaping:
-    """A stream of text that writes all as `escaped`, but for the carriage return of a progress bar.
+    """A text stream that escapes control characters, except a progress bar's carriage return.
 
     Args:
-        stream: To write to.
+        stream: Stream to write to.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write text. A carriage return is left where it begins it."""
+        """Write text; a leading carriage return is kept."""
         returned = "\r" if text.startswith("\r") else ""
         self._stream.write(returned + escaped(text[len(returned) :]))
         return len(text)
@@ -65,21 +65,21 @@ class Escaping:
 
 @contextmanager
 def escaping() -> Iterator[None]:
-    """Let what is written to stdout and stderr be `escaped`.
+    """Escape control characters on stdout and stderr.
 
-    It is so for good if the block raises: a traceback that ends the program holds names, too.
+    This stays so if the block raises: the traceback that ends the process may show names, too.
     """
-    former = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(Escaping, former)
+    original = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(Escaping, original)
     yield
-    sys.stdout, sys.stderr = former
+    sys.stdout, sys.stderr = original
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that refuses in one line, and shows its help only when asked."""
+    """A parser whose errors are one line, and that shows its help only on request."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and exit; a sentence of our own needs no name of the argument."""
+        """Print the error and exit; before a full sentence the argument's name is dropped."""
         message = re.sub(r"^argument [^:]+: (?=['A-Z])", "", message)
         self.exit(EXIT_ERROR, f"{self.prog}: error: {one_line(message)}\n")
 
@@ -90,7 +90,7 @@ def print_version() -> None:
 
 
 class _Version(argparse.Action):
-    """Print the version, which is looked up only when it is asked for."""
+    """Print the version, which is looked up only on request."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         print_version()
@@ -103,7 +103,7 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 
 
 def existing(what: str) -> Callable[[str], Path]:
-    """Return a type of argument: a path that must exist; `what` is needed there."""
+    """Return an argument type: a path that must exist; `what` names it in the error."""
 
     def path(text: str) -> Path:
         if not Path(text).exists() and COMPLETING not in os.environ:
@@ -114,7 +114,7 @@ def existing(what: str) -> Callable[[str], Path]:
 
 
 def one_of(what: str, names: Sequence[str]) -> dict[str, Any]:
-    """Return type and choices of an argument that is one of some names."""
+    """Return type and choices of an argument that takes one of `names`."""
 
     def name(text: str) -> str:
         if text not in names:
@@ -127,7 +127,7 @@ def one_of(what: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def device_name(text: str) -> str:
-    """A type of argument: the name that a device has, whether or not it is here."""
+    """Return a valid device name, whether or not this machine has the device."""
     if not re.fullmatch(r"auto|(cpu|mps|cuda)(:\d+)?", text):
         raise argparse.ArgumentTypeError(
             f"There is no device '{text}' here. Choose auto, cpu, cuda, cuda:N or mps."
@@ -136,23 +136,23 @@ def device_name(text: str) -> str:
 
 
 def seed(text: str) -> int:
-    """A type of argument: a random seed."""
+    """Return a random seed, parsed."""
     if text.isdecimal() and len(text) <= len(str(MAX_SEED)) and int(text) <= MAX_SEED:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no seed; 0 to {MAX_SEED} is needed")
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a seed; give 0 to {MAX_SEED}")
 
 
-def path_or_none(given: str | Path | None) -> Path | None:
-    """Return an optional path of a caller, who may give text."""
-    return None if given is None else Path(given)
+def path_or_none(path: str | Path | None) -> Path | None:
+    """Return an optional path, given as text or `Path`."""
+    return None if path is None else Path(path)
 
 
 def check_seed(value: int) -> int:
-    """Return a random seed.
+    """Return `value`, a random seed.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not an integer from 0 to `MAX_SEED`.
     """
     if not isinstance(value, int) or not 0 <= value <= MAX_SEED:
-        raise ValueError(f"{value!r} is no seed; 0 to {MAX_SEED} is needed.")
+        raise ValueError(f"{value!r} is not a seed; give 0 to {MAX_SEED}.")
     return value

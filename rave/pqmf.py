@@ -11,21 +11,21 @@ from functools import cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import fmin
 from scipy.signal import firwin, kaiserord
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rave.blocks.convolution import padding
+from rave.compute.arrays import Float64Array
 
 NUM_BANDS = [2**exponent for exponent in range(9)]
 
 
-def _design(attenuation_db: float, cutoff: float) -> NDArray[np.float64]:
+def _design(attenuation_db: float, cutoff: float) -> Float64Array:
     num_taps, beta = kaiserord(attenuation_db, cutoff / np.pi)
     num_taps = 2 * (num_taps // 2) + 1
-    taps: NDArray[np.float64] = firwin(
+    taps: Float64Array = firwin(
         num_taps, cutoff, window=("kaiser", beta), scale=False, fs=2 * np.pi
     )
     return taps
@@ -33,7 +33,7 @@ def _design(attenuation_db: float, cutoff: float) -> NDArray[np.float64]:
 
 @cache  # each model that is built or opened needs it
 def _cutoff(attenuation_db: float, num_bands: int) -> float:
-    def aliasing(cutoff: NDArray[np.float64]) -> float:
+    def aliasing(cutoff: Float64Array) -> float:
         taps = _design(attenuation_db, float(cutoff[0]))
         autocorrelation = np.convolve(taps, taps[::-1])[len(taps) - 1 :]
         return float(np.abs(autocorrelation[2 * num_bands :: 2 * num_bands]).max())
@@ -42,17 +42,17 @@ def _cutoff(attenuation_db: float, num_bands: int) -> float:
     return float(cutoff[0])
 
 
-def prototype_filter(attenuation_db: float, num_bands: int) -> NDArray[np.float64]:
+def prototype_filter(attenuation_db: float, num_bands: int) -> Float64Array:
     """Return the low-pass prototype, an odd number of taps.
 
     Args:
-        attenuation_db: Of the stop band.
-        num_bands: M. The cut-off, near π/2M, is searched for.
+        attenuation_db: Stop-band attenuation.
+        num_bands: M. The cut-off, near π/2M, is optimised.
     """
     return _design(attenuation_db, _cutoff(attenuation_db, num_bands))
 
 
-def modulated_filters(prototype: NDArray[np.float64], num_bands: int) -> Tensor:
+def modulated_filters(prototype: Float64Array, num_bands: int) -> Tensor:
     """Return the cosine-modulated band filters, (M, P), P the next power of two; zeros around."""
     half = len(prototype) // 2
     time = torch.arange(-half, half + 1, dtype=torch.float64)
@@ -66,16 +66,16 @@ def modulated_filters(prototype: NDArray[np.float64], num_bands: int) -> Tensor:
 
 
 class PQMF(nn.Module):
-    """The filter bank of 100 dB attenuation and 16 bands by default.
+    """The filter bank, with 100 dB attenuation and 16 bands by default.
 
-    Analysis and synthesis are delay-free together: the one-band-step delay of the centred synthesis
-    (M samples) is taken out inside `synthesis`.
+    Analysis and synthesis together have no delay: `synthesis` compensates the delay of one band
+    step (M samples) of the centred synthesis.
 
     Args:
-        attenuation_db: Of the prototype's stop band.
+        attenuation_db: Stop-band attenuation of the prototype.
         num_bands: M, a power of two.
-        is_causal: Let no band step see later samples; analysis and synthesis then delay by
-            (P + M) / M · M samples in all, P the filter length.
+        is_causal: No band step sees later samples; analysis and synthesis then delay by
+            (P + M) / M · M samples in total, P the filter length.
 
     Raises:
         ValueError: If such a filter bank cannot be designed.
@@ -90,12 +90,12 @@ class PQMF(nn.Module):
         super().__init__()
         if num_bands not in NUM_BANDS or not 20 <= attenuation_db <= 200:
             raise ValueError(
-                f"A filter bank of {num_bands} bands and {attenuation_db} dB was asked for; a "
-                f"power of two up to {NUM_BANDS[-1]}, and 20 to 200 dB, are possible."
+                f"A filter bank cannot have {num_bands} bands and {attenuation_db} dB; give a "
+                f"power of two up to {NUM_BANDS[-1]}, and 20 to 200 dB."
             )
         self.num_bands = num_bands
         filters = modulated_filters(prototype_filter(attenuation_db, num_bands), num_bands)
-        # One zero tap more makes the centred padding whole on both sides.
+        # One more zero tap makes the centred padding an integer on both sides.
         self.register_buffer("analysis_weight", functional.pad(filters, (0, 1))[:, None])
         blocks = filters.flip(1).reshape(num_bands, -1, num_bands).permute(2, 0, 1)
         self.register_buffer("synthesis_weight", functional.pad(blocks, (0, 1)).contiguous())

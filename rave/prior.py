@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-KIND = "rave-prior"  # of a run
+from rave.compute.arrays import Float32Array, Float64Array
+
+KIND = "rave-prior"  # kind of its runs
 KERNEL_SIZE = 3
-SLOPE = 0.2  # of the leaky ReLUs, as everywhere in RAVE
+SLOPE = 0.2  # slope of the leaky ReLUs, as everywhere in RAVE
 LARGEST_VALUE = 4.0  # standard deviations
 States = list[Tensor]
 
@@ -31,17 +32,17 @@ class LatentPrior(nn.Module):
         raw_size: E.
         latent_size: D.
         num_classes: R.
-        hidden_channels: Of the stream.
-        skip_channels: Of the skips.
+        hidden_channels: Channels of the stream.
+        skip_channels: Channels of the skips.
         num_blocks: Residual blocks.
         dilation_cycle: Blocks after which the dilation is 1 again.
-        num_groups: In the first and the last layer; acids-rave has D.
+        num_groups: Groups of the first and the last layer; acids-rave has D.
 
     Attributes:
-        mean: (E,) of the training latents.
+        mean: (E,) mean of the training latents.
         basis: (D, E) principal axes, largest variance first.
         scale: (D,) standard deviations along them.
-        rest: Axes that are filled with N(0, 1) noise, as acids-rave does; none in runs of ours.
+        rest: Axes filled with N(0, 1) noise, as acids-rave does; none in our runs.
 
     Source: van den Oord et al. 2016, arXiv:1609.03499, section 2; the prior of acids-rave 2.3.1.
     Differs: each axis is scaled to variance 1, so that all classes are used alike.
@@ -81,14 +82,14 @@ class LatentPrior(nn.Module):
         self.register_buffer("rest", torch.zeros(0, raw_size), persistent=False)
 
     def forward(self, columns: Tensor, states: States | None = None) -> tuple[Tensor, States]:
-        """Return the logits of the column after each of some, and how to go on.
+        """Return the logits of the column after each given one, and the states to continue with.
 
         Args:
-            columns: (B, D, S) int64 classes 0 to R - 1, or -1 for a value that is not there.
-            states: What an earlier call returned for the columns before these; None at a start.
+            columns: (B, D, S) int64 classes 0 to R - 1, or -1 for a missing value.
+            states: States that an earlier call returned for the columns before; None at the start.
 
         Returns:
-            Logits (B, D, R, S), and the states behind the last column.
+            Logits (B, D, R, S), and the states after the last column.
         """
         states = [] if states is None else states
         left, kept = iter(states), []
@@ -106,7 +107,7 @@ class LatentPrior(nn.Module):
         return logits.unflatten(1, (self.latent_size, self.num_classes)), kept
 
     def loss(self, latents: Tensor) -> Tensor:
-        """Return the mean cross-entropy in nats of each item's values, (B,).
+        """Return the mean cross-entropy per item, (B,), in nats per value.
 
         Args:
             latents: (B, E, N) raw latents, N ≥ D.
@@ -145,8 +146,8 @@ class LatentPrior(nn.Module):
 
         Args:
             num_frames: N.
-            seeds: Of each item; an item does not depend on the others.
-            temperature: The logits are divided by it; 0 takes the likeliest class.
+            seeds: Random seed of each item; an item does not depend on the others.
+            temperature: Divides the logits; 0 takes the likeliest class.
             progress: Called after each column.
 
         Raises:
@@ -154,8 +155,8 @@ class LatentPrior(nn.Module):
         """
         if num_frames < 1 or not 0 <= temperature < math.inf:
             raise ValueError(
-                f"{num_frames} frames at temperature {temperature} were asked for; a whole number "
-                "from 1 and a temperature from 0 are needed."
+                f"Cannot sample {num_frames} frames at temperature {temperature}; give 1 frame or "
+                "more, and a temperature of 0 or more."
             )
         device = self.mean.device
         drawn = [np.random.default_rng(list(seed)) for seed in seeds]
@@ -177,17 +178,15 @@ class LatentPrior(nn.Module):
         return self.latents(classes, position.float(), noise.float())
 
     @torch.no_grad()
-    def fit(
-        self, mean: NDArray[np.float64], basis: NDArray[np.float64], std: NDArray[np.float64]
-    ) -> None:
-        """Take over what `principal_axes` found; the first D axes are kept."""
+    def fit(self, mean: Float64Array, basis: Float64Array, std: Float64Array) -> None:
+        """Set mean, axes and scales from `principal_axes`; the first D axes are kept."""
         self.mean.copy_(torch.from_numpy(mean))
         self.basis.copy_(torch.from_numpy(basis[: self.latent_size]))
         self.scale.copy_(torch.from_numpy(std[: self.latent_size].copy()).clamp(min=1e-6))
 
 
 class CausalConv(nn.Conv1d):
-    """A convolution of kernel 3 that looks back only, in pieces of any length."""
+    """Causal convolution with kernel 3, for pieces of any length."""
 
     def __init__(
         self, in_channels: int, out_channels: int, dilation: int = 1, groups: int = 1
@@ -222,7 +221,7 @@ class PriorBlock(nn.Module):
 
 
 def quantize(values: Tensor, num_classes: int) -> Tensor:
-    """Return the class of each value, int64: N(0, 1) falls into all classes alike."""
+    """Return the class of each value, int64; values from N(0, 1) fill all classes equally."""
     share = 0.5 * (1 + torch.erf(values / math.sqrt(2)))
     return (share * num_classes).floor().long().clamp(0, num_classes - 1)
 
@@ -242,20 +241,20 @@ def shift(frames: Tensor) -> Tensor:
     """
     size, length = frames.shape[1:]
     if length < size:
-        raise ValueError(f"{length} latent frames were given; {size} dimensions need as many.")
+        raise ValueError(f"{length} latent frames were given; {size} dimensions need {size}.")
     count = length - size + 1
     rows = [frames[:, d, size - 1 - d : size - 1 - d + count] for d in range(size)]
     return torch.stack(rows, dim=1)
 
 
 def unshift(columns: Tensor) -> Tensor:
-    """Return the frames (B, D, S - D + 1) that are whole in columns (B, D, S)."""
+    """Return the frames (B, D, S - D + 1) that are complete in columns (B, D, S)."""
     return shift(columns.flip(1)).flip(1)
 
 
 def principal_axes(
-    clips: Iterable[NDArray[np.float32]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    clips: Iterable[Float32Array],
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Return mean (E,), principal axes as rows (E, E) and standard deviations (E,) of latents.
 
     Args:

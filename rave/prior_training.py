@@ -22,16 +22,16 @@ HELD_OUT_SEGMENTS = 64
 
 @dataclass(frozen=True)
 class PriorTraining:
-    """What a recipe says about training.
+    """Training settings of a recipe.
 
     Attributes:
-        seed: Of the first weights and the segments.
-        max_steps: Of the run.
+        seed: Random seed of the first weights and the segments.
+        max_steps: Number of steps of the run.
         batch_size: Segments per step.
         segment_frames: Length of a segment.
-        learning_rate: Of Adam.
+        learning_rate: Learning rate of Adam.
         fidelity: Share of the latents' variance that the modelled dimensions hold.
-        held_out_fraction: Of the files.
+        held_out_fraction: Fraction of the files that is held out.
         validate_every_steps: Steps between validations.
         log_every_steps: Steps between points of the curves.
 
@@ -65,10 +65,10 @@ def divide(
     """Return training and held-out clips: whole recordings, or the end of the only one.
 
     Args:
-        files: By name.
-        origins: Of the names.
-        split: Of the run.
-        num_frames: Of a segment, which every file holds; the end of the only recording does too.
+        files: Files by name.
+        origins: Origin of each name.
+        split: Split of the run.
+        num_frames: Frames per segment; every file, and the end of the only recording, has as many.
 
     Raises:
         ValueError: If a side has no segment.
@@ -97,11 +97,11 @@ class PriorSegments(Dataset[Tensor]):
     """Segments of clips, (E, num_frames); item i depends on the seed and i alone.
 
     Args:
-        latents: Holds the clips.
-        clips: To draw from; all at least `num_frames` long.
-        num_frames: Of a segment.
-        num_items: Of the dataset.
-        seed: Of the draws; None for segments spread evenly over the clips.
+        latents: Dataset of the clips.
+        clips: Clips to draw from; all at least `num_frames` long.
+        num_frames: Frames per segment.
+        num_items: Number of items of the dataset.
+        seed: Random seed of the draws; None: segments spread evenly over the clips.
     """
 
     def __init__(
@@ -141,10 +141,10 @@ class PriorSegments(Dataset[Tensor]):
 
 
 class PriorSystem(TrainingSystem):
-    """One step of training, and the held-out loss beside that of knowing nothing.
+    """One step of training, and the held-out loss beside that of a uniform guess.
 
     Args:
-        model: To train.
+        model: Prior to train.
         training: The recipe.
     """
 

@@ -17,8 +17,8 @@ from torch.nn import functional
 from rave.blocks.convolution import LEAKY_SLOPE, normalised
 from rave.discriminator import CombinedDiscriminator
 
-DESCRIPT_SLOPE = 0.1  # of its leaky ReLUs
-DESCRIPT_PEAK, PEAK_FLOOR = 0.8, 1e-9  # what every item is brought to
+DESCRIPT_SLOPE = 0.1  # slope of its leaky ReLUs
+DESCRIPT_PEAK, PEAK_FLOOR = 0.8, 1e-9  # peak of every item
 PERIOD_CHANNELS, PERIOD_STRIDES = (32, 128, 512, 1024, 1024), (3, 3, 3, 3, 1)
 PERIOD_KERNEL = 5
 BAND_CHANNELS = 32
@@ -54,7 +54,7 @@ class Spectrum(nn.Module):
     """Complex spectrogram with a hop of a quarter of its size, periodic Hann window.
 
     Args:
-        size: Of the transform, samples.
+        size: Size of the transform, samples.
         is_centred: Mirror half a window at both ends, so that frame s is centred on sample s·hop.
         is_unit_power: Divide by the root of the window's power.
     """
@@ -107,7 +107,7 @@ class SpectralDiscriminator(nn.Module):
     Args:
         num_channels: C.
         capacity: Channels of every hidden layer.
-        sizes: Of the transforms, samples; no crop may be shorter.
+        sizes: Sizes of the transforms, samples; no crop may be shorter.
 
     Source: Défossez et al. 2022, arXiv:2210.13438, section 3.4. Differs: sizes and, between
         frequencies and frames, strides are those of acids-rave.
@@ -189,12 +189,12 @@ class _Resolution(nn.Module):
 class DescriptDiscriminator(CombinedDiscriminator):
     """Descript's ensemble: one network for each period, and one for each resolution.
 
-    Every item and channel is brought to the same peak first, so that it judges no level.
+    Every item and channel is first scaled to the same peak, so that level is not judged.
 
     Args:
         num_channels: C.
-        periods: In samples.
-        sizes: Of the transforms, samples.
+        periods: Periods in samples.
+        sizes: Sizes of the transforms, samples.
 
     Source: Kumar et al. 2023, arXiv:2306.06546, section 3.3.
     """

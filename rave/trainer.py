@@ -1,8 +1,8 @@
-"""One way to run a training: resume, checkpoints, Ctrl-C, progress, TensorBoard.
+"""Run a training: resume, checkpoints, Ctrl-C, progress, TensorBoard.
 
-A training is a stream of items, item i a pure function of (seed, i), read from the step that the
-last checkpoint reached. Nothing depends on global random state, so that a run that was stopped and
-begun again by the same command equals, bit for bit on the CPU, a run that was not.
+A training reads a stream of items, item i a pure function of (seed, i), from the step of the last
+checkpoint on. Nothing depends on global random state: a run that was stopped and resumed equals an
+uninterrupted run, bit for bit on the CPU.
 
     run/checkpoints/last.ckpt   where the same command continues
     run/checkpoints/best.ckpt   lowest `monitor` so far
@@ -46,17 +46,17 @@ SAVE_EVERY_S = 180.0
 
 
 class StepBatches(Sampler[list[int]]):
-    """The indices of each step's batch, without end: step s holds items s·B to (s + 1)·B - 1.
+    """Endless batches of indices: step s holds items s·B to (s + 1)·B - 1.
 
-    Of processes that train together, each is given its shard of them. Give it to a `DataLoader` as
-    `batch_sampler`, over a dataset whose item i exists for all i ≥ 0.
+    Each of several processes gets its shard of a batch. Pass it to a `DataLoader` as
+    `batch_sampler`, with a dataset whose item i exists for all i ≥ 0.
 
     Args:
-        batch_size: B, of the global batch.
+        batch_size: B, the global batch size.
         start_step: First step to yield.
 
     Raises:
-        ValueError: When it is read, if processes cannot share B evenly.
+        ValueError: While iterating, if processes cannot share B evenly.
     """
 
     def __init__(self, batch_size: int, start_step: int = 0) -> None:
@@ -81,12 +81,12 @@ class StepBatches(Sampler[list[int]]):
 
 @dataclass(frozen=True)
 class Loaders:
-    """What a training reads.
+    """The data of a training.
 
     Attributes:
-        train: Endless batches, beginning at the step that was asked for (see `StepBatches`).
-        held_out: Batches of a validation, the same ones in the same order each time.
-        data: Of `rave.held_out.data_state`: what it all is from.
+        train: Endless batches from the requested step on (`StepBatches`).
+        held_out: Batches of a validation, the same and in the same order each time.
+        data: State of the data, from `rave.held_out.data_state`.
     """
 
     train: Any
@@ -116,22 +116,22 @@ def fit(
 
     Args:
         system: The model with its losses and optimizers.
-        data_for: Takes the first step to be made, returns what to read.
-        run_folder: Gets checkpoints and curves.
-        max_steps: Optimizer steps of the whole run, those already made included.
+        data_for: Takes the first step to do, returns its loaders.
+        run_folder: Folder for checkpoints and curves.
+        max_steps: Optimizer steps of the whole run, including those already done.
         validate_every_steps: Steps between two passes over the held-out batches.
         device: auto, cpu, cuda, cuda:N or mps.
-        num_devices: Of each node; one process each. What torchrun says counts more.
-        num_nodes: Each runs the same command, told its number as torchrun or Slurm do.
-        precision: Of Lightning's trainer: "32-true" or "bf16-mixed".
+        num_devices: Devices per node, one process each; torchrun's value overrides it.
+        num_nodes: Nodes; each runs the same command, with its rank set by torchrun or Slurm.
+        precision: Lightning's precision: "32-true" or "bf16-mixed".
         log_every_steps: Steps between two points of the training curves.
-        monitor: The metric logged by `validation_step` whose lowest value makes best.ckpt.
+        monitor: Metric of `validation_step`; best.ckpt is written at its lowest value.
         gradient_clip_norm: Only with automatic optimization.
-        callbacks: More of Lightning's, called before checkpoints are written.
+        callbacks: Further Lightning callbacks, called before checkpoints are written.
 
     Raises:
-        ValueError: If the loss is not finite any more, or the last checkpoint cannot be read; if
-            there are no such devices, or a process is lost.
+        ValueError: If the loss becomes NaN or infinite, the last checkpoint cannot be read, the
+            devices do not exist, or a process is lost.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the step is finished and saved.
     """
     keeper = _Keeper(run_folder / CHECKPOINTS, monitor, validate_every_steps, max_steps)
@@ -188,7 +188,7 @@ def fit(
 
 @contextlib.contextmanager
 def _writer(run_folder: Path) -> Iterator[None]:
-    """Hold a run folder, if this is the process that writes."""
+    """Lock the run folder, if this process writes it."""
     if not is_first():
         yield
         return
@@ -198,7 +198,7 @@ def _writer(run_folder: Path) -> Iterator[None]:
 
 
 class _WholeFiles(TorchCheckpointIO):
-    """Checkpoints that appear by rename and are read as data; not by way of a temp folder."""
+    """Write checkpoints by rename, read them as data; without a temporary folder."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -221,7 +221,7 @@ class _Keeper(Callback):
         self, folder: Path, monitor: str, validate_every_steps: int, max_steps: int
     ) -> None:
         self.is_stopped = False
-        self._is_ending = False  # some process is stopped, and all of them know
+        self._is_ending = False  # some process was stopped, and all processes know it
         self._folder = folder
         self._monitor = monitor
         self._validate_every_steps = validate_every_steps
@@ -234,12 +234,12 @@ class _Keeper(Callback):
         return {"best": self._best, "data": self.data}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        known = state_dict.get("data") or self.data  # None: of a run from before 2026-12
-        if known == self.data:
+        saved = state_dict.get("data") or self.data  # None: of a run from before 2026-12
+        if saved == self.data:
             self._best = state_dict["best"]
             return
-        assert known is not None and self.data is not None
-        print(what_changed(known, self.data), file=sys.stderr)
+        assert saved is not None and self.data is not None
+        print(what_changed(saved, self.data), file=sys.stderr)
 
     @contextlib.contextmanager
     def stopping_at_a_signal(self) -> Iterator[None]:
@@ -324,7 +324,7 @@ class _FiniteLoss(Callback):
         if not self._losses:
             return
         losses = torch.stack(list(self._losses.values()))
-        losses = GlobalBatch.of_processes().mean(losses)  # not finite in one: all stop
+        losses = GlobalBatch.of_processes().mean(losses)  # not finite in one process: all stop
         steps = list(self._losses)
         self._losses.clear()
         for step, loss in zip(steps, losses.tolist(), strict=True):
@@ -334,7 +334,7 @@ class _FiniteLoss(Callback):
 
 
 def _places(loader: Any, step: int) -> str:
-    """Return where the items of the batch of a step are from, if the dataset can tell."""
+    """Return the sources of a step's batch, if the dataset can report them."""
     batches, place = loader.batch_sampler, getattr(loader.dataset, "place", None)
     if not isinstance(batches, StepBatches) or place is None:
         return ""
@@ -345,7 +345,7 @@ def _places(loader: Any, step: int) -> str:
 
 def _not_finite(what: str) -> ValueError:
     return ValueError(
-        f"{what}, so training stopped; the last checkpoint is from before. Start a new run with a "
+        f"{what}, so training stopped. The last checkpoint is not affected. Start a new run with a "
         "lower LEARNING_RATE."
     )
 
@@ -391,14 +391,14 @@ class _Progress(Callback):
 
 @contextlib.contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's advice; what a user must know is said by our own messages."""
+    """Silence Lightning's advice; our own messages cover what a user needs."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # Small items are read faster here than by worker processes.
         warnings.filterwarnings("ignore", message=".*does not have many workers")
-        # Lightning 2.6 on torch 2.13: mended upstream when it drops older versions of torch.
+        # Lightning 2.6 on torch 2.13: fixed upstream when it drops older versions of torch.
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec")
         try:
             yield

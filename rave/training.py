@@ -33,23 +33,23 @@ NUM_LOGGED_CROPS = 4
 
 @dataclass(frozen=True)
 class RaveTraining:
-    """What a recipe says about training.
+    """Training settings of a recipe.
 
     Attributes:
-        seed: Of the first weights, the crops, the latents' noise and the scales drawn.
-        discriminator: Of phase 2.
+        seed: Random seed of the first weights, the crops, the latents' noise and the scales drawn.
+        discriminator: Discriminator of phase 2.
         audio_distance: On the full band.
         band_distance: On the bands, or None to leave it out.
-        augmentations: Of the crops trained on.
-        max_steps: Of both phases.
+        augmentations: Augmentations of the crops trained on.
+        max_steps: Steps of both phases together.
         phase_1_steps: Steps before the adversarial phase.
         batch_size: Crops per step.
         crop_samples: Length of a crop.
         learning_rate: Highest rate of encoder and decoder.
-        warmup_steps: From 0 to that rate.
+        warmup_steps: Steps from 0 to that rate.
         final_rate_factor: Share of it that is left at the end of phase 1, along a half cosine.
         precision: "32-true", "bf16-mixed", or "auto": bfloat16 where the processor is fast in it.
-        waveform_weight: Of the distance of waveforms, which falls along with the learning rate.
+        waveform_weight: Weight of the waveform distance, which falls with the learning rate.
         discriminator_learning_rate: Constant.
         beta_initial: Weight of the bottleneck's penalty, as the KL divergence, at the first step.
         beta: Weight after `beta_warmup_steps`, reached along a straight line in the logarithm.
@@ -58,9 +58,9 @@ class RaveTraining:
         adversarial_weight: Phase 2.
         num_skipped_features: First features of each sub-discriminator not to match.
         is_feature_matching_relative: Relative to the size of the real features.
-        discriminator_every_steps: In phase 2, every so many steps train the discriminator.
-        gradient_clip_norm: Of encoder and decoder together.
-        held_out_fraction: Of the files.
+        discriminator_every_steps: In phase 2, train the discriminator once every so many steps.
+        gradient_clip_norm: Largest gradient norm of encoder and decoder together.
+        held_out_fraction: Fraction of the files that is held out.
         max_held_out_crops: Crops of a validation, spread over the held-out files.
         validate_every_steps: Steps between validations.
         log_every_steps: Steps between points of the curves.
@@ -121,7 +121,7 @@ class RaveSystem(TrainingSystem):
     Every step draws from a generator seeded by (seed, step): a resumed run continues exactly.
 
     Args:
-        model: To train.
+        model: Model to train.
         training: The recipe.
 
     Raises:
@@ -169,7 +169,7 @@ class RaveSystem(TrainingSystem):
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.global_step)
         shape = batch.size(len(audio)), 1, 1
         signs = batch.shard(torch.randint(0, 2, shape, generator=generator) * 2 - 1)
-        # The ear does not tell polarity; the network should not.
+        # The ear does not distinguish polarity; the network should not, either.
         audio = self._known(audio) * signs.to(audio)
         generator_optimizer, discriminator_optimizer = cast(list[Any], self.optimizers())
         is_discriminator_step = (
@@ -199,13 +199,13 @@ class RaveSystem(TrainingSystem):
             self.log("loss", means["loss"], prog_bar=True, logger=False)
 
     def _known(self, audio: Tensor) -> Tensor:
-        """Return what of audio the model knows; silence lies before a crop."""
+        """Return audio as the model reads it: itself or its derivative (silence before a crop)."""
         return derivative(audio) if self.model.is_derivative else audio
 
     def _posterior(self, audio: Tensor) -> DiagonalGaussian:
         if not self.is_encoder_frozen:
             return self.model.encode(audio)
-        self.model.encoder.eval()  # nor does its batch normalisation go on learning
+        self.model.encoder.eval()  # its batch normalisation stops learning, too
         with torch.no_grad():  # frozen: the latents that are learnt in phase 1 stay
             return self.model.encode(audio)
 
@@ -374,6 +374,6 @@ def _check_crop(model: RAVE, training: RaveTraining) -> None:
     if training.crop_samples % model.hop_samples:
         fitting = -(-training.crop_samples // model.hop_samples) * model.hop_samples
         raise ValueError(
-            f"Crops of {training.crop_samples} samples are no whole number of the model's hops of "
+            f"Crops of {training.crop_samples} samples are not a multiple of the model's hop of "
             f"{model.hop_samples} samples. Set CROP_SAMPLES to {fitting}."
         )

@@ -1,8 +1,8 @@
-"""What a codec was trained on: what its latents carry there, how loud and how bright it is.
+"""Statistics of a codec's training audio: its latents, level and spectrum.
 
-    RUN/training_audio.json     measured at the end of `rave train`; an export carries it
+    RUN/training_audio.json     measured at the end of `rave train`; exports contain it
 
-Which dimensions are uninformative follows from it, and from nothing that is encoded later.
+They alone decide which dimensions are uninformative, not what is encoded later.
 C audio channels, T samples, D latent size, B octaves.
 """
 
@@ -20,24 +20,24 @@ from rave.latents.folder import MAX_GAIN_DB
 from rave.latents.statistics import LatentStatistics
 
 NAME, FORMAT, VERSION = "training_audio.json", "rave-training-audio", 1
-# What is farther off is reported. An octave that weak beside the whole is not.
+# Larger deviations are reported, except in octaves this weak relative to the whole.
 FAR_DB, FAR_OCTAVE_DB, WEAK_OCTAVE_DB = 3.0, 10.0, -30.0
 
 
 def brought(level_dbfs: float, gain_db: float) -> str:
-    """Return what is said of audio that was brought to the training level with a gain."""
+    """Return the note about audio that was brought to the training level."""
     return f"brought from {level_dbfs:.0f} to {level_dbfs + gain_db:.0f} dBFS, and back"
 
 
 @dataclass(frozen=True)
 class TrainingAudio:
-    """What is known of the audio that a codec was trained on.
+    """Statistics of the audio that a codec was trained on.
 
     Attributes:
-        fingerprint: Of the codec that it was measured with.
-        statistics: Of its latents.
-        levels_dbfs: Lowest and highest level of its files, without the outermost twentieths.
-        octaves_db: Lowest and highest levels of their octaves, (2, B).
+        fingerprint: Fingerprint of the codec that measured it.
+        statistics: Statistics of its latents.
+        levels_dbfs: Lowest and highest level of its files, without the outermost 5 %.
+        octaves_db: Lowest and highest levels of their octaves, likewise, (2, B).
     """
 
     fingerprint: str
@@ -56,7 +56,7 @@ class TrainingAudio:
 
     @property
     def is_noise(self) -> NDArray[np.bool_]:
-        """Return (D,) which dimensions are uninformative; none where no other is left."""
+        """Return (D,) whether each dimension is uninformative; all False if none is informative."""
         is_informative = self.statistics.is_informative
         return ~is_informative & is_informative.any()
 
@@ -68,12 +68,12 @@ class TrainingAudio:
         return round(sound.level_dbfs - min(max(sound.level_dbfs, low), high), 2)
 
     def remark(self, sound: Sound, gain_db: float, sample_rate_hz: int) -> str | None:
-        """Return what a user should know of audio that is encoded, None if nothing.
+        """Return a note for the user about audio to encode, or None.
 
         Args:
-            sound: Of the audio as it was given.
-            gain_db: That it was brought to the training level with.
-            sample_rate_hz: Of the codec.
+            sound: Sound of the audio before the gain.
+            gain_db: Gain that brought it to the training level.
+            sample_rate_hz: Sample rate of the codec.
         """
         found = []
         off_db = self.off_db(sound)
@@ -103,7 +103,7 @@ class TrainingAudio:
 
     @classmethod
     def read(cls, run: Path) -> TrainingAudio | None:
-        """Return what a run folder knows of its training audio, None if nothing.
+        """Return the training audio of a run folder, or None if it is not measured.
 
         Raises:
             ValueError: If its training_audio.json is damaged or of another version.
@@ -112,7 +112,7 @@ class TrainingAudio:
             return None
         return read_header(
             run / NAME,
-            "a run that knows its training audio",
+            "a run with measured training audio",
             lambda content: built(cls, content),
             "Delete the file; the same `rave train` writes it again.",
             format=FORMAT,

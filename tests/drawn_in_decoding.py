@@ -86,7 +86,7 @@ def decoder_noise(seed: int) -> DecoderNoise:
 def filled_latents(seed: int) -> Array:
     """Return what stands for uninformative latents, and the rows below them, of four windows."""
     known = np.full((3, 300), 7, np.float32)
-    drawn = [decoder_noise(seed).fill(known, start) for start in (0, 300, 600, 900)]
+    drawn = [decoder_noise(seed).decoder_input(known, start) for start in (0, 300, 600, 900)]
     assert all((each[1] == 7).all() and each.shape == (5, 300) for each in drawn)
     return np.concatenate([each[[0, 2, 3, 4]] for each in drawn])
 

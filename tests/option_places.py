@@ -235,7 +235,7 @@ def standing_in():
         patch.setattr("diffwave.streaming.nn_tilde.scripted", lambda module: module)
         patch.setattr("diffwave.streaming.nn_tilde.MAX_STEPS", 8)
         patch.setattr("diffwave.api.export._guess", lambda *given: torch.zeros(1))
-        patch.setattr("rave.codec_source.answers", lambda *given: (torch.zeros(1),))
+        patch.setattr("rave.codec_source.noise_outputs", lambda *given: (torch.zeros(1),))
         patch.setattr(
             "rave.codec.load_codec",
             lambda path, *given, **more: (

@@ -183,7 +183,7 @@ COMMANDS = {
         "{prior} {out} --count 1 --seconds 0.1",
         {
             "run": place("prior", "other_prior"),
-            "--codec": Case("--codec {codec}", refused="names its codec itself"),
+            "--codec": Case("--codec {codec}", refused="already names its codec"),
             "out": OUT,
             "--count": Case("--count 2"),
             "--seconds": Case("--seconds 0.05"),

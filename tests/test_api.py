@@ -155,13 +155,13 @@ def test_arrays_go_the_way_of_files(run, tmp_path):
 
 
 def test_audio_in_blocks_needs_its_format(tmp_path):
-    with pytest.raises(ValueError, match="do not state channels and length"):
+    with pytest.raises(ValueError, match="need num_channels and num_samples"):
         rave.write_audio(tmp_path / "a.wav", iter([noise(10)]), RATE_HZ)
 
 
 def test_a_bend_of_no_axis_is_refused_before_a_codec_is_opened(tmp_path):
     for shift in ({-1: 1.0}, {0: float("nan")}):
-        with pytest.raises(ValueError, match="axes count from 0, and values are finite"):
+        with pytest.raises(ValueError, match="axes count from 0, and values must be finite"):
             rave.decode_folder("none", "none", tmp_path / "out", shift=shift)
 
 
@@ -175,7 +175,7 @@ def test_functions_import_nothing_heavy_before_they_have_looked_at_their_argumen
 def test_what_is_no_seed_is_refused(command, seed, tmp_path):
     required = [n for n, p in parameters(command).items() if p.default is inspect.Parameter.empty]
     values = {name: [tmp_path] if name in LISTS else tmp_path for name in required}
-    with pytest.raises(ValueError, match="is no seed; 0 to 4294967295 is needed"):
+    with pytest.raises(ValueError, match="is not a seed; give 0 to 4294967295"):
         getattr(rave, FUNCTIONS[command])(**values, seed=seed)
 
 

@@ -142,7 +142,7 @@ def test_what_is_wrong_with_a_sound_stands_on_it_whenever_it_is_given(
     path = write(tmp_path / "hot.wav", audio, 44100, subtype="FLOAT")
     for _ in range(2):
         text = "\n".join(session.add_sound(path).warnings)
-        assert text.count("'hot.wav' does not say where its 6 channels stand") == 1
+        assert text.count("'hot.wav' does not state the layout of its 6 channels") == 1
         limited = re.search(
             r"^[1-9]\d* samples beyond full scale were limited \(peak 2", text, re.M
         )

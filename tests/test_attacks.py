@@ -194,7 +194,7 @@ GIN = {  # what is in a file, and the words of its refusal; data: as that of aci
         "in terms of itself",
     ),
     "macros of themselves": (BEGIN.format("%A") + "A = [%B]\nB = %A\n", "in terms of itself"),
-    "a long chain": (BEGIN.format("%A40") + laughs("A{new} = %A{old}\n", 5000), "50 levels deep"),
+    "a long chain": (BEGIN.format("%A40") + laughs("A{new} = %A{old}\n", 5000), "50 levels"),
     "length": ("# as long as this\n" * 2**15, "more than 262144"),
     "length of data": ("# as long as this\n" * 2**15, "more than 262144"),
     "itself": ("include '{folder}/itself.gin'\n", "includes it"),

@@ -31,8 +31,8 @@ def one_file(**changes):
         (one_file(path=""), "leads out of its folder"),
         (one_file(path=3), "path is 3"),
         (one_file(source_num_samples=-1), "'a.npy' has a negative length"),
-        (one_file(source_sample_rate_hz=10**12), "'a.npy' is of 1000000000000 Hz"),
-        (one_file(source_sample_rate_hz=0), "'a.npy' is of 0 Hz"),
+        (one_file(source_sample_rate_hz=10**12), "'a.npy' has a sample rate of 1000000000000 Hz"),
+        (one_file(source_sample_rate_hz=0), "'a.npy' has a sample rate of 0 Hz"),
         (one_file(num_frames=True), "num_frames is True"),
         ({"latent_size": 10**12}, "statistics of 4 of 1000000000000 dimensions"),
         ({"latent_size": -4}, "statistics of 4 of -4 dimensions"),
@@ -56,7 +56,7 @@ def test_a_header_of_latents_that_claims_the_impossible_is_refused(
     edit_header(tmp_path / "latents", **changes)
     command = (main, "decode", made, tmp_path / "latents", tmp_path / "out")
     told = refused(*command)
-    assert told.startswith(f"'{tmp_path / 'latents' / 'latents.json'}' is not the whole header")
+    assert told.startswith(f"'{tmp_path / 'latents' / 'latents.json'}' is not a complete header")
     assert words in told
     assert not (tmp_path / "out").exists()
 
@@ -68,7 +68,7 @@ def test_no_more_audio_is_written_than_there_are_latents_for(tmp_path, refused):
     sizes = {"hop_samples": format.hop_samples, "sample_rate_hz": format.sample_rate_hz}
     edit_header(tmp_path / "latents", **sizes, **one_file(source_num_samples=10**15))
     told = refused(main, "decode", made, tmp_path / "latents", tmp_path / "out")
-    assert "claims 1000000000000000 samples for 64 frames" in told
+    assert "states 1000000000000000 samples for 64 frames" in told
 
 
 NO_JSON = "is not valid JSON"
@@ -165,7 +165,7 @@ SHAPE = field(1, length(1) + length(2))
         ),
         (
             record(SHAPE, b"\x10" + length(2**63), field(3, b"ab"), b"\x20\x03"),
-            "1000 to 768000 Hz is possible",
+            "it must be from 1000 to 768000 Hz",
         ),
         (
             record(
@@ -190,8 +190,8 @@ def test_a_database_that_claims_the_impossible_is_refused(content, words, tmp_pa
     ("rate", "words"),
     [
         ("0", "'none.wav' has no samples"),
-        ("9" * 5000, "no 'sr' is stated"),
-        ("-1", "no 'sr' is stated"),
+        ("9" * 5000, "'sr' is missing"),
+        ("-1", "'sr' is missing"),
     ],
     ids=["0", "long", "-1"],
 )

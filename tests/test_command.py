@@ -21,7 +21,7 @@ def test_upstream_packages_of_the_same_import_name_are_named(tmp_path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     parser = command.command_parser("some", "Do some work.", "some")
     assert command.execute(parser, lambda _: command.Result("done"), []) == 0
-    assert "'acids-rave' is installed here too" in capsys.readouterr().err
+    assert "'acids-rave' is also installed" in capsys.readouterr().err
 
 
 def test_a_reader_that_stops_early_is_no_error():
@@ -47,5 +47,5 @@ def test_a_seed_out_of_bounds_is_refused_in_one_sentence(given, capsys):
     command.add_seed(parser)
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args([f"--seed={given}"])
-    assert "is no seed; 0 to 4294967295 is needed\n" in capsys.readouterr().err
+    assert "is not a seed; give 0 to 4294967295\n" in capsys.readouterr().err
     assert parser.parse_args(["--seed", str(MAX_SEED)]).seed == 2**32 - 1

@@ -294,18 +294,18 @@ def test_sentences_say_the_numbers_of_the_figures_in_their_units(results):
     minutes = figures["rave augment"]["duration_s"] / 60
     needed = {
         "rave preprocess": "holds 2 files, 0.1 minutes, 44100 Hz, 2 channel(s).",
-        "rave augment": f"holds {minutes:.1f} minutes, of 0.1 recorded.",
+        "rave augment": f"holds {minutes:.1f} minutes, 0.1 of them recordings.",
         "rave encode": f"{sum(FRAMES.values())} frames of 4 dimensions at 689.06 Hz; "
         f"{encoded['num_informative']} dimensions are informative, "
-        f"{encoded['information_nats_per_frame']:.1f} nats a frame.",
+        f"{encoded['information_nats_per_frame']:.1f} nats per frame.",
         "rave decode": "Decoded 2 files, 0 unchanged.",
         "rave generate": "holds 2 audio files.",
         "rave interpolate": f"slerp: mean length of the latents {blend['latent_length']:.2f}, "
         f"{blend['level_dbfs']:.1f} dBFS",
         "rave shard": f"in 2 shards of {shard['num_bytes'] / 2e6:.0f} MB; 2 written now.",
         "rave unshard": "holds 2 clips; 2 written now.",
-        "rave train_prior": f"Held-out loss {prior['held_out_loss']:.3f} nats a value; knowing "
-        f"nothing costs {math.log(NUM_CLASSES):.3f}.",
+        "rave train_prior": f"Held-out loss {prior['held_out_loss']:.3f} nats per value "
+        f"(uniform guess: {math.log(NUM_CLASSES):.3f}).",
         "rave sample_prior": "Generated 1 clips of 0.10 s",
         "diffwave.train": f"Held-out loss {trained['held_out_loss']:.3f} against white "
         f"{trained['white']:.3f} and gaussian {trained['gaussian']:.3f}, skill "

@@ -99,7 +99,7 @@ def test_python_is_protected_as_the_command_line_is(run: str, tmp_path: Path) ->
     clip = str(latents / "a.npy")
     for given, words in (
         ({"out": latents, "force": True}, "holds latents of real audio, which are never"),
-        ({"seed": -1}, "-1 is no seed; 0 to 4294967295 is needed"),
+        ({"seed": -1}, "-1 is not a seed; give 0 to 4294967295"),
         ({"sampler": "heun"}, "There is no sampler 'heun'"),
         ({"vary": clip, "inpaint": clip}, "--inpaint does not go with --vary. Give one of them"),
         ({"device": "tpu"}, "There is no device 'tpu' here"),

@@ -178,7 +178,7 @@ def test_unconditional_run_generates_and_refuses_a_condition(
     )
     (run / "split.json").unlink()  # of a run that does not say
     code = train_tiny(tmp_path / "other", run)
-    assert "was begun on other latents (120 frames; these have 120)" in refusal(capsys, code)
+    assert "was started on other latents (120 frames; these have 120)" in refusal(capsys, code)
 
 
 @pytest.mark.parametrize(

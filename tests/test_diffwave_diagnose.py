@@ -131,7 +131,7 @@ def test_a_run_is_told_from_the_latents_whose_header_it_holds(
         ),
         (["{run}", "--set", "LOSS='l1'"], "is a run; --set is for latents. Leave it out."),
         (["{run}"], "is a rave run; a diffwave run is needed here."),
-        (["{latents}", "--seed", "-1"], "'-1' is no seed"),
+        (["{latents}", "--seed", "-1"], "'-1' is not a seed"),
         (["{latents}", "--out", "{latents}/x"], "is inside the input folder"),
         (["{latents}", "--out", "{latents}/a.npy"], "is a file"),
         (["{run}", "--out", "{latents}/a.npy"], "is a file; the output is a folder."),

@@ -107,7 +107,7 @@ def test_the_ladder_is_drawn_with_the_seed_that_is_given(folder, capsys, monkeyp
         (["--seconds", 60], {}, "the longest held-out recording lasts"),
         (["--count", 1], {}, "at least 2 are needed"),
         (["--seeds", 0], {}, "at least 1 is needed"),
-        (["--seed", -1], {}, "is no seed"),
+        (["--seed", -1], {}, "is not a seed"),
         ([], {"audio": "latents"}, "Give the folder that rave encode read"),
         ([], {"codec": "audio"}, "audio"),
         (["--guidance", "chroma=2"], {}, "needs chroma to follow"),

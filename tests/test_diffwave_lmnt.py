@@ -254,7 +254,7 @@ def test_inference_refuses_what_is_no_latent_run_of_theirs(
     run = write_run(tmp_path / "foreign", {"state_dict": {}}, header)
     assert "is no checkpoint of lmnt diffwave" in refused(run)
     run = write_run(tmp_path / "list", [1], header)
-    assert "holds no checkpoint but a list" in refused(run)
+    assert "holds a list, not a checkpoint" in refused(run)
     old = make_checkpoint(False, hop_samples_latent=None)
     run = write_run(tmp_path / "old", old, header)
     assert "lacks 'hop_samples_latent' in its params" in refused(run)

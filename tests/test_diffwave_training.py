@@ -239,7 +239,7 @@ def test_a_run_may_end_sooner_than_it_was_to_but_not_before_where_it_is(
     done = finished_steps(run)
     assert 0 < done < 5
     assert exit_code(done - 1) == EXIT_ERROR
-    assert f"has {done} steps behind it; MAX_STEPS is {done - 1}" in capsys.readouterr().err
+    assert f"has finished {done} steps; MAX_STEPS is {done - 1}" in capsys.readouterr().err
     assert exit_code(5) == 0
     assert finished_steps(run) == 5
 

@@ -90,10 +90,10 @@ NOT_RUN = {
     "ray start --head --port=6379": MACHINES,
     "ray start --address=10.0.0.1:6379": MACHINES,
     "python -m benchmarks scaling --threads 2": LONG,
-    "rave train v2 --data prepared --out runs/v2 --devices 8": MACHINES,
+    "rave train prepared --config v2 --out runs/v2 --devices 8": MACHINES,
     "torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HOST -m "
     "diffwave.train latents --out runs/d": MACHINES,
-    "srun --nodes 4 --ntasks-per-node 8 rave train v2 --data prepared --out runs/v2 --devices 8 "
+    "srun --nodes 4 --ntasks-per-node 8 rave train prepared --config v2 --out runs/v2 --devices 8 "
     "--nodes 4": MACHINES,
     "python scripts/overlay_processes.py recordings --out overlay": LONG,
     "python -m diffwave.train s3://bucket/shards --out runs/sharded": "needs object storage",
@@ -223,9 +223,10 @@ class Reader:
             options = parse(words)
         given = vars(options)
         controls = given.get("controls") or []
-        # Those of diffwave.preprocess, and of diffwave.train.
+        # Those of diffwave.preprocess, of diffwave.train, and the data of rave train.
         is_preprocess = "diffwave.preprocess" in words
         inputs = [given[name] for name in ("latents_dir", "audio_dir") if is_preprocess]
+        inputs += words[2:3] if words[:2] == ["rave", "train"] else []
         for path in [*inputs, *([controls] if isinstance(controls, Path) else controls[:1])]:
             self.fetch(Path(path))
         module, arguments, _ = program(words)

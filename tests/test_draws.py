@@ -138,7 +138,9 @@ DRAWS = {
         "rave.api.encode:Encoding._windows",
         "rave.noise:PositionalNoise.normal",
     ),
-    "uninformative latents": of(decoding.filled_latents, NORMAL, "rave.noise:DecoderNoise.fill"),
+    "uninformative latents": of(
+        decoding.filled_latents, NORMAL, "rave.noise:DecoderNoise.decoder_input"
+    ),
     "bands": of(
         decoding.bands,
         uniform(-1, 1),
@@ -207,7 +209,7 @@ DRAWS = {
 # Draws that are no part of a result, or whose law a test of their own knows.
 COMPARED = "the same input of both sides of a comparison"
 ELSEWHERE = {
-    "rave.codec_source:answers": COMPARED,
+    "rave.codec_source:noise_outputs": COMPARED,
     "rave.export.onnx:_inputs": COMPARED,
     "rave.initial_weights:_difference": COMPARED,
     "diffwave.api.export:_guess": COMPARED,

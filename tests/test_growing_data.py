@@ -145,7 +145,7 @@ def test_a_model_of_latents_goes_on_with_recordings_added(tmp_path, capsys, begi
     assert begin(folder, run, "FIDELITY=0.999", "MAX_STEPS=10") == 0
     error = capsys.readouterr().err
     assert "The data has changed since the last checkpoint: 16 recordings, 4 before." in error
-    assert "What was measured of the data when the run began, such as scales, is kept" in error
+    assert "Statistics of the data from the beginning of the run are kept" in error
     after = read_checkpoint(last_checkpoint(run))["state_dict"]
     kept = [name for name in before if name.endswith((".mean", ".basis", ".scale"))]
     assert kept
@@ -191,7 +191,7 @@ def test_a_run_that_does_not_say_what_it_held_out_takes_no_other_latents(tmp_pat
     latents(folder, FIRST + MORE)
     assert train_diffusion(folder, run, "MAX_STEPS=10") == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "was begun on other latents (160 frames; these have 640), and does not say" in error
+    assert "was started on other latents (160 frames; these have 640), and does not state" in error
 
 
 def test_a_label_that_the_run_does_not_know_is_named(tmp_path, capsys):

@@ -22,7 +22,7 @@ from rave.evaluation.audio_statistics import measure, pool
 from rave.evaluation.folders import compare_pair
 from rave.jobs.windows import WINDOW_FRAMES
 from rave.latents.shard_writer import CLIP_BYTES, Clip, shard_numbers, write_shard
-from rave.levels import HeardAudio
+from rave.levels import LevelledAudio
 
 RATE_HZ = 8000
 HALF_DB = 20 * np.log10(0.5)
@@ -108,7 +108,7 @@ def test_a_file_heard_is_as_loud_as_given_and_brought_to_the_nearest_training_le
     path = write(tmp_path / "a.wav", square(2 * RATE_HZ, 0.5), 44100)
     form = CodecFormat.of(small_model())
     form = type(form)(**{**vars(form), "training_audio": known_audio([True] * 4)})  # -30 to -20
-    heard = HeardAudio(path, form, is_level_matched=True)
+    heard = LevelledAudio(path, form, is_level_matched=True)
     audio = np.concatenate(list(heard), axis=1)
     assert heard.record["sound"]["level_dbfs"] == pytest.approx(HALF_DB, abs=0.05)
     assert heard.record["gain_db"] == pytest.approx(-20 - HALF_DB, abs=0.05)

@@ -172,11 +172,11 @@ def test_stopped_packing_goes_on_and_ends_the_same(tmp_path, rave, monkeypatch):
     assert json.loads(rave(*command, "--json")[1])["num_done"] == 0
     assert "other settings (seed 0, now 1)" in rave(*command, "--seed", "1")[2]
     (tmp_path / "whole" / ".shard.jsonl").unlink()
-    assert "of other making" in rave("shard", many, tmp_path / "whole")[2]
+    assert "holds another sharded set" in rave("shard", many, tmp_path / "whole")[2]
     assert len(LatentDataset(tmp_path / "whole")) == 600
     assert rave(*command, "--seed", "1", "--force")[0] == 0
     (tmp_path / "parts" / "shard-00001.tar").unlink()
-    assert "is not a whole sharded set: shard-00001.tar has 0 of" in _refusal(tmp_path / "parts")
+    assert "is not a complete sharded set: shard-00001.tar has 0 of" in _refusal(tmp_path / "parts")
     assert rave(*command, "--seed", "1")[0] == 0
     assert len(LatentDataset(tmp_path / "parts")) == 600
 

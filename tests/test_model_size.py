@@ -36,7 +36,7 @@ def test_of_a_run(make, name, opened, tmp_path, small_machine):
     run = make(tmp_path / "run")
     opened(run)
     enlarge(run, name, 512)
-    with pytest.raises(ValueError, match="GiB of weights; half of this machine"):
+    with pytest.raises(ValueError, match="GiB of weights; the limit is half of this machine"):
         opened(run)
 
 
@@ -46,13 +46,13 @@ def test_of_a_run_of_acids_rave(tmp_path, small_machine):
     config = write_upstream_run(
         tmp_path / "large", CONFIG.replace("CAPACITY = 4", "CAPACITY = 512")
     )
-    with pytest.raises(ValueError, match="GiB of weights; half of this machine"):
+    with pytest.raises(ValueError, match="GiB of weights; the limit is half of this machine"):
         load_run(config)
 
 
 def test_of_a_recipe(tmp_path, capsys, small_machine):
     assert train(prepare(tmp_path), tmp_path / "run", "CAPACITY=512") == 2
-    assert "GiB of weights; half of this machine's memory" in capsys.readouterr().err
+    assert "GiB of weights; the limit is half of this machine's memory" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

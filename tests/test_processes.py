@@ -241,11 +241,11 @@ def test_a_batch_that_cannot_be_shared_is_refused(latents, tmp_path):
 @pytest.mark.parametrize(
     ("device", "num_devices", "num_nodes", "words"),
     [
-        ("cuda:1", 2, 1, "'cuda:1', which is one. Give --device cuda"),
-        ("mps", 2, 1, "'mps', which is one"),
+        ("cuda:1", 2, 1, "'cuda:1' is a single one. Give --device cuda"),
+        ("mps", 2, 1, "'mps' is a single one"),
         ("cpu", 0, 1, "--devices 0 --nodes 1 were given; 1 or more"),
         ("cpu", 1, -1, "--devices 1 --nodes -1 were given"),
-        ("cuda", 99, 1, r"99 GPUs were asked for; this machine has \d+\. Lower"),
+        ("cuda", 99, 1, r"99 GPUs are requested; this machine has \d+\. Lower"),
     ],
 )
 def test_devices_that_are_not_there_are_refused(device, num_devices, num_nodes, words):

@@ -46,7 +46,7 @@ def test_list_names_what_is_wrong_with_a_folder(tmp_path):
     (tmp_path / "a.txt").touch()
     with pytest.raises(ValueError, match=r"is a file\. Give a folder"):
         list_audio_files(tmp_path / "a.txt")
-    with pytest.raises(ValueError, match=r"holds no audio files. Files ending in .*\.flac"):
+    with pytest.raises(ValueError, match=r"holds no audio files. Supported suffixes: .*\.flac"):
         list_audio_files(tmp_path)
 
 
@@ -248,9 +248,9 @@ def test_a_name_that_is_not_utf8_is_read(tmp_path):
 
 
 def test_impossible_rates_and_channels_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="0 Hz was given; 1000 to 768000"):
+    with pytest.raises(ValueError, match="rate is 0 Hz; it must be from 1000 to 768000"):
         AudioStream(tmp_path / "a.wav", 0, 1)
-    with pytest.raises(ValueError, match="0 channels were asked for"):
+    with pytest.raises(ValueError, match="0 channels were given"):
         AudioStream(tmp_path / "a.wav", 44100, 0)
     path = write(tmp_path / "slow.wav", noise(10), 10)
     with pytest.raises(AudioError, match=r"'slow\.wav' has a sample rate of 10 Hz"):
@@ -312,7 +312,7 @@ def test_a_wav_beyond_4_gib_is_rf64(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_written_is_refused_in_words(tmp_path):
-    with pytest.raises(ValueError, match=r"'a.mp3' .* name it .wav or .flac"):
+    with pytest.raises(ValueError, match=r"'a.mp3' is not the name of a .wav or .flac file"):
         write_audio(tmp_path / "a.mp3", [], 44100, 1, 0)
     with pytest.raises(ValueError, match=r"'a.flac' cannot hold 9 channels .* Write a .wav"):
         write_audio(tmp_path / "a.flac", [], 44100, 9, 0)

@@ -200,9 +200,11 @@ def test_unexplained_bytes_are_named_with_both_figures(tmp_path):
     (tmp_path / "a.wav").write_bytes(content + b"<html>" * 100)
     read, notes = notes_of(tmp_path / "a.wav")
     assert read.shape == (1, 5000)
-    assert "10000 bytes, and 10600 are there: the rest was not read" in notes
+    assert "states 10000 bytes of audio, but holds 10600: the rest was not read" in notes
     (tmp_path / "a.wav").write_bytes(content + noise(50_000).tobytes())
-    with pytest.raises(AudioError, match=r"has 10000 bytes, and 210000 are there, .* keep this"):
+    with pytest.raises(
+        AudioError, match=r"states 10000 bytes of audio, but holds 210000; .* keep this"
+    ):
         decoded(tmp_path / "a.wav")
     (tmp_path / "a.wav").write_bytes(content + content[36:])
     with pytest.raises(AudioError, match="audio in two places, the second at byte 10044"):
@@ -239,7 +241,7 @@ def test_many_bytes_behind_the_last_frame_are_noted_and_cost_no_sample(tmp_path,
     content, expected = path.read_bytes(), decoded(path)
     path.write_bytes(content + b"words\n" * 4000)
     assert np.array_equal(decoded(path)[:, : expected.shape[1]], expected)
-    assert "bytes that cannot be decoded behind 1.2" in notes_of(path)[1]
+    assert "bytes that cannot be decoded after 1.2" in notes_of(path)[1]
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,6 @@ def test_an_unknown_layout_is_averaged_and_that_is_noted(tmp_path):
     for num_channels in (1, 2):
         read, notes = notes_of(path, num_channels)
         assert np.allclose(read, np.repeat(audio.mean(axis=0)[None], num_channels, 0), atol=1e-6)
-        assert "'a.wav' does not say where its 6 channels stand: all were averaged" in notes
+        assert "'a.wav' does not state the layout of its 6 channels: all were averaged" in notes
     assert not notes_of(path, 6)[1]
     assert np.allclose(mixing_matrix(3, 1, ("FL", "FR", "UNK")), 1 / 3)

@@ -127,7 +127,7 @@ def test_a_header_that_cannot_be_read_is_refused(run, latents, tmp_path, rave):
     edit_header(latents, version=99)
     assert "a latent folder of format 99; this program reads 1" in error()
     edit_header(latents, version=1, files=[{"path": "a.npy"}])
-    assert "is not the whole header of a latent folder" in error()
+    assert "is not a complete header of a latent folder" in error()
     edit_header(latents, format="else")
     assert "is not the header of a latent folder" in error()
     (latents / "latents.json").write_text("{")
@@ -178,7 +178,9 @@ def test_latents_far_from_the_music_are_decoded_with_a_warning(run, latents, tmp
     np.save(latents / "a.npy", 100 * np.load(latents / "a.npy"))
     code, out, err = rave("decode", run, latents, tmp_path / "out", "--json")
     assert code == 0
-    assert re.search(r"warning: a\.npy: its latents have \S+ times the power of the music", err)
+    assert re.search(
+        r"warning: a\.npy: its latents have \S+ times the power of the training music", err
+    )
     warnings = json.loads(out)["warnings"]
     assert "times the power" in warnings["a.npy"][0]
     assert not any("times the power" in text for text in warnings.get("b.npy", []))

@@ -46,7 +46,7 @@ def test_a_bend_is_undone_by_its_inverse(codec):
 
 
 def test_an_axis_that_is_none_is_refused(codec):
-    with pytest.raises(ValueError, match="Axis 4 is to be bent; the latents have the axes 0 to 3"):
+    with pytest.raises(ValueError, match="Cannot bend axis 4; the latents have the axes 0 to 3"):
         Bend({4: 1.0})(LATENTS, codec.principal_axes)
 
 

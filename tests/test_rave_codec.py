@@ -79,7 +79,7 @@ def test_decoding_in_windows_equals_one_pass(codec, num_frames, window_frames):
     latents = noise(num_frames, 4) * 10
     drawn = decoder_noise(codec, (True, False, True, False))
     with torch.inference_mode():
-        filled = torch.from_numpy(drawn.fill(latents, 0))[None]
+        filled = torch.from_numpy(drawn.decoder_input(latents, 0))[None]
         whole = codec.network.decode(filled, drawn.bands(0, num_frames))[0].numpy()
     pieces = list(codec.decode_blocks(latents, drawn, window_frames))
     found = np.concatenate(pieces, axis=1)
@@ -147,7 +147,7 @@ def test_encoding_10_minutes_holds_no_more_than_a_few_windows():
 def test_noise_fills_uninformative_dimensions_only_with_the_posteriors_moments():
     codec = codec_of(small_model("v2", *SHORT))
     latents = noise(20_000, 4)
-    filled = decoder_noise(codec, (True, False, True, False)).fill(latents, 0)
+    filled = decoder_noise(codec, (True, False, True, False)).decoder_input(latents, 0)
     assert np.array_equal(filled[::2], latents[::2])
     assert np.abs(filled[1::2].mean(axis=1) - 0.25).max() < 0.02
     assert np.abs(filled[1::2].std(axis=1) - 0.5).max() < 0.02
@@ -157,17 +157,19 @@ def test_noise_fills_uninformative_dimensions_only_with_the_posteriors_moments()
 def test_latents_that_all_say_something_are_decoded_as_they_are():
     codec = codec_of(small_model("v2", *SHORT))
     latents = noise(10, 4)
-    assert decoder_noise(codec).fill(latents, 0) is latents
-    assert DecoderNoise(codec.format, 0).fill(latents, 0) is latents  # nothing is known of it
+    assert decoder_noise(codec).decoder_input(latents, 0) is latents
+    assert (
+        DecoderNoise(codec.format, 0).decoder_input(latents, 0) is latents
+    )  # nothing is known of it
     some = (True, False, False, True)
-    assert decoder_noise(codec, some, as_encoded=True).fill(latents, 0) is latents
+    assert decoder_noise(codec, some, as_encoded=True).decoder_input(latents, 0) is latents
 
 
 def test_a_codec_of_which_nothing_is_informative_replaces_nothing():
     """All inputs would decode to the same noise."""
     codec = codec_of(small_model("v2", *SHORT))
     latents = noise(10, 4)
-    assert decoder_noise(codec, (False,) * 4).fill(latents, 0) is latents
+    assert decoder_noise(codec, (False,) * 4).decoder_input(latents, 0) is latents
 
 
 def test_noise_depends_on_the_seed_and_nothing_else(codec):
@@ -307,5 +309,5 @@ def test_a_codec_that_is_another_in_another_process_is_refused(tmp_path):
     assert sent.codec.format.fingerprint == fingerprint
     sent = pickle.loads(pickle.dumps(source))
     sent.path = runs[1]
-    with pytest.raises(ValueError, match="is another on one of the machines"):
+    with pytest.raises(ValueError, match="is not the same on all machines"):
         _ = sent.codec

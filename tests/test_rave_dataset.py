@@ -49,7 +49,7 @@ def test_audio_files_of_every_kind_are_items(tmp_path):
 def test_audio_files_dataset_checks_before_it_reads(tmp_path):
     with pytest.raises(ValueError, match="holds no audio files"):
         AudioFilesDataset(tmp_path, 44100)
-    with pytest.raises(ValueError, match="5 Hz was given"):
+    with pytest.raises(ValueError, match="sample rate is 5 Hz"):
         AudioFilesDataset(tmp_path, 5)
 
 
@@ -71,8 +71,8 @@ def test_header_reads_what_it_wrote(tmp_path):
             {"version": 2},
             "wrote of format 2; this program reads 1",
         ),
-        ({"files": [{}]}, "is not the whole header"),
-        ({"more": 1}, "is not the whole header"),
+        ({"files": [{}]}, "is not a complete header"),
+        ({"more": 1}, "is not a complete header"),
     ],
 )
 def test_foreign_header_is_refused_with_the_reason(tmp_path, change, message):
@@ -89,9 +89,9 @@ def test_a_folder_that_is_not_prepared_is_refused(tmp_path):
 
 def test_an_incomplete_folder_is_refused(tmp_path):
     prepare(tmp_path, [10, 20])
-    with pytest.raises(ValueError, match="Crops of 0 samples"):
+    with pytest.raises(ValueError, match="crop length is 0 samples"):
         PreparedAudioDataset(tmp_path, 0, 1)
-    with pytest.raises(ValueError, match=r"No audio of .* was chosen"):
+    with pytest.raises(ValueError, match=r"holds no audio to read"):
         PreparedAudioDataset(tmp_path, 10, 1, ranges=[])
     (tmp_path / "1.wav.pcm").write_bytes(b"123")
     with pytest.raises(ValueError, match=r"'.*1\.wav\.pcm' has 3 bytes, not 40\. Delete"):
@@ -203,5 +203,5 @@ def test_impossible_splits_are_refused(tmp_path):
     prepare(tmp_path, [1])
     with pytest.raises(ValueError, match=r"has 1 sample, too little"):
         split_audio(PreparedAudio(tmp_path), 0.1)
-    with pytest.raises(ValueError, match=r"held-out fraction of 1\.0 was given"):
+    with pytest.raises(ValueError, match=r"held-out fraction is 1\.0"):
         split_audio(PreparedAudio(tmp_path), 1.0)

@@ -89,11 +89,11 @@ def test_what_has_no_averaged_weights_is_told_so(tmp_path, capsys):
     assert main(["export", str(run), str(tmp_path / "a.ts"), "--ema"]) == 2
     assert "a run of `rave train`, which keeps no averaged weights" in capsys.readouterr().err
     assert main(["export", str(run), str(tmp_path / "a.ts")]) == 0
-    with pytest.raises(ValueError, match="give --ema when you export it"):
+    with pytest.raises(ValueError, match="Give --ema when you export it"):
         load_codec(tmp_path / "a.ts", CPU, ema=True)
     folder = [str(run), str(tmp_path / "b"), "--format", "acids-rave", "--derivative"]
     assert main(["export", *folder]) == 2
-    assert "cannot say --ema or --derivative" in capsys.readouterr().err
+    assert "cannot store --ema or --derivative" in capsys.readouterr().err
 
 
 # Runs of ours, which say it themselves
@@ -133,7 +133,7 @@ def test_a_run_remembers_that_it_knows_the_derivative(tmp_path, capsys):
     capsys.readouterr()
     for options in (["a.ts", "--streaming"], ["onnx", "--format", "onnx"]):
         assert main(["export", str(out), *options]) == 2
-        assert "neither a stream nor ONNX can integrate" in capsys.readouterr().err
+        assert "a stream or ONNX cannot integrate" in capsys.readouterr().err
     folder = [str(tmp_path / "theirs"), "--format", "acids-rave"]
     assert main(["export", str(out), *folder]) == 0
-    assert "open it with --derivative" in capsys.readouterr().out
+    assert "Open it with --derivative" in capsys.readouterr().out

@@ -175,7 +175,7 @@ def test_halves_of_a_reference_of_any_length_have_a_distance(num_pieces, last):
     reference = [Piece("a", rng.standard_normal((n, 3)), statistics) for n in lengths]
     found = compare(reference, reference, 0)
     if (num_pieces, last) == (2, 1):  # a half of one patch has no covariance
-        assert "too short to show" in found.reading()
+        assert "too short to compare" in found.reading()
         return
     assert 0 < found.halves < 10
     assert found.frechet.size >= sum(lengths) // 2 - 4
@@ -201,7 +201,7 @@ def test_files_that_cannot_be_used_are_skipped_by_name(folders, capsys, tmp_path
     code, _, errors = run(capsys, folders / "music", tmp_path)
     assert code == 2
     assert errors.splitlines()[-1].startswith("rave evaluate: error: No file of the audio can be")
-    for told in ("lasts 1.00 s; 2.98 s are needed", "is silent", "NaN"):
+    for told in ("lasts 1.00 s; at least 2.98 s are needed", "is silent", "NaN"):
         assert told in errors.splitlines()[-1]
     write(tmp_path / "good.wav", flute()[None], SAMPLE_RATE_HZ)
     code, text, _ = run(capsys, folders / "music", tmp_path)
@@ -212,11 +212,11 @@ def test_files_that_cannot_be_used_are_skipped_by_name(folders, capsys, tmp_path
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--seed", -1], "is no seed"),
+        (["--seed", -1], "is not a seed"),
         (["--sample-rate", 500], "8000 to 96000 Hz"),
         (["--out", "figures.txt"], "ends in .json"),
         (["--follows", "nowhere.wav"], "does not exist"),
-        (["--only", "nothing"], "holds no 'nothing'"),
+        (["--only", "nothing"], "holds no file 'nothing'"),
         (["--patches", 10000], "Sets of 10000 patches"),
     ],
 )
@@ -240,12 +240,12 @@ def test_every_file_is_compared_with_its_own_or_said_to_be_left_out(folders, tmp
     for pair in figures["pairs"].values():  # each with its own, not with the other
         assert pair["log_spectral_distance_db"] < 1.0
     assert figures["not_compared_one_by_one"] == {
-        "reference": {"b.wav": "no file has its name"},
-        "audio": {"c.wav": "no file has its name"},
+        "reference": {"b.wav": "no file has the same name"},
+        "audio": {"c.wav": "no file has the same name"},
     }
-    assert "reference 'b.wav': not compared one by one, no file has its name" in text
+    assert "reference 'b.wav': not compared one by one, no file has the same name" in text
     assert (
-        "holds no 'd', which --only names"
+        "holds no file 'd' (--only)"
         in run(capsys, tmp_path / "in", tmp_path / "out", "--only", "a.wav", "d")[2]
     )
 

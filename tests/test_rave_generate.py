@@ -70,7 +70,7 @@ def test_a_source_is_never_written_over(run, audio, tmp_path, rave):
         (tmp_path / "link").symlink_to(audio)
         code, _, error = rave("generate", run, *inputs, out, "--force")
         assert code == 2
-        assert "would be written over its source" in error or "inside the input folder" in error
+        assert "would overwrite its source" in error or "inside the input folder" in error
         assert (audio / "a.wav").read_bytes() == original
     assert not (audio / "out").exists()
 

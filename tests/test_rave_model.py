@@ -69,7 +69,7 @@ def test_an_odd_ratio_is_refused():
 
 
 def test_frames_that_cut_the_noise_generators_blocks_are_refused():
-    with pytest.raises(ValueError, match=r"\[2, 2\] give 4 band steps .* multiple of its 8"):
+    with pytest.raises(ValueError, match=r"\[2, 2\] give 4 band steps .* multiple of 8"):
         small_model("v2_small", *SHORT)
 
 

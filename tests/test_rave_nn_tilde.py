@@ -191,7 +191,7 @@ def test_block_size_and_batch_may_change_while_playing(at_host):
 @torch.inference_mode()
 def test_a_block_that_is_no_multiple_of_the_hop_is_refused(at_host):
     model, path, _ = at_host
-    with pytest.raises(torch.jit.Error, match=r"A block of \d+ samples is no multiple"):
+    with pytest.raises(torch.jit.Error, match=r"A block of \d+ samples is not a multiple"):
         Host(path).module(torch.zeros(1, model.num_channels, model.hop_samples + 1))
 
 
@@ -239,9 +239,9 @@ def test_latents_are_the_fewest_of_the_fidelity(wanted, exact, rounded):
 
 def test_a_fidelity_that_is_none_or_was_never_measured_is_refused():
     for wanted in (0.0, 1.5):
-        with pytest.raises(ValueError, match="is no share of the variance"):
+        with pytest.raises(ValueError, match="is not a share of the variance"):
             latent_count(FIDELITY, wanted, False)
-    with pytest.raises(ValueError, match=r"were never measured .* --fidelity 1"):
+    with pytest.raises(ValueError, match=r"were not measured .* --fidelity 1"):
         latent_count(torch.zeros(4), 0.95, False)
 
 
@@ -327,13 +327,13 @@ def test_a_host_at_twice_the_rate_hears_the_model_resampled(tmp_path):
 
 @pytest.mark.parametrize("rate_hz", [48000, 22050, 132300])
 def test_a_host_rate_of_no_whole_blocks_is_refused(rate_hz):
-    with pytest.raises(ValueError, match=f"A host at {rate_hz} Hz cannot play .* 44100, 88200"):
+    with pytest.raises(ValueError, match=f"A host at {rate_hz} Hz cannot run .* 44100, 88200"):
         NNTilde(model_of("v2", *SHORT), 4, host_rate_hz=rate_hz)
 
 
 def test_a_hop_that_fills_no_block_is_refused():
     model = small_model("v2", "RATIOS=[2, 6]", "DILATIONS=[[1], [1]]")
-    with pytest.raises(ValueError, match="A hop of 192 samples never fills"):
+    with pytest.raises(ValueError, match="A hop of 192 samples does not fit"):
         NNTilde(model, 4)
 
 
@@ -346,9 +346,9 @@ def test_a_streaming_export_stands_for_its_run(tmp_path, capsys):
     options = ["--streaming", "--fidelity", "1", "--noise-seed", "5"]
     assert main(["export", str(run), str(tmp_path / "a.ts"), *options]) == 0
     out = capsys.readouterr().out
-    assert "Late: encode 576 samples, decode 528, both 25.0 ms" in out
+    assert "Latency: encode 576 samples, decode 528, both 25.0 ms" in out
     assert "must run at 44100 Hz" in out
-    assert "Its name does not say so; 'a_44100.ts' would." in out
+    assert "A name such as 'a_44100.ts' would show the rate." in out
     codecs = [load_codec(path, torch.device("cpu")) for path in (run, tmp_path / "a.ts")]
     assert codecs[0].format == codecs[1].format
     audio = np.random.default_rng(0).standard_normal((2, 3000)).astype(np.float32)
@@ -367,4 +367,4 @@ def test_streaming_options_without_streaming_are_refused(tmp_path, capsys):
         assert main(["export", str(run), str(tmp_path / "a.ts"), *options]) == 2
         assert f"{options[0]} is for --streaming" in capsys.readouterr().err
     assert main(["export", str(run), str(tmp_path / "a.ts"), "--streaming"]) == 2
-    assert "were never measured" in capsys.readouterr().err
+    assert "were not measured" in capsys.readouterr().err

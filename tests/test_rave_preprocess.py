@@ -97,7 +97,7 @@ def test_what_is_limited_or_silent_is_reported(tmp_path, prepare, capsys):
     out, err = capsys.readouterr()
     assert "warning: loud.wav: 2 samples beyond full scale were limited (peak 2)." in err
     assert "If that is audible, lower the level of the recording." in err
-    assert "silent silent.wav: used all the same" in out
+    assert "silent silent.wav: used nevertheless" in out
     assert prepare("--json") == 0  # remembered, not only said once
     figures = json.loads(capsys.readouterr().out)
     assert figures["num_limited_samples"] == {"loud.wav": 2}
@@ -194,9 +194,9 @@ def test_a_disk_that_is_really_full_is_one_sentence(tmp_path, prepare):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--sample-rate", "1"], "A sample rate of 1 Hz was given; 1000 to 768000 Hz is possible"),
-        (["--channels", "0"], "0 channels were asked for"),
-        ([], "holds no audio files. Files ending in"),
+        (["--sample-rate", "1"], "The sample rate is 1 Hz; it must be from 1000 to 768000 Hz"),
+        (["--channels", "0"], "0 channels were given"),
+        ([], "holds no audio files. Supported suffixes:"),
     ],
 )
 def test_bad_input_is_refused_before_all_work(tmp_path, prepare, capsys, options, message):

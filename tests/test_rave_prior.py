@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     latent_folder(tmp_path)
     for setting, words in (
         ("SEGMENT_FRAMES=61", "No clip holds a segment of 61 frames (the longest has 60)"),
-        ("SEGMENT_FRAMES=3", "3 dimensions are modelled, which need more frames"),
+        ("SEGMENT_FRAMES=3", "3 modelled dimensions need more frames"),
         ("FIDELITY=0", "FIDELITY is 0"),
     ):
         assert train(tmp_path, "run", setting) == 2

@@ -218,7 +218,7 @@ def test_what_a_recipe_draws_is_drawn_again_by_a_resumed_run(recipe, prepared, t
 def test_a_finished_run_is_not_trained_further(prepared, finished, capsys):
     before = (finished / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     assert train(prepared, finished) == 0
-    assert f"All 8 steps of '{finished}' were done before." in capsys.readouterr().out
+    assert f"All 8 steps of '{finished}' were already done." in capsys.readouterr().out
     assert (finished / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
 
 

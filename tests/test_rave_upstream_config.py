@@ -59,7 +59,7 @@ def test_what_our_layers_cannot_compute_is_refused_by_name(tmp_path, old, new, w
 def test_a_config_that_lacks_a_size_is_refused(tmp_path):
     config = CONFIG.replace("blocks.GeneratorV2.capacity = %CAPACITY\n", "")
     run = write_upstream_run(tmp_path / "run", config)
-    with pytest.raises(ValueError, match=r"does not say blocks\.GeneratorV2\.capacity"):
+    with pytest.raises(ValueError, match=r"does not set blocks\.GeneratorV2\.capacity"):
         load_codec(run, CPU)
 
 
@@ -108,7 +108,7 @@ def test_bindings_are_data(tmp_path):
     ("text", "message"),
     [
         ("include 'configs/v2.gin'", r"it includes 'configs/v2\.gin'"),
-        ("a.b = %C", "%C is defined nowhere"),
+        ("a.b = %C", "%C is not defined"),
         ("A = [%B]\nB = %A", "%A is defined in terms of itself"),
         ("a.b = print('x')", "Cannot read"),
         ("a.b = __import__('os').getcwd()", "Cannot read"),

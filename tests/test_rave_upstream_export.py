@@ -235,14 +235,14 @@ def test_models_that_acids_rave_does_not_have_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"uses NoiseGenerator .*Export it as TorchScript"):
         export_run(run, tmp_path / "out")
     run = write_run(tmp_path / "half", "v2", *SHORT, CAUSAL[1])
-    with pytest.raises(ValueError, match=r"causal in parts .*EncoderV2 True"):
+    with pytest.raises(ValueError, match=r"partly causal .*EncoderV2 True"):
         export_run(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_of_acids_rave_is_not_exported_for_acids_rave(tmp_path):
     run = write_upstream_run(tmp_path / "run")
-    with pytest.raises(ValueError, match="is a run of acids-rave already"):
+    with pytest.raises(ValueError, match="is already a run of acids-rave"):
         export_run(run, tmp_path / "out")
 
 
@@ -298,8 +298,8 @@ def test_the_command_says_what_an_export_is_and_what_stayed_behind(tmp_path, cap
     assert main(["export", str(run), str(tmp_path / "out"), "--format", "acids-rave"]) == 0
     told = capsys.readouterr().out
     assert "equals the run to 0.0e+00" in told
-    assert "It is a codec of its own: what it is to decode, encode with it." in told
-    assert "The discriminators did not go along." in told
+    assert "It counts as another codec: encode with it what it is to decode." in told
+    assert "The discriminators were not exported." in told
 
 
 def test_name_and_format_of_an_export_must_agree(tmp_path, capsys):

@@ -132,7 +132,7 @@ def test_codebooks_in_use_that_were_not_learnt_are_refused(tmp_path):
     _, weights = golden("discrete")
     weights = {**weights, "encoder.rvq.layers.1._codebook.inited": torch.zeros(1)}
     run = write_upstream_run(tmp_path / "run", config_of("discrete"), weights)
-    with pytest.raises(ValueError, match="in use, yet not learnt"):
+    with pytest.raises(ValueError, match="in use, but not learnt"):
         load_run(run)
 
 

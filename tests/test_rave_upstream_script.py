@@ -118,7 +118,7 @@ def test_noise_in_place_of_missing_latents_is_normal_and_seeded(tmp_path):
     latents = codec.encode(audio_of(codec))[0]
     whole = codec.decode(latents, noise_of(codec))
     assert np.abs(codec.decode(latents, noise_of(codec, 1)) - whole).max() > 1e-2 * whole.max()
-    rest = noise_of(codec).fill(np.zeros((codec.format.latent_size, 5000), np.float32), 0)
+    rest = noise_of(codec).decoder_input(np.zeros((codec.format.latent_size, 5000), np.float32), 0)
     assert np.std(rest[codec.format.latent_size :]) == pytest.approx(1, abs=0.05)
 
 
@@ -225,5 +225,5 @@ def test_weights_that_are_missing_or_unknown_are_refused_by_name(tmp_path):
 
 def test_an_export_that_does_not_say_its_rate_is_refused(tmp_path):
     path = write_export(tmp_path / "a.ts", V2, **{"": (None, {"sr": None})})
-    with pytest.raises(ValueError, match="does not say its sr"):
+    with pytest.raises(ValueError, match="does not state its sr"):
         load_codec(path, CPU)

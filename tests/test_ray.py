@@ -233,7 +233,7 @@ def test_what_ends_with_its_process_is_done_again_and_skipped_if_it_always_does(
     assert list(report.records) == ["a", "b", "e"]
     assert not (marks / "die-once-b").exists()
     assert list(report.skipped) == ["c", "d"]
-    assert "the process that works on it was ended by it, 4 times" in report.skipped["c"]
+    assert "its worker process crashed, 4 times" in report.skipped["c"]
     assert report.skipped["d"] == "it is bad"
     assert (tmp_path / "out" / "b").read_text() == "2"
 
@@ -286,7 +286,7 @@ def test_a_part_that_fails_lets_its_file_be_skipped_once_all_that_run_have_ended
 def test_a_folder_that_a_machine_does_not_see_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(ray, "get", lambda reference: Copying(tmp_path / "elsewhere"))
-    with pytest.raises(ValueError, match=r"elsewhere' is not there on the machine .* same paths"):
+    with pytest.raises(ValueError, match=r"elsewhere' does not exist on the machine .* same paths"):
         ray_engine._opened.__wrapped__(None, 1)
 
 

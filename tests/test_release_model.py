@@ -108,11 +108,13 @@ def test_a_release_is_not_trained_but_a_training_starts_from_it(folder, run, tmp
         ),
     ]
     assert refused == [2, 2]
-    assert capsys.readouterr().err.count("is a released model: weights without the state") == 2
+    assert capsys.readouterr().err.count("is a released model: it has no training state") == 2
     assert {path: path.read_bytes() for path in sorted(model.rglob("*.*"))} == before
     out = ["--out", str(tmp_path / "new"), "--initialise-from", str(model / "codec")]
     assert main(["train", "v2", *data, *out]) == 0
-    assert "encoder and decoder; discriminators begin anew" in capsys.readouterr().err
+    assert (
+        "encoder and decoder; discriminators start from random weights" in capsys.readouterr().err
+    )
 
 
 def test_every_export_opens_a_released_codec(folder, tmp_path):

@@ -149,8 +149,8 @@ def test_a_model_that_cannot_be_built_is_one_sentence(tmp_path, refused):
     made = write_run(tmp_path / "run")
     text = (made / "model.gin").read_text()
     for old, new, words in (
-        ("LATENT_SIZE = 4", "LATENT_SIZE = 'x'", "describes no model that can be built"),
-        ("LATENT_SIZE = 4", "LATENT_SIZE = 10000000000", "describes no model that can be built"),
+        ("LATENT_SIZE = 4", "LATENT_SIZE = 'x'", "describes a model that cannot be built"),
+        ("LATENT_SIZE = 4", "LATENT_SIZE = 10000000000", "describes a model that cannot be built"),
         ("= @model.RAVE()", "= @pqmf.PQMF()", "describes a PQMF; a RAVE is needed"),
         ("= @model.RAVE()", "= 3", "describes a int; a RAVE is needed"),
         ("CAPACITY = 2", "CAPACITY = 4", "does not fit its model.gin"),

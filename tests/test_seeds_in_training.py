@@ -171,7 +171,7 @@ def ladder_of(seed, *, is_noise_heard=False):
     whole = {"raw": torch.from_numpy(clips[0]), "mask": torch.ones(30), "index": torch.tensor(0)}
 
     def decode_blocks(raw, noise: DecoderNoise):
-        yield noise.fill(raw, 0) if is_noise_heard else raw
+        yield noise.decoder_input(raw, 0) if is_noise_heard else raw
 
     data = Fake(
         num_frames=30,

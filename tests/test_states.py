@@ -280,5 +280,5 @@ def test_nothing_is_written_over_what_it_is_made_of(material, tmp_path, capsys):
         (rave.main_cli.main, "generate", material["codec"], sound, tmp_path, "--force"),
     ):
         assert main([str(word) for word in words]) == 2
-        assert f"'{sound}' would be written over its source" in capsys.readouterr().err
+        assert f"'{sound}' would overwrite its source" in capsys.readouterr().err
     assert sound.read_bytes() == content

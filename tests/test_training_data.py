@@ -28,9 +28,12 @@ def prepared(folder, *arrays, rate_hz=RATE_HZ):
 @pytest.mark.parametrize(
     ("arrays", "told"),
     [
-        ([0, 0], ["what is trained on are digital silence. Nothing can", "held out are digital"]),
-        ([0.25, 0.1], ["what is trained on are one constant value (DC)"]),
-        (["a", "a", "a"], ["all 3 files hold the same audio, so what is held out is trained on"]),
+        ([0, 0], ["that are trained on are digital silence. Nothing can", "held out are digital"]),
+        ([0.25, 0.1], ["that are trained on are one constant value (DC)"]),
+        (
+            ["a", "a", "a"],
+            ["all 3 files hold the same audio, so the held-out audio is also trained on"],
+        ),
         (["a", "b"], []),
     ],
     ids=["silence", "constant", "copies", "music"],
@@ -61,7 +64,7 @@ def test_silence_at_the_held_out_end_is_said_to_make_its_figures_meaningless(tmp
     sizes = ("MAX_STEPS=1", "VALIDATE_EVERY_STEPS=1")
     assert train(prepared(tmp_path, music), tmp_path / "run", *sizes) == 0
     out, error = capsys.readouterr()
-    told = "of what is held out are digital silence. The held-out figures will mean nothing."
+    told = "that are held out are digital silence. The held-out figures will be meaningless."
     assert told in error
     assert told in out
     assert "Nothing can be learned" not in error
@@ -99,7 +102,7 @@ def test_another_rate_than_that_of_the_recipe_is_said_with_what_to_do(tmp_path, 
         sizes += ("noise.NoiseGenerator.ratios=[2, 2]",) if recipe == "v2_small" else ()
         assert train(data, run, *sizes, recipe=recipe) == 0
         error = capsys.readouterr().err
-        assert f"recipe '{recipe}' is made for {made_for} Hz, and the data has 22050 Hz" in error
+        assert f"recipe '{recipe}' is made for {made_for} Hz, but the data has 22050 Hz" in error
         assert f"rave preprocess AUDIO_DIR PREPARED_DIR --sample-rate {made_for}\n" in error
 
 

@@ -97,7 +97,7 @@ def _write_nn_tilde(
     from diffwave.streaming.sampler import StreamingSampler
     from rave.codec import Codec, load_codec, load_streamable
     from rave.codec_format import CodecFormat, write_torchscript
-    from rave.codec_source import answers, check_difference, largest_difference
+    from rave.codec_source import check_difference, largest_difference, noise_outputs
     from rave.files.atomic import atomic_write
     from rave.streaming.host_module import rate_note
     from rave.streaming.noise import FRESH_NOISE
@@ -118,13 +118,15 @@ def _write_nn_tilde(
     # The file is the codec of all latents, also where those made are the first principal ones.
     whole = form if num_latents is None else CodecFormat.of(codec)
     cpu = torch.device("cpu")
-    wanted = answers(Codec(codec, whole, codec_path, cpu))
+    wanted = noise_outputs(Codec(codec, whole, codec_path, cpu))
     module = NNTildeSampler(codec.eval(), sampler, form, steps, num_latents, seed, host_rate).eval()
     with atomic_write(out) as path:
         write_torchscript(module, whole, path)
         export = load_codec(path, cpu)
         guess = _guess(model, export.network.network.sampler.denoiser)
-        found = largest_difference((*wanted, _guess(model)), (*answers(export, wanted), guess))
+        found = largest_difference(
+            (*wanted, _guess(model)), (*noise_outputs(export, wanted), guess)
+        )
         check_difference(found, out)
     figures = {
         "file": str(out),

@@ -1,4 +1,4 @@
-"""Recordings → the same, with transposed and shifted versions of each."""
+"""Recordings → the recordings and transposed, shifted versions of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rave.parsing import check_seed
 
 JOURNAL_NAME = ".augment.jsonl"
 MAX_SEMITONES = 12.0
-# A version begins up to this later: more than a latent frame, which so falls elsewhere.
+# A version starts up to this much later: more than a latent frame, so that frames fall elsewhere.
 MAX_SHIFT_S = 0.1
 
 
@@ -33,17 +33,17 @@ def augment_folder(
     force: bool = False,
     seed: int = 0,
 ) -> Result:
-    """Write every recording and versions of it, named a~1.flac, a~2.flac, …, to train on more.
+    """Copy every recording, and write versions of it (a~1.flac, …) as extra training data.
 
-    A version is played faster or slower, begins a moment later, and may have the other polarity. It
-    holds a note of its recording: versions are never held out, and never trained on where their
-    recording is held out. What is done and unchanged is not written again.
+    A version plays faster or slower, starts a moment later, and may have inverted polarity. It
+    stores the name of its recording: versions are never held out, and are not trained on where
+    their recording is held out. Files that are done and unchanged are not written again.
 
     Args:
         audio_dir: Folder of audio files of any format.
         out_dir: Folder to write.
-        semitones: One version for each: how much higher (and faster) it is; 0 only begins later.
-        force: Replace versions of other settings.
+        semitones: One version per value: semitones up (and faster); 0 only shifts the start.
+        force: Replace versions made with other settings.
         seed: Random seed of shifts and polarities.
 
     Returns:
@@ -58,15 +58,15 @@ def augment_folder(
     for each in semitones:
         if not abs(each) <= MAX_SEMITONES:
             raise ValueError(
-                f"--semitones {each:g} was given; -{MAX_SEMITONES:g} to {MAX_SEMITONES:g} is "
-                "possible."
+                f"--semitones {each:g} was given; it must be from -{MAX_SEMITONES:g} to "
+                f"{MAX_SEMITONES:g}."
             )
     sources = list_audio_files(audio_dir)
     for name, source in sources.items():
         if (original := noted(source)) is not None:
             raise ValueError(
                 f"'{name}' is a version of '{original}' that `rave augment` wrote. Give the folder "
-                "of the recordings themselves."
+                "of the original recordings."
             )
     check_output_folder(folder, audio_dir)
     settings = {"semitones": list(map(float, semitones)), "seed": seed}
@@ -86,8 +86,8 @@ def augment_folder(
     duration_s = sum(record["duration_s"] for record in report.records.values())
     recorded_s = sum(record["recorded_s"] for record in report.records.values())
     text = (
-        f"{report.summary('Augmented')}\n'{folder}' holds {duration_s / 60:.1f} minutes, of "
-        f"{recorded_s / 60:.1f} recorded."
+        f"{report.summary('Augmented')}\n'{folder}' holds {duration_s / 60:.1f} minutes, "
+        f"{recorded_s / 60:.1f} of them recordings."
     )
     figures = {**report.figures, "duration_s": duration_s, "recorded_s": recorded_s}
     written = {
@@ -107,7 +107,7 @@ def _check(record: dict[str, Any]) -> None:
 def names_of(
     sources: Iterable[str], num_versions: int
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Return the names of the copy and of the versions of each recording, no two of them one file.
+    """Return distinct file names for the copy and the versions of each recording.
 
     a.wav and a~1.flac, a~2.flac …; a.wav~1.flac where others have these names.
     """
@@ -142,19 +142,19 @@ def write_versions(
     semitones: Sequence[float],
     seed: int,
 ) -> dict[str, Any]:
-    """Write a recording, as it is, and its versions, each whole or not at all.
+    """Copy a recording and write its versions, each whole or not at all.
 
     Args:
-        name: Of the recording; the randomness follows from it.
+        name: Name of the recording; random values depend on it.
         source: Audio file.
         copy: Where the recording goes.
         versions: Where each version goes, in the same folder.
-        semitones: Of each version.
-        seed: Of shifts and polarities.
+        semitones: Transposition of each version.
+        seed: Random seed of shifts and polarities.
 
     Returns:
-        `recorded_s` and `duration_s`, the seconds of the recording, and with its versions; `levels`
-        of each version, see `rave.audio.blocks.Quantizer.figures`.
+        `recorded_s` and `duration_s`, the seconds without and with versions; `levels` of each
+        version, from `rave.audio.blocks.Quantizer.figures`.
 
     Raises:
         AudioError: If the file cannot be used.
@@ -162,7 +162,7 @@ def write_versions(
     """
     rate_hz, first = next(decode_blocks(source), (0, None))
     if first is None:
-        raise AudioError(f"'{source.name}' holds no samples. Put a whole copy in its place.")
+        raise AudioError(f"'{source.name}' holds no samples. Replace it with a complete copy.")
     stream = AudioStream(source, rate_hz, len(first))
     length = sum(block.shape[1] for block in stream)
     recorded_s = duration_s = length / rate_hz
@@ -184,9 +184,9 @@ def write_versions(
                 path, blocks, rate_hz, len(first), num_samples, note, is_durable=False
             )
         except ValueError as error:
-            raise AudioError(f"'{source.name}' has no FLAC: {error}") from error
+            raise AudioError(f"'{source.name}' cannot be written as FLAC: {error}") from error
         levels.append(quantizer.figures)
         duration_s += num_samples / rate_hz
-    with atomic_write(copy, is_durable=False) as temporary:  # last: where it is, all versions are
+    with atomic_write(copy, is_durable=False) as temporary:  # last: if it exists, so do versions
         shutil.copyfile(source, temporary)
     return {"recorded_s": recorded_s, "duration_s": duration_s, "levels": levels}

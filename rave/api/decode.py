@@ -14,6 +14,7 @@ import numpy as np
 from rave.api.result import Result
 from rave.audio.blocks import WRITTEN, LevelMeter, amplified, resample
 from rave.audio.io import write_audio
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import check_output_folder, check_record, remove_partials
 from rave.files.errors import SkipFile
 from rave.jobs.journal import Journal
@@ -24,14 +25,14 @@ from rave.latents.folder import LatentFile, LatentHeader, read_latents
 from rave.parsing import check_seed
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
-    from rave.codec import Array, Codec
+    from rave.codec import Codec
     from rave.codec_source import CodecSource
     from rave.jobs.loop import Engine
     from rave.noise import DecoderNoise
 
 JOURNAL_NAME = ".decode.jsonl"
 SILENT_DBFS = -70.0
-# Power of the informative latents relative to the real music's; outside, they are far from it.
+# Usual power of the informative latents, relative to the training music's.
 MIN_LATENT_POWER, MAX_LATENT_POWER = 0.05, 8.0
 
 
@@ -61,21 +62,21 @@ def decode_folder(
     Args:
         codec: Run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only
             files you trust).
-        latents_dir: Folder of latents that this codec made, or that were generated for it.
+        latents_dir: Folder of latents that this codec encoded, or that were generated for it.
         out_audio_dir: Folder to write.
         as_encoded: Decode uninformative dimensions as stored, instead of as the noise that the
             decoder was trained on.
         codec_rate: Write at the codec's sample rate instead of each source's.
-        shift: Value to add to the latents along each principal axis, 0 the widest.
+        shift: Value to add to the latents along each principal axis (0: largest variance).
         scale: Factor of their distance from the mean along each principal axis.
-        force: Replace audio of other settings.
+        force: Replace audio made with other settings.
         ema: Take the averaged weights of a run of acids-rave.
         derivative: The codec was trained on the derivative of audio (acids-rave).
         device: auto, cpu, cuda, cuda:N or mps.
         backend: auto, torch or openvino.
         precision: float32 or bfloat16, of encoder and decoder.
         seed: Random seed of the decoder's noise.
-        engine: Does the work on the files; None: this process, one after the other.
+        engine: Engine that processes the files; None: this process, one file after the other.
 
     Returns:
         Counts of files, what was skipped, level and peak of each file, and what looks wrong.
@@ -119,19 +120,19 @@ def decode_latents(
     seed: int,
     engine: Engine | None = None,
 ) -> Result:
-    """Write the audio of latents whose header is read, as `decode_folder` does.
+    """Write the audio of latents whose header was read, as `decode_folder` does.
 
     Args:
         opener: Opens the codec.
         header: Header of `latents_dir`.
         latents_dir: Folder of latents.
-        folder: To write into.
+        folder: Folder to write into.
         as_encoded: Decode uninformative dimensions as stored.
         codec_rate: Write at the codec's sample rate.
-        bend: What is done to the latents before.
-        force: Replace audio of other settings.
+        bend: Change of the latents before decoding.
+        force: Replace audio made with other settings.
         seed: Random seed of the decoder's noise.
-        engine: Does the work on the files; None: this process.
+        engine: Engine that processes the files; None: this process.
 
     Raises:
         ValueError: If the codec did not make the latents, or no file is usable.
@@ -181,24 +182,24 @@ def decode_latents(
 
 
 def noise_digest(codec: Codec) -> str:
-    """Return what shows whether files were decoded with the same noise as now."""
+    """Return a digest of the noise settings with which files are decoded."""
     arrays = b"".join(each.tobytes() for each in codec.format.uninformative)
     return sha256(arrays).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """The work on one latent file, or on parts of it (`rave.jobs.loop.DivisibleWork`).
+    """Decode one latent file, or parts of it (`rave.jobs.loop.DivisibleWork`).
 
     Args:
         opener: Opens the codec.
-        folder: To write into.
-        paths: Of the audio of each latent file, relative to it.
-        header: Of the latent folder.
-        seed: Of the decoder's noise.
-        as_encoded: Let no noise stand for the codec's uninformative dimensions.
-        is_codec_rate: Keep the codec's rate instead of returning to the source's.
-        bend: What is done to the latents before.
+        folder: Folder to write into.
+        paths: Path of the audio of each latent file, relative to it.
+        header: Header of the latent folder.
+        seed: Random seed of the decoder's noise.
+        as_encoded: Decode uninformative dimensions as stored.
+        is_codec_rate: Write at the codec's sample rate instead of the source's.
+        bend: Change of the latents before decoding.
     """
 
     opener: CodecSource
@@ -214,7 +215,7 @@ class Decoding:
         """Write the audio of one latent file, whole or not at all.
 
         Returns:
-            What states its noise, level, peak, and warnings.
+            Digest of the noise, level, peak, and warnings.
 
         Raises:
             SkipFile: If the latents cannot be read, are not finite, or are fewer than their audio.
@@ -229,10 +230,10 @@ class Decoding:
         return -(-self._entries[name].num_frames // WINDOW_FRAMES)
 
     def do_part(self, name: str, source: Path, part: Part, path: Path) -> None:
-        """Write what the network makes of some windows.
+        """Write the network's output for some windows.
 
         Raises:
-            SkipFile: As the whole.
+            SkipFile: As `__call__`.
             OSError: If `path` cannot be written.
         """
         latents = self._latents(name, source)
@@ -261,7 +262,7 @@ class Decoding:
         entry = self._entries[name]
         return entry.source_num_samples / entry.source_sample_rate_hz
 
-    def _latents(self, name: str, source: Path) -> Array:
+    def _latents(self, name: str, source: Path) -> Float32Array:
         entry = self._entries[name]
         try:
             latents = read_latents(source, self.header.latent_size, entry.num_frames)
@@ -271,12 +272,14 @@ class Decoding:
             raise SkipFile("it holds NaN or infinite latents. Encode or generate it again.")
         if self._seconds(name) > (entry.num_frames + 1) / self.header.frame_rate_hz:
             raise SkipFile(
-                f"the header claims {entry.source_num_samples} samples for {entry.num_frames} "
+                f"the header states {entry.source_num_samples} samples for {entry.num_frames} "
                 "frames. Encode it again."
             )
         return self.bend(latents, self.opener.codec.principal_axes)
 
-    def _write(self, name: str, latents: Array, blocks: Iterator[Array]) -> dict[str, Any]:
+    def _write(
+        self, name: str, latents: Float32Array, blocks: Iterator[Float32Array]
+    ) -> dict[str, Any]:
         codec, entry = self.opener.codec, self._entries[name]
         meter = LevelMeter()
         rate_hz = codec.format.sample_rate_hz
@@ -294,8 +297,8 @@ class Decoding:
         warnings = list(latent_warnings(codec, self.header, latents))
         if meter.level_dbfs < SILENT_DBFS:
             warnings.append(
-                f"the output is silent ({meter.level_dbfs:.0f} dBFS). If its source is not, the "
-                "codec is not trained, or the latents are not its own."
+                f"the output is silent ({meter.level_dbfs:.0f} dBFS). If its source is not silent, "
+                "the codec is not trained, or the latents are from another codec."
             )
         return {
             "noise": noise_digest(codec),
@@ -305,10 +308,10 @@ class Decoding:
         }
 
 
-def latent_warnings(codec: Codec, header: LatentHeader, latents: Array) -> Iterator[str]:
-    """Yield what is wrong with latents (D, N) beside the statistics of the real music."""
-    known = codec.format.training_audio
-    if known is not None and not known.statistics.is_informative.any():
+def latent_warnings(codec: Codec, header: LatentHeader, latents: Float32Array) -> Iterator[str]:
+    """Yield warnings about latents (D, N) that differ from the statistics of the real music."""
+    training_audio = codec.format.training_audio
+    if training_audio is not None and not training_audio.statistics.is_informative.any():
         yield "no dimension of this codec is informative, so its output is noise. Train longer."
         return
     kept = ~codec.format.uninformative[0][:, 0]
@@ -319,7 +322,7 @@ def latent_warnings(codec: Codec, header: LatentHeader, latents: Array) -> Itera
     power = float(np.square(latents[kept] - mean).mean() / max(np.square(std).mean(), 1e-12))
     if not MIN_LATENT_POWER < power < MAX_LATENT_POWER:
         yield (
-            f"its latents have {power:.2g} times the power of the music the codec knows "
+            f"its latents have {power:.2g} times the power of the training music "
             f"(mean {latents[kept].mean():.2f}, std {latents[kept].std():.2f}, extremes "
             f"{latents[kept].min():.1f} and {latents[kept].max():.1f}); "
             "the audio may be silent or noise."

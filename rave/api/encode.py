@@ -11,6 +11,7 @@ from rave.api.result import Result
 from rave.audio.formats import guess_duration_s
 from rave.audio.io import list_audio_files
 from rave.audio.sound import Sound
+from rave.compute.arrays import Float32Array, Float64Array
 from rave.files.atomic import check_output_folder, check_record, remove_partials
 from rave.held_out import recordings
 from rave.jobs.journal import Journal
@@ -28,18 +29,15 @@ from rave.latents.statistics import StatisticsAccumulator
 from rave.parsing import check_seed
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from rave.codec import Array, Codec
+    from rave.codec import Codec
     from rave.codec_source import CodecSource
     from rave.jobs.loop import Engine
-    from rave.levels import HeardAudio
+    from rave.levels import LevelledAudio
 
-    Sums: TypeAlias = list[tuple[NDArray[np.float64], int]]  # and frames, of each window
+    Sums: TypeAlias = list[tuple[Float64Array, int]]  # and frames, of each window
 
 JOURNAL_NAME = ".encode.jsonl"
-# Of a file, as in `rave.latents.folder.LatentFile`.
+# Fields of each file's record, as in `rave.latents.folder.LatentFile`.
 FIELDS = {"path": str, "num_frames": int, "source_sample_rate_hz": int, "source_num_samples": int}
 
 
@@ -59,9 +57,9 @@ def encode_folder(
     seed: int = 0,
     engine: Engine | None = None,
 ) -> Result:
-    """Write the latents of every audio file: one .npy (D, N) each, and latents.json.
+    """Write the latents of every audio file: one .npy (D, N) per file, and latents.json.
 
-    Files that are done and unchanged are not encoded again.
+    Files that are already encoded and unchanged are skipped.
 
     Args:
         codec: Run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only
@@ -69,16 +67,16 @@ def encode_folder(
         audio_dir: Folder of audio files of any format.
         latents_dir: Folder to write.
         sample: Draw from the posterior instead of writing its mean.
-        match_level: Bring audio to the level that the codec was trained at. Decoding gives the gain
-            back.
-        force: Replace latents of other settings.
+        match_level: Bring audio to the level of the codec's training audio. Decoding undoes the
+            gain.
+        force: Replace latents made with other settings.
         ema: Take the averaged weights of a run of acids-rave.
         derivative: The codec was trained on the derivative of audio (acids-rave).
         device: auto, cpu, cuda, cuda:N or mps.
         backend: auto, torch or openvino.
         precision: float32 or bfloat16, of encoder and decoder.
         seed: Random seed of `sample`.
-        engine: Does the work on the files; None: this process, one after the other.
+        engine: Engine that processes the files; None: this process, one file after the other.
 
     Returns:
         Counts of files, what was skipped, the level of each file, and figures of the latents.
@@ -120,11 +118,11 @@ def encode_files(
     Args:
         opener: Opens the codec.
         sources: Name of each file (relative, posix, unique) and its path.
-        folder: To write into.
+        folder: Folder to write into.
         seed: Draw from the posterior with this seed; None: write its mean.
-        match_level: Bring audio to the level that the codec was trained at.
-        force: Replace latents of other settings.
-        engine: Does the work on the files; None: this process.
+        match_level: Bring audio to the level of the codec's training audio.
+        force: Replace latents made with other settings.
+        engine: Engine that processes the files; None: this process.
 
     Raises:
         ValueError: If the codec or the folder cannot be used, or no file is usable.
@@ -166,14 +164,14 @@ def encode_files(
 
 @dataclass(frozen=True)
 class Encoding:
-    """The work on one audio file, or on parts of it (`rave.jobs.loop.DivisibleWork`).
+    """Encode one audio file, or parts of it (`rave.jobs.loop.DivisibleWork`).
 
     Args:
         opener: Opens the codec.
-        folder: To write into.
-        paths: Of the .npy of each name, relative to it.
+        folder: Folder to write into.
+        paths: Path of the .npy of each name, relative to it.
         seed: Draw from the posterior with this seed; None: write its mean.
-        is_level_matched: Bring each file to the level of the codec's training audio before.
+        is_level_matched: First bring each file to the level of the codec's training audio.
     """
 
     opener: CodecSource
@@ -198,7 +196,7 @@ class Encoding:
         return self._write(name, blocks, sums, lambda: audio.record)
 
     def num_windows(self, name: str, source: Path) -> int:
-        """Return how many windows a file has; a guess."""
+        """Return an estimate of the number of windows in a file."""
         codec_format = self.opener.codec.format
         frames = guess_duration_s(source) * codec_format.sample_rate_hz / codec_format.hop_samples
         return max(int(frames / WINDOW_FRAMES), 1)
@@ -206,9 +204,9 @@ class Encoding:
     def do_part(
         self, name: str, source: Path, part: Part, path: Path
     ) -> tuple[Sums, dict[str, Any] | None]:
-        """Write the latents of some windows; return their sums, and at the end what the file is.
+        """Write the latents of some windows; return their sums, and at the end the file's record.
 
-        The file is read from its beginning, which takes a hundredth of the time of encoding it.
+        The file is read from its beginning, which takes 1 % of the encoding time.
 
         Raises:
             AudioError: If the file cannot be used.
@@ -223,16 +221,20 @@ class Encoding:
         self, name: str, source: Path, paths: Sequence[Path], results: Sequence[Any]
     ) -> dict[str, Any]:
         """Write the latents of all parts, and return what `__call__` does."""
-        sums = [each for of_part, _ in results for each in of_part]
+        sums = [window_sums for part_sums, _ in results for window_sums in part_sums]
         blocks = read_blocks(paths, self.opener.codec.format.latent_size, WINDOW_FRAMES)
         return self._write(name, blocks, sums, lambda: results[-1][1])
 
-    def _audio(self, source: Path) -> HeardAudio:
-        from rave.levels import HeardAudio
+    def _audio(self, source: Path) -> LevelledAudio:
+        from rave.levels import LevelledAudio
 
-        return HeardAudio(source, self.opener.codec.format, is_level_matched=self.is_level_matched)
+        return LevelledAudio(
+            source, self.opener.codec.format, is_level_matched=self.is_level_matched
+        )
 
-    def _windows(self, audio: Iterable[Array], part: Part, sums: Sums) -> Iterator[Array]:
+    def _windows(
+        self, audio: Iterable[Float32Array], part: Part, sums: Sums
+    ) -> Iterator[Float32Array]:
         """Yield the latents (D, n) of each window, and append its sums and number of frames."""
         from rave.noise import PositionalNoise
 
@@ -250,7 +252,7 @@ class Encoding:
     def _write(
         self,
         name: str,
-        blocks: Iterable[Array],
+        blocks: Iterable[Float32Array],
         sums: Sums,
         source: Callable[[], dict[str, Any]],
     ) -> dict[str, Any]:
@@ -283,8 +285,8 @@ def _header(
     files = []
     for name, record in records.items():
         sums.merge(record["sums"])
-        known = {field: record[field] for field in (*FIELDS, "gain_db")}
-        files.append(LatentFile(source=name, recording=origins[name], **known))
+        fields = {field: record[field] for field in (*FIELDS, "gain_db")}
+        files.append(LatentFile(source=name, recording=origins[name], **fields))
     return LatentHeader(
         codec=codec.format.fingerprint,
         codec_path=str(codec.path),
@@ -323,6 +325,6 @@ def _result(
     text = (
         f"{summary}\n'{folder}' holds {statistics.num_frames} frames of {header.latent_size} "
         f"dimensions at {header.frame_rate_hz:.2f} Hz; {num_informative} dimensions are "
-        f"informative, {statistics.information.sum():.1f} nats a frame."
+        f"informative, {statistics.information.sum():.1f} nats per frame."
     )
     return Result("\n".join([text, *level_lines(levels)]), figures, num_skipped=len(header.skipped))

@@ -40,15 +40,15 @@ def evaluate_folder(
         audio_dir: Folder to compare with it.
         sample_rate: Sample rate in Hz for spectra, onsets, harmony and loudness; the network always
             gets 16000 Hz.
-        patches: Patches of 3 s in each set; only figures computed with the same number are
-            comparable. None: as many as half the reference and all of the audio hold.
-        only: Names without suffix; others are left out.
+        patches: Number of 3 s patches per set; only figures computed with the same number are
+            comparable. None: the most that half the reference and all of the audio allow.
+        only: Names (without suffix) of the files to compare; None: all.
         follows: Recording whose loudness and chroma each file should follow.
         out: JSON file that the figures are written to.
         seed: Random seed of the choice of patches.
 
     Returns:
-        Figures of both folders, their distances, and figures of each pair of files of one name.
+        Figures of both folders, their distances, and figures of each pair of files.
 
     Raises:
         ValueError: If a value or a folder cannot be used, or no file of one is usable.
@@ -58,7 +58,7 @@ def evaluate_folder(
     out = path_or_none(out)
     follows = path_or_none(follows)
     if not 8000 <= sample_rate <= 96000:
-        raise ValueError(f"--sample-rate is {sample_rate}; 8000 to 96000 Hz is possible.")
+        raise ValueError(f"--sample-rate is {sample_rate}; it must be from 8000 to 96000 Hz.")
     check_seed(seed)
     if out and (out.suffix != ".json" or out.is_dir()):
         raise ValueError(f"--out is '{out}'; name a file that ends in .json.")
@@ -105,8 +105,8 @@ def _sources(folder: Path, only: Sequence[str] | None) -> dict[str, Path]:
         named = {*only} & {*stems.values(), *(without_suffix(name) for name in files)}
         if missing := {*only} - named:
             raise ValueError(
-                f"'{folder}' holds no '{min(missing)}', which --only names. Give names as they "
-                "stand there, without suffix."
+                f"'{folder}' holds no file '{min(missing)}' (--only). Give names of its files, "
+                "without suffix."
             )
         files = {n: p for n, p in files.items() if {stems[n], without_suffix(n)} & named}
     return files
@@ -123,7 +123,7 @@ def _measured(
 
     pieces: list[Piece] = []
     reasons: dict[str, str] = {}
-    with tqdm(total=len(files), desc=f"Hearing the {side}", unit="file", file=sys.stderr) as bar:
+    with tqdm(total=len(files), desc=f"Measuring {side}", unit="file", file=sys.stderr) as bar:
         for name, path in files.items():
             try:
                 pieces += measure_file(path, name, sample_rate_hz, model)
@@ -185,11 +185,11 @@ def _pairs(
 def pair_names(
     reference: Iterable[str], audio: Iterable[str]
 ) -> tuple[dict[str, tuple[str, str]], dict[str, dict[str, str]]]:
-    """Pair files of one name, or of the same but for the suffix where only one pair is possible.
+    """Pair files with the same name; the suffix may differ where only one pair is possible.
 
     Returns:
-        Name, without suffix where that is unique, of each pair, and its files; and of the reference
-        and the audio why each other file is in none.
+        The two files of each pair, by name (without suffix where that is unique); and for reference
+        and audio the reason why each other file has no pair.
     """
     stems = {"reference": result_names(reference, ""), "audio": result_names(audio, "")}
     possible: dict[str, dict[str, set[str]]] = {}
@@ -213,8 +213,13 @@ def pair_names(
         for name in sorted(possible[side].keys() - paired[side]):
             others = possible[side][name] or {*alike[side].get(without_suffix(name), [])}
             free = " or ".join(f"'{each}'" for each in sorted(others - paired[other]))
-            reason = f"its pair may be {free}: name them alike" if free else "no file has its name"
-            left_out[side][name] = "its pair has another" if others and not free else reason
+            reason = (
+                f"it may belong to {free}: give the pair one name"
+                if free
+                else "no file has the same name"
+            )
+            is_taken = others and not free
+            left_out[side][name] = "its file already has a pair" if is_taken else reason
     return pairs, left_out
 
 

@@ -38,18 +38,18 @@ def export_codec(
 
     Args:
         run: Run folder of `rave train` or of acids-rave.
-        out: File to write, ending in .ts, or folder to make.
-        format: torchscript: a .ts file; acids-rave: a folder with config.gin and checkpoint, whose
-            latents have a fingerprint of their own; onnx: a folder with encoder and decoder.
-        streaming: Write a .ts for nn~, whose encode, decode and forward take a stream block by
-            block. The parameters from here to `prior` need it.
-        fidelity: As many principal latents as carry this share of the variance, in (0, 1]; 1 is
-            all. None: 0.95; of latents without a distribution 1.
-        power_of_two: Round that number up to a power of two, as acids-rave does.
-        noise_seed: The same noise in decode each time, from 0 on; None: other noise each time.
-        host_rate: Sample rate of the host in Hz; None: the model's. If it is not once, twice or
-            four times that, forward is the only method.
-        prior: Run of `rave train_prior`, here or in acids-rave: adds a method prior that makes
+        out: File to write (name.ts), or folder to write.
+        format: torchscript: a .ts file; acids-rave: a folder with config.gin and checkpoint, which
+            counts as another codec; onnx: a folder with encoder and decoder.
+        streaming: Write a .ts file for nn~ that encodes and decodes a stream block by block. The
+            parameters from here to `prior` need it.
+        fidelity: Keep the principal latents that carry this share of the variance, in (0, 1]; 1
+            keeps all. None: 0.95, or 1 if the latents have no posterior.
+        power_of_two: Round the number of latents up to a power of two, as acids-rave does.
+        noise_seed: Fixed seed of the noise in decode, 0 or more; None: new noise each time.
+        host_rate: Sample rate of the host in Hz; None: the model's. Only forward is available
+            unless it is 1, 2 or 4 times the model's.
+        prior: Run of `rave train_prior`, ours or acids-rave's: adds a method `prior` that generates
             latents.
         ema: Take the averaged weights of a run of acids-rave.
         derivative: The codec was trained on the derivative of audio (acids-rave).
@@ -74,21 +74,21 @@ def export_codec(
     _check(out, format, streaming, [n for n, value in of_streaming.items() if value is not None])
     if format == ACIDS_RAVE and (ema or derivative):
         raise ValueError(
-            "A run folder of acids-rave cannot say --ema or --derivative. Leave them out, and give "
-            "them where the folder is opened."
+            "A run folder of acids-rave cannot store --ema or --derivative. Leave them out here, "
+            "and give them when you open the folder."
         )
     import torch
 
     from rave.codec import Codec, load_codec, open_run
-    from rave.codec_source import answers, check_difference, largest_difference
+    from rave.codec_source import check_difference, largest_difference, noise_outputs
 
     cpu = torch.device("cpu")
     opened = open_run(run, ema=ema, derivative=derivative)
     codec_format = opened.format
     if codec_format.is_derivative and (streaming or format == ONNX):
         raise ValueError(
-            f"'{run}' knows audio's derivative, and neither a stream nor ONNX can "
-            "integrate. Export it as TorchScript without --streaming."
+            f"'{run}' was trained on the derivative of audio; a stream or ONNX cannot integrate. "
+            "Export it as TorchScript without --streaming."
         )
     if format == ONNX:
         from rave.export.onnx import export_onnx
@@ -98,14 +98,14 @@ def export_codec(
     else:
         new = atomic_write if format == TORCHSCRIPT else atomic_folder
         with new(out) as path:
-            wanted = answers(Codec(opened.model, codec_format, run, cpu))
+            wanted = noise_outputs(Codec(opened.model, codec_format, run, cpu))
             if streaming:
                 stream = _Stream(fidelity, power_of_two, noise_seed, host_rate, prior)
                 notes = _write_streaming(opened, path, out, run, stream)
             else:
                 notes = _write(opened, path, run, format)
             export = load_codec(path, cpu, derivative=codec_format.is_derivative)
-            found = largest_difference(wanted, answers(export, wanted))
+            found = largest_difference(wanted, noise_outputs(export, wanted))
             fingerprint = export.format.fingerprint
             check_difference(found, out)
     files = [p for p in (out, *out.rglob("*")) if p.is_file()]
@@ -127,8 +127,8 @@ def _check(out: Path, format: str, streaming: bool, of_streaming: Sequence[str])
     is_script = format == TORCHSCRIPT
     if is_script and out.suffix != ".ts":
         raise ValueError(
-            f"'{out}' would be TorchScript; give a name that ends in .ts. "
-            "For a run folder of acids-rave add --format acids-rave."
+            f"'{out}' would be a TorchScript file; give a name that ends in .ts. "
+            "For a run folder of acids-rave, add --format acids-rave."
         )
     if not is_script and out.suffix == ".ts":
         raise ValueError(f"'{out}' would be a folder; give a name that does not end in .ts.")
@@ -141,24 +141,24 @@ def _check(out: Path, format: str, streaming: bool, of_streaming: Sequence[str])
 
 
 def _write(opened: OpenedRun, path: Path, run: Path, format: str) -> list[str]:
-    """Write TorchScript or a run of acids-rave, and return what to know of it."""
+    """Write TorchScript or a run of acids-rave, and return notes for the user."""
     from rave.export.acids_rave import export_run
     from rave.export.torchscript import export_torchscript
 
     if format == TORCHSCRIPT:
         export_torchscript(opened.model, opened.format, path)
         return []
-    notes = ["It is a codec of its own: what it is to decode, encode with it."]
+    notes = ["It counts as another codec: encode with it what it is to decode."]
     if opened.format.is_derivative:
-        notes.append("It cannot say that it knows audio's derivative: open it with --derivative.")
+        notes.append("Open it with --derivative: the folder does not state that.")
     if not export_run(run, path, opened):
-        notes.append("The discriminators did not go along.")
+        notes.append("The discriminators were not exported.")
     return notes
 
 
 @dataclass(frozen=True)
 class _Stream:
-    """What `export_codec` was asked for a stream, by the names of its parameters."""
+    """The streaming parameters of `export_codec`."""
 
     fidelity: float | None
     power_of_two: bool
@@ -170,7 +170,7 @@ class _Stream:
 def _write_streaming(
     opened: OpenedRun, path: Path, out: Path, run: Path, stream: _Stream
 ) -> list[str]:
-    """Write a module for nn~ and return what the user should know of it."""
+    """Write a module for nn~, and return notes for the user."""
     from rave.export.torchscript import export_nn_tilde
     from rave.streaming.host_module import rate_note
     from rave.streaming.nn_tilde import NNTildePrior, latent_count
@@ -187,11 +187,11 @@ def _write_streaming(
     late, late_ms = module.latency_samples, 1000 * module.latency_samples / rate_hz
     note = rate_note(out, rate_hz)
     if "decode" not in module.methods:
-        text = f"In nn~ at {rate_hz} Hz, forward alone. Late: {late} samples, {late_ms:.1f} ms."
+        text = f"In nn~ at {rate_hz} Hz: forward only. Latency: {late} samples, {late_ms:.1f} ms."
         return [text, note]
     encode, decode = module.encode_latency_samples, module.decode_latency_samples
     text = (
-        f"In nn~ at {rate_hz} Hz, {count} of {model.latent_size} latents. Late: encode {encode} "
+        f"In nn~ at {rate_hz} Hz: {count} of {model.latent_size} latents. Latency: encode {encode} "
         f"samples, decode {decode}, both {late_ms:.1f} ms"
     )
     if isinstance(module, NNTildePrior):

@@ -1,4 +1,4 @@
-"""Audio → the autoencoder's reconstruction of it: encode and decode in one."""
+"""Audio → its reconstruction by the autoencoder: encode and decode in one."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ def generate_audio(
     precision: str = "float32",
     seed: int = 0,
 ) -> Result:
-    """Write what the autoencoder makes of audio files, as 16-bit WAV.
+    """Write the autoencoder's reconstruction of each audio file as 16-bit WAV.
 
-    Each has the name, length and sample rate of its source. The latents are kept in .latents of the
-    output folder. Sources are never written over.
+    Each has the name, length and sample rate of its source. The output folder keeps the latents in
+    .latents. Sources are never overwritten.
 
     Args:
         codec: Run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only
             files you trust).
-        inputs: Audio file or folder of them, or several.
+        inputs: Audio file or folder, or several of them.
         out_audio_dir: Folder to write.
         sample: Draw from the posterior instead of decoding its mean.
-        as_encoded: Decode uninformative dimensions as encoded, instead of as the noise that the
+        as_encoded: Decode uninformative dimensions as stored, instead of as the noise that the
             decoder was trained on.
         codec_rate: Write at the codec's sample rate instead of each source's.
-        shift: Value to add to the latents along each principal axis, 0 the widest.
+        shift: Value to add to the latents along each principal axis (0: largest variance).
         scale: Factor of their distance from the mean along each principal axis.
-        match_level: Bring audio to the level that the codec was trained at, and give the gain back
-            after decoding.
-        force: Replace what is in the way.
+        match_level: Bring audio to the level of the codec's training audio, and undo the gain after
+            decoding.
+        force: Replace existing files.
         ema: Take the averaged weights of a run of acids-rave.
         derivative: The codec was trained on the derivative of audio (acids-rave).
         device: auto, cpu, cuda, cuda:N or mps.
@@ -72,10 +72,10 @@ def generate_audio(
     """
     check_seed(seed)
     inputs = [inputs] if isinstance(inputs, str | Path) else inputs
-    given, folder = [Path(path) for path in inputs], Path(out_audio_dir)
+    input_paths, folder = [Path(path) for path in inputs], Path(out_audio_dir)
     latents_dir = folder / LATENTS_NAME
-    sources = _sources(given)
-    _check_outputs(sources, given, folder, is_forced=force)
+    sources = _sources(input_paths)
+    _check_outputs(sources, input_paths, folder, is_forced=force)
     bend = Bend(shift or {}, scale or {})
     from rave.codec_source import CodecSource
 
@@ -111,7 +111,7 @@ def generate_audio(
 
 
 def _sources(inputs: Sequence[Path]) -> dict[str, Path]:
-    """Return the audio files of some files and folders by the names that they will keep."""
+    """Return all audio files of some files and folders, by the names of their results."""
     sources: dict[str, Path] = {}
     for path in inputs:
         found = {path.name: path} if path.is_file() else list_audio_files(path)
@@ -128,7 +128,7 @@ def _sources(inputs: Sequence[Path]) -> dict[str, Path]:
 def _check_outputs(
     sources: Mapping[str, Path], inputs: Sequence[Path], folder: Path, *, is_forced: bool
 ) -> None:
-    """Check that nothing but what this command wrote before would be written over."""
+    """Check that only files of this command would be overwritten."""
     for path in inputs:
         if path.is_dir():
             check_output_folder(folder, path)

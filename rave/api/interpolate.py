@@ -11,12 +11,13 @@ import numpy as np
 from rave.api.result import Result
 from rave.audio.blocks import LevelMeter, amplified
 from rave.audio.io import write_audio
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import check_no_source
 from rave.latents import blending
 from rave.parsing import check_seed, one_line
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
-    from rave.codec import Array, Codec
+    from rave.codec import Codec
 
 
 def interpolate_audio(
@@ -38,7 +39,7 @@ def interpolate_audio(
     """Write blends of recordings, cut to the shortest, as 16-bit WAV.
 
     Two recordings: `steps` blends along a line (lerp) and along a great circle (slerp). Two or
-    more: their mean, as it is and at the latents' own length.
+    more: their mean, plain and rescaled to the length of their latents.
 
     Args:
         codec: Run folder of `rave train` or of acids-rave, or a .ts file (it runs code: open only
@@ -46,11 +47,11 @@ def interpolate_audio(
         audio: Two or more audio files.
         out_dir: Folder to write; empty or new.
         steps: Number of blends from the first recording to the second.
-        weight: Only the two blends at this weight, 0 all of the first, 1 all of the second; None:
-            steps and means.
-        match_level: Bring audio to the level that the codec was trained at, and give the gain back
-            after decoding.
-        force: Replace what the folder holds.
+        weight: Write only the two blends at this weight (0: all of the first, 1: all of the
+            second); None: steps and means.
+        match_level: Bring audio to the level of the codec's training audio, and undo the gain after
+            decoding.
+        force: Replace files in the folder.
         ema: Take the averaged weights of a run of acids-rave.
         derivative: The codec was trained on the derivative of audio (acids-rave).
         device: auto, cpu, cuda, cuda:N or mps.
@@ -91,7 +92,7 @@ def interpolate_audio(
     clips, records, cut = _encoded(opened, paths, is_level_matched=match_level)
     gains_db = [records[str(path)]["gain_db"] for path in paths]
     mean_gain_db = sum(gains_db) / len(gains_db)
-    blends: dict[str, tuple[Array, float]] = {}  # latents, and the gain that they were given
+    blends: dict[str, tuple[Float32Array, float]] = {}  # latents, and the gain of their audio
     if len(clips) == 2:
         for name, blend in (("lerp", blending.lerp), ("slerp", blending.slerp)):
             shares = [step / (steps - 1) for step in range(steps)]
@@ -126,15 +127,15 @@ def interpolate_audio(
 
 def _encoded(
     codec: Codec, paths: list[Path], *, is_level_matched: bool
-) -> tuple[list[Array], dict[str, dict[str, Any]], dict[str, float]]:
-    """Return the clips cut to the shortest, what they were heard to be, and the seconds cut."""
-    from rave.levels import HeardAudio
+) -> tuple[list[Float32Array], dict[str, dict[str, Any]], dict[str, float]]:
+    """Return the clips cut to the shortest, records of their audio, and the seconds cut."""
+    from rave.levels import LevelledAudio
 
     means, records = [], {}
     for path in paths:
         if not path.is_file():
             raise ValueError(f"'{path}' does not exist. Give audio files, then the output folder.")
-        audio = HeardAudio(path, codec.format, is_level_matched=is_level_matched)
+        audio = LevelledAudio(path, codec.format, is_level_matched=is_level_matched)
         means.append(np.concatenate([mean for mean, _ in codec.encode_blocks(audio)], axis=1))
         records[str(path)] = audio.record
     num_frames = min(mean.shape[1] for mean in means)
@@ -147,11 +148,11 @@ def _encoded(
 
 
 def _write(
-    codec: Codec, latents: Array, gain_db: float, path: Path, seed: int
+    codec: Codec, latents: Float32Array, gain_db: float, path: Path, seed: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
     from rave.noise import DecoderNoise
 
-    # One noise for all blends: they differ in what is blended, and in nothing else.
+    # The same noise for all blends, so that they differ only in what is blended.
     blocks = codec.decode_blocks(latents, DecoderNoise(codec.format, seed))
     meter = LevelMeter()
     num_samples = latents.shape[1] * codec.format.hop_samples

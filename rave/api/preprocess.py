@@ -19,7 +19,7 @@ from rave.jobs.loop import BatchReport, Engine, process_files, result_names
 from rave.parsing import one_line
 
 JOURNAL_NAME = ".preprocess.jsonl"
-# Of a file.
+# Figures of each file's record.
 FIGURES: dict[str, Any] = {"num_samples": int, "peak": float, "num_limited_samples": int}
 
 
@@ -41,8 +41,8 @@ def preprocess_folder(
         prepared_dir: Folder to write.
         sample_rate: Sample rate of the prepared audio in Hz.
         channels: 1 mono, 2 stereo.
-        force: Make `prepared_dir` anew if its settings differ.
-        engine: Does the work on the files; None: this process, one after the other.
+        force: Rebuild `prepared_dir` if its settings differ.
+        engine: Engine that processes the files; None: this process, one file after the other.
 
     Returns:
         Counts of files, what was skipped, total duration, and peak of each file.
@@ -86,15 +86,15 @@ def preprocess_folder(
 
 @dataclass(frozen=True)
 class Preparing:
-    """The work on one audio file.
+    """Prepare one audio file.
 
-    A file is done as a whole: decoding and resampling run from its beginning, and are all there is.
+    Files are not divided: decoding and resampling, which are all the work, run from the beginning.
 
     Args:
-        folder: To write into.
-        paths: Of the samples of each file, relative to it.
-        sample_rate_hz: Wanted.
-        num_channels: Wanted.
+        folder: Folder to write into.
+        paths: Path of the samples of each file, relative to it.
+        sample_rate_hz: Sample rate of the prepared audio.
+        num_channels: Channels of the prepared audio.
     """
 
     folder: Path
@@ -132,10 +132,10 @@ def _result(folder: Path, header: PreparedHeader, report: BatchReport, num_remov
     duration_s = sum(file.num_samples for file in header.files) / header.sample_rate_hz
     silent = [file.name for file in header.files if file.peak == 0]
     lines = [report.summary("Prepared")]
-    lines += [f"  silent {one_line(name)}: used all the same" for name in silent]
+    lines += [f"  silent {one_line(name)}: used nevertheless" for name in silent]
     if num_removed:
         lines.append(
-            f"  removed {num_removed} results of audio files that are gone or have other neighbours"
+            f"  removed {num_removed} results of audio files that are gone or were renamed"
         )
     lines.append(
         f"'{folder}' holds {len(header.files)} files, {duration_s / 60:.1f} minutes, "

@@ -1,4 +1,4 @@
-"""What a command or a function of the API reports."""
+"""The result of a command or of an API function."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 
 @dataclass
 class Result:
-    """What a command reports.
+    """The result of a command.
 
     Attributes:
-        summary: What a person reads, on stdout.
-        figures: The same as data, printed instead when `--json` is given.
-        num_skipped: Files that could not be used.
-        written: Each audio file written now or earlier: `rave.audio.blocks.Quantizer.figures`.
-        warnings: What looks wrong with a file; printed on stderr, and part of the figures.
+        summary: Text for a person, printed on stdout.
+        figures: The same as data; `--json` prints it instead.
+        num_skipped: Number of files that could not be used.
+        written: Levels of each audio file written now or earlier, from
+            `rave.audio.blocks.Quantizer.figures`.
+        warnings: Warnings about each file; printed on stderr, and part of the figures.
     """
 
     summary: str
@@ -26,11 +27,12 @@ class Result:
     warnings: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self, written: Mapping[str, Mapping[str, Any]] | None) -> None:
-        """Add what became of the level of audio, and the warnings."""
+        """Add peaks, limited samples and warnings to the figures."""
         written = written or {}
-        limited = {name: n for name, of in written.items() if (n := of["num_limited_samples"])}
+        counts = {name: levels["num_limited_samples"] for name, levels in written.items()}
+        limited = {name: count for name, count in counts.items() if count}
         if written:
-            self.figures["peak"] = {name: of["peak"] for name, of in written.items()}
+            self.figures["peak"] = {name: levels["peak"] for name, levels in written.items()}
             self.figures["num_limited_samples"] = limited
         for name, count in limited.items():
             peak = written[name]["peak"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from rave.api.result import Result
+from rave.compute.arrays import Float32Array
 from rave.jobs.journal import sole_writer
 from rave.latents.folder import GENERATED, LatentHeader, write_latents
 from rave.latents.generated import check_output, clear, clip_name, write_header
@@ -17,9 +18,6 @@ from rave.latents.statistics import LatentStatistics
 from rave.parsing import check_seed, path_or_none
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
-    import numpy as np
-    from numpy.typing import NDArray
-
     from rave.codec_format import CodecFormat
     from rave.latents.identity import CodecIdentity
     from rave.prior import LatentPrior
@@ -37,16 +35,16 @@ def sample_prior(
     seed: int = 0,
     device: str = "auto",
 ) -> Result:
-    """Write a folder of new latents, from which `decode_folder` makes audio.
+    """Write a folder of new latents, which `decode_folder` turns into audio.
 
     Args:
-        run: Run of `rave train_prior`, here or in acids-rave.
+        run: Run of `rave train_prior`, ours or acids-rave's.
         out: Folder to write.
         codec: Only for a prior of acids-rave: the run whose latents it was trained on.
         count: Number of clips.
         seconds: Length of each clip.
-        temperature: Below 1 likelier values, 0 the likeliest alone, above 1 less likely ones.
-        force: Replace what was generated before.
+        temperature: Below 1 likelier values, 0 only the likeliest, above 1 less likely ones.
+        force: Replace clips generated before.
         seed: Random seed.
         device: auto, cpu, cuda, cuda:N or mps.
 
@@ -63,14 +61,14 @@ def sample_prior(
     if not 0 < seconds < float("inf"):
         raise ValueError(f"--seconds is {seconds}; a number above 0 is needed.")
     if not 0 <= temperature < float("inf"):
-        raise ValueError(f"--temperature is {temperature}; a number from 0 is needed.")
+        raise ValueError(f"--temperature is {temperature}; a number of 0 or more is needed.")
     from rave.compute.device import choose_device
     from rave.upstream.run import is_run
 
     run, folder = Path(run), Path(out)
     place = choose_device(device)
     if codec is not None and not is_run(run):
-        raise ValueError(f"'{run}' names its codec itself; leave --codec out.")
+        raise ValueError(f"'{run}' already names its codec; leave --codec out.")
     model, header = open_prior(run, path_or_none(codec))
     check_output(folder, force)
     num_frames = max(round(seconds * header.frame_rate_hz), 1)
@@ -102,15 +100,15 @@ def sample_prior(
 def open_prior(
     run: Path, codec: Path | None, form: CodecFormat | None = None
 ) -> tuple[LatentPrior, LatentHeader]:
-    """Return the prior of a run, and the header of latents it was trained on.
+    """Return the prior of a run, and the header of the latents that it was trained on.
 
     Args:
-        run: What `rave train_prior` wrote, here or in acids-rave.
-        codec: Of a run of acids-rave: the run whose latents it was trained on.
-        form: Of the codec that it has to be of, if that is open already.
+        run: Run of `rave train_prior`, ours or acids-rave's.
+        codec: Only for a prior of acids-rave: the run whose latents it was trained on.
+        form: Format of that codec, if it is already open.
 
     Raises:
-        ValueError: If it is no such run, or `codec` is missing or another.
+        ValueError: If it is not such a run, or `codec` is missing or wrong.
     """
     from rave.upstream.run import is_run
 
@@ -141,7 +139,7 @@ def _open_upstream(
     model, fingerprint = open_prior(run)
     if codec is None:
         raise ValueError(
-            f"'{run}' is a prior of acids-rave. Add --codec RUN, the run that it was trained for."
+            f"'{run}' is a prior of acids-rave. Add --codec RUN, the codec that it was trained for."
         )
     form = form or load_run(codec)[1]
     _check(replace(form.identity, fingerprint=fingerprint), form, run, codec)
@@ -155,10 +153,10 @@ def _check(identity: CodecIdentity, form: CodecFormat, run: Path, codec: Path | 
     identity.check_same(form.identity, f"The prior '{run}'", f"the codec '{codec}'", remedy)
 
 
-def _statistics(latents: NDArray[np.float32]) -> LatentStatistics:
-    """Return statistics of what was generated, (B, E, N), for want of the training latents'.
+def _statistics(latents: Float32Array) -> LatentStatistics:
+    """Return statistics of generated latents (B, E, N), where the training latents' are unknown.
 
-    All dimensions count as informative, since the noise of the others is in them already.
+    All dimensions count as informative: the latents already contain the noise of the others.
     """
     std = latents.std(axis=(0, 2))
     zeros = [0.0] * len(std)

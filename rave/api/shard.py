@@ -1,4 +1,4 @@
-"""Folders of latents → a sharded set of them."""
+"""Folders of latents → one sharded set."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def shard_latents(
 ) -> Result:
     """Pack the latents of one or several folders, in shuffled order, into a few large files.
 
-    The same call again goes on where it was stopped.
+    The same call again continues.
 
     Args:
-        latents_dirs: Folder that `encode_folder` wrote, or several of one codec.
+        latents_dirs: Folder that `encode_folder` wrote, or several from one codec.
         shards_dir: Folder to write.
         shard_mb: Size of a shard in MB, 0.01 to 1e6.
-        force: Replace a set of other settings.
+        force: Replace a set made with other settings.
         seed: Random seed of the order.
 
     Returns:
@@ -86,8 +86,8 @@ def shard_latents(
     with closing(journal):
         if (out / SHARDS_NAME).exists() and not (journal.names or force):
             raise ValueError(
-                f"'{out}' holds a sharded set of other making. Choose another folder, or add "
-                "--force to replace it."
+                f"'{out}' holds another sharded set. Choose another folder, or add --force to "
+                "replace it."
             )
         remove_partials(out)
         return _written(out, headers, places, firsts, journal)
@@ -99,7 +99,7 @@ def _joined(
     """Return folder and entry of each clip.
 
     Raises:
-        ValueError: If the folders are not of one codec and kind, or share a name, or are empty.
+        ValueError: If the folders differ in codec or kind, share a file name, or are empty.
     """
     seen: dict[str, Path] = {}
     places = []
@@ -108,7 +108,7 @@ def _joined(
         if header.contents != headers[0].contents:
             raise ValueError(
                 f"'{folder}' holds {header.contents} latents, '{folders[0]}' {headers[0].contents} "
-                "latents. Make a set of each."
+                "latents. Make one set of each."
             )
         for file in header.files:
             if file.path in seen:
@@ -119,7 +119,7 @@ def _joined(
             seen[file.path] = folder
             places.append((folder, file))
     if not places:
-        raise ValueError(f"'{folders[0]}' holds no latents. Encode some audio into it.")
+        raise ValueError(f"'{folders[0]}' holds no latents. Encode audio into it.")
     return places
 
 
@@ -130,7 +130,7 @@ def _written(
     firsts: Sequence[int],
     journal: Journal,
 ) -> Result:
-    """Write the shards that are not done, then what makes them a set."""
+    """Write the missing shards, then index and header of the set."""
     numbers = range(len(firsts) - 1)
     shards = {n: shard for n in numbers if (shard := _done(out, n, journal))}
     is_whole = (out / SHARDS_NAME).exists() and len(shards) == len(numbers)
@@ -166,7 +166,7 @@ def _written(
     num_clips = sum(shard.num_clips for shard in shards.values())
     if not num_clips:
         raise ValueError(f"No clip of {len(places)} can be used: {next(iter(skipped.values()))}")
-    if is_whole:  # it may have been killed while it tidied up
+    if is_whole:  # an earlier run may have been killed during its clean-up
         clear(out, {shard_name(number) for number in numbers})
     else:
         seed = headers[0].seed if len({header.seed for header in headers}) == 1 else None
@@ -190,13 +190,13 @@ def _written(
 
 
 def _done(out: Path, number: int, journal: Journal) -> Shard | None:
-    """Return what is known of a shard that is there as it was written, with all of its clips."""
+    """Return the record of a shard that is intact and holds all of its clips."""
     path = out / shard_name(number)
     record = dict(journal.get(path.name) or {})
     if record.pop("num_skipped", None) != 0 or not path.is_file():
         return None
     try:
         shard = built(Shard, record)
-    except TypeError:  # of a journal that is not ours
+    except TypeError:  # a foreign journal
         return None
     return shard if path.stat().st_size == shard.num_bytes else None

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from rave.trainer import Loaders
     from rave.training import RaveSystem, RaveTraining
 
-DATA = "what `rave preprocess` wrote, or an LMDB folder of acids-rave"
-ORIGIN = "initial.json"  # in a run folder: whose weights it started from
-SAME_MODEL = 1e-3  # of the largest value: what two ways to compute the same may differ by
+DATA = "a folder that `rave preprocess` wrote, or an LMDB folder of acids-rave"
+ORIGIN = "initial.json"  # in a run folder: the run whose weights it started from
+SAME_MODEL = 1e-3  # largest difference of equal models, relative to the largest value
 
 
 def train_codec(
@@ -42,13 +42,13 @@ def train_codec(
     """Train an autoencoder. The same call again resumes where the last checkpoint stopped.
 
     Args:
-        data: Prepared audio: what `rave preprocess` wrote, or an LMDB folder of acids-rave.
-        out: Run folder: model.gin, config.gin, checkpoints, curves; see `rave.experiment`.
+        data: Folder that `rave preprocess` wrote, or an LMDB folder of acids-rave.
+        out: Run folder: model.gin, config.gin, checkpoints, curves (`rave.experiment`).
         config: Name of a recipe, such as v2 or v2+causal+noise, or path of a .gin file.
         settings: Lines NAME=VALUE that change the recipe, such as "MAX_STEPS=5000".
-        initialise_from: Run of the same sizes whose weights a new run starts from, of `rave train`
-            or of acids-rave. None: random weights.
-        seed: Of weights, crops and noise, 0 to 2^32 - 1.
+        initialise_from: Run of `rave train` or acids-rave with the same sizes, whose weights a new
+            run starts from. None: random weights.
+        seed: Random seed of weights, crops and noise, 0 to 2^32 - 1.
         device: auto, cpu, cuda, cuda:N or mps.
         devices: GPUs (or processes on the CPU) of each node that share each batch.
         nodes: Nodes that share each batch; each makes this call.
@@ -58,8 +58,8 @@ def train_codec(
         Figures of the last validation: `steps`, `resumed_from`, `held_out/…` and `latents/…`.
 
     Raises:
-        ValueError: If an input cannot be read, the recipe or a setting is not understood, or `out`
-            holds a run with other settings; if the loss is not finite any more.
+        ValueError: If an input cannot be read, the recipe or a setting is invalid, `out` holds a
+            run with other settings, or the loss becomes NaN or infinite.
         OSError: If a file cannot be read or written.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the step is finished and saved.
     """
@@ -105,7 +105,7 @@ def train_codec(
         split.write(out)
         if origin is not None:
             write_json(out / ORIGIN, origin)
-    warnings: list[str] = []  # repeated at the end, which may be days later
+    warnings: list[str] = []  # repeated at the end, perhaps days later
     fit(
         system,
         lambda start_step: _loaders(store, split, training, start_step, warnings),
@@ -132,65 +132,64 @@ def _warn(sentence: str) -> None:
 
 
 def _warn_of_rate(recipe: Recipe, sample_rate_hz: int) -> None:
-    """Say if a recipe is made for another sample rate than that of the data."""
+    """Warn if a recipe is made for another sample rate than that of the data."""
     made_for = recipe.value("SAMPLE_RATE_HZ")
     if made_for is None or made_for == sample_rate_hz:
         return
     _warn(
-        f"recipe '{recipe.name}' is made for {made_for} Hz, and the data has {sample_rate_hz} Hz: "
-        f"all that it counts in samples lasts {made_for / sample_rate_hz:.2f} times as long. If "
-        "that is not meant, prepare the audio again: rave preprocess AUDIO_DIR PREPARED_DIR "
+        f"recipe '{recipe.name}' is made for {made_for} Hz, but the data has {sample_rate_hz} Hz: "
+        f"its hop, crops and windows last {made_for / sample_rate_hz:.2f} times as long. If this "
+        "is not intended, prepare the audio again: rave preprocess AUDIO_DIR PREPARED_DIR "
         f"--sample-rate {made_for}"
     )
 
 
-def _emptiness(store: AudioStore, crops: dict[str, PreparedCropsDataset]) -> list[str]:
-    """Return sentences if the data can teach nothing: is silent, constant, or one file many times.
+def _data_warnings(store: AudioStore, crops: dict[str, PreparedCropsDataset]) -> list[str]:
+    """Return warnings if the data is silent, constant, or many copies of one file.
 
     Args:
         store: The audio.
-        crops: Some of what is trained on, and of what is held out.
+        crops: Some training crops, and some held-out crops.
     """
     from rave.dataset import are_copies
 
-    means = {
+    consequences = {
         "trained on": "Nothing can be learned from it",
-        "held out": "The held-out figures will mean nothing",
+        "held out": "The held-out figures will be meaningless",
     }
     found = []
     for name, some in crops.items():
-        heard = [  # without the zeros behind the end
+        heard = [  # without the zeros after the end
             some[index][:, : piece.num_samples - start]
             for index, (piece, start) in enumerate(some.crops)
         ]
         if not any(float(crop.max() - crop.min()) for crop in heard):
             level = max(float(crop.abs().max()) for crop in heard)
             what = "one constant value (DC)" if level else "digital silence"
-            found.append(f"all {len(some)} crops of what is {name} are {what}. {means[name]}.")
+            found.append(f"all {len(some)} crops that are {name} are {what}. {consequences[name]}.")
     if len(store.files) > 1 and are_copies(store):
         found.append(
-            f"all {len(store.files)} files hold the same audio, so what is held out is trained on. "
-            f"{means['held out']}."
+            f"all {len(store.files)} files hold the same audio, so the held-out audio is also "
+            f"trained on. {consequences['held out']}."
         )
     return found
 
 
 def _initialise(system: RaveSystem, run: Path) -> dict[str, str]:
-    """Take the weights of a run, report what was taken, and return what to keep of it."""
+    """Take the weights of a run, report them, and return a record of their origin."""
     from rave.initial_weights import take_weights
 
     taken = take_weights(system.model, system.discriminator, run)
     what = (
         "encoder, decoder and discriminators"
         if taken.has_discriminator
-        else ("encoder and decoder; discriminators begin anew")
+        else "encoder and decoder; discriminators start from random weights"
     )
     print(f"weights of '{run}': {what}", file=sys.stderr)
     if taken.largest_difference > SAME_MODEL:
         _warn(
-            f"with them this recipe computes something else than '{run}' does (by "
-            f"{taken.largest_difference:.1e}); is it causal, are its dilations, activations and "
-            "noise the same?"
+            f"with these weights the outputs of this recipe and of '{run}' differ by "
+            f"{taken.largest_difference:.1e}; check causality, dilations, activations and noise."
         )
     return {"run": str(run.absolute()), "fingerprint": taken.fingerprint}
 
@@ -200,38 +199,38 @@ def _read_origin(path: Path) -> dict[str, str]:
         return {}
     what = "a record of initial weights"
     try:
-        known: dict[str, str] = typed(read_json(path, what), dict[str, str], "it")
-        return {name: known[name] for name in ("run", "fingerprint")}
+        origin: dict[str, str] = typed(read_json(path, what), dict[str, str], "it")
+        return {name: origin[name] for name in ("run", "fingerprint")}
     except (TypeError, KeyError) as error:
         raise ValueError(f"'{path}' is not {what} ({error}). Remove it.") from error
 
 
 def _check_origin(out: Path, run: Path) -> None:
-    """Check that a run that is begun started from the weights of another."""
+    """Check that an existing run started from the weights of `run`."""
     from rave.codec import load_run
 
-    known = _read_origin(out / ORIGIN)
-    if known.get("run") == str(run.absolute()):
+    origin = _read_origin(out / ORIGIN)
+    if origin.get("run") == str(run.absolute()):
         return
-    if known and known.get("fingerprint") == load_run(run)[1].fingerprint:  # it was moved
+    if origin and origin.get("fingerprint") == load_run(run)[1].fingerprint:  # it was moved
         return
-    begun_from = f"the weights of '{known.get('run')}'" if known else "random weights"
+    started_from = f"the weights of '{origin.get('run')}'" if origin else "random weights"
     raise ValueError(
-        f"'{out}' was begun from {begun_from}, not from those of '{run}'. Leave --initialise-from "
-        "out to go on, or give another --out."
+        f"'{out}' started from {started_from}, not from those of '{run}'. Leave --initialise-from "
+        "out to continue, or give another --out."
     )
 
 
 def _with_data_format(recipe: Recipe, store: AudioStore) -> Recipe:
     """Return the recipe for the prepared audio's format; refuse settings that contradict it."""
-    known = {"SAMPLE_RATE_HZ": store.sample_rate_hz, "NUM_CHANNELS": store.num_channels}
-    for name, value in known.items():
+    data_format = {"SAMPLE_RATE_HZ": store.sample_rate_hz, "NUM_CHANNELS": store.num_channels}
+    for name, value in data_format.items():
         if (setting := recipe.settings.get(name, value)) != value:
             raise ValueError(
                 f"--set {name}={setting} contradicts the prepared audio, whose {name} is {value}. "
                 "Leave the setting out, or prepare the audio again."
             )
-    return recipe.bind(known)
+    return recipe.bind(data_format)
 
 
 def _loaders(
@@ -261,8 +260,8 @@ def _loaders(
     )
     size, most = training.crop_samples, training.max_held_out_crops
     held_out = PreparedCropsDataset(store, size, held_out_ranges, most)
-    known = PreparedCropsDataset(store, size, train_ranges, most)
-    for sentence in _emptiness(store, {"trained on": known, "held out": held_out}):
+    trained_on = PreparedCropsDataset(store, size, train_ranges, most)
+    for sentence in _data_warnings(store, {"trained on": trained_on, "held out": held_out}):
         _warn(sentence)
         warnings.append(sentence)
     return Loaders(
@@ -280,7 +279,7 @@ def _result(system: RaveSystem, out: Path, resumed_from: int) -> Result:
     steps = system.training_recipe.max_steps
     figures: dict[str, Any] = {"run": str(out), "steps": steps, "resumed_from": resumed_from}
     if resumed_from >= steps:
-        return Result(f"All {steps} steps of '{out}' were done before.", figures)
+        return Result(f"All {steps} steps of '{out}' were already done.", figures)
     metrics = {name: float(value) for name, value in system.trainer.callback_metrics.items()}
     figures |= {name: v for name, v in metrics.items() if name.startswith(("held_out", "latents"))}
     text = f"{steps} steps done in '{out}'."

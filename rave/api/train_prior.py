@@ -37,12 +37,12 @@ def train_prior(
     """Train an autoregressive prior. The same call again resumes from the last checkpoint.
 
     Args:
-        latents: What `rave encode` or `rave shard` wrote: a folder, or an address such as
+        latents: Folder that `rave encode` or `rave shard` wrote, or an address such as
             s3://bucket/set.
         out: Run folder, which `rave sample_prior` reads.
         config: prior/default, prior/tiny, or path of a .gin file.
         settings: Lines NAME=VALUE that change the recipe, such as "MAX_STEPS=5000".
-        seed: Of weights and segments, 0 to 2^32 - 1.
+        seed: Random seed of weights and segments, 0 to 2^32 - 1.
         device: auto, cpu, cuda, cuda:N or mps.
         devices: GPUs (or processes on the CPU) of each node that share each batch.
         nodes: Nodes that share each batch; each makes this call.
@@ -50,11 +50,11 @@ def train_prior(
 
     Returns:
         Figures: `steps`, `resumed_from`, `latent_size` (modelled dimensions), and in nats per value
-        `held_out_loss` and `uniform`, that of a model that knows nothing.
+        `held_out_loss` and `uniform`, the loss of a uniform guess.
 
     Raises:
         ValueError: If the latents, the recipe or a setting cannot be used, or `out` holds another
-            run; if the loss is not finite any more.
+            run; if the loss becomes NaN or infinite.
         OSError: If a file cannot be read or written.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the step is finished and saved.
     """
@@ -101,13 +101,13 @@ def train_prior(
     latent_size = training.latent_size(std) if earlier is None else earlier.latent_size
     if training.segment_frames <= latent_size:
         raise ValueError(
-            f"SEGMENT_FRAMES is {training.segment_frames}, but {latent_size} dimensions are "
-            "modelled, which need more frames. Raise it, or lower FIDELITY."
+            f"SEGMENT_FRAMES is {training.segment_frames}, but {latent_size} modelled dimensions "
+            "need more frames. Raise it, or lower FIDELITY."
         )
     built = build(recipe.bind({"LATENT_SIZE": latent_size}), seed)
     if dry_run:
         return Result(built.config.rstrip(), {"config": built.config})
-    built.model.fit(mean, axes, std)  # of a run that continues its checkpoint brings them
+    built.model.fit(mean, axes, std)  # a resumed run takes them from its checkpoint
     if is_first():
         save_run(out, KIND, built.model_config, built.config)
         split.write(out)
@@ -144,8 +144,8 @@ def train_prior(
     if resumed_from < training.max_steps and "held_out_loss" in system.trainer.callback_metrics:
         figures["held_out_loss"] = float(system.trainer.callback_metrics["held_out_loss"])
         text += (
-            f" Held-out loss {figures['held_out_loss']:.3f} nats a value; knowing nothing costs "
-            f"{figures['uniform']:.3f}."
+            f" Held-out loss {figures['held_out_loss']:.3f} nats per value (uniform guess: "
+            f"{figures['uniform']:.3f})."
         )
     return Result(text, figures)
 
@@ -157,13 +157,13 @@ def _long_enough(files: Sequence[ClipFile], num_frames: int) -> dict[str, ClipFi
     if len(short) == len(named):
         longest = max(file.num_frames for file in files)
         raise ValueError(
-            f"No clip holds a segment of {num_frames} frames (the longest has {longest}). Lower "
-            "it with --set SEGMENT_FRAMES=…"
+            f"No clip holds a segment of {num_frames} frames (the longest has {longest}). Set a "
+            "smaller one with --set SEGMENT_FRAMES=…"
         )
     if short:
         print(
             f"left out, shorter than {num_frames} frames: {', '.join(short[:8])}"
-            f" ({len(short)} in all)",
+            f" ({len(short)} in total)",
             file=sys.stderr,
         )
     return {name: file for name, file in named.items() if file.num_frames >= num_frames}

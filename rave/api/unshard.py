@@ -23,10 +23,10 @@ JOURNAL_NAME = ".unshard.jsonl"
 def unshard_latents(shards: str | Path, latents_dir: str | Path) -> Result:
     """Unpack a sharded set of latents into a latent folder.
 
-    The same call again goes on where it was stopped.
+    The same call again continues.
 
     Args:
-        shards: What `shard_latents` wrote: a folder, or an address that fsspec knows, such as
+        shards: Folder that `shard_latents` wrote, or an address that fsspec supports, such as
             s3://bucket/set.
         latents_dir: Folder to write.
 
@@ -34,7 +34,7 @@ def unshard_latents(shards: str | Path, latents_dir: str | Path) -> Result:
         Number of clips, and how many were written now.
 
     Raises:
-        ValueError: If there is no sharded set, or the folder holds something else.
+        ValueError: If there is no sharded set, or the folder holds other latents.
         OSError: If the folder cannot be written; what was finished is kept.
     """
     place, folder = shards if is_address(shards) else Path(shards), Path(latents_dir)
@@ -51,7 +51,7 @@ def unshard_latents(shards: str | Path, latents_dir: str | Path) -> Result:
         tqdm(total=len(sharded), desc="Unpacking", unit="clip", file=sys.stderr) as progress,
     ):
         if not journal.names:
-            journal.add("begun", {})  # from now on, arrays that are there are of this set
+            journal.add("begun", {})  # from now on, arrays in the folder belong to this set
         remove_partials(folder)
         for clip in sharded:
             entry = clip.entry
@@ -71,7 +71,7 @@ def unshard_latents(shards: str | Path, latents_dir: str | Path) -> Result:
 
 
 def _is_written(path: Path, latent_size: int, num_frames: int) -> bool:
-    """Return whether an array is there, and whole: a power cut may leave its name only."""
+    """Return whether an array exists and is whole: after a power cut the file may be empty."""
     try:
         read_latents(path, latent_size, num_frames)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What happens to audio between file and array, block by block: mix, resample, regroup, quantize.
+"""Process audio between file and array, block by block: mix, resample, regroup, quantize.
 
 A block is an array (C, n), float32, any n.
 """
@@ -12,14 +12,14 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-Audio = NDArray[np.float32]
+from rave.compute.arrays import Float32Array
 
 FULL_SCALE = 32768  # of 16-bit samples
-# What is known of audio that was written.
+# Figures of written audio, and their types.
 WRITTEN: dict[str, Any] = {"peak": float, "num_limited_samples": int}
 PADDING_SAMPLES = 65536  # zeros made at a time
 _HALF_POWER = 0.5**0.5
-# What left and right get of a position, as FFmpeg names it.
+# Gains of left and right for each channel position, as FFmpeg names it.
 _SIDES = {
     (1.0, 0.0): "FL FLC DL WL",
     (0.0, 1.0): "FR FRC DR WR",
@@ -33,14 +33,14 @@ STEREO_GAINS = {name: gains for gains, names in _SIDES.items() for name in names
 
 
 def is_layout_known(layout: Sequence[str]) -> bool:
-    """Return whether each channel has a position that mixing knows, none of them twice."""
+    """Return whether each channel has a position that mixing supports, none of them twice."""
     return 0 < len(set(layout)) == len(layout) and STEREO_GAINS.keys() >= set(layout)
 
 
-def mixing_matrix(num_from: int, num_to: int, layout: Sequence[str] = ()) -> Audio:
+def mixing_matrix(num_from: int, num_to: int, layout: Sequence[str] = ()) -> Float32Array:
     """Return the gains (num_to, num_from) that turn one number of channels into another.
 
-    From mono: copies. Of stereo to mono: the mean. More channels: to stereo front, centre and
+    From mono: copies. From stereo to mono: the mean. More channels: to stereo front, centre and
     surround as in BS.775, bass left out; to mono the mean of that. Without a layout, the mean of
     all. No mix exceeds the full scale of its source.
 
@@ -66,7 +66,7 @@ def mixing_matrix(num_from: int, num_to: int, layout: Sequence[str] = ()) -> Aud
     return np.asarray(gains / gains.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
-def resample(blocks: Iterable[Audio], from_hz: int, to_hz: int) -> Iterator[Audio]:
+def resample(blocks: Iterable[Float32Array], from_hz: int, to_hz: int) -> Iterator[Float32Array]:
     """Yield blocks at another sample rate.
 
     Args:
@@ -76,7 +76,7 @@ def resample(blocks: Iterable[Audio], from_hz: int, to_hz: int) -> Iterator[Audi
 
     Yields:
         Blocks that together have T · to_hz / from_hz samples, rounded, and at least one if T > 0.
-        The sizes of the blocks given make no difference to the samples.
+        The samples do not depend on the sizes of the blocks.
     """
     if from_hz == to_hz:
         yield from blocks
@@ -100,9 +100,9 @@ def resample(blocks: Iterable[Audio], from_hz: int, to_hz: int) -> Iterator[Audi
         yield last[:, :1]
 
 
-def regroup(blocks: Iterable[Audio], block_samples: int) -> Iterator[Audio]:
+def regroup(blocks: Iterable[Float32Array], block_samples: int) -> Iterator[Float32Array]:
     """Yield the same samples in blocks of exactly `block_samples`; the last may be shorter."""
-    held: list[Audio] = []
+    held: list[Float32Array] = []
     num_held = 0
     for block in blocks:
         held.append(block)
@@ -119,10 +119,10 @@ def regroup(blocks: Iterable[Audio], block_samples: int) -> Iterator[Audio]:
 
 
 class Quantizer:
-    """float32 → 16-bit samples, limited to full scale, with an account of what was limited.
+    """float32 → 16-bit samples, limited to full scale; counts the limited samples.
 
     Attributes:
-        peak: Largest magnitude met, 1.0 being full scale.
+        peak: Largest magnitude so far; 1.0 is full scale.
         num_limited_samples: Samples that were beyond full scale.
     """
 
@@ -132,10 +132,10 @@ class Quantizer:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Return the account, for `rave.api.result.Result`: a value of each field of `WRITTEN`."""
+        """Return peak and count for `rave.api.result.Result`: the fields of `WRITTEN`."""
         return {"peak": self.peak, "num_limited_samples": self.num_limited_samples}
 
-    def __call__(self, audio: Audio) -> NDArray[np.int16]:
+    def __call__(self, audio: Float32Array) -> NDArray[np.int16]:
         """Return audio (C, n) as little-endian 16-bit samples (n, C).
 
         Samples read from a 16-bit file at its own rate come back bit for bit.
@@ -154,8 +154,8 @@ class LevelMeter:
     def __init__(self) -> None:
         self._power, self._num_samples = 0.0, 0
 
-    def __call__(self, blocks: Iterable[Audio]) -> Iterator[Audio]:
-        """Yield the blocks as they are."""
+    def __call__(self, blocks: Iterable[Float32Array]) -> Iterator[Float32Array]:
+        """Yield the blocks unchanged."""
         for block in blocks:
             self._power += float(np.square(block, dtype=np.float64).sum())
             self._num_samples += block.size
@@ -167,17 +167,17 @@ class LevelMeter:
         return float(10 * np.log10(max(self._power / max(self._num_samples, 1), 1e-20)))
 
 
-def amplified(blocks: Iterable[Audio], gain_db: float) -> Iterator[Audio]:
-    """Yield the blocks with a gain; without one as they are."""
+def amplified(blocks: Iterable[Float32Array], gain_db: float) -> Iterator[Float32Array]:
+    """Yield the blocks with a gain; unchanged if it is 0 dB."""
     factor = np.float32(10 ** (gain_db / 20))
     for block in blocks:
         yield block * factor if gain_db else block
 
 
-def fit_length(blocks: Iterable[Audio], num_samples: int) -> Iterator[Audio]:
-    """Yield exactly the first `num_samples` of the blocks; what is missing at the end is zeros.
+def fit_length(blocks: Iterable[Float32Array], num_samples: int) -> Iterator[Float32Array]:
+    """Yield exactly the first `num_samples` of the blocks, zero-padded at the end.
 
-    No block is asked for that is not needed.
+    Blocks that are not needed are not read.
     """
     missing = num_samples
     num_channels = 1
@@ -193,7 +193,7 @@ def fit_length(blocks: Iterable[Audio], num_samples: int) -> Iterator[Audio]:
         missing -= size
 
 
-def from_sample(blocks: Iterable[Audio], begin: int) -> Iterator[Audio]:
+def from_sample(blocks: Iterable[Float32Array], begin: int) -> Iterator[Float32Array]:
     """Yield the blocks from sample `begin` on."""
     for block in blocks:
         yield block[:, begin:]

@@ -1,6 +1,6 @@
-"""Audio in chunks (WAV, RF64, Wave64, AIFF, CAF, AU): where it lies, whatever the sizes say.
+"""Find the audio in chunked files (WAV, RF64, Wave64, AIFF, CAF, AU), also if sizes are wrong.
 
-Recorders that are stopped leave a size of 0 or of all ones, a size of 32 bits starts anew beyond
+Recorders that are stopped leave a size of 0 or of all ones, a 32-bit size wraps around beyond
 4 GiB, and other chunks, tags or zeros follow the audio.
 
 Source: EBU Tech 3306 (RF64), and the public descriptions of WAV, Wave64, AIFF, AU and CAF.
@@ -21,9 +21,9 @@ HEADER_SLACK_BYTES = 64
 # A writer that does not know the length writes a size near a multiple of 2**31, less its header.
 MARK_SLACK_BYTES = 4096
 MARK_BYTES = 2**31 - MARK_SLACK_BYTES
-# A size that exceeds what is there and this is no number of bytes either.
+# A size that exceeds both the file and this is not a number of bytes.
 UNKNOWN_BYTES = {"I": MARK_BYTES, "Q": 2**62}
-# More bytes than this that nothing explains may be music; fewer are left out, which is reported.
+# More unexplained bytes than this may be music; fewer are left out, which is reported.
 STRAY_BYTES = 65536
 MAX_HEADER_BYTES = 2**26
 MAX_SIZE_32_BITS = 2**32 - 1
@@ -33,7 +33,7 @@ _W64_IDS = (_W64_ID, b"\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0")
 
 
 class AudioError(SkipFile):
-    """An audio file cannot be used; the message says which, why, and what to do."""
+    """An audio file cannot be used; the message states which, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class Part:
 
     Attributes:
         path: The file.
-        ranges: First byte of each range, and the one behind its last.
-        header: What is read before them.
-        is_plain: Whether libsndfile may read it: it is of its own families, or undamaged Ogg.
-        note: What a user should know of it; empty: nothing.
+        ranges: First byte of each range, and the one after its last.
+        header: Bytes that are read before the ranges.
+        is_plain: Whether libsndfile may read it: a format of its own, or undamaged Ogg.
+        note: Note for the user; empty if there is none.
     """
 
     path: Path
@@ -92,9 +92,9 @@ class _Sound:
 
     Attributes:
         data: Where its bytes begin.
-        declared: How many the header says there are.
-        field: Where it says so, as `code`.
-        code: Of the number.
+        declared: Their number, as the header states it.
+        field: Where the header states it, as `code`.
+        code: Struct code of that field.
     """
 
     data: int
@@ -134,10 +134,10 @@ def chunked_part(path: Path, file: BinaryIO, start: int, size: int) -> tuple[Par
     beginning = read_at(file, start, 12)
     kind = _kind(beginning)
     sound = kind and _find_sound(file, beginning[:4], kind, start, size)
-    if not (kind and sound):  # the decoder will say what it is
+    if not (kind and sound):  # the decoder will report what it is
         return Part(path, ((start, size),), is_plain=True), size
     stop, end, note = _audio_end(path, file, kind, sound, size)
-    # What follows the audio may be needed in AIFF and CAF, and is taken for audio in Wave64.
+    # Content after the audio may be needed in AIFF and CAF, and is read as audio in Wave64.
     last = end if kind.audio_id == b"SSND" or beginning.startswith(b"caff") else stop
     header, count = b"", stop - sound.data
     if count != sound.declared:
@@ -180,7 +180,7 @@ def _chunk(file: BinaryIO, kind: _Kind, place: int) -> tuple[bytes, int, int] | 
 
 
 def _aligned(end: int, start: int, kind: _Kind) -> int:
-    """Return where the next chunk begins, behind one that starts and ends there."""
+    """Return where the next chunk begins, after one with this start and end."""
     return end + (start - end) % kind.align
 
 
@@ -193,7 +193,7 @@ def _audio_end(
         if present + HEADER_SLACK_BYTES < declared < UNKNOWN_BYTES[sound.code]:
             raise cut_off(path, f"it holds {present} of {declared} bytes of audio")
         return size, size, ""
-    # A size of 32 bits may have begun anew several times.
+    # A 32-bit size may have wrapped around several times.
     step = 2**32 if sound.code == "I" else present + 1
     for may_be_padded in (False, True):
         for stop in range(sound.data + declared, size + 1, step):
@@ -204,24 +204,24 @@ def _audio_end(
         # The recorder was stopped before it wrote the size, or never knew it.
         if declared <= kind.empty_bytes or _is_mark(declared):
             return size, size, ""
-    figures = f"says that its audio has {declared} bytes, and {present} are there"
+    figures = f"states {declared} bytes of audio, but holds {present}"
     if present - declared > STRAY_BYTES:
         raise AudioError(
-            f"'{path.name}' {figures}, which may be music. Save it again in an audio editor that "
-            "reads to the end of the file, and keep this one until you have heard that one."
+            f"'{path.name}' {figures}; the rest may be music. Save it again in an audio editor "
+            "that reads to the end of the file, and keep this file until you have checked it."
         )
     return sound.data + declared, size, f"'{path.name}' {figures}: the rest was not read."
 
 
 def _is_mark(declared: int) -> bool:
-    """Return whether a size is what is written in place of one: all bits set, or all but one."""
+    """Return whether a size stands for an unknown one: all bits set, or all but one."""
     return declared >= MARK_BYTES and (declared + MARK_SLACK_BYTES) % 2**31 <= 2 * MARK_SLACK_BYTES
 
 
 def _explained_end(
     path: Path, file: BinaryIO, kind: _Kind, place: int, size: int, may_be_padded: bool
 ) -> int | None:
-    """Return where the next part begins or the file ends, if what lies before it is no audio."""
+    """Return where the next part begins or the file ends, if no audio lies before it."""
     while size - place >= 8:
         beginning = read_at(file, place, 12)
         if beginning.startswith(TAGS):
@@ -233,8 +233,8 @@ def _explained_end(
             name, data, count = chunk
             if name == kind.audio_id and count > kind.empty_bytes:
                 raise AudioError(
-                    f"'{path.name}' holds audio in two places, the second at byte {place}, of "
-                    "which only the first could be read. Save it again in an audio editor."
+                    f"'{path.name}' holds audio in two places, the second at byte {place}; only "
+                    "the first can be read. Save it again in an audio editor."
                 )
             place = _aligned(data + count, place, kind)
         else:
@@ -252,13 +252,13 @@ def _is_zero(file: BinaryIO, place: int) -> bool:
 def _rewritten(
     path: Path, file: BinaryIO, kind: _Kind, sound: _Sound, start: int, count: int
 ) -> bytes:
-    """Return all before the audio, saying that there are `count` bytes of it."""
+    """Return the bytes before the audio, with its size set to `count` bytes."""
     header = bytearray(read_at(file, start, min(sound.data - start, MAX_HEADER_BYTES)))
     is_long = sound.code == "I" and count > MAX_SIZE_32_BITS
     if len(header) < sound.data - start or (is_long and not header.startswith(b"RIFF")):
         raise AudioError(
-            f"'{path.name}' says that its audio has {sound.declared} bytes, but has {count}, and "
-            "its header cannot be rewritten. Save it as WAV in an audio editor."
+            f"'{path.name}' states {sound.declared} bytes of audio, but holds {count}, and its "
+            "header cannot be corrected. Save it as WAV in an audio editor."
         )
     if is_long:
         long = b"ds64" + struct.pack("<IQQQI", 28, count + len(header), count, 0, 0)
@@ -269,5 +269,5 @@ def _rewritten(
 
 
 def cut_off(path: Path, found: str) -> AudioError:
-    """Return the error of a file that holds less than it says."""
+    """Return the error of a file that holds less than it states."""
     return AudioError(f"'{path.name}' is cut off: {found}. Copy it again, or repair it.")

@@ -1,6 +1,6 @@
-"""Decode an audio file, whatever its name: its content decides, and its length is what decodes.
+"""Decode an audio file: its content decides the format, its decoded samples the length.
 
-libsndfile reads plain samples (WAV, AIFF, CAF and the like) and Vorbis, PyAV (FFmpeg) all else.
+libsndfile reads plain samples (WAV, AIFF, CAF and the like) and Vorbis, PyAV (FFmpeg) the rest.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import av
 import numpy as np
 import soundfile
 
-from rave.audio.blocks import Audio
 from rave.audio.chunks import TAGS, Part, cut_off
 from rave.audio.chunks import AudioError as AudioError
 from rave.audio.parts import QUIET_BYTES, Findings, PartFile, find_parts
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import regular
 
 _SUFFIXES = (
@@ -32,29 +32,31 @@ AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
 BLOCK_SAMPLES = 65536
 # A frame needs a few before it: mp3 at most 511 bytes of them, and half of each overlaps.
 MEMORY_S = 1
-# In these a place is found by reading all packets before it, or by the numbers of their samples.
+# In these, seeking reads all packets before the place, or uses their sample numbers.
 SOUGHT_FORMATS = frozenset({"mp3", "flac", "ogg", "wv"})
 COUNTED_FORMATS = frozenset({"flac", "tta", "ape"})  # state how many samples they hold
 MP4_SLACK_SAMPLES = 2048  # a packet, by which its duration may be off
-# Nothing but frames, so that what lies behind the last one was not decoded.
+# Formats of frames only, so that bytes after the last decoded frame were not decoded.
 FRAMED_FORMATS = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "flac"})
 CHECKED_CODECS = frozenset({"flac", "wavpack", "tta"})  # their frames have checksums
-MAX_PLANES = 7  # PyAV looks for more behind the eighth
-# Timestamps that jump further are wrong themselves.
+MAX_PLANES = 7  # PyAV reads beyond the eighth
+# Timestamps that jump further are wrong.
 MAX_GAP_S = 60
-# So few frames of another format come from bytes that are no audio.
+# Fewer frames than this of another format come from bytes that are not audio.
 FOREIGN_FRAMES = 8
-# Compressed audio in samples of 16 bits, as on CDs: what IEC 61937 and DTS begin frames with.
+# Compressed audio in 16-bit samples, as on CDs: first bytes of frames in IEC 61937 and DTS.
 _SYNC = re.compile(
     rb"\x72\xf8\x1f\x4e|\xfe\x7f\x01\x80|\x7f\xfe\x80\x01|\xff\x1f\x00\xe8|\x1f\xff\xe8\x00"
 )
-SYNC_BYTES = 65536  # that are searched for it
-Decoded: TypeAlias = tuple[int, int, tuple[str, ...], Audio]  # position, rate, layout, samples
-_LISTED = re.compile(r"(\d+ channels) \((.+)\)")  # a layout in an order of its own
+SYNC_BYTES = 65536  # bytes searched for it
+Decoded: TypeAlias = tuple[
+    int, int, tuple[str, ...], Float32Array
+]  # position, rate, layout, samples
+_LISTED = re.compile(r"(\d+ channels) \((.+)\)")  # a layout with a custom order
 
 
 def guess_duration_s(path: Path) -> float:
-    """Return the seconds that a file says it has, 0 if it states none; it may be wrong."""
+    """Return the duration that a file states in seconds, 0 if it states none; may be wrong."""
     try:
         with av.open(str(regular(path.resolve())), metadata_errors="ignore") as container:
             return max(container.duration or 0, 0) / av.time_base
@@ -64,16 +66,16 @@ def guess_duration_s(path: Path) -> float:
 
 def decode_blocks(
     path: Path, start_s: int = 0, findings: Findings | None = None
-) -> Iterator[tuple[int, Audio]]:
+) -> Iterator[tuple[int, Float32Array]]:
     """Decode a file block by block, all its parts one after the other.
 
-    Damage that the decoder gets over is replaced by silence where the file says how long it is.
+    Damage after which the decoder continues is replaced by silence, if its length is known.
 
     Args:
         path: A file of any format.
-        start_s: First second to yield; whole, so that it is a whole sample at every rate. What
-            cannot be sought is decoded from its beginning.
-        findings: Filled in.
+        start_s: First second to yield; whole, so that it is a whole sample at every rate. Files
+            that cannot seek are decoded from the beginning.
+        findings: Receives what was found in the file.
 
     Yields:
         The file's rate in Hz, and samples (C, n) with its own channels, n > 0.
@@ -85,7 +87,7 @@ def decode_blocks(
         what = "is not a regular file" if path.exists() else "does not exist"
         raise AudioError(f"'{path.name}' {what}. Give an audio file.")
     if path.stat().st_size == 0:
-        raise AudioError(f"'{path.name}' is empty (0 bytes). Put a whole copy in its place.")
+        raise AudioError(f"'{path.name}' is empty (0 bytes). Replace it with a complete copy.")
     findings = findings if findings is not None else Findings()
     parts = find_parts(path)
     base_s = Fraction(0)
@@ -104,15 +106,15 @@ def decode_blocks(
         base_s = end_s
     if is_empty and not start_s:
         raise AudioError(
-            f"'{path.name}' holds no samples that can be decoded. Move it elsewhere, or put a good "
-            "copy in its place."
+            f"'{path.name}' holds no samples that can be decoded. Move it elsewhere, or replace it "
+            "with a good copy."
         )
 
 
 def _gathered(decoded: Iterator[Decoded]) -> Iterator[Decoded]:
     """Join blocks of one rate and layout that follow each other."""
     for (rate_hz, layout, _), group in groupby(decoded, lambda it: (*it[1:3], len(it[3]))):
-        held: list[Audio] = []
+        held: list[Float32Array] = []
         count = first = 0
         for position, _, _, block in group:
             first = first if held else position
@@ -135,7 +137,7 @@ def _decode(part: Part, start_s: int, findings: Findings, base_s: Fraction) -> I
 
 
 class _Forward(soundfile.SoundFile):
-    """A file read from its beginning to its end: without this, reading asks for the place."""
+    """A file read only forwards: otherwise every read seeks."""
 
     def seekable(self) -> bool:
         """Return False."""
@@ -147,8 +149,8 @@ def _open_with_soundfile(part: Part) -> soundfile.SoundFile | None:
         file = _Forward(PartFile(part))
     except (soundfile.LibsndfileError, TypeError):
         return None
-    # libsndfile guesses the length of mp3, counts the padding of GSM as audio, and leaves ALAC and
-    # surround Ogg in channel orders of their own. FFmpeg cuts the end of short Vorbis files.
+    # libsndfile guesses the length of mp3, counts the padding of GSM as audio, and does not reorder
+    # the channels of ALAC and surround Ogg. FFmpeg cuts the end of short Vorbis files.
     if (
         file.subtype.startswith(("MPEG", "GSM"))
         or (file.format == "OGG" and file.subtype != "VORBIS")
@@ -161,7 +163,7 @@ def _open_with_soundfile(part: Part) -> soundfile.SoundFile | None:
 
 
 def _is_compressed(part: Part) -> bool:
-    """Return whether what is declared as samples of 16 bits is a stream of compressed audio."""
+    """Return whether declared 16-bit samples are a stream of compressed audio."""
     with PartFile(part) as file:
         found = _SYNC.findall(file.read(SYNC_BYTES))
     if len(found) < 2:
@@ -186,8 +188,8 @@ def _opened(part: Part) -> Iterator[Any]:
 def _layout_text(container: Any) -> str:
     """Return FFmpeg's description of the layout of the first audio stream.
 
-    PyAV frees a layout in an order of its own twice, which ends the process: none is asked for
-    before it is known that there is none.
+    PyAV frees a layout with a custom order twice, which ends the process, so the layout is first
+    read from this description.
     """
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
@@ -211,7 +213,8 @@ def _names(layout: str) -> tuple[str, ...]:
 
 def _undecodable(path: Path, cause: object) -> AudioError:
     return AudioError(
-        f"'{path.name}' cannot be decoded ({cause}). Convert it to WAV or FLAC with what plays it."
+        f"'{path.name}' cannot be decoded ({cause}). Convert it to WAV or FLAC with a program that "
+        "plays it."
     )
 
 
@@ -255,7 +258,7 @@ def _decode_with_av(
 
 
 class _Stream:
-    """The first audio stream of a container, with an account of what is missing in it."""
+    """The first audio stream of a container; records missing parts."""
 
     def __init__(self, part: Part, container: Any, findings: Findings, base_s: Fraction) -> None:
         self.part, self.container, self.findings, self.base_s = part, container, findings, base_s
@@ -263,7 +266,7 @@ class _Stream:
         self.position = self.num_packets = self.rate_hz = 0
         self.has_failed, self.failed_bytes = False, 0  # since the last frame
         self.end = 0  # of the last packet that was decoded
-        self.layout = ""  # where it must not be asked of a frame
+        self.layout = ""  # if it must not be read from a frame
         if listed := _LISTED.match(_layout_text(container)):
             self.layout, self.stream.codec_context.layout = listed[0], listed[1]
         if self.stream.codec_context.name in CHECKED_CODECS:
@@ -279,7 +282,7 @@ class _Stream:
         for frame in self._lasting(self._frames()):
             self.rate_hz = rate_hz = frame.sample_rate
             time = None if frame.pts is None else (frame.pts - begin) * clock
-            if is_sought:  # the first frames may lack what they are made of
+            if is_sought:  # the first frames may lack the data that they depend on
                 self.position, is_sought = round((time or 0) * rate_hz), False
                 self.has_failed = False
             gap = 0
@@ -308,7 +311,7 @@ class _Stream:
         self._check_end()
 
     def _frames(self) -> Iterator[Any]:
-        """Yield frames; packets that cannot be decoded are passed over."""
+        """Yield frames; packets that cannot be decoded are skipped."""
         for packet in self._packets():
             self.num_packets += packet.size > 0
             try:
@@ -320,24 +323,24 @@ class _Stream:
             if frames and packet.size:
                 self.failed_bytes, self.end = 0, (packet.pos or 0) + packet.size
             yield from (frame for frame in frames if frame.samples)
-        with suppress(av.FFmpegError):  # what the decoder still held, if the demuxer gave up
+        with suppress(av.FFmpegError):  # frames still in the decoder, if the demuxer gave up
             yield from (frame for frame in self.stream.decode(None) if frame.samples)
 
     def _packets(self) -> Iterator[Any]:
-        """Yield packets; what the demuxer cannot read is passed over, as far as it gets over it."""
-        is_going_on = True
-        while is_going_on:
-            is_going_on = False
+        """Yield packets; parts that the demuxer cannot read are skipped, if it can continue."""
+        has_packets = True
+        while has_packets:
+            has_packets = False
             try:
                 for packet in self.container.demux(self.stream):
-                    is_going_on |= packet.size > 0
+                    has_packets |= packet.size > 0
                     yield packet
                 return
             except av.FFmpegError:
                 self.has_failed = True
 
     def _lasting(self, frames: Iterator[Any]) -> Iterator[Any]:
-        """Yield frames but those of a format that only a few have: bytes taken for audio."""
+        """Yield frames without the few of another format, which come from bytes taken for audio."""
         kept: tuple[int, int] | None = None
         held: list[Any] = []
         for frame in frames:
@@ -370,11 +373,11 @@ class _Stream:
         if rest > QUIET_BYTES and self.position:
             place_s = float(self.base_s) + self.position / self.rate_hz
             self.findings.notes.append(
-                f"'{path.name}' has {rest} bytes that cannot be decoded behind {place_s:.2f} s."
+                f"'{path.name}' has {rest} bytes that cannot be decoded after {place_s:.2f} s."
             )
 
 
-def _frame_samples(path: Path, frame: Any) -> Audio:
+def _frame_samples(path: Path, frame: Any) -> Float32Array:
     if frame.format.is_planar and frame.layout.nb_channels > MAX_PLANES:
         (frame,) = av.AudioResampler(frame.format.packed.name).resample(frame)
     try:

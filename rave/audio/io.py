@@ -18,7 +18,6 @@ import numpy as np
 import soundfile
 
 from rave.audio.blocks import (
-    Audio,
     Quantizer,
     fit_length,
     is_layout_known,
@@ -29,6 +28,7 @@ from rave.audio.blocks import (
 from rave.audio.chunks import AudioError
 from rave.audio.formats import AUDIO_SUFFIXES, BLOCK_SAMPLES, decode_blocks
 from rave.audio.parts import Findings
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import atomic_write, native_path
 from rave.parsing import one_line
 
@@ -39,7 +39,7 @@ WAV_LIMIT_BYTES = 2**32 - 4096  # a WAV header counts bytes in 32 bits; beyond, 
 
 @dataclass(frozen=True)
 class AudioSource:
-    """What an audio file holds, counted while it was read.
+    """Format and length of an audio file, counted while it was read.
 
     Attributes:
         sample_rate_hz: Its own rate.
@@ -83,23 +83,23 @@ def list_audio_files(folder: Path) -> dict[str, Path]:
                 found[path.relative_to(folder).as_posix()] = path
     if not found:
         suffixes = " ".join(sorted(AUDIO_SUFFIXES))
-        raise ValueError(f"'{folder}' holds no audio files. Files ending in {suffixes} are read.")
+        raise ValueError(f"'{folder}' holds no audio files. Supported suffixes: {suffixes}.")
     return dict(sorted(found.items()))
 
 
 def check_rate_and_channels(sample_rate_hz: int, num_channels: int) -> None:
-    """Check that audio of this rate and number of channels can be made.
+    """Check that audio of this rate and number of channels can be written.
 
     Raises:
         ValueError: If it cannot.
     """
     if not MIN_SAMPLE_RATE_HZ <= sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
         raise ValueError(
-            f"A sample rate of {sample_rate_hz} Hz was given; "
-            f"{MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz is possible."
+            f"The sample rate is {sample_rate_hz} Hz; it must be from {MIN_SAMPLE_RATE_HZ} to "
+            f"{MAX_SAMPLE_RATE_HZ} Hz."
         )
     if not 1 <= num_channels <= MAX_CHANNELS:
-        raise ValueError(f"{num_channels} channels were asked for; give 1 (mono) or 2 (stereo).")
+        raise ValueError(f"{num_channels} channels were given; use 1 (mono) or 2 (stereo).")
 
 
 class AudioStream:
@@ -107,15 +107,15 @@ class AudioStream:
 
     Args:
         path: A file of any format.
-        sample_rate_hz: Rate wanted.
-        num_channels: Channels wanted; see `mixing_matrix`.
-        block_samples: Samples of each block yielded, except the last. Makes no other difference.
+        sample_rate_hz: Sample rate to resample to.
+        num_channels: Channels to mix to (`mixing_matrix`).
+        block_samples: Samples of each block yielded, except the last. Has no other effect.
         start_s: First second to read, whole; with it, `source` does not state the file's length.
 
     Raises:
         ValueError: If the rate or the number of channels is impossible.
         AudioError: While iterating, if the file cannot be used: it cannot be decoded (to its end),
-            has no audio or no samples, NaN or infinite samples, or an odd rate.
+            has no audio or no samples, NaN or infinite samples, or an unsupported rate.
 
     Example:
         >>> stream = AudioStream(path, 44100, 1)
@@ -142,16 +142,16 @@ class AudioStream:
 
     @property
     def source(self) -> AudioSource:
-        """Return what the file holds; known when the stream has been read to its end."""
+        """Return format and length of the file; read the stream to its end first."""
         assert self._source is not None, "read the stream to its end first"
         return self._source
 
     @property
     def notes(self) -> list[str]:
-        """Return what a user should know of what was read so far, a sentence each."""
+        """Return notes for the user about what was read so far, one sentence each."""
         return self._findings.sentences(self.path)
 
-    def __iter__(self) -> Iterator[Audio]:
+    def __iter__(self) -> Iterator[Float32Array]:
         """Yield blocks (C, block_samples), the last one shorter."""
         self._findings = Findings()
         decoded = decode_blocks(self.path, self.start_s, self._findings)
@@ -162,14 +162,14 @@ class AudioStream:
         if not MIN_SAMPLE_RATE_HZ <= rate_hz <= MAX_SAMPLE_RATE_HZ:
             raise AudioError(
                 f"'{self.path.name}' has a sample rate of {rate_hz} Hz; {MIN_SAMPLE_RATE_HZ} to "
-                f"{MAX_SAMPLE_RATE_HZ} Hz is read. Save it at another rate."
+                f"{MAX_SAMPLE_RATE_HZ} Hz is supported. Save it at another rate."
             )
         mixed = self._mix(chain([first], decoded), rate_hz, len(first[1]))
         yield from regroup(resample(mixed, rate_hz, self.sample_rate_hz), self.block_samples)
 
     def _mix(
-        self, decoded: Iterable[tuple[int, Audio]], rate_hz: int, num_channels: int
-    ) -> Iterator[Audio]:
+        self, decoded: Iterable[tuple[int, Float32Array]], rate_hz: int, num_channels: int
+    ) -> Iterator[Float32Array]:
         num_samples, findings = 0, self._findings
         for block_rate_hz, block in decoded:
             place = f"{num_samples / rate_hz:.2f} s"
@@ -192,17 +192,17 @@ class AudioStream:
                 findings.averaged.add(len(block))
             yield block if len(block) == self.num_channels else gains @ block
         for note in self.notes:
-            say(note)
+            warn_once(note)
         self._source = AudioSource(rate_hz, num_channels, num_samples)
 
 
 @lru_cache(maxsize=4096)
-def say(note: str) -> None:
-    """Log a warning, once: a file may be read again and again."""
+def warn_once(note: str) -> None:
+    """Log a warning, but only once, as a file may be read many times."""
     logging.getLogger(__name__).warning("warning: %s", one_line(note))
 
 
-def read_audio(path: str | Path, sample_rate_hz: int, num_channels: int = 1) -> Audio:
+def read_audio(path: str | Path, sample_rate_hz: int, num_channels: int = 1) -> Float32Array:
     """Return a whole file as audio (C, T).
 
     Raises:
@@ -214,16 +214,16 @@ def read_audio(path: str | Path, sample_rate_hz: int, num_channels: int = 1) -> 
 
 def read_audio_part(
     path: Path, sample_rate_hz: int, num_channels: int, start: int, count: int
-) -> Audio:
+) -> Float32Array:
     """Return samples `start` to `start + count` of a file as audio (C, count).
 
-    They are those of `read_audio`; what lies behind the end of the file is zeros.
+    They equal those of `read_audio`; samples after the end of the file are zeros.
 
     Raises:
         ValueError: If the rate or the number of channels is impossible.
         AudioError: If the file cannot be used; see `AudioStream`.
     """
-    # A second more before it, for the filter of the resampling.
+    # One more second before it, for the resampling filter.
     start_s = max(start // sample_rate_hz - 1, 0)
     stop = start + count - start_s * sample_rate_hz
     stream = AudioStream(path, sample_rate_hz, num_channels, start_s=start_s)
@@ -233,7 +233,7 @@ def read_audio_part(
 
 def write_audio(
     path: str | Path,
-    blocks: Audio | Iterable[Audio],
+    blocks: Float32Array | Iterable[Float32Array],
     sample_rate_hz: int,
     num_channels: int | None = None,
     num_samples: int | None = None,
@@ -247,17 +247,17 @@ def write_audio(
         path: Ends in .wav or .flac. A WAV that would exceed 4 GiB is written as RF64.
         blocks: Audio (C, T) at `sample_rate_hz`, or blocks (C, n) of it.
         sample_rate_hz: Rate of the blocks and of the file.
-        num_channels: C of blocks; of an array it is known.
-        num_samples: Exact length wanted; the blocks are cut or zero-padded to it, because latent
-            frames cover whole hops, and resampling rounds. None, of an array: T.
-        comment: What the file says of itself; text.
-        is_durable: As of `rave.files.atomic.atomic_write`.
+        num_channels: C, for blocks; an array states it.
+        num_samples: Exact length; the blocks are cut or zero-padded to it, because latent frames
+            cover whole hops, and resampling rounds. None, for an array: T.
+        comment: Comment text to store in the file.
+        is_durable: Sync to disk, as in `rave.files.atomic.atomic_write`.
 
     Returns:
         The peak, and the number of samples limited to full scale.
 
     Raises:
-        ValueError: If the suffix is another, or the format has no such rate or channels.
+        ValueError: If the suffix is another, or the format does not allow the rate or channels.
         OSError: If the file cannot be written (disk full, read-only).
     """
     path = Path(path)
@@ -266,11 +266,11 @@ def write_audio(
         num_samples = length if num_samples is None else num_samples
         blocks = [blocks]
     if num_channels is None or num_samples is None:
-        raise ValueError("Blocks of audio do not state channels and length; give both.")
+        raise ValueError("Blocks of audio need num_channels and num_samples; give both.")
     formats = {".wav": "WAV", ".flac": "FLAC"}
     name = formats.get(path.suffix.lower())
     if name is None:
-        raise ValueError(f"'{path.name}' would be written as audio; name it .wav or .flac.")
+        raise ValueError(f"'{path.name}' is not the name of a .wav or .flac file. Rename it.")
     if name == "WAV" and num_samples * num_channels * 2 > WAV_LIMIT_BYTES:
         name = "RF64"
     quantize = Quantizer()
@@ -291,6 +291,6 @@ def write_audio(
                 for block in fit_length(blocks, num_samples):
                     file.write(quantize(block))
         except soundfile.LibsndfileError as error:
-            # libsndfile does not say why; on a local disk it is nearly always this.
+            # libsndfile gives no reason; on a local disk it is nearly always this one.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     return quantize

@@ -1,6 +1,6 @@
-"""Where the audio of a file lies: files of several parts, damaged pages, sizes that are not so.
+"""Find the audio in a file: files with several parts, damaged pages, wrong sizes.
 
-Each `Part` reads as the file that its writer meant.
+Each `Part` reads as the file that its writer intended.
 
 Source: RFC 3533 (Ogg), RFC 9639 (FLAC), ISO/IEC 14496-12 (the box that begins MP4).
 """
@@ -18,36 +18,36 @@ from typing import BinaryIO
 
 from rave.audio.chunks import TAGS, Part, begins_file, chunked_part, is_chunked, read_at
 
-# What begins a file that was appended to another.
+# First bytes of a file that was appended to another.
 _BEGINNINGS = (
     rb"fLaC[\x00\x80]\0\0\x22|RIFF.{4}WAVEfmt |\0\0\0.ftyp|FORM.{4}AIF[FC]|"
     rb"riff\x2e\x91\xcf\x11|caff\0\x01\0\0desc|\.snd\0\0\0[\x18-\x40]"
 )
 _BEGINNING = re.compile(rb"OggS\0[\x02\x06]\0{8}|" + _BEGINNINGS, re.DOTALL)
 _PAGE_OR_BEGINNING = re.compile(rb"OggS\0|" + _BEGINNINGS, re.DOTALL)
-# What is in them, behind so many bytes.
+# Words in them, and the bytes before each.
 _WORDS = {
     b"OggS": 0, b"fLaC": 0, b"WAVEfmt ": 8, b"ftyp": 4, b"FORM": 0, b"riff\x2e": 0, b"caff\0": 0,
     b".snd\0\0\0": 0,
 }  # fmt: skip
-_BEGINNING_BYTES = 15  # at most, less one
+_BEGINNING_BYTES = 15  # their largest length, less one
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-# More bytes than this behind the last of the audio are reported, unless they are tags.
+# More bytes than this after the audio are reported, unless they are tags.
 QUIET_BYTES = 4096
 NUM_PLACES_NAMED = 5
 
 
 @dataclass
 class Findings:
-    """What was found while a file was decoded.
+    """Findings about a file from its decoding.
 
     Attributes:
-        layout: Of the last block: the position of each channel (FL, FR, FC, LFE ...), where the
-            file says so; else empty.
-        notes: What else a user should know of it, a sentence each.
-        damage: Where samples are missing or undecodable: the second, and how many seconds of
-            silence stand for them.
-        averaged: Numbers of channels of no known layout, whose average was taken.
+        layout: Position of each channel (FL, FR, FC, LFE ...) in the last block; empty if the file
+            does not state them.
+        notes: Other notes for the user, one sentence each.
+        damage: Where samples are missing or undecodable: the second, and the seconds of silence
+            that replace them.
+        averaged: Numbers of channels of unknown layout, which were averaged.
     """
 
     layout: tuple[str, ...] = ()
@@ -56,9 +56,9 @@ class Findings:
     averaged: set[int] = field(default_factory=set)
 
     def sentences(self, path: Path) -> list[str]:
-        """Return all that a user should know of a file, as far as it was decoded."""
+        """Return the notes for the user about a file, as far as it was decoded."""
         unknown = [
-            f"'{path.name}' does not say where its {count} channels stand: all were averaged."
+            f"'{path.name}' does not state the layout of its {count} channels: all were averaged."
             for count in sorted(self.averaged)
         ]
         return [*self.notes, *self._on_damage(path), *unknown]
@@ -71,9 +71,9 @@ class Findings:
         more = f" and {num_more} more" if num_more > 0 else ""
         silence_s = sum(seconds for _, seconds in self.damage)
         return [
-            f"'{path.name}' is damaged in {len(self.damage)} place(s), at {places}{more}. What "
-            f"cannot be decoded is silence ({silence_s:.2f} s), or left out where its length is "
-            "not known."
+            f"'{path.name}' is damaged in {len(self.damage)} place(s), at {places}{more}. "
+            f"Undecodable parts are replaced by silence ({silence_s:.2f} s), or left out if their "
+            "length is unknown."
         ]
 
 
@@ -97,7 +97,7 @@ class PartFile(io.RawIOBase):
         return self._place
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer from the place on, or a part of it; return how many bytes that were."""
+        """Read into the buffer, or a part of it; return the number of bytes."""
         content = self._part.header[self._place :][: len(buffer)]
         place = self._place - len(self._part.header)
         for start, stop in self._part.ranges if not content else ():
@@ -125,14 +125,13 @@ def find_parts(path: Path) -> tuple[Part, ...]:
     """Return the parts of a file, in order; one for nearly every file.
 
     Raises:
-        AudioError: If bytes are missing, or so many are there that no header explains that they
-            may be music.
+        AudioError: If bytes are missing, or so many bytes are unexplained that they may be music.
     """
     status = path.stat()
     return _find_parts(path, status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=4096)  # a lazy database asks for the same files again and again
+@lru_cache(maxsize=4096)  # a lazy database reads the same files many times
 def _find_parts(path: Path, size: int, _mtime_ns: int) -> tuple[Part, ...]:
     parts: list[Part] = []
     with path.open("rb") as file:
@@ -154,12 +153,12 @@ def _find_parts(path: Path, size: int, _mtime_ns: int) -> tuple[Part, ...]:
 
 
 def _is_mpeg(beginning: bytes) -> bool:
-    """Return whether frames begin here that need no container (mp3, AAC), or their tag."""
+    """Return whether frames without a container (mp3, AAC), or their tag, begin here."""
     return beginning.startswith(b"ID3") or (beginning[0] == 0xFF and beginning[1:2] >= b"\xe0")
 
 
 def _behind_id3(file: BinaryIO) -> int:
-    """Return where a file begins behind a tag of ID3v2."""
+    """Return where a file begins after an ID3v2 tag."""
     head = read_at(file, 0, 10)
     if not head.startswith(b"ID3") or len(head) < 10:
         return 0

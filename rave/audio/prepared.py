@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rave.audio.blocks import FULL_SCALE
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import built, check_inside, read_header, write_json
 from rave.held_out import Origin, origin
 
@@ -35,7 +35,8 @@ class PreparedFile:
         num_samples: Its length at the prepared rate.
         peak: Largest magnitude before limiting; 1.0 is full scale, 0.0 is silence.
         num_limited_samples: Samples limited to full scale.
-        recording: Path, without suffix, of the recording that it is or is a version of.
+        recording: Path, without suffix, of its recording (itself, or that of which it is a
+            version).
     """
 
     name: str
@@ -47,17 +48,17 @@ class PreparedFile:
 
     @property
     def origin(self) -> Origin:
-        """Return which recording it is, or is a version of."""
+        """Return its recording, and whether it is a version of it."""
         return origin(self.path, self.recording)
 
 
 @dataclass(frozen=True)
 class PreparedHeader:
-    """What prepared.json says.
+    """Content of prepared.json.
 
     Attributes:
-        sample_rate_hz: Of all files.
-        num_channels: Of all files.
+        sample_rate_hz: Sample rate of all files.
+        num_channels: Number of channels of all files.
         files: One entry per audio file.
         skipped: Audio files that could not be used, and why.
     """
@@ -100,7 +101,7 @@ class StoredFile(Protocol):
 
     @property
     def name(self) -> str:
-        """Return the name that it has in messages; unique."""
+        """Return its unique name, for messages."""
 
     @property
     def num_samples(self) -> int:
@@ -108,23 +109,23 @@ class StoredFile(Protocol):
 
     @property
     def origin(self) -> Origin:
-        """Return which recording it is, or is a version of."""
+        """Return its recording, and whether it is a version of it."""
 
 
 class AudioStore(Protocol):
-    """Audio to train on, of which any part can be read."""
+    """Audio to train on, with random access."""
 
     sample_rate_hz: int
     num_channels: int
 
     @property
     def files(self) -> Sequence[StoredFile]:
-        """Return what it holds."""
+        """Return its files."""
 
     def check(self, file: Any) -> None:
-        """Check that the audio of a file is there, or raise `ValueError`."""
+        """Check that the audio of a file exists, or raise `ValueError`."""
 
-    def read(self, file: Any, start: int, count: int) -> NDArray[np.float32]:
+    def read(self, file: Any, start: int, count: int) -> Float32Array:
         """Return samples `start` to `start + count` of a file, (C, count), in [-1, 1)."""
 
 
@@ -146,21 +147,19 @@ class PreparedAudio:
         self.files = header.files
 
     def check(self, file: PreparedFile) -> None:
-        """Check that the samples of a file are there.
+        """Check that the samples of a file exist.
 
         Raises:
-            ValueError: If they are not, or not all of them.
+            ValueError: If samples are missing.
         """
         path = self.folder / file.path
         needed = file.num_samples * self.num_channels * SAMPLE_BYTES
         found = path.stat().st_size if path.is_file() else None
         if found != needed:
             what = "does not exist" if found is None else f"has {found} bytes, not {needed}"
-            raise ValueError(
-                f"'{path}' {what}. Delete what is there and run `rave preprocess` again."
-            )
+            raise ValueError(f"'{path}' {what}. Delete the file and run `rave preprocess` again.")
 
-    def read(self, file: PreparedFile, start: int, count: int) -> NDArray[np.float32]:
+    def read(self, file: PreparedFile, start: int, count: int) -> Float32Array:
         """Return samples `start` to `start + count` of a file, (C, count), in [-1, 1)."""
         samples = np.fromfile(
             self.folder / file.path,

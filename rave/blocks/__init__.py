@@ -1,1 +1,1 @@
-"""What are encoder and decoder made of? One file per family."""
+"""Which layers do encoder and decoder have? One file per family."""

@@ -1,4 +1,4 @@
-"""Adaptive instance normalisation: give one sound the statistics of another, layer by layer.
+"""Adaptive instance normalisation: give one sound the statistics of another in each layer.
 
 B batch, C channels, T time steps. x is the source, y the target; names are acids-rave's, so that
 its weights fit.
@@ -7,7 +7,7 @@ its weights fit.
 import torch
 from torch import Tensor, nn
 
-MAX_BATCH = 64  # items with statistics of their own; acids-rave's
+MAX_BATCH = 64  # items with their own statistics, as in acids-rave
 STD_FLOOR = 1e-5
 
 
@@ -18,9 +18,9 @@ class AdaIN(nn.Module):
         num_channels: C.
 
     Attributes:
-        mean_x: (MAX_BATCH, C, 1) of the source; std_x, mean_y, std_y alike.
-        num_update_x: (1) blocks the source's statistics are the mean of; num_update_y alike.
-        learn_x: (1) 1 while each block in evaluation is to be learnt from; learn_y alike.
+        mean_x: (MAX_BATCH, C, 1) mean of the source; std_x, mean_y, std_y likewise.
+        num_update_x: (1) number of blocks in the source's statistics; num_update_y likewise.
+        learn_x: (1) 1 while the source's statistics are learnt in evaluation; learn_y likewise.
 
     Source: Huang & Belongie 2017, arXiv:1703.06868, equation 8.
     """
@@ -59,14 +59,14 @@ class AdaIN(nn.Module):
         return x
 
     def _learn(self, x: Tensor, mean: Tensor, std: Tensor, count: Tensor) -> None:
-        """Take a block into the running mean of means and of standard deviations."""
+        """Update the running means of mean and standard deviation with a block."""
         size = x.shape[0]
         mean[:size] += (x.mean(-1, keepdim=True) - mean[:size]) / (count + 1.0)
         std[:size] += (x.std(-1, keepdim=True) - std[:size]) / (count + 1.0)
         count += 1.0
 
     def reset(self) -> None:
-        """Forget both sides: the identity again."""
+        """Forget both statistics, so that the layer is the identity again."""
         for mean, std, count in (
             (self.mean_x, self.std_x, self.num_update_x),
             (self.mean_y, self.std_y, self.num_update_y),
@@ -76,7 +76,7 @@ class AdaIN(nn.Module):
             count.zero_()
 
     def fixed(self) -> nn.Module:
-        """Return the layer as it is now for a single item, without branches."""
+        """Return the current state of the layer for a single item, without branches."""
         if not (bool(self.num_update_x) and bool(self.num_update_y)):
             return nn.Identity()
         scale = self.std_y[:1] / (self.std_x[:1] + self.floor)

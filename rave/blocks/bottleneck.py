@@ -1,4 +1,4 @@
-"""What stands between encoder and decoder: the kinds of latents.
+"""The bottleneck between encoder and decoder: the kinds of latents.
 
 | kind | latents | what keeps them in order |
 |---|---|---|
@@ -23,10 +23,10 @@ class Bottleneck(nn.Module):
     """One kind of latents.
 
     Attributes:
-        rows_per_latent: Of the encoder's output: 2 for mean and scale, 1 for points.
+        rows_per_latent: Encoder outputs per latent: 2 (mean and scale) or 1 (points).
         num_noise_rows: A; the decoder takes D + A rows.
         is_encoder_frozen_in_phase_2: Whether the adversarial phase leaves the latents alone.
-        penalty_name: Of `penalty` in the curves.
+        penalty_name: Name of `penalty` in the curves.
     """
 
     rows_per_latent = 1
@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
         return Point(mean, std)
 
     def project(self, latents: Tensor) -> Tensor:
-        """Return latents (B, D, N) that the decoder knows; it sees what a user makes through it."""
+        """Return latents (B, D, N) as the decoder was trained on; applied to latents of a user."""
         return latents
 
     def penalty(
@@ -111,7 +111,7 @@ class Discrete(Bottleneck):
     Until the codebooks are learnt, which the first step of training does, rows pass as they are.
 
     Args:
-        quantizer: Of rows of D.
+        quantizer: Quantizer of vectors of size D.
         num_noise_rows: A.
 
     Attributes:

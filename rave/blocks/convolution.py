@@ -1,4 +1,4 @@
-"""Convolutions with explicit padding, weight normalisation and a known reach in time.
+"""Convolutions with explicit padding, weight normalisation and a known receptive field.
 
 B batch, C channels, T time steps.
 """
@@ -34,7 +34,7 @@ class Conv1d(nn.Module):
         stride: Input steps per output step.
         dilation: Input steps between taps.
         is_causal: Put all zeros on the left, so that no output sees later input.
-        groups: Parts of the channels that do not see each other.
+        groups: Channel groups that do not see each other.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ def reach(layers: Iterable[nn.Module], samples_per_step: int) -> tuple[int, int]
     """Return how many samples left and right of a step a chain of layers can see, as a bound.
 
     Args:
-        layers: In order of application; only `Conv1d` and `ConvTranspose1d` reach beyond a step.
+        layers: Layers in order; only `Conv1d` and `ConvTranspose1d` reach beyond a step.
         samples_per_step: Samples per time step of the chain's input.
     """
     left = right = 0

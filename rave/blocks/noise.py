@@ -26,19 +26,19 @@ class NoiseGenerator(nn.Module):
 
     Args:
         in_channels: Channels of the decoder's last hidden layer.
-        hidden_channels: Of the layers between.
+        hidden_channels: Channels of the inner layers.
         num_bands: M.
         num_channels: C; the output has C·M rows.
         ratios: Strides down to the rate of the filters; their product F is the block length.
-        num_bins: Frequencies of a filter; its response is W = 2·num_bins − 2 steps long.
-        kernel_size: Of the layers; None is twice their stride.
-        is_causal: Let a block see no input beyond its end.
-        overlaps: Let the response of a block sound into the next ones. If not, as in acids-rave,
-            the response has its times modulo F and ends with the block; W ≤ F keeps its spectrum.
-        activation: Of a number of channels, between the layers; None is a leaky ReLU.
+        num_bins: Frequencies per filter; its response is W = 2·num_bins − 2 steps long.
+        kernel_size: Kernel size of the layers; None: twice their stride.
+        is_causal: A block sees no input beyond its end.
+        overlaps: The response of a block continues in the next ones. If not, as in acids-rave, the
+            response is taken modulo F and ends with the block; W ≤ F keeps its spectrum.
+        activation: Factory of the activation, by number of channels; None: leaky ReLU.
 
-    Differs: acids-rave cuts the response at F steps also where W > F, which leaves almost nothing
-        of it. It does so here without `overlaps`, which only its own models of that kind set.
+    Differs: acids-rave also cuts the response at F steps if W > F, which leaves almost nothing of
+        it. Here that happens only without `overlaps`, which only models of acids-rave set.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class NoiseGenerator(nn.Module):
         self.bias, self.is_causal, self.overlaps = AMPLITUDE_BIAS, is_causal, overlaps
         self.block_steps = math.prod(ratios)
         self.response_steps = 2 * num_bins - 2
-        # A step is in a block and in its half of a response; what the layers see comes on top.
+        # Block and half a response around a step; the receptive field of the layers is added.
         half = self.response_steps // 2
-        # The response is centred: cut the same on both sides, or let a causal one come later.
+        # The response is centred: cut it on both sides, or delay it if causal.
         self.lead_steps = half if overlaps and not is_causal else 0
         self.reach_steps = self.block_steps + (half * (2 if is_causal else 1) if overlaps else 0)
 
@@ -114,7 +114,7 @@ class NoiseGenerator(nn.Module):
         if not self.overlaps:
             return self._block_by_block(blocks, response).reshape(noise.shape)
         size = self.block_steps + self.response_steps
-        # Padded by hand: not every backend's transform does.
+        # Padded here, as not every backend's transform can pad.
         blocks = functional.pad(blocks, (0, self.response_steps))
         response = functional.pad(response, (0, self.block_steps))
         product = torch.fft.rfft(blocks) * torch.fft.rfft(response)
@@ -135,22 +135,22 @@ class NoiseGenerator(nn.Module):
 
 
 def check_noise(noise: NoiseGenerator | None, num_rows: int, ratios: Sequence[int]) -> None:
-    """Refuse a noise generator of other rows, or whose blocks do not fill a latent frame.
+    """Refuse a noise generator with other rows, or whose blocks do not fill a latent frame.
 
     Args:
-        noise: Of a decoder, or None.
-        num_rows: That the decoder gives, C·M.
-        ratios: Of the decoder.
+        noise: Noise generator of a decoder, or None.
+        num_rows: Rows of the decoder's output, C·M.
+        ratios: Strides of the decoder.
     """
     if noise is None:
         return
     if noise.out_channels != num_rows:
         raise ValueError(
-            f"The noise generator makes {noise.out_channels} rows of noise, the decoder {num_rows} "
-            "of output; noise is made for decoders of bands. Leave it out."
+            f"The noise generator has {noise.out_channels} output rows, the decoder {num_rows}; it "
+            "works only with decoders of bands. Leave it out."
         )
     if math.prod(ratios) % noise.block_steps:
         raise ValueError(
-            f"Ratios {list(ratios)} give {math.prod(ratios)} band steps a latent frame; the "
-            f"noise generator needs a multiple of its {noise.block_steps}. Change either's."
+            f"Ratios {list(ratios)} give {math.prod(ratios)} band steps per latent frame; the "
+            f"noise generator needs a multiple of {noise.block_steps}. Change the ratios of either."
         )

@@ -1,6 +1,6 @@
 """Residual vector quantization: each stage codes what the stages before it left.
 
-B batch, D latent size, N latent frames, Q stages, K codes of a stage, V vectors of a batch (B·N).
+B batch, D latent size, N latent frames, Q stages, K codes per stage, V vectors per batch (B·N).
 
 Source: Zeghidour et al. 2021, SoundStream, arXiv:2107.03312, section III-C; codebooks as moving
 averages by van den Oord et al. 2017, arXiv:1711.00937, appendix A.1.
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 DECAY = 0.99  # arXiv:2107.03312
 SMOOTHING = 1e-5  # of the counts; arXiv:1711.00937's code
 KMEANS_STEPS = 50
-# A code is dead that is used less than this share of what each code had if all were used alike. A
-# share, and no count, so that it means the same for every batch size.
+# A code is dead if it is used less than this share of a uniform use. A share instead of a count, so
+# that it has the same meaning for every batch size.
 DEAD_SHARE = 0.1
 
 
@@ -28,7 +28,7 @@ class Codebook(nn.Module):
 
     Attributes:
         codes: (K, D); zeros until learnt.
-        counts: (K) moving average of how many vectors of a batch a code stands for.
+        counts: (K) moving average of the number of vectors per batch that use a code.
         sums: (K, D) moving average of the sum of these vectors.
     """
 
@@ -73,7 +73,7 @@ class Codebook(nn.Module):
         is_dead = self.counts < DEAD_SHARE * share
         drawn = vectors[_draw(len(vectors), num_codes, generator).to(vectors.device)]
         self.codes.copy_(torch.where(is_dead[:, None], drawn, self.codes))
-        # As if in use: it has time to find vectors of its own before it counts as dead again.
+        # Counted as in use, so that it has time to attract vectors before it counts as dead again.
         self.counts.copy_(torch.where(is_dead, share, self.counts))
         self.sums.copy_(torch.where(is_dead[:, None], drawn * share, self.sums))
 
@@ -112,7 +112,7 @@ class ResidualQuantizer(nn.Module):
         """Return the sums of codes, (B, D, N), of indices (B, Q, N) int64.
 
         Raises:
-            ValueError: If `indices` has another number of stages, or names a code that is not.
+            ValueError: If `indices` has another number of stages, or a code does not exist.
         """
         stages = self._stages()
         if indices.dim() != 3 or indices.shape[1] != len(stages):
@@ -131,10 +131,10 @@ class ResidualQuantizer(nn.Module):
     def commitment(self, rows: Tensor) -> Tensor:
         """Return how far rows (B, D, N) are from their codes.
 
-        The mean square of what is left after each stage, summed over stages; its gradient moves the
+        The mean square of the residual after each stage, summed over stages; its gradient moves the
         rows, never the codes (arXiv:1711.00937, eq. 3, third term).
 
-        Differs: in acids-rave the gradient of the first stage alone reaches the rows.
+        Differs: in acids-rave only the gradient of the first stage reaches the rows.
         """
         residual = _vectors(rows)
         loss = torch.zeros((), device=rows.device)
@@ -148,8 +148,8 @@ class ResidualQuantizer(nn.Module):
         """Learn from rows (B, D, N).
 
         Args:
-            rows: What the encoder gave.
-            generator: Draws the vectors that take the place of dead codes.
+            rows: Output of the encoder.
+            generator: Draws the vectors that replace dead codes.
             is_first: Begin with the k-means of these rows.
         """
         residual = _vectors(rows)

@@ -1,4 +1,4 @@
-"""What the encoder may see instead of bands, and memory of the latents before.
+"""A mel spectrogram as input of the encoder, and a recurrent layer over latents.
 
 B batch, C audio channels, T samples, D latent size, N latent frames, S spectrogram frames.
 """
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# The state of a GRU at the beginning of a window has faded after so many frames: the codec decodes
-# in windows, each this much longer on the left.
+# The initial state of a GRU has faded after this many frames: the codec decodes in windows, each
+# this much longer on the left.
 MEMORY_FRAMES = 64
 
 
@@ -16,9 +16,9 @@ class MelSpectrogram(nn.Module):
     """Logarithm of the power in mel bands, frames centred at multiples of the hop.
 
     Args:
-        sample_rate_hz: Of the audio.
-        window_samples: Of the Hann window.
-        hop_samples: Between frames.
+        sample_rate_hz: Sample rate of the audio.
+        window_samples: Length of the Hann window.
+        hop_samples: Samples between frames.
         num_bands: Mel bands, HTK, from 0 Hz to half the sample rate.
     """
 
@@ -28,7 +28,7 @@ class MelSpectrogram(nn.Module):
     def __init__(
         self, sample_rate_hz: int, window_samples: int, hop_samples: int, num_bands: int
     ) -> None:
-        # Seconds, which models without a spectrogram do not spend.
+        # Takes seconds, which models without a spectrogram need not spend.
         from rave.compute.numba_safe import librosa
 
         super().__init__()
@@ -51,8 +51,8 @@ class MelSpectrogram(nn.Module):
         return self.of_windows(functional.pad(audio, (half, half), mode="reflect")[..., :-1])
 
     def of_windows(self, audio: Tensor) -> Tensor:
-        """Return (B, C·bands, S) of the windows that lie within audio (B, C, T), one a hop."""
-        # No torch.stft: today's writes an argument into exports that older hosts do not know.
+        """Return (B, C·bands, S) of the windows that lie within audio (B, C, T), one per hop."""
+        # Not torch.stft: it now writes an argument into exports that older hosts do not support.
         windows = audio.unfold(-1, self.window_samples, self.hop_samples) * self.window
         spectrum = torch.fft.rfft(windows) / self.window.square().sum().sqrt()
         power = torch.view_as_real(spectrum).square().sum(-1)
@@ -65,7 +65,7 @@ class Recurrent(nn.Module):
 
     Args:
         size: Rows of input and output.
-        num_layers: Of the network.
+        num_layers: Number of layers of the network.
     """
 
     def __init__(self, size: int, num_layers: int) -> None:

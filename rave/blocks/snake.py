@@ -7,7 +7,7 @@ ALPHA_FLOOR = 1e-9  # acids-rave's
 
 
 class Snake(nn.Module):
-    """x + sin²(αx) / α, one learnt frequency α a channel.
+    """x + sin²(αx) / α, one learnt frequency α per channel.
 
     Args:
         num_channels: C.

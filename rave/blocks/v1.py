@@ -26,7 +26,7 @@ class EncoderV1(nn.Module):
         capacity: Channels after the first convolution; doubled by each ratio.
         ratios: Strides, in order of application.
         latent_size: D. The output has 2·D rows: mean, then the scale that softplus turns to std.
-        is_causal: See no later input.
+        is_causal: Layers see no later input.
 
     Source: Caillon & Esling 2021, arXiv:2111.05011, figure 2.
     """
@@ -78,13 +78,13 @@ class DecoderV1(nn.Module):
         ratios: Upsampling, in order of application.
         latent_size: D.
         noise: Generator of shaped noise, or None.
-        is_causal: See no later latents, apart from the transposed convolutions' own reach.
+        is_causal: Layers see no later latents, apart from the reach of transposed convolutions.
 
     Raises:
         ValueError: If the noise generator has other rows, or its blocks do not fill a latent frame.
 
     Source: Caillon & Esling 2021, arXiv:2111.05011, figure 3.
-    Differs: the noise is there from the first step; in acids-rave it comes with phase 2.
+    Differs: noise is used from the first step; in acids-rave, from phase 2 on.
     """
 
     def __init__(

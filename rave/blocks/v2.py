@@ -39,7 +39,7 @@ def _units(
     is_causal: bool,
     adaptation: OfChannels | None,
 ) -> list[nn.Module]:
-    """Return residual units, each behind an adaptation if there is one."""
+    """Return residual units, each preceded by an adaptation if there is one."""
     units: list[nn.Module] = []
     for dilation in dilations:
         wide = Conv1d(channels, channels, kernel_size, dilation=dilation, is_causal=is_causal)
@@ -62,12 +62,12 @@ class EncoderV2(nn.Module):
         capacity: Channels after the first convolution; doubled by each ratio.
         ratios: Strides, in order of application.
         latent_size: D.
-        kernel_size: Of the dilated units; the first convolution has 2·kernel_size + 1 taps.
+        kernel_size: Taps of the dilated units; the first convolution has 2·kernel_size + 1 taps.
         dilations: Dilations of the units before each stride.
-        is_causal: See no later input.
-        activation: Before the strided and the last convolution, e.g. Snake; None is a leaky ReLU,
-            as always inside the units.
-        adaptation: Before each unit, e.g. AdaIN; None is none.
+        is_causal: Layers see no later input.
+        activation: Activation before the strided and the last convolution, e.g. Snake; None: leaky
+            ReLU, as always inside the units.
+        adaptation: Layer before each unit, e.g. AdaIN; None: no layer.
         rows_per_latent: 2: the output has 2·D rows, mean, then the scale that softplus turns to
             std. 1: it has D rows.
     """
@@ -114,12 +114,12 @@ class DecoderV2(nn.Module):
         capacity: Channels before the last convolution.
         ratios: The encoder's, in the encoder's order.
         latent_size: D.
-        kernel_size: As in the encoder.
+        kernel_size: Kernel size, as in the encoder.
         dilations: The encoder's, in the encoder's order.
         noise: Generator of shaped noise, or None.
-        is_causal: See no later latents, apart from the transposed convolutions' own reach.
-        activation: As in the encoder, before the transposed and the last convolution.
-        adaptation: As in the encoder.
+        is_causal: Layers see no later latents, apart from the reach of transposed convolutions.
+        activation: Activation, as in the encoder, before the transposed and the last convolution.
+        adaptation: Adaptation, as in the encoder.
         num_noise_rows: A, rows of noise below the latents.
         recurrent: Applied to the latents first, or None.
 

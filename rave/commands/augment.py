@@ -1,4 +1,4 @@
-"""`rave augment`: recordings → the same, with transposed and shifted versions of each."""
+"""`rave augment`: recordings → the recordings and transposed, shifted versions of each."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = command_parser(
         "rave augment",
-        "Write every recording and versions of it, named a~1.flac, a~2.flac, …, to train on more "
-        "than there is:\nplayed faster or slower, begun a moment later, some upside down in "
-        "polarity. Each version holds a note of which recording beside it it is one: versions are\n"
-        "never held out, and never trained on where their recording is held out. The same command\n"
-        "again continues.",
+        "Copy every recording, and write transposed and shifted versions of it (a~1.flac, "
+        "a~2.flac, …) as extra\ntraining data. A version plays faster or slower, starts a moment "
+        "later, and may have inverted polarity.\nIt stores the name of its recording: versions are "
+        "never held out, and are not trained on where their\nrecording is held out. The same "
+        "command again continues.",
         "rave augment recordings augmented --semitones -1 0 1",
     )
     parser.add_argument(
@@ -36,16 +36,18 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=list(SEMITONES),
         metavar="N",
-        help="one version for each: how much higher (and faster) it is; 0 only begins later "
+        help="one version per value: semitones up (and faster); 0 only shifts the start "
         f"(default {' '.join(f'{each:g}' for each in SEMITONES)})",
     )
-    parser.add_argument("--force", action="store_true", help="replace versions of other settings")
+    parser.add_argument(
+        "--force", action="store_true", help="replace versions made with other settings"
+    )
     add_seed(parser)
     return parser
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Write the recordings and their versions, and report how much there is."""
+    """Write the recordings and their versions, and report their duration."""
     from rave.api.augment import augment_folder
 
     return augment_folder(**keywords(options))

@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("latents_dir", type=existing(LATENTS), help="folder of latents")
     parser.add_argument("out_audio_dir", type=Path, help="folder to write")
     add_decoding(parser)
-    parser.add_argument("--force", action="store_true", help="replace audio of other settings")
+    parser.add_argument(
+        "--force", action="store_true", help="replace audio made with other settings"
+    )
     add_weights(parser)
     add_device(parser)
     add_backend(parser)

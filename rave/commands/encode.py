@@ -26,8 +26,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave encode`."""
     parser = command_parser(
         "rave encode",
-        "Write the latents of every audio file: one .npy each, and latents.json. "
-        "Files that are done and unchanged are not encoded again.",
+        "Write the latents of every audio file: one .npy per file, and latents.json. "
+        "Files that are already encoded and unchanged are skipped.",
         "rave encode runs/piano recordings latents",
     )
     parser.add_argument(
@@ -45,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
         "model: collapsed dimensions turn to white noise)",
     )
     add_level(parser)
-    parser.add_argument("--force", action="store_true", help="replace latents of other settings")
+    parser.add_argument(
+        "--force", action="store_true", help="replace latents made with other settings"
+    )
     add_weights(parser)
     add_device(parser)
     add_backend(parser)
@@ -55,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Encode, and report what the latents hold."""
+    """Encode, and report figures of the latents."""
     from rave.api.encode import encode_folder
 
     engine = open_engine(options.engine, options.address, options.cpus_per_worker, options.device)

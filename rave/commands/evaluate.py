@@ -18,9 +18,9 @@ def parser() -> argparse.ArgumentParser:
         "rave evaluate",
         "Report how far audio is from reference recordings: Fréchet distance of the embeddings of "
         "a network that\ntags music (musicnn, works offline), and distances of spectra, onsets, "
-        "harmony and loudness.\nFiles of one name, but for suffixes, are also compared one by one: "
-        "log-spectral distance (mean over STFTs of 2048, 1024,\n512 and 256, floor 60 dB under the "
-        "loudest bin) and level, of the first 10 minutes.",
+        "harmony and loudness.\nFiles with the same name (whatever the suffix) are also compared "
+        "one by one, over their first 10 minutes:\nlog-spectral distance (mean over STFTs of size "
+        "2048, 1024, 512 and 256; floor 60 dB below the loudest bin)\nand level difference.",
         "rave evaluate recordings reconstructions --out evaluation.json",
     )
     parser.add_argument(
@@ -38,11 +38,11 @@ def parser() -> argparse.ArgumentParser:
         "--patches",
         type=int,
         metavar="N",
-        help="patches of 3 s in each set; only figures computed with the same number are "
-        "comparable (default: as many as half the reference and all of the audio hold)",
+        help="number of 3 s patches per set; only figures computed with the same number are "
+        "comparable (default: the most that half the reference and all of the audio allow)",
     )
     parser.add_argument(
-        "--only", nargs="*", metavar="NAME", help="names without suffix; others are left out"
+        "--only", nargs="*", metavar="NAME", help="compare only these files (names without suffix)"
     )
     parser.add_argument(
         "--follows",
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="recording whose loudness and chroma each file should follow",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures here too")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write the figures here")
     add_seed(parser)
     return parser
 

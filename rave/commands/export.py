@@ -21,52 +21,51 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "run", type=existing(RAVE_RUN), help="run folder of `rave train` or of acids-rave"
     )
-    parser.add_argument("out", type=Path, help="file to write, ending in .ts, or folder to make")
+    parser.add_argument("out", type=Path, help="file to write (name.ts), or folder to write")
     parser.add_argument(
         "--format",
         choices=("torchscript", "acids-rave", "onnx"),
         default="torchscript",
-        help="torchscript: a .ts file; acids-rave: a folder with config.gin and checkpoint, whose "
-        "latents have a fingerprint of their own; onnx: a folder with encoder and decoder "
-        "(default torchscript)",
+        help="torchscript: a .ts file; acids-rave: a folder with config.gin and checkpoint, which "
+        "counts as another codec; onnx: a folder with encoder and decoder (default torchscript)",
     )
     streaming = parser.add_argument_group("for nn~ (Max, PureData, SuperCollider)")
     streaming.add_argument(
         "--streaming",
         action="store_true",
-        help="write a .ts whose encode, decode and forward take a stream block by block",
+        help="write a .ts file that encodes and decodes a stream block by block",
     )
     streaming.add_argument(
         "--fidelity",
         type=float,
         metavar="SHARE",
-        help="as many principal latents as carry this share of the variance, in (0, 1]; 1 is all "
-        "(default 0.95; of latents without a distribution 1)",
+        help="keep the principal latents that carry this share of the variance, in (0, 1]; 1 keeps "
+        "all (default 0.95, or 1 if the latents have no posterior)",
     )
     streaming.add_argument(
         "--power-of-two",
         action="store_true",
-        help="round that number up to a power of two, as acids-rave does",
+        help="round the number of latents up to a power of two, as acids-rave does",
     )
     streaming.add_argument(
         "--noise-seed",
         type=int,
         metavar="SEED",
-        help="the same noise in decode each time, from 0 on (default: other noise each time)",
+        help="fixed seed of the noise in decode, 0 or more (default: new noise each time)",
     )
     streaming.add_argument(
         "--host-rate",
         type=int,
         metavar="HZ",
-        help="sample rate of the host (default: the model's); if it is not once, twice or four "
-        "times that, forward is the only method",
+        help="sample rate of the host (default: the model's); only forward is available unless it "
+        "is 1, 2 or 4 times the model's",
     )
     streaming.add_argument(
         "--prior",
         type=existing("a run of `rave train_prior`"),
         metavar="RUN",
-        help="run of `rave train_prior`, here or in acids-rave: adds a method prior that makes "
-        "latents",
+        help="run of `rave train_prior`, ours or acids-rave's: adds a method `prior` that "
+        "generates latents",
     )
     add_weights(parser)
     return parser

@@ -1,4 +1,4 @@
-"""`rave generate`: audio → the autoencoder's reconstruction of it, encode and decode in one."""
+"""`rave generate`: audio → its reconstruction by the autoencoder; encode and decode in one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave generate`."""
     parser = command_parser(
         "rave generate",
-        "Write what the autoencoder makes of audio files, as 16-bit WAV, with the name, length and "
-        "sample rate of each. The same as `rave encode` and `rave decode`; the latents are kept in "
-        ".latents of the output folder, so that the same command continues. Sources are "
-        "never written over.",
+        "Write the autoencoder's reconstruction of each audio file as 16-bit WAV, with the same "
+        "name, length and sample rate. Equals `rave encode` and then `rave decode`. The output "
+        "folder keeps the latents in .latents, so that the same command continues. Sources are "
+        "never overwritten.",
         "rave generate runs/piano recordings solo.flac reconstructions",
     )
     parser.add_argument(
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_decoding(parser)
     add_level(parser)
-    parser.add_argument("--force", action="store_true", help="replace what is in the way")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
     add_device(parser)
     add_backend(parser)
     add_seed(parser)

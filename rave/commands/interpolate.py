@@ -23,9 +23,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave interpolate`."""
     parser = command_parser(
         "rave interpolate",
-        "Blend recordings in the latent space. Two: N steps along a line (lerp) and along a great "
-        "circle (slerp). Two or more: their mean, as it is and at the latents' own length. "
-        "Recordings are cut to the shortest.",
+        "Blend recordings in the latent space. Two recordings: N steps along a line (lerp) and "
+        "along a great circle (slerp). Two or more: their mean, plain and rescaled to the length "
+        "of their latents. All are cut to the shortest.",
         "rave interpolate runs/piano a.wav b.wav blends --steps 5",
     )
     parser.add_argument(
@@ -38,15 +38,17 @@ def parser() -> argparse.ArgumentParser:
         "audio", type=existing("audio files"), nargs="+", help="two or more audio files"
     )
     parser.add_argument("out_dir", type=Path, help="folder to write; must be empty or new")
-    parser.add_argument("--steps", type=int, default=5, help="blends from A to B (default 5)")
+    parser.add_argument(
+        "--steps", type=int, default=5, help="number of blends from A to B (default 5)"
+    )
     parser.add_argument(
         "--weight",
         type=float,
         metavar="W",
-        help="of two: only the blends at W, 0 all A, 1 all B, instead of steps and means",
+        help="with two recordings: write only the blends at W (0: all A, 1: all B)",
     )
     add_level(parser)
-    parser.add_argument("--force", action="store_true", help="replace what the folder holds")
+    parser.add_argument("--force", action="store_true", help="replace files in the folder")
     add_weights(parser)
     add_device(parser)
     add_backend(parser)
@@ -55,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Blend, and report the length of the latents and the level of the audio of each blend."""
+    """Blend, and report latent length and audio level per blend."""
     from rave.api.interpolate import interpolate_audio
 
     return interpolate_audio(**keywords(options))

@@ -15,7 +15,7 @@ def parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "rave preprocess",
         "Decode, mix and resample a folder of audio into a folder that `rave train` reads.\n"
-        "The same command again continues, and takes in what was added or changed.",
+        "The same command again continues, and updates added and changed files.",
         "rave preprocess recordings prepared --sample-rate 48000 --channels 2",
     )
     parser.add_argument(
@@ -24,26 +24,26 @@ def parser() -> argparse.ArgumentParser:
         metavar="AUDIO_DIR",
         help="folder of audio of any format",
     )
-    parser.add_argument("prepared_dir", type=Path, metavar="PREPARED_DIR", help="folder to make")
+    parser.add_argument("prepared_dir", type=Path, metavar="PREPARED_DIR", help="folder to write")
     parser.add_argument(
         "--sample-rate",
         type=int,
         default=44100,
         metavar="HZ",
-        help="in Hz (default 44100; the recipes small and tiny are made for 22050)",
+        help="sample rate in Hz (default 44100; the recipes small and tiny are made for 22050)",
     )
     parser.add_argument(
         "--channels", type=int, default=1, metavar="N", help="1 mono, 2 stereo (default 1)"
     )
     parser.add_argument(
-        "--force", action="store_true", help="make PREPARED_DIR anew if its settings differ"
+        "--force", action="store_true", help="rebuild PREPARED_DIR if its settings differ"
     )
     add_engine(parser)
     return parser
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Prepare the audio and report what became of every file."""
+    """Prepare the audio, and report the result per file."""
     from rave.api.preprocess import preprocess_folder
 
     engine = open_engine(options.engine, options.address, options.cpus_per_worker)

@@ -14,30 +14,33 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave sample_prior`."""
     options = command_parser(
         "rave sample_prior",
-        "Make new latents with a prior of `rave train_prior`. `rave decode` makes audio of them.",
+        "Generate latents with a prior of `rave train_prior`. `rave decode` turns them into audio.",
         "rave sample_prior runs/prior generated --count 4 --seconds 20 --temperature 0.9",
     )
     options.add_argument(
         "run",
-        type=existing("what rave train_prior wrote, here or in acids-rave"),
+        type=existing("a run of `rave train_prior`, ours or acids-rave's"),
         metavar="RUN",
-        help="what rave train_prior wrote, here or in acids-rave",
+        help="run of `rave train_prior`, ours or acids-rave's",
     )
     options.add_argument(
         "--codec",
         type=existing(CODEC),
-        help="for a prior of acids-rave: the run whose latents it was trained on",
+        help="with a prior of acids-rave: the codec run whose latents it was trained on",
     )
     options.add_argument("out", type=Path, metavar="OUT_LATENTS_DIR", help="folder to write")
     options.add_argument("--count", type=int, default=4, help="clips to generate (default 4)")
-    options.add_argument("--seconds", type=float, default=10.0, help="length of each (default 10)")
+    options.add_argument(
+        "--seconds", type=float, default=10.0, help="length of each clip (default 10)"
+    )
     options.add_argument(
         "--temperature",
         type=float,
         default=1.0,
-        help="below 1 nearer to the likely, 0 the likeliest alone, above 1 bolder (default 1)",
+        help="sampling temperature: below 1 likelier values, 0 only the likeliest, above 1 less "
+        "likely ones (default 1)",
     )
-    options.add_argument("--force", action="store_true", help="replace what was generated before")
+    options.add_argument("--force", action="store_true", help="replace clips generated before")
     add_seed(options)
     add_device(options)
     return options

@@ -1,4 +1,4 @@
-"""`rave shard`: folders of latents → a sharded set of them."""
+"""`rave shard`: folders of latents → one sharded set."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave shard`."""
     parser = command_parser(
         "rave shard",
-        "Pack the latents of one or several folders, in shuffled order, into a few large files:\n"
-        "what to train on where clips are many, or lie in object storage. The same command again\n"
-        "goes on where it was stopped.",
+        "Pack the latents of one or several folders, in shuffled order, into a few large files,\n"
+        "for training on very many clips or from object storage. The same command again continues.",
         "rave shard latents latents-of-another-machine shards",
     )
     parser.add_argument(
@@ -26,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         type=existing(LATENTS),
         nargs="+",
         metavar="LATENTS_DIR",
-        help="what rave encode wrote",
+        help="folder that `rave encode` wrote",
     )
     parser.add_argument("shards_dir", type=Path, metavar="SHARDS_DIR", help="folder to write")
     parser.add_argument(
@@ -35,13 +34,15 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULT_SHARD_MB,
         help=f"size of a shard in MB (default {DEFAULT_SHARD_MB:.0f})",
     )
-    parser.add_argument("--force", action="store_true", help="replace a set of other settings")
+    parser.add_argument(
+        "--force", action="store_true", help="replace a set made with other settings"
+    )
     add_seed(parser)
     return parser
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Pack, and report what the set holds."""
+    """Pack, and report the size of the set."""
     from rave.api.shard import shard_latents
 
     return shard_latents(**keywords(options))

@@ -23,8 +23,8 @@ def parser() -> argparse.ArgumentParser:
     config = parser.add_argument(
         "--config",
         metavar="RECIPE",
-        help=f"one of {', '.join(list_recipes('rave'))}; with options behind it, e.g. "
-        f"v2+causal+noise, of {', '.join(list_options('rave'))}; or a .gin file (default v2)",
+        help=f"one of {', '.join(list_recipes('rave'))}; plus options, e.g. v2+causal+noise, from "
+        f"{', '.join(list_options('rave'))}; or a .gin file (default v2)",
     )
     # argcomplete's attribute, which argparse's actions do not declare.
     data.completer = config.completer = _recipes_and_files  # type: ignore[attr-defined]
@@ -34,14 +34,14 @@ def parser() -> argparse.ArgumentParser:
         dest="data_of_recipe",
         type=existing(DATA),
         metavar="DATA",
-        help="the same in its old form: rave train RECIPE --data DATA --out RUN",
+        help="old form of the command: rave train RECIPE --data DATA --out RUN",
     )
     parser.add_argument(
         "--initialise-from",
         type=existing(RAVE_RUN),
         metavar="RUN",
-        help="start a new run from the weights of this one, of `rave train` or of acids-rave; the "
-        "recipe must have its sizes (default: random weights)",
+        help="start a new run from the weights of this run of `rave train` or acids-rave; the "
+        "recipe must have the same sizes (default: random weights)",
     )
     add_training(parser)
     return parser
@@ -66,6 +66,6 @@ def run(options: argparse.Namespace) -> Result:
         data, config = options.data_of_recipe, data
     elif not Path(data).exists() and data.partition("+")[0] in list_recipes("rave"):
         raise ValueError(f"'{data}' is a recipe. Write: rave train DATA --config {data} --out RUN.")
-    given = keywords(options, data=data, config=config)
-    del given["data_of_recipe"]
-    return train_codec(**given)
+    arguments = keywords(options, data=data, config=config)
+    del arguments["data_of_recipe"]
+    return train_codec(**arguments)

@@ -15,23 +15,23 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `rave train_prior`."""
     options = command_parser(
         "rave train_prior",
-        "Train an autoregressive prior on latents, from which `rave sample_prior` makes new ones. "
-        "The same\ncommand again resumes where the last checkpoint stopped.",
+        "Train an autoregressive prior on latents; `rave sample_prior` generates new latents with "
+        "it.\nThe same command again resumes from the last checkpoint.",
         "rave train_prior latents --out runs/prior --set MAX_STEPS=5000",
     )
     options.add_argument(
         "latents",
         type=latents_place,
         metavar="LATENTS",
-        help="what rave encode wrote, or rave shard: a folder, or an address such as s3://bucket/set",
+        help="folder that `rave encode` or `rave shard` wrote, or an address such as s3://bucket/set",
     )
     options.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder")
     options.add_argument(
         "--config",
         default="prior/default",
         metavar="RECIPE",
-        help="prior/default, of acids-rave's size, for a GPU (default); prior/tiny, minutes on a "
-        "CPU; or a .gin file",
+        help="prior/default: as large as acids-rave's, for a GPU (default); prior/tiny: minutes "
+        "on a CPU; or a .gin file",
     )
     add_training(options)
     return options

@@ -16,21 +16,21 @@ def parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "rave unshard",
         "Unpack a sharded set of latents into a latent folder, which every command reads.\n"
-        "The same command again goes on where it was stopped.",
+        "The same command again continues.",
         "rave unshard shards latents",
     )
     parser.add_argument(
         "shards",
         type=latents_place,
         metavar="SHARDS",
-        help="what rave shard wrote: a folder, or an address such as s3://bucket/set",
+        help="folder that `rave shard` wrote, or an address such as s3://bucket/set",
     )
     parser.add_argument("latents_dir", type=Path, metavar="LATENTS_DIR", help="folder to write")
     return parser
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Unpack, and report what was written."""
+    """Unpack, and report the number of clips."""
     from rave.api.unshard import unshard_latents
 
     return unshard_latents(**keywords(options))

@@ -1,4 +1,4 @@
-"""Networks run by OpenVINO instead of torch: the same outputs on a CPU, in less time.
+"""Run networks with OpenVINO instead of torch: the same outputs, faster on a CPU.
 
 B batch, T time steps.
 """
@@ -16,20 +16,20 @@ from torch import Tensor, nn
 
 BACKENDS = ("auto", "torch", "openvino")
 PRECISIONS = ("float32", "bfloat16")
-LARGE = 10_000_000  # weights; v2 has 31 million, small 4
+LARGE = 10_000_000  # weights; v2 has 31 million, small 4 million
 
 
 def choose_backend(name: str, device: torch.device, num_weights: int) -> str:
     """Return the backend that `--backend` names.
 
     Args:
-        name: "auto" is OpenVINO where it is installed, for a model so large that the two seconds
-            it takes to begin are won back within minutes of audio.
-        device: To compute on.
-        num_weights: Of the model.
+        name: "auto" is OpenVINO if it is installed and the model is so large that the start-up of
+            two seconds pays off within minutes of audio.
+        device: Device to compute on.
+        num_weights: Number of weights of the model.
 
     Raises:
-        ValueError: If there is no such backend here, or it cannot compute on the device.
+        ValueError: If the backend is not available, or cannot compute on the device.
     """
     if name not in BACKENDS:
         raise ValueError(f"There is no backend '{name}'. Choose one of: {', '.join(BACKENDS)}.")
@@ -51,10 +51,10 @@ def choose_backend(name: str, device: torch.device, num_weights: int) -> str:
 
 
 def accelerated(network: nn.Module, backend: str, precision: str) -> nn.Module:
-    """Return a network that gives the same and is faster, for inference only.
+    """Return a faster network with the same outputs, for inference only.
 
     Args:
-        network: Takes tensors (B, …, T) and returns one. Inputs that are None must always be.
+        network: Takes tensors (B, …, T) and returns one. An input that is None must always be None.
         backend: "torch" or "openvino".
         precision: "float32", or "bfloat16" for its convolutions and products.
 
@@ -97,19 +97,20 @@ class _OpenVino(nn.Module):
         """Return what the network returns."""
         if self._request is None:
             self._request = _compiled(self._networks.pop(), inputs, self._precision)
-        given = (each for each in inputs if each is not None)
-        arrays = {index: each.contiguous().numpy() for index, each in enumerate(given)}
+        tensors = (each for each in inputs if each is not None)
+        arrays = {index: each.contiguous().numpy() for index, each in enumerate(tensors)}
         return torch.from_numpy(self._request.infer(arrays)[0])
 
 
 @cache
 def _openvino() -> tuple[Any, Any]:
-    """Return the package, and its core, of which there must be one.
+    """Return the package and its only core.
 
-    Each core takes over the stack that signals are handled on, and when it goes, puts back the one
-    before: of two that overlap, one that is freed. The next signal then ends the process.
+    Each core replaces the stack on which signals are handled, and restores the previous one when it
+    is freed. With two overlapping cores that stack may be freed, and the next signal then ends the
+    process.
     """
-    # With this package OpenVINO tells its makers of each use; without, it has a stub for it.
+    # With this package, OpenVINO reports each use to its makers; without it, it uses a stub.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
@@ -119,12 +120,12 @@ def _openvino() -> tuple[Any, Any]:
 def _compiled(network: nn.Module, inputs: tuple[Tensor | None, ...], precision: str) -> Any:
     openvino, core = _openvino()
     with torch.no_grad(), warnings.catch_warnings():
-        # Of tracing: what is checked of shapes is no part of the trace; it is itself deprecated.
+        # Tracing warns that shape checks are not traced, and that it is deprecated.
         warnings.simplefilter("ignore")
         model = openvino.convert_model(network, example_input=inputs)
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "ENABLE_CPU_PINNING": False,  # or all processes of a machine take the same cores
+        "ENABLE_CPU_PINNING": False,  # else all processes of a machine use the same cores
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
         "PERFORMANCE_HINT": "LATENCY",
     }

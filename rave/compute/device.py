@@ -1,4 +1,4 @@
-"""Which processor to compute on."""
+"""Choose the processor and the precision of training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device that `--device` names; "auto" is CUDA, else MPS, else the CPU.
 
     Raises:
-        ValueError: If there is no such device here.
+        ValueError: If this machine does not have the device.
     """
     kind, _, index = name.partition(":")
     num_present = {
@@ -32,10 +32,10 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> str:
     """Return the precision that a recipe names; "auto" is bfloat16 where `device` is fast in it.
 
-    A CPU is with AVX512-BF16; elsewhere bfloat16 is slower than float32.
+    CPUs with AVX512-BF16 are fast in it; on others bfloat16 is slower than float32.
 
     Raises:
-        ValueError: If it is none of Lightning's that training here supports.
+        ValueError: If the precision is not supported.
     """
     if name not in PRECISIONS:
         raise ValueError(f"PRECISION is '{name}'. Choose one of: {', '.join(PRECISIONS)}.")

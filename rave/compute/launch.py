@@ -1,4 +1,4 @@
-"""What torchrun, Slurm and Lightning tell a process of those that it trains together with."""
+"""Rank and number of training processes, as torchrun, Slurm and Lightning set them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def is_first() -> bool:
 
 
 def launched() -> tuple[int, int] | None:
-    """Return processes of each node, and nodes, if torchrun started this process."""
+    """Return the number of processes per node, and of nodes, if torchrun started this process."""
     if "LOCAL_WORLD_SIZE" not in os.environ:
         return None
     local = _number("LOCAL_WORLD_SIZE")

@@ -1,20 +1,20 @@
-"""How the process takes memory from the system."""
+"""Memory allocation of the process."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-# Of glibc's mallopt.
+# Parameters of glibc's mallopt.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 TWO_GIB = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next tensor, up to 2 GiB, instead of handing it back.
+    """Let glibc keep up to 2 GiB of freed memory for the next tensor.
 
-    Otherwise each large tensor is made of new pages, which the system clears one by one as they are
-    written: that took a third of a training step of v2 in phase 2. Elsewhere nothing is done.
+    Otherwise each large tensor gets new pages, which the system clears one by one when they are
+    written: that took a third of a training step of v2 in phase 2. Does nothing on other systems.
     """
     if sys.platform != "linux":
         return

@@ -1,8 +1,8 @@
-"""librosa, whose import compiles and caches functions, imported by one process at a time.
+"""Import librosa, which compiles and caches functions, in one process at a time.
 
-numba keeps what it compiles on disk. Of two processes that compile librosa for the first time side
-by side, each may write half of a function's cache; whoever loads the halves later crashes
-(numba/numba issue 10128). Import librosa from here, and nowhere else.
+numba caches compiled functions on disk. If two processes compile librosa for the first time at the
+same time, each may write half of a function's cache; a process that loads the halves later crashes
+(numba/numba issue 10128). Import librosa only from here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# What librosa needs and does not compile: loaded before others have to wait.
+# Dependencies of librosa that compile nothing: imported before the lock, so that nobody waits.
 import numba  # noqa: F401
 import scipy.signal  # noqa: F401
 

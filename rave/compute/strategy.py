@@ -34,7 +34,7 @@ class TrainingSystem(LightningModule):
 class SharedBatches(DDPStrategy):
     """Processes that average their gradients themselves; see `rave.compute.distributed`.
 
-    torch's DistributedDataParallel expects one forward and one backward pass a step through all
+    torch's DistributedDataParallel expects one forward and one backward pass per step through all
     parameters; adversarial training has several, through some of them.
     """
 
@@ -54,15 +54,15 @@ class SharedBatches(DDPStrategy):
 
 
 def placement(device: torch.device, num_devices: int, num_nodes: int) -> dict[str, Any]:
-    """Return what Lightning's trainer is told of devices and nodes.
+    """Return the arguments of Lightning's trainer for devices and nodes.
 
     Args:
         device: Kind of device, and which one where it has a number.
-        num_devices: Of each node; what torchrun says counts more.
-        num_nodes: As in `num_devices`.
+        num_devices: Devices per node; torchrun's value overrides it.
+        num_nodes: Number of nodes; torchrun's value overrides it.
 
     Raises:
-        ValueError: If there are not so many.
+        ValueError: If there are fewer.
     """
     local, nodes = launched() or (num_devices, num_nodes)
     if min(local, nodes) < 1:
@@ -71,12 +71,12 @@ def placement(device: torch.device, num_devices: int, num_nodes: int) -> dict[st
         return {"devices": 1 if device.index is None else [device.index]}
     if device.index is not None or device.type == "mps":
         raise ValueError(
-            f"Several devices were asked for, and '{device}', which is one. Give --device cuda or "
+            f"Several devices are requested, but '{device}' is a single one. Give --device cuda or "
             "cpu, or leave it out."
         )
     if device.type == "cuda" and local > torch.cuda.device_count():
         raise ValueError(
-            f"{local} GPUs were asked for; this machine has {torch.cuda.device_count()}. Lower "
+            f"{local} GPUs are requested; this machine has {torch.cuda.device_count()}. Lower "
             "--devices."
         )
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

@@ -1,4 +1,4 @@
-"""What a piece of audio is like, without any network: spectra, onsets, harmony, loudness.
+"""Statistics of audio without a network: spectra, onsets, harmony, loudness.
 
 T samples, R resolutions, F mel bands.
 """
@@ -10,22 +10,21 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rave.compute.arrays import FloatArray
 from rave.compute.numba_safe import librosa
 
-Array = NDArray[np.floating]
 FFT_SAMPLES, NUM_MELS = (256, 1024, 4096), 48
-# Quieter is silence: the least that a spectrum and a level are taken for.
+# Lower bounds of spectra and levels; quieter is silence.
 FLOOR_DB, FLOOR_DBFS = -100.0, -70.0
 # The window of BS.1770's momentary loudness. Differs: no weighting of frequencies.
 LEVEL_S = 0.4
-# Pitch classes are compared with those so much later.
+# Pitch classes are compared with those this much later.
 CHROMA_S = 0.5
 CHROMA_FFT_SAMPLES, CHROMA_HOP_SAMPLES = 4096, 1024
 # Onsets farther apart than this lie in different phrases.
 LONGEST_INTERVAL_S = 4.0
-# Brightness and noisiness are those of frames within this of the loudest.
+# Centroid and flatness are measured in frames louder than this share of the loudest.
 LOUD_RATIO = 0.05
 DISTANCES = {
     "spectral": ("log-mel spectra, mean and spread", "dB"),
@@ -40,18 +39,18 @@ class AudioStatistics:
     """Statistics of audio; those of several pieces can be pooled.
 
     Attributes:
-        duration_s: Of the audio.
-        power: Mean square.
+        duration_s: Duration of the audio.
+        power: Mean square of the samples.
         peak: Largest magnitude.
-        centroid_hz: Of the spectrum, mean over loud frames.
-        flatness: Of the spectrum, mean over loud frames; 1 is white noise.
+        centroid_hz: Centroid of the spectrum, mean over loud frames.
+        flatness: Flatness of the spectrum, mean over loud frames; 1 is white noise.
         mel: (R, F) mean log-mel spectrum, dB.
         mel_square: (R, F) mean square of it.
-        onsets: How many.
+        onsets: Number of onsets.
         intervals: (n,) times between onsets, log2 of seconds.
-        chroma: (2, 12) share of each interval, in semitones, between what sounds in a half second
-            and what sounds with it, and half a second later. It does not depend on the key.
-        levels: (n,) of stretches of 0.4 s, dBFS.
+        chroma: (2, 12) share of each interval, in semitones, between the pitch classes of half a
+            second, and between them and those half a second later. It does not depend on the key.
+        levels: (n,) levels of stretches of 0.4 s, dBFS.
     """
 
     duration_s: float
@@ -59,15 +58,15 @@ class AudioStatistics:
     peak: float
     centroid_hz: float
     flatness: float
-    mel: Array
-    mel_square: Array
+    mel: FloatArray
+    mel_square: FloatArray
     onsets: float
-    intervals: Array
-    chroma: Array
-    levels: Array
+    intervals: FloatArray
+    chroma: FloatArray
+    levels: FloatArray
 
     def figures(self) -> dict[str, float]:
-        """Return what a person may want to know."""
+        """Return the figures to report."""
         quiet, loud = np.percentile(self.levels, (10, 90))
         together, later = self.chroma[:, 0]  # on the same pitch class
         return {
@@ -82,8 +81,8 @@ class AudioStatistics:
         }
 
 
-def measure(audio: Array, sample_rate_hz: int) -> AudioStatistics:
-    """Return the statistics of audio (T,), T of half a second or more."""
+def measure(audio: FloatArray, sample_rate_hz: int) -> AudioStatistics:
+    """Return the statistics of audio (T,) of half a second or more."""
     spectra = [_mel_db(audio, sample_rate_hz, size) for size in FFT_SAMPLES]
     magnitude = np.abs(librosa.stft(audio))
     rms = librosa.feature.rms(S=magnitude)[0]
@@ -133,9 +132,9 @@ def distances(one: AudioStatistics, other: AudioStatistics) -> dict[str, float |
     """Return the distances of `DISTANCES`; 0 is equal.
 
     Spectra: root mean square over bands of the differences of mean and standard deviation over
-    time, mean over both and over resolutions. Onsets and loudness: how far their values have to be
-    moved, on average, to make one distribution the other (Wasserstein-1); None without two onsets.
-    Harmony: the share of intervals that has to change, mean over those at once and those after.
+    time, averaged over both and over resolutions. Onsets and loudness: Wasserstein-1 distance of
+    their distributions; None without two onsets. Harmony: total variation distance of the shares of
+    intervals, averaged over simultaneous and successive ones.
     """
     from scipy.stats import wasserstein_distance
 
@@ -154,7 +153,7 @@ def distances(one: AudioStatistics, other: AudioStatistics) -> dict[str, float |
     }
 
 
-def followed(audio: Array, source: Array, sample_rate_hz: int) -> dict[str, float]:
+def followed(audio: FloatArray, source: FloatArray, sample_rate_hz: int) -> dict[str, float]:
     """Return the correlations of loudness and chroma of two recordings (T,), from their starts."""
     curves = []
     for signal in (audio, source):
@@ -173,22 +172,22 @@ def followed(audio: Array, source: Array, sample_rate_hz: int) -> dict[str, floa
     return correlations
 
 
-def _mel_db(audio: Array, sample_rate_hz: int, fft_samples: int) -> Array:
+def _mel_db(audio: FloatArray, sample_rate_hz: int, fft_samples: int) -> FloatArray:
     """Return a log-mel spectrum (F, n) in dB."""
     power = librosa.feature.melspectrogram(
         y=audio,
         sr=sample_rate_hz,
         n_fft=fft_samples,
         hop_length=fft_samples // 2,
-        # As many as that no band of the shortest window is empty.
+        # Few enough that no band of the shortest window is empty.
         n_mels=NUM_MELS if fft_samples > min(FFT_SAMPLES) else NUM_MELS // 4,
     )
     decibels = 10 * np.log10(np.maximum(power / fft_samples, 10 ** (FLOOR_DB / 10)))
     return np.repeat(decibels, NUM_MELS // len(decibels), axis=0)
 
 
-def _intervals_between(audio: Array, sample_rate_hz: int) -> Array:
-    """Return the shares of intervals between pitch classes at once and after, (2, 12)."""
+def _intervals_between(audio: FloatArray, sample_rate_hz: int) -> FloatArray:
+    """Return the shares of simultaneous and of successive intervals of pitch classes, (2, 12)."""
     chroma = librosa.feature.chroma_stft(
         y=audio,
         sr=sample_rate_hz,

@@ -1,6 +1,6 @@
-"""How far a set of recordings is from another: with a network that hears, and without one.
+"""Distances between two sets of recordings, with a network and without one.
 
-Recordings are read in pieces of 12 s; embeddings and statistics are of pieces, so that a long file
+Recordings are read in pieces of 12 s, which embeddings and statistics describe, so that a long file
 needs no more memory than a short one and pieces can be drawn.
 """
 
@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 import soxr
 import torch
-from numpy.typing import NDArray
 
 from rave.audio.blocks import regroup
 from rave.audio.formats import AudioError
 from rave.audio.io import AudioStream
+from rave.compute.arrays import Float32Array
 from rave.evaluation.audio_statistics import DISTANCES, AudioStatistics, distances, measure, pool
 from rave.evaluation.frechet import NUM_DRAWS, Estimate, count_patches, estimate, frechet_distance
 from rave.evaluation.musicnn import PATCH_SAMPLES, SAMPLE_RATE_HZ, Musicnn, embed
 from rave.losses import log_spectral_distance_db
 
-Audio = NDArray[np.float32]
 PIECE_S = 12
 SHORTEST_S = PATCH_SAMPLES / SAMPLE_RATE_HZ
 SILENCE_DBFS = -90.0  # half a step of 16 bits
@@ -36,29 +35,29 @@ PAIR_TOLERANCE_S = 0.1
 
 @dataclass(frozen=True)
 class Piece:
-    """What was measured of one piece of a recording.
+    """Measurements of one piece of a recording.
 
     Attributes:
-        name: Of the recording.
+        name: Name of the recording.
         embeddings: (B, 200), of its patches of 3 s.
-        statistics: Of its sound.
+        statistics: Statistics of its sound.
     """
 
     name: str
-    embeddings: NDArray[np.float32]
+    embeddings: Float32Array
     statistics: AudioStatistics
 
 
 def measure_blocks(
-    blocks: Iterable[Audio], sample_rate_hz: int, name: str, model: Musicnn
+    blocks: Iterable[Float32Array], sample_rate_hz: int, name: str, model: Musicnn
 ) -> Iterator[Piece]:
-    """Yield the pieces of audio in blocks (1, t); what is left at the end, below 3 s, is dropped.
+    """Yield the pieces of audio in blocks (1, t); a rest below 3 s at the end is dropped.
 
     Args:
-        blocks: Of one recording, mono.
-        sample_rate_hz: Of the blocks.
-        name: Of the recording.
-        model: Hears it.
+        blocks: Blocks of one recording, mono.
+        sample_rate_hz: Sample rate of the blocks.
+        name: Name of the recording.
+        model: Network that embeds it.
     """
     for block in regroup(blocks, PIECE_S * sample_rate_hz):
         heard = soxr.resample(block[0], sample_rate_hz, SAMPLE_RATE_HZ)
@@ -78,7 +77,7 @@ def measure_file(path: Path, name: str, sample_rate_hz: int, model: Musicnn) -> 
         source = stream.source
         raise AudioError(
             f"'{path.name}' lasts {source.num_samples / source.sample_rate_hz:.2f} s; "
-            f"{SHORTEST_S:.2f} s are needed."
+            f"at least {SHORTEST_S:.2f} s are needed."
         )
     if is_silent(pieces):
         raise AudioError(f"'{path.name}' is silent.")
@@ -86,18 +85,18 @@ def measure_file(path: Path, name: str, sample_rate_hz: int, model: Musicnn) -> 
 
 
 def is_silent(pieces: Sequence[Piece]) -> bool:
-    """Return whether there is nothing to hear in any piece."""
+    """Return whether all pieces are silent."""
     loudest = max(piece.statistics.power for piece in pieces)
     return bool(loudest < 10 ** (SILENCE_DBFS / 10))
 
 
-def groups(pieces: Sequence[Piece]) -> list[NDArray[np.float32]]:
+def groups(pieces: Sequence[Piece]) -> list[Float32Array]:
     """Return the embeddings, piece by piece."""
     return [piece.embeddings for piece in pieces]
 
 
 def num_patches(pieces: Sequence[Piece]) -> int:
-    """Return how many patches of 3 s there are."""
+    """Return the number of patches of 3 s."""
     return count_patches(groups(pieces))
 
 
@@ -115,7 +114,7 @@ class Comparison:
         halves: The distance of random halves of the reference at the same size; None if some half
             is smaller.
         second_view: The distances of `rave.evaluation.audio_statistics.DISTANCES`.
-        second_view_halves: The same of random halves of the reference.
+        second_view_halves: The same distances between random halves of the reference.
     """
 
     frechet: Estimate
@@ -136,14 +135,14 @@ class Comparison:
         }
 
     def words(self) -> str:
-        """Return the table of distances and what it says, for a person."""
+        """Return the table of distances and its interpretation, for a person."""
         low, high = self.frechet.interval
         lines = [
             f"{'distance from the reference':44}{'audio':>10}{'halves of the reference':>26}",
             f"{f'Fréchet distance, {self.frechet.size} patches':44}{self.frechet.distance:>10.2f}"
             f"{_number(self.halves):>26}",
             f"{'  95 % of draws':44}{f'{low:.1f} to {high:.1f}':>10}",
-            f"{'  of sets without end':44}{_number(self.frechet.unbiased):>10}",
+            f"{'  extrapolated to infinite sets':44}{_number(self.frechet.unbiased):>10}",
         ]
         for name, (title, unit) in DISTANCES.items():
             one, other = self.second_view[name], self.second_view_halves.get(name)
@@ -151,10 +150,10 @@ class Comparison:
         return "\n".join([*lines, self.reading()])
 
     def reading(self) -> str:
-        """Return in a sentence what the Fréchet distance says."""
+        """Return a sentence that interprets the Fréchet distance."""
         if self.halves is None:
             return (
-                "The reference is too short to show how far apart its own halves are at "
+                "The reference is too short to compare its own halves at "
                 f"{self.frechet.size} patches. Give more of it, or fewer --patches."
             )
         if self.frechet.interval[0] <= self.halves:
@@ -166,8 +165,8 @@ class Comparison:
             )
         if self.frechet.unbiased is None:
             text += (
-                f" {self.frechet.size} patches of 3 s a side are few: compare this figure only "
-                "with others of as many."
+                f" {self.frechet.size} patches of 3 s per side are few: compare this figure only "
+                "with figures at the same number."
             )
         return text
 
@@ -180,22 +179,22 @@ def compare(
     Args:
         reference: Pieces.
         audio: Pieces.
-        seed: Of all draws.
-        size: Patches of each set; None for as many as the audio and all halves have.
+        seed: Random seed of all draws.
+        size: Patches per set; None: as many as the audio and all halves have.
 
     Raises:
         ValueError: If either is too short for the size.
     """
     splits = list(_halves(reference, seed)) if len(reference) > 1 else []
-    # Halves are of whole pieces, so one may be some patches short of half the reference.
+    # Halves consist of whole pieces, so one may be smaller than half the reference.
     smallest = min((num_patches(half) for split in splits for half in split), default=0)
     if size is None:
         size = min(smallest if smallest > 1 else num_patches(reference), num_patches(audio))
     if size > min(num_patches(reference), num_patches(audio)) or size < 2:
         raise ValueError(
-            f"Sets of {size} patches of 3 s were asked for; the reference holds "
-            f"{num_patches(reference)}, the audio {num_patches(audio)}, and 2 are the least. "
-            "Give more audio, or fewer --patches."
+            f"Sets of {size} patches of 3 s are needed, 2 at least; the reference holds "
+            f"{num_patches(reference)}, the audio {num_patches(audio)}. Give more audio, or fewer "
+            "--patches."
         )
     halves = [
         frechet_distance(*(np.concatenate(groups(half))[:size] for half in split))
@@ -212,7 +211,7 @@ def compare(
 
 
 def compare_pair(target: Path, audio: Path, sample_rate_hz: int) -> dict[str, float] | None:
-    """Return how far a file is from the one that it should equal; None if lengths differ.
+    """Return the distance of a file from the one that it should equal; None if lengths differ.
 
     Raises:
         AudioError: If one cannot be read.
@@ -232,7 +231,7 @@ def compare_pair(target: Path, audio: Path, sample_rate_hz: int) -> dict[str, fl
     }
 
 
-def _start_and_length(path: Path, sample_rate_hz: int) -> tuple[Audio, int]:
+def _start_and_length(path: Path, sample_rate_hz: int) -> tuple[Float32Array, int]:
     """Return the first `PAIR_S` seconds of a file (1, t), and how many samples it has."""
     kept, count, most = [], 0, PAIR_S * sample_rate_hz
     for block in AudioStream(path, sample_rate_hz, 1):
@@ -245,7 +244,7 @@ def _halves(pieces: Sequence[Piece], seed: int) -> Iterator[tuple[list[Piece], l
     rng = np.random.default_rng(seed)
     for _ in range(NUM_DRAWS):
         order = rng.permutation(len(pieces))
-        # One piece each in turn, the longest first, so that both hold about as much.
+        # One piece each in turn, the longest first, so that both halves are about equal.
         lengths = [len(pieces[index].embeddings) for index in order]
         order = order[np.argsort(lengths, kind="stable")[::-1]]
         yield [pieces[i] for i in order[::2]], [pieces[i] for i in order[1::2]]

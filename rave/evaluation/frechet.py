@@ -1,4 +1,4 @@
-"""The Fréchet distance of two sets of embeddings, and how far a figure of few can be trusted.
+"""The Fréchet distance of two sets of embeddings, and its uncertainty for small sets.
 
 P patches, E embedding size. A group is the embeddings (P, E) of one piece of audio: patches of one
 piece resemble each other, so pieces are drawn, not patches.
@@ -11,27 +11,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
-# Times that sets of equal size are drawn, and that pieces are drawn anew with replacement.
+from rave.compute.arrays import FloatArray
+
+# Times that sets of equal size are drawn, and that pieces are drawn redrawn with replacement.
 NUM_DRAWS, NUM_BOOTSTRAPS = 20, 200
-# The distance is extrapolated from sets of so many of the patches.
+# The distance is extrapolated from sets with these shares of the patches.
 SIZES = (1.0, 0.75, 0.5)
-# Of halves of 15 minutes of piano the end of the line, which should be 0, lay at 4 to 72 with sets
-# of 60 patches (that were 85 to 119 apart), and at -19 to 2 with sets of 146 (22 to 42 apart).
+# For halves of 15 minutes of piano, the extrapolated distance, which should be 0, was 4 to 72 with
+# sets of 60 patches (at distances of 85 to 119), and -19 to 2 with sets of 146 (at 22 to 42).
 FEWEST_FOR_LINE = 100
 INTERVAL_PERCENT = (2.5, 97.5)
 
 
-def frechet_distance(one: Array, other: Array) -> float:
+def frechet_distance(one: FloatArray, other: FloatArray) -> float:
     """Return the Fréchet distance of the Gaussians with the mean and covariance of two sets.
 
     Args:
         one: (P, E), P of 2 or more.
         other: (P', E).
 
-    Source: Dowson & Landau 1982, doi:10.1016/0047-259X(82)90077-X; of embeddings of audio, Kilgour
+    Source: Dowson & Landau 1982, doi:10.1016/0047-259X(82)90077-X; for embeddings of audio, Kilgour
     et al. 2019, arXiv:1812.08466. Differs: for covariances AᵀA and BᵀB the trace of the root of
     their product is the sum of the singular values of ABᵀ, which needs no matrix root.
     """
@@ -50,11 +50,11 @@ class Estimate:
     """A Fréchet distance of sets of equal size.
 
     Attributes:
-        distance: The mean over draws of `size` patches of each set.
-        std: Of the distance when pieces are drawn anew, with replacement.
-        interval: That holds 95 % of these draws, about the distance.
-        unbiased: What the distance would be of sets without end; None if there are too few patches.
-        size: Patches of each set.
+        distance: Mean over draws of `size` patches per set.
+        std: Standard deviation of the distance over draws of pieces with replacement.
+        interval: Interval around the distance that holds 95 % of these draws.
+        unbiased: Distance extrapolated to infinite sets; None if there are too few patches.
+        size: Patches per set.
     """
 
     distance: float
@@ -64,18 +64,20 @@ class Estimate:
     size: int
 
 
-def estimate(one: Sequence[Array], other: Sequence[Array], size: int, seed: int) -> Estimate:
+def estimate(
+    one: Sequence[FloatArray], other: Sequence[FloatArray], size: int, seed: int
+) -> Estimate:
     """Return the distance of two sets of groups at a given number of patches.
 
-    Small sets lie too far apart: their means and covariances err. The error goes with 1 / size, so
-    figures can be compared at one size only, and a line through some sizes tells what would be
-    left.
+    The distance of small sets is too large, as their means and covariances are inexact. The error
+    is proportional to 1 / size: figures are comparable at one size only, and a line through
+    several sizes extrapolates to infinite sets.
 
     Args:
         one: Groups.
         other: Groups.
-        size: Patches of each set, 2 or more, no more than either holds.
-        seed: Of the draws.
+        size: Patches per set, 2 or more, no more than either holds.
+        seed: Random seed of the draws.
 
     Source: Chong & Forsyth 2020, arXiv:1911.07023, section 3; for audio Gui et al. 2023,
     arXiv:2311.01616.
@@ -92,30 +94,30 @@ def estimate(one: Sequence[Array], other: Sequence[Array], size: int, seed: int)
     if size >= FEWEST_FOR_LINE:
         slope_and_rest = np.polyfit(1.0 / np.asarray(counts), distances, 1)
         unbiased = max(float(slope_and_rest[1]), 0.0)
-    anew = [
+    redrawn = [
         frechet_distance(_redraw(one, size, rng), _redraw(other, size, rng))
         for _ in range(NUM_BOOTSTRAPS)
     ]
-    # Pieces that are drawn twice make a set smaller than it is, so only the spread is taken.
-    low, high = np.percentile(anew, INTERVAL_PERCENT) - np.mean(anew) + distances[0]
+    # Pieces that are drawn twice make a set effectively smaller, so only the spread is used.
+    low, high = np.percentile(redrawn, INTERVAL_PERCENT) - np.mean(redrawn) + distances[0]
     interval = (max(float(low), 0.0), float(high))
-    return Estimate(distances[0], float(np.std(anew)), interval, unbiased, size)
+    return Estimate(distances[0], float(np.std(redrawn)), interval, unbiased, size)
 
 
-def count_patches(groups: Sequence[Array]) -> int:
+def count_patches(groups: Sequence[FloatArray]) -> int:
     """Return how many patches there are."""
     return sum(len(group) for group in groups)
 
 
-def _draw(groups: Sequence[Array], count: int, rng: np.random.Generator) -> Array:
+def _draw(groups: Sequence[FloatArray], count: int, rng: np.random.Generator) -> FloatArray:
     """Return `count` patches of pieces in random order, each piece once."""
     order = rng.permutation(len(groups))
     return np.concatenate([groups[index] for index in order])[:count]
 
 
-def _redraw(groups: Sequence[Array], count: int, rng: np.random.Generator) -> Array:
-    """Return `count` patches of pieces that may come more than once."""
-    chosen: list[Array] = []
+def _redraw(groups: Sequence[FloatArray], count: int, rng: np.random.Generator) -> FloatArray:
+    """Return `count` patches of pieces, which may be drawn more than once."""
+    chosen: list[FloatArray] = []
     while count_patches(chosen) < count:
         chosen.append(groups[int(rng.integers(len(groups)))])
     return np.concatenate(chosen)[:count]

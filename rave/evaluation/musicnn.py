@@ -1,4 +1,4 @@
-"""musicnn: a network that tags music, and so tells how alike two sets of recordings are.
+"""musicnn: a network that tags music; its embeddings show how similar two sets of recordings are.
 
 Weights of the MagnaTagATune model (rave/weights, ISC licence beside them); the layers are written
 from the papers.
@@ -20,22 +20,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rave.compute.arrays import Float32Array
 from rave.compute.numba_safe import librosa
 
-Array = NDArray[np.float32]
-
-# The input that the weights were trained on.
+# Input on which the weights were trained.
 SAMPLE_RATE_HZ, FFT_SAMPLES, HOP_SAMPLES, NUM_MELS = 16000, 512, 256, 96
 POWER_SCALE = 1e4
 PATCH_FRAMES = 187  # 3 s
 PATCH_SAMPLES = (PATCH_FRAMES - 1) * HOP_SAMPLES
 # Outputs of the layer before the tags, and values that are pooled.
 EMBEDDING_SIZE, POOLED_SIZE = 200, 1506
-# Of TensorFlow's batch normalisation, with which the weights were trained.
+# Epsilon of TensorFlow's batch normalisation, with which the weights were trained.
 NORM_EPSILON = 1e-3
 # In the order of the last layer: the 50 most frequent of MagnaTagATune.
 # fmt: off
@@ -48,12 +46,12 @@ TAGS = (
     "weird", "country", "metal", "female voice", "choral",
 )
 # fmt: on
-# Patches that are computed at once.
+# Patches computed at once.
 BATCH_SIZE = 8
 
 
 class _Filters(nn.Module):
-    """A convolution over (time, bands), its rectified output normalised.
+    """A convolution over (time, bands), then ReLU and normalisation.
 
     Args:
         num_in: C of the input.
@@ -70,13 +68,13 @@ class _Filters(nn.Module):
         self.norm = nn.BatchNorm2d(num_out, eps=NORM_EPSILON)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return (B, C, N) of (B, C', N, F): the most that a filter finds at any band."""
+        """Return (B, C, N) of (B, C', N, F): the maximum of each filter over bands."""
         found = self.norm(functional.relu(self.convolution(functional.pad(values, self._padding))))
         return found.amax(dim=3)
 
 
 class Musicnn(nn.Module):
-    """The network of musicnn; see the module."""
+    """The network of musicnn, described above."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +92,7 @@ class Musicnn(nn.Module):
     def embed(self, patches: Tensor) -> Tensor:
         """Return embeddings (B, 200) of log-mel patches (B, N, F).
 
-        Of the layers this one tells codecs from recordings best (docs/evaluation.md).
+        Of all layers, this one separates codecs from recordings best (docs/evaluation.md).
         """
         values = self.input_norm(patches[:, None])
         front = torch.cat([filters(values) for filters in self.front], dim=1)
@@ -111,10 +109,10 @@ class Musicnn(nn.Module):
         return torch.sigmoid(self.output(self.dense_norm(self.embed(patches))))
 
 
-def log_mel_patches(audio: Array) -> Array:
-    """Return what the network takes of audio (T,) at 16 kHz, (B, N, F), side by side.
+def log_mel_patches(audio: Float32Array) -> Float32Array:
+    """Return the network's input (B, N, F) for audio (T,) at 16 kHz, in adjacent patches.
 
-    What is left at the end, less than 3 s, is dropped.
+    A rest below 3 s at the end is dropped.
     """
     power = librosa.feature.melspectrogram(
         y=audio, sr=SAMPLE_RATE_HZ, n_fft=FFT_SAMPLES, hop_length=HOP_SAMPLES, n_mels=NUM_MELS
@@ -126,7 +124,7 @@ def log_mel_patches(audio: Array) -> Array:
 
 
 @torch.inference_mode()
-def embed(model: Musicnn, audio: Array) -> Array:
+def embed(model: Musicnn, audio: Float32Array) -> Float32Array:
     """Return embeddings (B, 200) of the patches of audio (T,) at 16 kHz."""
     batches = torch.from_numpy(log_mel_patches(audio)).split(BATCH_SIZE)
     found = [model.embed(batch).numpy() for batch in batches if len(batch)]
@@ -160,7 +158,7 @@ def load_musicnn() -> Musicnn:
         prefix = "conv2d" + (f"_{number}" if number else "")
         kernel = arrays[f"{prefix}__kernel"]  # (frames, bands, C', C)
         weight = kernel.permute(3, 2, 0, 1)
-        if each in model.middle:  # there channels lie where bands do
+        if each in model.middle:  # there channels are stored in place of bands
             weight = weight.transpose(1, 3)
         each.convolution.load_state_dict({"weight": weight, "bias": arrays[f"{prefix}__bias"]})
     for name, layer in (("dense", model.dense), ("dense_1", model.output)):

@@ -1,1 +1,1 @@
-"""In which forms does a codec leave?"""
+"""In which formats is a codec exported?"""

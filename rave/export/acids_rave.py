@@ -1,4 +1,4 @@
-"""A run of ours as a run folder that acids-rave opens and continues. M bands, P taps of a band."""
+"""Export a run as a run folder that acids-rave opens and continues. M bands, P taps per band."""
 
 from __future__ import annotations
 
@@ -33,59 +33,59 @@ from rave.upstream.names import naming, their_name
 from rave.upstream.run import CONFIG, is_run
 
 CHECKPOINT = Path("version_0") / "checkpoints" / "last.ckpt"
-# Of acids-rave's two optimizers, and of the rate of the first along phase 1.
+# Learning rates and betas of acids-rave's two optimizers, and decay of the first in phase 1.
 RATES, MOMENTUM, LAST_RATE_FACTOR = (1e-3, 1e-4), (0.5, 0.9), 0.1
 
 
 def export_run(run: Path, out: Path, opened: OpenedRun | None = None) -> bool:
     """Write a run of `rave train` as a run folder of acids-rave, whole or not at all.
 
-    Discriminators go along if the checkpoint has them and they are of the kinds that acids-rave
-    has. It then continues the run at its step, its optimizers beginning anew; without them it
-    encodes, decodes and exports it.
+    Discriminators are exported if the checkpoint has them and acids-rave supports them. It then
+    continues the run at its step, with fresh optimizers; without them it only encodes, decodes and
+    exports.
 
     Args:
         run: Folder of `rave train`.
         out: Folder to make; may exist if it is empty.
-        opened: The run, if it is open already.
+        opened: The run, if it is already open.
 
     Returns:
-        Whether the discriminators went along.
+        Whether the discriminators were exported.
 
     Raises:
         ValueError: If the run cannot be read, acids-rave has no such model, or `out` is not empty.
         OSError: If `out` cannot be written.
     """
     if is_run(run):
-        raise ValueError(f"'{run}' is a run of acids-rave already. Copy it.")
+        raise ValueError(f"'{run}' is already a run of acids-rave. Copy it.")
     check_new_folder(out)
     model, _, checkpoint = opened or open_run(run)
     ours = Config(run / "config.gin")
     _check_expressible(model, ours, run)
-    judged_by = discriminators(ours, capacity(model, ours))
-    judges = _discriminator_weights(checkpoint, judged_by)
+    described = discriminators(ours, capacity(model, ours))
+    weights = _discriminator_weights(checkpoint, described)
     content = {
         "epoch": int(checkpoint.get("epoch", 0)),
         "global_step": int(checkpoint["global_step"]),
         "pytorch-lightning_version": "1.9.0",  # acids-rave's: newer ones have other states
-        "state_dict": {**_model_weights(checkpoint, model, ours), **judges},
+        "state_dict": {**_model_weights(checkpoint, model, ours), **weights},
         "callbacks": {},
     }
-    if judges:
+    if weights:
         content |= _training_state(checkpoint, model, ours)
     with atomic_folder(out) as folder:
-        (folder / CONFIG).write_text(config_text(model, ours, judged_by))
+        (folder / CONFIG).write_text(config_text(model, ours, described))
         (folder / CHECKPOINT).parent.mkdir(parents=True)
         (folder / CHECKPOINT).write_bytes(packed(content))
-    return bool(judges)
+    return bool(weights)
 
 
 def _check_expressible(model: RAVE, ours: Config, run: Path) -> None:
-    """Refuse a model that acids-rave has no parts for."""
+    """Refuse a model with parts that acids-rave does not have."""
     parts = (type(model.encoder), type(model.decoder))
     if parts not in ((EncoderV1, DecoderV1), (EncoderV2, DecoderV2)):
-        told = " with ".join(part.__name__ for part in parts)
-        raise ValueError(f"'{run}' uses {told}, which acids-rave does not have.")
+        names = " with ".join(part.__name__ for part in parts)
+        raise ValueError(f"'{run}' uses {names}, which acids-rave does not have.")
     for part in parts:
         for argument in ("activation", "adaptation"):
             theirs(ours.part(part.__name__).arguments.get(argument))
@@ -97,15 +97,16 @@ def _check_expressible(model: RAVE, ours: Config, run: Path) -> None:
     noise = getattr(model.decoder, "noise", None)
     if noise is not None and not _is_their_noise(noise, ours, parts[1] is DecoderV1):
         raise ValueError(
-            f"'{run}' uses {type(noise).__name__} in a way that acids-rave does not have, such as "
-            "with responses that overlap. Export it as TorchScript, or train with "
+            f"'{run}' uses {type(noise).__name__} in a way that acids-rave does not support, such "
+            "as with overlapping responses. Export it as TorchScript, or train with "
             "--set noise.NoiseGenerator.overlaps=False --set noise.NoiseGenerator.is_causal=True."
         )
     causal = {name: is_causal(ours, name) for name in ("PQMF", *(p.__name__ for p in parts))}
     if len(set(causal.values())) > 1:
-        told = ", ".join(f"{name} {value}" for name, value in causal.items())
+        values = ", ".join(f"{name} {value}" for name, value in causal.items())
         raise ValueError(
-            f"'{run}' is causal in parts (is_causal: {told}); in acids-rave a run is so as a whole."
+            f"'{run}' is partly causal (is_causal: {values}); acids-rave supports only runs that "
+            "are causal as a whole or not at all."
         )
 
 
@@ -125,7 +126,7 @@ def _is_their_noise(noise: NoiseGenerator, ours: Config, is_v1: bool) -> bool:
 
 
 def _model_weights(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dict[str, Tensor]:
-    """Return what acids-rave's model of this kind keeps, but its discriminators."""
+    """Return the weights of acids-rave's model of this kind, without discriminators."""
     rules = naming(model)
     weights = {their_name(n, rules): value for n, value in model_weights(checkpoint).items()}
     bands = model.pqmf.num_bands
@@ -136,7 +137,7 @@ def _model_weights(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dic
         "receptive_field": torch.zeros(2, dtype=torch.int64),  # not measured: acids-rave will
     }
     if not isinstance(model.bottleneck, Spherical):
-        # Even in phase 2, which its callback's state tells: a frozen encoder cannot be measured.
+        # Also in phase 2, which its callback's state stores: a frozen encoder cannot be measured.
         weights["encoder.warmed_up"] = torch.tensor(0)
     if isinstance(model.bottleneck, Discrete):
         is_learnt = model.bottleneck.is_enabled.float().reshape(1)
@@ -145,7 +146,7 @@ def _model_weights(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dic
     if any(isinstance(layer, Recurrent) for layer in model.decoder.modules()):
         weights["decoder.net.0.gru_state"] = torch.tensor(0)  # acids-rave does not use it
     if isinstance(model.decoder, DecoderV1):
-        weights["decoder.warmed_up"] = torch.tensor(1)  # there the noise waits for it
+        weights["decoder.warmed_up"] = torch.tensor(1)  # enables the noise there
     noise = getattr(model.decoder, "noise", None)
     if noise is not None:
         size = torch.tensor(noise.block_steps)
@@ -158,18 +159,18 @@ def _model_weights(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dic
 
 
 def _discriminator_weights(
-    checkpoint: dict[str, Any], judged_by: Discriminators
+    checkpoint: dict[str, Any], described: Discriminators
 ) -> dict[str, Tensor]:
-    """Return the weights of the discriminators, or none if acids-rave has none of their kinds."""
-    state, rules = checkpoint["state_dict"], discriminator_rules(judged_by.num_parts)
+    """Return the weights of the discriminators, or none if acids-rave does not support them."""
+    state, rules = checkpoint["state_dict"], discriminator_rules(described.num_parts)
     found = {
         their_name(n, rules): value for n, value in state.items() if n.startswith("discriminator.")
     }
-    return {**found, **judged_by.windows} if found and judged_by.are_ours else {}
+    return {**found, **described.windows} if found and described.are_ours else {}
 
 
 def _training_state(checkpoint: dict[str, Any], model: RAVE, ours: Config) -> dict[str, Any]:
-    """Return what acids-rave needs to continue at the step, with optimizers that begin anew."""
+    """Return the state with which acids-rave continues at the step, with fresh optimizers."""
     step, phase_1_steps = checkpoint["global_step"], training(ours, "phase_1_steps", 1000000)
     progress = min(step / max(phase_1_steps, 1), 1.0)
     rate = RATES[0] * (1.0 - (1.0 - LAST_RATE_FACTOR) * progress)

@@ -1,4 +1,4 @@
-"""The config.gin that acids-rave needs for a model of ours."""
+"""The config.gin of acids-rave for one of our models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rave.model import RAVE
 from rave.upstream.config import CAUSAL, CENTRED, Config
 from rave.upstream.discriminators import Discriminators
 
-# What a run that does not say takes: the values of the paper's second version.
+# Defaults of a run that states none: the values of the paper's second version.
 SCALES = [2048, 1024, 512, 256, 128]
 # Modules that only some configs name; versions of acids-rave that lack one never see it.
 IMPORTS = {
@@ -85,7 +85,7 @@ def is_causal(ours: Config, name: str) -> bool:
 
 
 def attenuation_db(ours: Config) -> float:
-    """Return the attenuation of the filter bank, whole if it is."""
+    """Return the attenuation of the filter bank, as an int if it is whole."""
     value = ours.part("PQMF").number("attenuation_db")
     return int(value) if value == int(value) else value
 
@@ -107,18 +107,18 @@ def capacity(model: RAVE, ours: Config) -> int:
     return found
 
 
-def config_text(model: RAVE, ours: Config, judged_by: Discriminators) -> str:
+def config_text(model: RAVE, ours: Config, described_discriminators: Discriminators) -> str:
     """Return the config.gin of acids-rave for a model, from the settings of our run."""
     described = network(model, ours)
     lines = [
         "\n".join(f"{name} = {value}" for name, value in bindings.items())
-        for bindings in (described.bindings, judged_by.bindings)
+        for bindings in (described.bindings, described_discriminators.bindings)
     ]
     imports = [line for name, line in IMPORTS.items() if name in "\n".join(lines)]
     distance = ours.part("SpectralDistance", "audio").arguments
-    # Its KL divergence lacks the factor 1/2.
+    # acids-rave's KL divergence lacks the factor 1/2.
     share = 0.5 if isinstance(model.bottleneck, Gaussian) else 1.0
-    channels = model.num_channels  # versions before 2.3 do not know the argument
+    channels = model.num_channels  # versions before 2.3 do not have the argument
     return CONFIG_TEXT.format(
         imports="".join(f"{line}\n" for line in imports),
         sampling_rate=model.sample_rate_hz,
@@ -128,7 +128,7 @@ def config_text(model: RAVE, ours: Config, judged_by: Discriminators) -> str:
         posterior=described.posterior,
         decoder=described.decoder,
         network=lines[0],
-        discriminator=judged_by.name,
+        discriminator=described_discriminators.name,
         discriminators=lines[1],
         latent_size=model.latent_size,
         phase_1_duration=training(ours, "phase_1_steps", 1000000),

@@ -1,4 +1,4 @@
-"""What acids-rave's config.gin says of the networks, the latents and the signals of our models."""
+"""The bindings of acids-rave's config.gin for networks, latents and signals of our models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rave.model import RAVE
 from rave.upstream.config import Config
 
 CLASSES = {"Snake": "@blocks.Snake", "AdaIN": "@blocks.AdaptiveInstanceNormalization"}
-# Of a kind of latents: their class, and its argument that names the network.
+# For each kind of latents: acids-rave's class, and its argument that names the network.
 LATENTS = {
     Gaussian: ("blocks.VariationalEncoder", "encoder"),
     Wasserstein: ("blocks.WasserteinEncoder", "encoder_cls"),
@@ -26,12 +26,12 @@ Bindings = dict[str, str]
 
 @dataclass
 class Network:
-    """What acids-rave's config says of a model.
+    """A model in acids-rave's config.
 
     Attributes:
-        posterior: Its class of what encodes.
-        decoder: Its class of what decodes.
-        bindings: What is bound to these and to what they are made of.
+        posterior: Class that encodes.
+        decoder: Class that decodes.
+        bindings: Bindings of these classes and of their parts.
     """
 
     posterior: str
@@ -40,21 +40,21 @@ class Network:
 
 
 def theirs(reference: Any) -> str | None:
-    """Return how acids-rave's config names a class of ours; None for None.
+    """Return acids-rave's name for one of our classes; None for None.
 
     Raises:
-        ValueError: If it has no such class.
+        ValueError: If acids-rave has no such class.
     """
     if reference is None:
         return None
     name = str(reference).rpartition(".")[2]
     if name not in CLASSES:
-        raise ValueError(f"acids-rave has nothing like {name}. Export the run as TorchScript.")
+        raise ValueError(f"acids-rave does not have {name}. Export the run as TorchScript.")
     return CLASSES[name]
 
 
 def network(model: RAVE, ours: Config) -> Network:
-    """Return what acids-rave's config says of a model, from the settings of our run."""
+    """Return a model as acids-rave's config describes it, from the settings of our run."""
     posterior, argument = LATENTS[type(model.bottleneck)]
     scope = "variational/" if isinstance(model.bottleneck, Gaussian) else ""
     describe = _v1 if isinstance(model.decoder, DecoderV1) else _v2
@@ -64,7 +64,7 @@ def network(model: RAVE, ours: Config) -> Network:
 
 
 def _optional(prefix: str, arguments: Mapping[str, Any]) -> Bindings:
-    """Return the bindings of what only some models have."""
+    """Return the bindings of optional parts."""
     values = {
         "activation": theirs(arguments.get("activation")),
         "adain": theirs(arguments.get("adaptation")),

@@ -1,10 +1,10 @@
-"""A trained autoencoder as ONNX: `encoder.onnx`, `decoder.onnx`, and `codec.json` beside them.
+"""Export a trained autoencoder as ONNX: `encoder.onnx`, `decoder.onnx` and `codec.json`.
 
 encoder.onnx   audio (1, C, n·hop) → mean, std (1, D, n)
 decoder.onnx   latents (1, D + A, n), the lowest A rows from N(0, 1) (num_noise_rows in codec.json),
                and for those with noise (1, C·M, n·hop/M) uniform in [-1, 1) → audio (1, C, n·hop)
 
-What a model has learnt of source and target (AdaIN) is fixed in them.
+Learnt statistics of source and target (AdaIN) are fixed in them.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def export_onnx(model: RAVE, codec_format: CodecFormat, folder: Path) -> float:
     """Write a model as ONNX and compare it with torch. Its layers are fixed in place.
 
     Args:
-        model: To write.
-        codec_format: That codec.json states.
-        folder: To write into.
+        model: Model to write.
+        codec_format: Format to state in codec.json.
+        folder: Folder to write into.
 
     Returns:
         The largest difference of any output, relative to its largest value.
@@ -78,7 +78,7 @@ def export_onnx(model: RAVE, codec_format: CodecFormat, folder: Path) -> float:
     Raises:
         ValueError: If the packages of the extra [onnx] are missing, or the difference is too large.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it tells its makers of each use
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports each use to its makers
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  torch.onnx needs it
@@ -116,8 +116,8 @@ def export_onnx(model: RAVE, codec_format: CodecFormat, folder: Path) -> float:
         contents[name] = program.model_proto.SerializeToString()
         session = onnxruntime.InferenceSession(contents[name])
         found += session.run(None, {key: value.numpy() for key, value in check.items()})
-        made = part(**check)
-        wanted += [each.numpy() for each in (made if len(outputs) > 1 else [made])]
+        expected = part(**check)
+        wanted += [each.numpy() for each in (expected if len(outputs) > 1 else [expected])]
     difference = largest_difference(wanted, found)
     check_difference(difference, folder)
     contents[TORCHSCRIPT_HEADER] = codec_format.to_json().encode()
@@ -129,7 +129,7 @@ def export_onnx(model: RAVE, codec_format: CodecFormat, folder: Path) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what torch.onnx says of packages that nothing here uses."""
+    """Silence torch.onnx's messages about packages that are not used here."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

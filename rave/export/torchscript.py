@@ -1,4 +1,4 @@
-"""A trained autoencoder as one TorchScript file that needs neither package nor recipe."""
+"""Export a trained autoencoder as one TorchScript file that needs neither package nor recipe."""
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
 
@@ -50,8 +50,8 @@ def export_torchscript(model: RAVE, codec_format: CodecFormat, path: Path) -> No
     """Write a model as TorchScript, whole or not at all. Its weight norm is folded in place.
 
     Args:
-        model: To write.
-        codec_format: That the file states.
+        model: Model to write.
+        codec_format: Format to state in the file.
         path: The file.
     """
     fold_weight_norm(model)
@@ -70,19 +70,20 @@ def export_nn_tilde(
     """Write a model as TorchScript for nn~, as `export_torchscript` does.
 
     Args:
-        model: To write.
-        codec_format: That the file states: the model's own, of all its latents.
+        model: Model to write.
+        codec_format: Format to state in the file: the model's own, with all latents.
         path: The file.
-        num_latents: Of `encode` and `decode`; see `rave.streaming.nn_tilde.latent_count`.
-        noise_seed: Of the noise in `decode`; negative: other noise each time.
+        num_latents: Latents of `encode` and `decode` (`rave.streaming.nn_tilde.latent_count`).
+        noise_seed: Random seed of the noise in `decode`; negative: new noise each time.
         host_rate_hz: Sample rate of the host, if not the model's.
-        prior: Of the model's latents; makes the method `prior`.
+        prior: Prior of the model's latents, for the method `prior`.
 
     Returns:
-        What was written. In a host whose blocks no latent frame fits it has `forward` alone.
+        The module written. It has only `forward` if latent frames do not fit the host's blocks.
 
     Raises:
-        ValueError: If a layer has no streaming form, the hop does not fit, or a prior has no place.
+        ValueError: If a layer has no streaming form, the hop does not fit, or a prior cannot be
+            used.
     """
     module: NNTilde
     if host_rate_hz is None or fits_blocks(model.sample_rate_hz, host_rate_hz):
@@ -96,8 +97,8 @@ def export_nn_tilde(
         module = NNTildeAtAnyRate(model.eval(), num_latents, host_rate_hz, noise_seed)
     else:
         raise ValueError(
-            f"At {host_rate_hz} Hz a model of {model.sample_rate_hz} Hz has no method decode that "
-            "a prior could play. Leave out --prior or --host-rate."
+            f"At {host_rate_hz} Hz, a model of {model.sample_rate_hz} Hz has no method decode for "
+            "a prior. Leave out --prior or --host-rate."
         )
     module.eval()
     write_torchscript(module, codec_format, path)

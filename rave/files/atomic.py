@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 PARTIAL_PREFIX = ".partial-"
 LARGEST = {int: 2**64 - 1, float: sys.float_info.max}
-SYNC_THREADS = 16  # file systems commit together what is asked for at once: 20 times as fast
+SYNC_THREADS = 16  # file systems commit concurrent requests together, 20 times as fast
 
 
 def sync(paths: Iterable[Path]) -> None:
-    """Return when files, and the names in folders, are on the disk, where a power cut leaves them.
+    """Write files, and the names in folders, to disk, so that they survive a power cut.
 
-    Windows has no such call for folders, and some file systems have none.
+    Windows cannot do this for folders, and some file systems cannot do it at all.
 
     Raises:
         OSError: If one is missing or cannot be written.
@@ -58,8 +58,8 @@ def atomic_write(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
 
     Args:
         path: Final file. Missing parent folders are made. A link there is replaced, not followed.
-        is_durable: Be on the disk, see `sync`, before the rename, and the name after it. False: of
-            one of many files, which a `Journal` syncs, or which can be made again.
+        is_durable: `sync` the file before the rename, and the folder after it. False: for one of
+            many files that a `Journal` syncs, or that can be made again.
 
     Yields:
         Path to write to. It has the suffix of `path`, so format-by-suffix writers work.
@@ -85,7 +85,7 @@ def atomic_write(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path`; rename it to `path` if the block succeeds, else delete it.
 
-    All of it is on the disk, see `sync`, before the rename, and its name after it.
+    Its content is synced (`sync`) before the rename, and its name after it.
 
     Args:
         path: Final folder, new or empty. Missing parent folders are made.
@@ -111,7 +111,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def check_new_folder(path: Path) -> None:
-    """Refuse a path where `atomic_folder` could make no folder.
+    """Refuse a path where `atomic_folder` cannot make a folder.
 
     Raises:
         ValueError: If it is a file, or a folder that is not empty.
@@ -123,13 +123,13 @@ def check_new_folder(path: Path) -> None:
 def _partial(path: Path) -> Path:
     """Return a new name beside `path`.
 
-    (What `tempfile` makes is private, and the umask is known only by setting it, for all threads.)
+    (`tempfile` makes private files, and reading the umask means setting it, for all threads.)
     """
     return path.with_name(f"{PARTIAL_PREFIX}{secrets.token_urlsafe(6)}{path.suffix}")
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what `atomic_write` and `atomic_folder` could not, because the program was killed."""
+    """Remove temporary files of `atomic_write` and `atomic_folder` that a killed program left."""
     for path in list(folder.rglob(f"{PARTIAL_PREFIX}*")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -138,7 +138,7 @@ def remove_partials(folder: Path) -> None:
 
 
 def check_output_folder(folder: Path, *sources: Path | None) -> None:
-    """Check that a command may write a folder of files made from those of others.
+    """Check that an output folder is a folder, and not inside a source folder.
 
     Raises:
         ValueError: If `folder` is a file, or is one of `sources` or inside it.
@@ -149,12 +149,12 @@ def check_output_folder(folder: Path, *sources: Path | None) -> None:
         if source and folder.resolve().is_relative_to(source.resolve()):
             raise ValueError(
                 f"The output folder '{folder}' is inside the input folder '{source}'. "
-                "Choose one outside, so that the output is never taken for input."
+                "Choose one outside, so that output is never read as input."
             )
 
 
 def check_no_source(outputs: Iterable[Path], sources: Iterable[Path]) -> None:
-    """Check that no output would be written over what it is made from.
+    """Check that no output would overwrite a source.
 
     Raises:
         ValueError: If one would; the message names it.
@@ -163,7 +163,7 @@ def check_no_source(outputs: Iterable[Path], sources: Iterable[Path]) -> None:
     for output in outputs:
         if output.resolve() in originals:
             raise ValueError(
-                f"'{output}' would be written over its source. Choose another name or folder."
+                f"'{output}' would overwrite its source. Choose another name or folder."
             )
 
 
@@ -174,10 +174,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def regular(path: Path) -> Path:
-    """Return the path of a file to read: what lies there is no folder, and does not wait for ever.
+    """Return `path` if it is a regular file, which can be read without blocking.
 
     Raises:
-        FileNotFoundError: If there is nothing.
+        FileNotFoundError: If it does not exist.
         ValueError: If it is a folder, a pipe, a socket or a device.
     """
     if not stat.S_ISREG(path.stat().st_mode):
@@ -189,7 +189,7 @@ def read_json(path: Path, what: str) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        ValueError: If the file is missing or is not JSON; the message names `what` was expected.
+        ValueError: If the file is missing or not JSON; the message states that it is not `what`.
     """
     try:
         return json.loads(regular(path).read_text(), parse_constant=_no_number)
@@ -200,24 +200,24 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def read_header(
     path: Path, what: str, build: Callable[[dict[str, Any]], T], remedy: str, **tag: Any
 ) -> T:
-    """Return what `build` makes of the header of a folder.
+    """Return what `build` returns for the header of a folder.
 
     Args:
         path: The JSON file.
         what: What its folder is, e.g. "a latent folder".
         build: Takes the content without the tag; a `TypeError`, `KeyError` or `ValueError` means
-            that something is missing or is none of its kind.
+            that content is missing or invalid.
         remedy: What the user should do, e.g. "Encode again."
         tag: `format` and `version` that the header must have.
 
     Raises:
-        ValueError: If the file is missing, is another format or version, or is not whole.
+        ValueError: If the file is missing, has another format or version, or is incomplete.
     """
     content = read_json(path, what)
     if not isinstance(content, dict) or content.pop("format", None) != tag["format"]:
@@ -232,15 +232,15 @@ def read_header(
         return build(content)
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(
-            f"'{path}' is not the whole header of {what} ({error}). {remedy}"
+            f"'{path}' is not a complete header of {what} ({error}). {remedy}"
         ) from error
 
 
 def built(record_class: type[T], content: Any) -> T:
-    """Return a dataclass of JSON content, each value of the type that the class states.
+    """Return a dataclass built from JSON content; each value has the declared type.
 
     Raises:
-        TypeError: If a value is of another type, is missing, or is none of the class's.
+        TypeError: If a value has another type, is missing, or is unknown to the class.
     """
     if not isinstance(content, dict):
         raise TypeError(f"a {record_class.__name__} is {_shown(content)}")
@@ -249,14 +249,14 @@ def built(record_class: type[T], content: Any) -> T:
     return record_class(**values)
 
 
-_types = cache(get_type_hints)  # they are looked up for each of many files
+_types = cache(get_type_hints)  # looked up for each of many files
 
 
 def typed(value: Any, needed: Any, name: str) -> Any:
-    """Return a value of JSON, of the type that is needed: numbers are finite, and fit 64 bits.
+    """Return a JSON value if it has the needed type; numbers must be finite and fit 64 bits.
 
     Raises:
-        TypeError: If it is of another type; the message names it.
+        TypeError: If it has another type; the message names it.
     """
     kind, arguments = get_origin(needed), get_args(needed)
     if is_dataclass(needed):
@@ -277,11 +277,11 @@ def typed(value: Any, needed: Any, name: str) -> Any:
 
 
 def check_record(record: dict[str, Any], **types: Any) -> None:
-    """Check what a command takes of the record of a journal: each name, and its type.
+    """Check the fields that a command reads from a journal record, and their types.
 
     Raises:
-        TypeError: If a value is of another type.
-        KeyError: If one is missing that may not be None.
+        TypeError: If a value has another type.
+        KeyError: If a field is missing that may not be None.
     """
     for name, needed in types.items():
         is_optional = type(None) in get_args(needed)
@@ -293,9 +293,9 @@ def _shown(value: Any) -> str:
 
 
 def check_inside(name: str) -> None:
-    """Check that a name, perhaps from a file of someone else, is of a file below a folder of ours.
+    """Check that a name, perhaps from an untrusted file, stays inside its folder.
 
-    `A:B.wav` is one where drives have no letters; `/B.wav`, also of a drive, is refused everywhere.
+    `A:B.wav` is allowed where drives have no letters; `/B.wav` is refused everywhere.
 
     Raises:
         ValueError: If it leads out of the folder, here or on Windows.
@@ -308,26 +308,26 @@ def check_inside(name: str) -> None:
 
 
 def remove_header(path: Path) -> None:
-    """Remove the header of a folder before what it names is replaced, also if the power is cut."""
+    """Remove a folder's header durably, before the files that it names are replaced."""
     if path.exists() or path.is_symlink():
         path.unlink()
         sync([path.parent])
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a small file, empty if there is none.
+    """Return the SHA-256 of a small file, or an empty string if there is none.
 
-    Take it before the file is read: what changes in between is then seen at the next run.
+    Compute it before the file is read: a change in between is then noticed at the next run.
     """
     return sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def source_stamp(path: Path) -> dict[str, int]:
-    """Return the size in bytes and modification time in ns: they tell whether a file changed."""
+    """Return the size in bytes and modification time in ns, which show whether a file changed."""
     status = path.stat()
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def native_path(path: Path) -> Path | bytes:
-    """Return a path as libsndfile takes it: where names are bytes, they need not be text."""
+    """Return a path in the form for libsndfile: on POSIX, names are bytes that need not be text."""
     return os.fsencode(path) if os.name == "posix" else path

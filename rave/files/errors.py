@@ -1,5 +1,5 @@
-"""Errors that a loop over many files goes on after."""
+"""Errors after which a loop over many files continues."""
 
 
 class SkipFile(ValueError):
-    """Raised by the work on one file when that file cannot be used; the run goes on without it."""
+    """Raised by the work on one file that cannot be used; the batch continues without it."""

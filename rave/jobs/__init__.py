@@ -1,1 +1,1 @@
-"""Who works through many files, and what is left to do?"""
+"""How are many files processed, and which are left to do?"""

@@ -1,4 +1,4 @@
-"""One writer of a folder at a time, and a journal of what it has finished."""
+"""A lock for the only writer of a folder, and a journal of its finished items."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ SYNC_EVERY_S = 1.0
 
 
 class FolderLock:
-    """Holds a folder until `release`, or until the process ends, however it does.
+    """Locks a folder until `release` or the end of the process.
 
-    The folder itself is locked: nothing is left in it. Where its file system has no locks, nothing
-    is. (filelock locks a file of its own, which would stay in each output folder.) Files in it are
-    replaced, so that links to files are not followed; links to what else is not in it are refused.
+    The folder itself is locked, so that no lock file remains in it (filelock would leave one). File
+    systems without locks are not locked. Files in the folder are replaced, so that links to files
+    are not followed; other links that lead out of it are refused.
 
     Args:
-        folder: Made if it is missing.
+        folder: Folder; made if it is missing.
 
     Raises:
-        ValueError: If another run, in this process or another, holds it. If a link in it leads to
-            a folder outside, or to nothing, so that something would be written there.
+        ValueError: If another run, in this process or another, has locked it, or a link in it leads
+            to a folder outside, or to nothing, so that something would be written there.
         OSError: If it cannot be made or opened.
     """
 
@@ -68,7 +68,7 @@ class FolderLock:
 
 
 def check_links(folder: Path) -> None:
-    """Check that what is written into a folder stays there: files are replaced, not followed.
+    """Check that files written into a folder stay inside it; links to files are replaced.
 
     Raises:
         ValueError: If a link in it leads to a folder outside, or to nothing.
@@ -79,7 +79,7 @@ def check_links(folder: Path) -> None:
         try:
             with os.scandir(place) as entries:
                 found = list(entries)
-        except (FileNotFoundError, PermissionError):  # as lost+found, into which nothing is written
+        except (FileNotFoundError, PermissionError):  # such as lost+found; nothing is written there
             continue
         for entry in found:
             if entry.is_dir(follow_symlinks=False):
@@ -95,7 +95,7 @@ def check_links(folder: Path) -> None:
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold a folder for as long as the block runs; see `FolderLock`."""
+    """Lock a folder while the block runs; see `FolderLock`."""
     lock = FolderLock(folder)
     try:
         yield
@@ -106,25 +106,24 @@ def sole_writer(folder: Path) -> Iterator[None]:
 class Journal:
     """An append-only record of finished items, one JSON line each, that survives any kill.
 
-    It is written within about a second, at once where it is new, and by `close`. Before that, the
-    files that items name as `path` and `others` are brought onto the disk: after a power cut, too,
-    what it names is there. One thread may use it.
+    It is written within about a second (a new one at once), and by `close`. The files that items
+    name as `path` and `others` are synced first, so that they exist even after a power cut. Only
+    one thread may use it.
 
-    The first line holds the settings of the work. A journal written under other settings is refused
-    unless `force` is set, in which case it is begun anew. Until `close` no other run may write into
-    its folder.
+    The first line holds the settings of the work. A journal with other settings is refused, or
+    replaced if `force` is set. Until `close` no other run may write into its folder.
 
     Args:
         path: The journal file; made by the first `add`.
         settings: JSON-able settings that all items share.
-        force: Begin anew where the settings differ.
+        force: Replace a journal with other settings.
 
     Attributes:
-        replaced: Records of other settings, instead of which it was begun anew.
+        replaced: Records of the journal that was replaced.
 
     Raises:
-        ValueError: If the journal was written under other settings; the message names both sides.
-            If another run is writing into its folder.
+        ValueError: If the journal has other settings (the message names both sides), or another run
+            is writing into its folder.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], *, force: bool = False) -> None:
@@ -146,7 +145,7 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """Write what is not written yet, and let others write into the folder.
+        """Write pending items, and let others write into the folder.
 
         Raises:
             OSError: If it cannot be written.
@@ -164,14 +163,14 @@ class Journal:
         damaged: tuple[int, Exception] | None = None
         with regular(self.path).open(errors="replace") as file:
             for number, line in enumerate(file):
-                if damaged is not None:  # the last line may be: cut off by a kill, it is done again
+                if damaged is not None:  # only the last line may be cut off, by a kill
                     raise ValueError(
                         f"'{self.path}' is damaged at line {damaged[0] + 1}. Delete the folder "
                         f"'{self.path.parent}' and run the command again."
                     ) from damaged[1]
                 try:
                     entry = json.loads(line)
-                    if number:  # commands delete what they made and no longer need
+                    if number:  # names are checked, as commands delete files that journals name
                         entry = _typed(entry["name"], str), _typed(entry["record"], dict)
                         for name in (entry[0], *_files(entry[1])):
                             check_inside(name)
@@ -197,7 +196,7 @@ class Journal:
             ]
             raise ValueError(
                 f"'{self.path.parent}' was made with other settings ({'; '.join(differing)}). "
-                "Choose another output folder, or add --force to make this one anew."
+                "Choose another output folder, or add --force to replace its content."
             )
         self._records = dict(entries[1:])
         self._rewrite()
@@ -224,7 +223,7 @@ class Journal:
         return self._records.get(name)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Take back that some items are finished."""
+        """Remove some items from the finished ones."""
         names = set(names)
         if names & set(self._records):
             self._write()
@@ -235,7 +234,7 @@ class Journal:
         """Record that item `name` is finished.
 
         Raises:
-            OSError: If the journal, or an earlier item, cannot be brought onto the disk.
+            OSError: If the journal, or an earlier item, cannot be written to disk.
         """
         if not self._is_begun:
             self._rewrite()
@@ -249,14 +248,14 @@ class Journal:
             self._timer.start()
 
     def _write_later(self) -> None:
-        self._timer = None  # what is added from now on has another
+        self._timer = None  # later items start another timer
         try:
             self._write()
-        except OSError as error:  # of the thread that adds
+        except OSError as error:  # raised by the next `add`
             self._error = error
 
     def _write(self) -> None:
-        """Bring the files of the items that are not written onto the disk, then write the items."""
+        """Sync the files of pending items, then write the items."""
         with self._writing:
             if self._error is not None:
                 error, self._error = self._error, None
@@ -279,12 +278,12 @@ def _line(name: str, record: dict[str, Any]) -> str:
 
 
 def _files(record: dict[str, Any]) -> list[str]:
-    """Return the files that an item of a journal leaves, relative to its folder."""
+    """Return the files that a journal item names, relative to its folder."""
     path = [record["path"]] if "path" in record else []
     return [_typed(name, str) for name in (*path, *_typed(record.get("others", []), list))]
 
 
 def _typed(value: Any, kind: type[T]) -> T:
     if not isinstance(value, kind):
-        raise TypeError(f"it holds a {type(value).__name__} in place of a {kind.__name__}")
+        raise TypeError(f"it holds a {type(value).__name__} instead of a {kind.__name__}")
     return value

@@ -1,6 +1,6 @@
-"""One loop over many files: names of results, progress, resuming, and what was skipped.
+"""The loop over many files: names of results, progress, resuming, skipped files.
 
-What does the work is an `Engine`: this process, or with `rave.jobs.ray_engine` many machines.
+An `Engine` runs the work: in this process, or on many machines (`rave.jobs.ray_engine`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rave.jobs.journal import Journal
 from rave.jobs.windows import Part
 from rave.parsing import LinesError, one_line
 
-MAX_NAME_BYTES = 255  # of ext4, XFS, APFS and NTFS (which counts characters)
+MAX_NAME_BYTES = 255  # limit of ext4, XFS, APFS and NTFS (which counts characters)
 
 
 Work: TypeAlias = Callable[[str, Path], dict[str, Any]]
@@ -31,40 +31,40 @@ Outcome: TypeAlias = dict[str, Any] | SkipFile | OSError
 
 @runtime_checkable
 class DivisibleWork(Protocol):
-    """Work that can be done on parts of a file at once, and gives the same files and records."""
+    """Work that can process parts of a file in parallel, with the same files and records."""
 
     def __call__(self, name: str, source: Path) -> dict[str, Any]:
-        """Do the whole."""
+        """Process a whole file, and return its record."""
 
     def num_windows(self, name: str, source: Path) -> int:
-        """Return how many windows a file has, or a guess; 1 where nothing is known."""
+        """Return the number of windows in a file, or an estimate; 1 if unknown."""
 
     def do_part(self, name: str, source: Path, part: Part, path: Path) -> Any:
-        """Write what comes of some windows to `path`, and return what `join` needs besides."""
+        """Write the result of some windows to `path`, and return what else `join` needs."""
 
     def join(self, name: str, source: Path, paths: Sequence[Path], results: Sequence[Any]) -> Any:
-        """Do the rest, and return the record."""
+        """Join the parts, and return the record."""
 
 
 class Engine(Protocol):
-    """What does the work on files."""
+    """Runs the work on files."""
 
     def run(
         self, work: Work, pending: Mapping[str, Path]
     ) -> Generator[tuple[str, Outcome], None, None]:
-        """Yield the name of each file, in any order, and what came of it.
+        """Yield the name of each file, in any order, and its outcome.
 
-        Errors other than a `SkipFile` or `OSError` of the work are raised.
+        Errors of the work other than `SkipFile` and `OSError` are raised.
         """
 
 
 class LocalEngine:
-    """Does one file after the other, in this process."""
+    """Processes one file after the other, in this process."""
 
     def run(
         self, work: Work, pending: Mapping[str, Path]
     ) -> Generator[tuple[str, Outcome], None, None]:
-        """Yield the name of each file, in order, and what came of it."""
+        """Yield the name of each file, in order, and its outcome."""
         for name, source in pending.items():
             yield name, attempt(work, name, source)
 
@@ -78,20 +78,20 @@ def attempt(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def skipped_line(name: str, reason: object) -> str:
-    """Return the line that names a file which cannot be used."""
+    """Return the line that reports a skipped file."""
     return one_line(f"skipped {name}: {reason}")
 
 
 @dataclass
 class BatchReport:
-    """What became of every file of a batch.
+    """The outcome of a batch.
 
     Attributes:
-        records: Name of each usable file and the record its work returned, now or earlier.
-        num_done: Files worked on now.
+        records: Record of each usable file, by name, from this run or an earlier one.
+        num_done: Files processed now.
         num_unchanged: Files done in an earlier run and unchanged since.
         skipped: Name and reason of each file that could not be used.
-        stale: Files made earlier that are no results of these sources.
+        stale: Results of earlier runs that are not results of these sources.
     """
 
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class BatchReport:
     stale: list[Path] = field(default_factory=list)
 
     def remove_stale(self) -> int:
-        """Remove what is stale, now that no header names it, and return how many there were."""
+        """Remove stale files, which no header names any more, and return their number."""
         found = [path for path in self.stale if path.is_file()]
         for path in found:
             path.unlink()
@@ -120,21 +120,21 @@ class BatchReport:
 
     @property
     def notes(self) -> dict[str, list[str]]:
-        """Return what a user should know of each file that was used."""
-        noted = {name: record.get("notes") for name, record in self.records.items()}
-        return {name: notes for name, notes in noted.items() if notes}
+        """Return the notes for the user about each usable file."""
+        notes_of = {name: record.get("notes") for name, record in self.records.items()}
+        return {name: notes for name, notes in notes_of.items() if notes}
 
     def check_any(self, sources: str, verb: str) -> None:
-        """Check that a file could be used.
+        """Check that at least one file was usable.
 
         Raises:
-            LinesError: If none of `sources` could; it says why for each.
+            LinesError: If none of `sources` was; the message gives the reason for each.
         """
         if not self.records:
             raise LinesError(f"No file of {one_line(sources)} can be used. {self.summary(verb)}")
 
     def summary(self, verb: str) -> str:
-        """Return one line of counts, and one line for each skipped file and each note."""
+        """Return one line of counts, then one line per skipped file and per note."""
         text = f"{verb} {self.num_done} files, {self.num_unchanged} unchanged"
         text += f", {len(self.skipped)} skipped:" if self.skipped else "."
         reasons = [f"  {skipped_line(name, reason)}" for name, reason in self.skipped.items()]
@@ -154,27 +154,27 @@ def process_files(
     header: str | None = None,
     known: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> BatchReport:
-    """Do `work` on every source that is not already done and unchanged.
+    """Run `work` on every source that is not already done and unchanged.
 
     Args:
-        sources: Name of each item (unique, relative, posix) and the file it is made from.
+        sources: Name of each item (unique, relative, posix) and its source file.
         work: Takes name and source, writes the output whole, returns a JSON-able record.
-            Raises `SkipFile`, or an `OSError` that names the source, where the source cannot be
-            used; anything else stops the batch.
-        results: The file that the work on each name leaves, relative to the journal's folder, see
-            `result_names`. It must still be there to count as done, and be of this name.
-        journal: Where finished items are recorded; closed when the batch ends.
+            Raises `SkipFile`, or an `OSError` that names the source, if the source cannot be used;
+            any other error stops the batch.
+        results: Result file of each name, relative to the journal's folder, from `result_names`. An
+            item counts as done only if this file exists.
+        journal: Journal of finished items; closed when the batch ends.
         label: Verb for the progress bar.
-        check: Makes of a record what the command takes of it. Where it raises `TypeError`,
-            `KeyError` or `ValueError`, the record is none, and the work is done again.
-        engine: What does the work; None: this process.
-        header: Name of the file in the journal's folder that names the results. It is removed
-            before one of them is replaced, so that it never names what is not there.
-        known: What else the record of a name says; where it said something else, the work is done
-            again. `others` are files that the work may leave besides.
+        check: Checks the fields of a record. If it raises `TypeError`, `KeyError` or `ValueError`,
+            the record is dropped and the work is done again.
+        engine: Engine that runs the work; None: this process.
+        header: File in the journal's folder that names the results. It is removed before one of
+            them is replaced, so that it never names a missing file.
+        known: Further fields of the record of a name; if an earlier record differs, the work is
+            done again. `others` are further files that the work may write.
 
     Returns:
-        The report, in the order of `sources`. Each record has its result as `path`.
+        The report, in the order of `sources`. Each record names its result as `path`.
     """
     from tqdm import tqdm
 
@@ -182,7 +182,7 @@ def process_files(
     folder = journal.path.parent
     planned = {name: {"path": results[name], **known.get(name, {})} for name in sources}
     former = journal.records
-    # Names of results depend on what lies beside a source, so they change as files come and go.
+    # The name of a result depends on neighbouring files, so it changes as files come and go.
     journal.forget(
         name
         for name, record in former.items()
@@ -224,7 +224,7 @@ def process_files(
         pending = {name: sources[name] for name in stamps}
         if header and any(n in former or (folder / results[n]).exists() for n in pending):
             remove_header(folder / header)
-        journal.forget(pending)  # what is made again is not done until then
+        journal.forget(pending)  # not finished until they are processed again
         with closing((engine or LocalEngine()).run(work, pending)) as outcomes:
             for name, outcome in outcomes:
                 if isinstance(outcome, SkipFile | OSError):
@@ -242,7 +242,7 @@ def process_files(
 
 
 def _is_record(record: dict[str, Any], check: Callable[[dict[str, Any]], object]) -> bool:
-    """Return whether a journal, perhaps a stranger's, says what the command takes of it."""
+    """Return whether a record, perhaps of an untrusted journal, has the fields of the command."""
     try:
         check(record)
         typed(record.get("notes"), list[str] | None, "notes")
@@ -261,7 +261,7 @@ def _check_name(name: str) -> None:
 def _stale(
     folder: Path, former: Iterable[dict[str, Any]], planned: Iterable[dict[str, Any]]
 ) -> list[Path]:
-    """Return what former records name and planned ones do not, on any file system."""
+    """Return the files that former records name and planned ones do not, on any file system."""
 
     def paths(records: Iterable[dict[str, Any]]) -> set[str]:
         return {
@@ -288,19 +288,19 @@ def _reason(error: SkipFile | OSError, source: Path) -> str:
     """Return why a file is skipped.
 
     Raises:
-        OSError: If it is not the file's fault.
+        OSError: If the cause is not the file.
     """
     if isinstance(error, SkipFile):
         return str(error)
     if error.errno == errno.ENAMETOOLONG:
-        return f"'{source.name}' has too long a name for what is made of it. Shorten it."
+        return f"The name of '{source.name}' is too long for its result. Shorten it."
     if Path(str(error.filename)).absolute() == source.absolute():
         return f"'{source.name}' cannot be read ({error.strerror}). Move it elsewhere."
     raise error
 
 
 def name_key(name: str) -> str:
-    """Return what is the same for names that some file systems take for one.
+    """Return a key that is equal for names that some file systems treat as equal.
 
     They differ in case (Windows, macOS) or in their Unicode form (macOS).
     """
@@ -310,14 +310,14 @@ def name_key(name: str) -> str:
 def result_names(
     sources: Iterable[str], suffix: str, *, is_whole_name: bool = False
 ) -> dict[str, str]:
-    """Return the name of what is made of each file of a tree: the rule of every command.
+    """Return the name of the result of each file of a tree; all commands use this rule.
 
-    a.flac → a.npy; where stems collide a.flac.npy; where these do a.flac.2.npy and so on. No two
-    results are one file or a folder of the tree, on any file system; see `name_key`.
+    a.flac → a.npy; where stems collide a.flac.npy; where these collide a.flac.2.npy and so on. No
+    two results are the same file or a folder of the tree, on any file system; see `name_key`.
 
     Args:
-        sources: Relative posix names, unique. Their order makes no difference.
-        suffix: Of the results, with its dot. A name too long for it is cut and has a digest.
+        sources: Relative posix names, unique, in any order.
+        suffix: Suffix of the results, with its dot. Too long names are cut and get a digest.
         is_whole_name: Begin with a.flac.npy.
     """
 
@@ -334,11 +334,11 @@ def result_names(
 def distinct_names(
     items: Iterable[str], candidate: Callable[[str, int], str], taken: Iterable[str]
 ) -> dict[str, str]:
-    """Return a name for each item, no two of them of one `name_key`.
+    """Return a name for each item, distinct by `name_key`.
 
     Args:
-        items: In their order of precedence, unique.
-        candidate: Takes item and level, from 0; names of one item and of other levels differ.
+        items: Unique items, in order of precedence.
+        candidate: Takes item and level, from 0; the names of an item differ between levels.
         taken: Names that no item may have.
     """
     items, taken_keys = list(items), {name_key(name) for name in taken}
@@ -364,7 +364,7 @@ def distinct_names(
 
 
 def fitted(name: str, suffix: str) -> str:
-    """Return a relative name with a suffix, cut where file systems could not hold it."""
+    """Return a relative name with a suffix, cut if it is too long for file systems."""
     folder, slash, base = name.rpartition("/")
     encoded, room = base.encode(errors="surrogateescape"), MAX_NAME_BYTES - len(suffix.encode())
     if len(encoded) > room:

@@ -1,8 +1,8 @@
-"""Many machines do the work on files, with Ray.
+"""Process files on many machines, with Ray.
 
-The machine that gives the command keeps the account; every worker writes its files itself, into
-folders that all machines see under the same paths. Ray does what was lost with a process or a
-machine again, elsewhere. A file that would keep one worker busy while others idle is cut:
+The machine that runs the command keeps the journal; every worker writes its files itself, into
+folders that all machines see under the same paths. Ray repeats work that was lost with a process
+or a machine. A file that would keep one worker busy while others idle is divided:
 
     take1.wav   |——————————— part 0 ——————————|——————————— part 1 ————————…|
                      worker A → .partial-…           worker B → .partial-…
@@ -32,13 +32,13 @@ from rave.files.errors import SkipFile
 from rave.jobs.loop import DivisibleWork, Outcome, Work, attempt
 from rave.jobs.windows import parts
 
-RETRIES = 3  # of what ends with its worker
-QUEUED_PER_SLOT = 2  # tasks that Ray holds for each that can run, so that no worker waits
-PARTS_PER_SLOT = 2  # of all the work: what is more is cut
-MIN_PART_WINDOWS = 16  # three minutes of v2; below, starting costs more than is won
+RETRIES = 3  # of tasks whose worker died
+QUEUED_PER_SLOT = 2  # tasks queued in Ray per slot, so that no worker waits
+PARTS_PER_SLOT = 2  # files larger than the work of half a slot are divided
+MIN_PART_WINDOWS = 16  # three minutes of v2; for less, starting costs more than it saves
 OBJECT_STORE_BYTES = 100 * 2**20  # audio goes through files; this holds the settings of the work
 CONNECT_TIMEOUT_S = 10.0
-NOT_IMPORTED = "failed to import on the worker"  # so begins what Ray says then
+NOT_IMPORTED = "failed to import on the worker"  # part of Ray's message
 AUTO = "auto"
 
 
@@ -54,12 +54,12 @@ class _Job:
 
 @dataclass
 class _CutFile:
-    """A file that is done in parts.
+    """A file that is processed in parts.
 
     Attributes:
-        paths: Where the parts go.
-        results: Of the parts that are done.
-        num_running: Parts that Ray has.
+        paths: Output paths of the parts.
+        results: Results of the parts that are done.
+        num_running: Parts that Ray is running.
         failure: Why the file is skipped.
     """
 
@@ -70,11 +70,11 @@ class _CutFile:
 
 
 class RayEngine:
-    """Does the work on files in the processes of a Ray cluster.
+    """Processes files in the workers of a Ray cluster.
 
     Args:
-        address: Of the cluster; None: one is started on this machine and ends with the work.
-        cpus: Cores of a worker.
+        address: Address of the cluster; None: start one on this machine, until the work ends.
+        cpus: Cores per worker.
         needs_gpu: Each worker has a GPU of its own.
 
     Raises:
@@ -93,7 +93,7 @@ class RayEngine:
     def run(
         self, work: Work, pending: Mapping[str, Path]
     ) -> Generator[tuple[str, Outcome], None, None]:
-        """Yield the name of each file as it is done, and what came of it.
+        """Yield the name of each file as it is done, and its outcome.
 
         Args:
             work: A dataclass that can be pickled, with the `folder` that it writes into; it may be
@@ -101,16 +101,17 @@ class RayEngine:
             pending: Name and path of each file.
 
         Raises:
-            ValueError: If there is no such cluster, or none of its machines can take a worker.
+            ValueError: If there is no such cluster, or no machine of it is large enough for a
+                worker.
         """
         if not pending:
             return
-        given: Any = work
-        folder: Path = given.folder.absolute()
-        folder.mkdir(parents=True, exist_ok=True)  # where a worker misses it, nothing is shared
+        job: Any = work
+        folder: Path = job.folder.absolute()
+        folder.mkdir(parents=True, exist_ok=True)  # a worker that misses it shares no folders
         try:
             with _cluster(self._address):
-                yield from self._run(replace(given, folder=folder), pending)
+                yield from self._run(replace(job, folder=folder), pending)
         finally:
             remove_partials(folder)
 
@@ -148,7 +149,7 @@ class RayEngine:
     def _jobs(
         self, work: Any, sources: Mapping[str, Path]
     ) -> tuple[deque[_Job], dict[str, _CutFile]]:
-        """Return what is to be done, the largest file first, and the files that are cut."""
+        """Return the tasks, the largest file first, and the files that are divided."""
         sizes = {name: _size(source) for name, source in sources.items()}
         share = max(sum(sizes.values()) / (PARTS_PER_SLOT * self._num_slots()), 1)
         jobs: deque[_Job] = deque()
@@ -169,7 +170,7 @@ class RayEngine:
         return jobs, cut
 
     def _num_slots(self) -> int:
-        """Return how many tasks can run at once in the cluster as it is now."""
+        """Return how many tasks the cluster can currently run at once."""
         import ray
 
         found = ray.cluster_resources()
@@ -192,7 +193,7 @@ class RayEngine:
 def _part_done(
     job: _Job, outcome: Any, file: _CutFile, jobs: deque[_Job]
 ) -> Iterator[tuple[str, Outcome]]:
-    """Take note of a part; after the last one, let the file be joined or yield why it is not."""
+    """Record a finished part; after the last one, queue the join or yield the failure."""
     file.num_running -= 1
     if isinstance(outcome, SkipFile | OSError):
         file.failure = file.failure or outcome
@@ -211,13 +212,13 @@ def _part_done(
 
 
 def _do(shared: list[Any], cpus: int, method: str, *arguments: Any) -> Any:
-    """Do a task, in a worker."""
+    """Run a task, in a worker."""
     return attempt(getattr(_opened(shared[0], cpus), method), *arguments)
 
 
 @lru_cache(maxsize=1)
 def _opened(reference: Any, cpus: int) -> Any:
-    """Return the work, which keeps open what it has opened, once for each worker."""
+    """Return the work, unpickled once per worker, so that the codec it opens stays open."""
     import ray
 
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # torch, not loaded yet, reads both
@@ -228,7 +229,7 @@ def _opened(reference: Any, cpus: int) -> Any:
     work = ray.get(reference)
     if not work.folder.is_dir():
         raise ValueError(
-            f"'{work.folder}' is not there on the machine {socket.gethostname()}. All machines "
+            f"'{work.folder}' does not exist on the machine {socket.gethostname()}. All machines "
             "must see the same folders under the same paths."
         )
     return work
@@ -249,8 +250,8 @@ def _outcome(reference: Any) -> Any:
         why = str(error.cause).splitlines()[0]
         if isinstance(error.cause, exceptions.RaySystemError) or NOT_IMPORTED in why:
             raise ValueError(
-                f"A worker cannot take the work ({why}). Install the same version of rave-diffwave "
-                "and of Python on all machines."
+                f"A worker cannot run the task ({why}). Install the same versions of rave-diffwave "
+                "and Python on all machines."
             ) from error
         raise error.cause from error
     except (
@@ -259,10 +260,11 @@ def _outcome(reference: Any) -> Any:
         exceptions.NodeDiedError,
         exceptions.LocalRayletDiedError,
     ) as error:
-        why = "for want of memory" if isinstance(error, exceptions.OutOfMemoryError) else "by it"
+        is_memory = isinstance(error, exceptions.OutOfMemoryError)
+        what = "was killed (out of memory)" if is_memory else "crashed"
         return SkipFile(
-            f"the process that works on it was ended {why}, {RETRIES + 1} times. Look at the file; "
-            "give workers more memory; or try without --engine ray."
+            f"its worker process {what}, {RETRIES + 1} times. Check the file, give workers more "
+            "memory, or try without --engine ray."
         )
 
 
@@ -279,10 +281,10 @@ def _remove(paths: list[Path]) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Check that something answers, as Ray itself would ask for ever.
+    """Check that a server answers at the address; Ray itself would retry for ever.
 
     Raises:
-        ValueError: If nothing does.
+        ValueError: If none does.
     """
     if address == AUTO:
         return
@@ -307,14 +309,14 @@ def _unreachable(address: str) -> str:
 
 @contextlib.contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
-    """Be connected with a cluster for as long as the block runs; without an address, start one."""
+    """Connect to a cluster while the block runs; without an address, start one."""
     environment = {"RAY_USAGE_STATS_ENABLED": "0"}
-    if address is None:  # this machine alone reaches its ports, and only with the token
+    if address is None:  # only this machine reaches its ports, and only with the token
         environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
-        environment |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Linux takes note of it too
+        environment |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # also has an effect on Linux
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(**environment))
-        # Ray tells of lost machines on stdout, where results go.
+        # Ray reports lost machines on stdout, which is for results.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         import ray
 
@@ -326,12 +328,14 @@ def _cluster(address: str | None) -> Iterator[None]:
         stack.callback(ray.shutdown)
         try:
             if address is None:
-                # Ray opens its folder to all users; nobody else passes the one around it.
+                # Ray makes its folder readable for all users; the private one around it is not.
                 _start(os.path.join(private, "ray"))
             else:
                 _init(address=address)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            what = "Ray does not start here" if address is None else _unreachable(address)
+            what = (
+                "Ray does not start on this machine" if address is None else _unreachable(address)
+            )
             raise ValueError(f"{what} ({str(error).splitlines()[0]}).") from error
         yield
 
@@ -348,24 +352,24 @@ def _start(folder: str) -> None:
 
 
 def _init(**options: Any) -> None:
-    """Start Ray or connect with it; workers import nothing from the current directory."""
+    """Start Ray or connect to it; workers import nothing from the current directory."""
     import ray
     from ray.job_config import JobConfig
 
-    # Ray puts the current directory on the workers' path, except for those of its remote clients.
+    # Ray adds the current directory to the workers' path, except for its remote clients.
     job = JobConfig(_client_job=True)
     ray.init(job_config=job, logging_level="ERROR", log_to_driver=False, **options)
 
 
 @lru_cache(maxsize=1)
 def _token() -> str:
-    """Return the token of this process; Ray keeps the first that it is given."""
+    """Return the token of this process; Ray keeps the first one that it gets."""
     return secrets.token_hex(32)
 
 
 @contextlib.contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Set environment variables for as long as the block runs."""
+    """Set environment variables while the block runs."""
     former = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

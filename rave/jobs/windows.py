@@ -1,4 +1,4 @@
-"""The windows of a file: cut, computed in parts by any number of processes, and joined.
+"""The windows of a file: divide it, compute parts in any number of processes, join them.
 
 B batch, C audio channels or rows, T samples.
 """
@@ -11,12 +11,11 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rave.audio.blocks import from_sample
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import atomic_write
 
-Array = NDArray[np.float32]
 WINDOW_FRAMES = 256
 
 
@@ -38,27 +37,27 @@ def parts(num_windows: int, num_parts: int) -> list[Part]:
 
 
 def audio_windows(
-    blocks: Iterable[Array],
+    blocks: Iterable[Float32Array],
     hop_samples: int,
     window_frames: int,
     left: int,
     right: int,
     part: Part = WHOLE,
-) -> Iterator[tuple[Array, int, int]]:
+) -> Iterator[tuple[Float32Array, int, int]]:
     """Cut one file's audio into overlapping windows of whole frames.
 
     Args:
         blocks: (C, t) each, from the beginning of the file.
-        hop_samples: Samples of a frame.
-        window_frames: Frames kept of a window.
-        left: Frames of context before them, where there are any.
-        right: Frames of context after them, where there are any.
-        part: The windows wanted. They are those of the whole, sample by sample.
+        hop_samples: Samples per frame.
+        window_frames: Frames kept per window.
+        left: Frames of context before them, as far as the file has them.
+        right: Frames of context after them, as far as the file has them.
+        part: The windows to yield; they equal those of the whole file, sample by sample.
 
     Yields:
         Audio (C, t) of a window, its first kept frame, and the number of frames kept.
     """
-    held: Array | None = None
+    held: Float32Array | None = None
     first = part.first * window_frames
     held_from = max(first - left, 0)  # frames
     end = None if part.stop is None else part.stop * window_frames
@@ -81,18 +80,18 @@ def audio_windows(
             held_from = kept_from
 
 
-def write_blocks(path: Path, blocks: Iterable[Array]) -> None:
+def write_blocks(path: Path, blocks: Iterable[Float32Array]) -> None:
     """Write the blocks (C, n) of a part, whole or not at all, for `read_blocks`."""
     with atomic_write(path, is_durable=False) as temporary, temporary.open("wb") as file:
         for block in blocks:
             file.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
 
 
-def read_blocks(paths: Sequence[Path], num_rows: int, num_columns: int) -> Iterator[Array]:
+def read_blocks(paths: Sequence[Path], num_rows: int, num_columns: int) -> Iterator[Float32Array]:
     """Yield the blocks of all parts as they were written.
 
     Args:
-        paths: Of the parts, in order.
+        paths: Path of the parts, in order.
         num_rows: C.
         num_columns: n of every block but the last of the file.
     """

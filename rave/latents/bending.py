@@ -7,18 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from rave.compute.arrays import Float32Array
 
 
 @dataclass(frozen=True)
 class Bend:
-    """What is done to which principal axis, 0 being that of the largest variance.
+    """Changes of latents along principal axes; axis 0 has the largest variance.
 
     Attributes:
-        shift: Added to an axis, in units of the latents.
-        scale: An axis's distance from the codec's mean is multiplied by it, before the shift.
+        shift: Value added along each axis, in units of the latents.
+        scale: Factor of the distance from the codec's mean along each axis, before the shift.
 
     Raises:
         ValueError: If there is no such axis, or a value is not finite.
@@ -31,13 +30,13 @@ class Bend:
         for axis, value in (*self.shift.items(), *self.scale.items()):
             if axis < 0 or not math.isfinite(value):
                 raise ValueError(
-                    f"Axis {axis} is to be bent by {value}; axes count from 0, and values are "
+                    f"Cannot bend axis {axis} by {value}; axes count from 0, and values must be "
                     "finite."
                 )
 
     @property
     def settings(self) -> dict[str, dict[str, float]]:
-        """Return it as JSON-able data; nothing where nothing is bent."""
+        """Return it as JSON-able data; empty if nothing is bent."""
         both = {"shift": self.shift, "scale": self.scale}
         return {
             name: {str(axis): value for axis, value in sorted(values.items())}
@@ -45,7 +44,9 @@ class Bend:
             if values
         }
 
-    def __call__(self, latents: Array, principal_axes: Callable[[], tuple[Array, Array]]) -> Array:
+    def __call__(
+        self, latents: Float32Array, principal_axes: Callable[[], tuple[Float32Array, Float32Array]]
+    ) -> Float32Array:
         """Return bent latents (D, N) of raw latents (D, N).
 
         Raises:
@@ -57,7 +58,7 @@ class Bend:
         mean, axes = principal_axes()
         if changed[-1] >= len(axes):
             raise ValueError(
-                f"Axis {changed[-1]} is to be bent; the latents have the axes 0 to {len(axes) - 1}."
+                f"Cannot bend axis {changed[-1]}; the latents have the axes 0 to {len(axes) - 1}."
             )
         rows = axes[changed]
         along = rows @ (latents - mean[:, None])
@@ -69,10 +70,10 @@ class Bend:
 
 
 def parse_bend(shift: Sequence[str], scale: Sequence[str]) -> Bend:
-    """Return what options AXIS=VALUE ask for.
+    """Return the bend that options AXIS=VALUE describe.
 
     Raises:
-        ValueError: If one is written otherwise.
+        ValueError: If an option has another form.
     """
     return Bend(_parsed("--shift", shift), _parsed("--scale", scale))
 

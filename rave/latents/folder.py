@@ -47,7 +47,7 @@ class LatentFile:
         source: Audio file it was made from, relative to the audio folder; None if generated.
         source_sample_rate_hz: Rate of that file; the codec's if generated.
         source_num_samples: Its length in samples at that rate.
-        gain_db: That the audio was brought to the codec's training level with; decoding takes it
+        gain_db: Gain that brought the audio to the codec's training level; decoding takes it
             back.
         recording: Path, without suffix, of the recording that it is or is a version of; None: see
             `rave.held_out.origin`.
@@ -69,18 +69,18 @@ class LatentFile:
 
 @dataclass(frozen=True)
 class LatentHeader:
-    """What latents.json says.
+    """Content of latents.json.
 
     Attributes:
         codec: Fingerprint of the codec's weights.
         codec_path: Where the codec was when the folder was written; only for messages.
-        sample_rate_hz: Of the codec.
+        sample_rate_hz: Sample rate of the codec.
         hop_samples: Audio samples per latent frame.
         latent_size: D.
         contents: POSTERIOR_MEAN, POSTERIOR_SAMPLE or GENERATED.
-        statistics: Of the real music: for a generated folder, those of the training latents.
+        statistics: Statistics of the real music; in a generated folder, of the training latents.
         files: One entry per array.
-        seed: Of the samples, if any.
+        seed: Random seed of the samples, if any.
         skipped: Audio files that could not be encoded, and why.
     """
 
@@ -144,10 +144,10 @@ class LatentHeader:
         )
 
     def check(self) -> None:
-        """Check what a command that trusts the header would otherwise do: it may be a stranger's.
+        """Check sizes and paths, which commands rely on; the header may be untrusted.
 
         Raises:
-            ValueError: If sizes are none, contradict each other, or a file lies elsewhere.
+            ValueError: If sizes are invalid or contradict each other, or a file lies elsewhere.
         """
         s = self.statistics
         for values in (s.mean, s.std, s.posterior_std, s.kl):
@@ -161,7 +161,7 @@ class LatentHeader:
             if min(file.num_frames, file.source_num_samples) < 0:
                 raise ValueError(f"'{file.path}' has a negative length")
             if not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ:
-                raise ValueError(f"'{file.path}' is of {rate_hz} Hz")
+                raise ValueError(f"'{file.path}' has a sample rate of {rate_hz} Hz")
             if abs(file.gain_db) > MAX_GAIN_DB:
                 raise ValueError(f"'{file.path}' has a gain of {file.gain_db} dB")
 
@@ -191,7 +191,7 @@ def open_array(path: Path) -> NDArray[Any]:
     """Return the array of a .npy file, memory-mapped and read-only; objects in it are not made.
 
     Raises:
-        ValueError: If the file cannot be read, or is no array of numbers.
+        ValueError: If the file cannot be read, or is not an array of numbers.
     """
     try:
         with np.errstate(over="raise"):  # of a size that no file has

@@ -1,7 +1,7 @@
-"""What all models of latents share: the header that a run keeps, the folder of generated latents.
+"""Shared by all models of latents: the header in a run, and the folder of generated latents.
 
-    RUN/latents.json                        of the training latents, without the list of files
-    OUT/latents.json, generated_000.npy     a latent folder, with the statistics of the training's
+    RUN/latents.json                        header of the training latents, without files
+    OUT/latents.json, generated_000.npy     a latent folder, with statistics of the training latents
 
 `rave sample_prior` and `python -m diffwave.inference` write the same folder.
 """
@@ -20,7 +20,7 @@ CLIPS = "generated_*.npy"
 
 
 def save_header(folder: Path, header: LatentHeader) -> None:
-    """Write what generation needs to know of the latents that a run begins on."""
+    """Write the header of the training latents, which generation needs, into a new run."""
     header = replace(header, files=[], skipped={})
     path = folder / HEADER_NAME
     if not path.exists():
@@ -28,11 +28,11 @@ def save_header(folder: Path, header: LatentHeader) -> None:
 
 
 def check_header(folder: Path, header: LatentHeader) -> None:
-    """Check that a run may continue, if it is begun, on latents: of its codec, added ones too.
+    """Check that an existing run may continue on these latents, of which some may be new.
 
     Raises:
-        ValueError: If they are of another codec; or are others than it was begun on, and what it
-            holds out is not known, as of a released model.
+        ValueError: If they are of another codec; or differ from the first ones in a run whose
+            held-out recordings are not known, such as a released model.
     """
     if not (folder / HEADER_NAME).exists():
         return
@@ -40,9 +40,9 @@ def check_header(folder: Path, header: LatentHeader) -> None:
     header.identity.check_same(found.identity, "The latent folder", f"run '{folder}'")
     if found.statistics != header.statistics and Split.read(folder) is None:
         raise ValueError(
-            f"Run '{folder}' was begun on other latents ({found.statistics.num_frames} frames; "
-            f"these have {header.statistics.num_frames}), and does not say which recordings it "
-            "holds out. Give it the same latents, or another --out."
+            f"Run '{folder}' was started on other latents ({found.statistics.num_frames} frames; "
+            f"these have {header.statistics.num_frames}), and does not state its held-out "
+            "recordings. Give it the same latents, or another --out."
         )
 
 
@@ -54,7 +54,7 @@ def clip_name(index: int) -> str:
 def check_output(folder: Path, is_forced: bool) -> None:
     """Check that generated latents may be written into a folder.
 
-    Clips without a header are of a command that was interrupted; this one makes them again.
+    Clips without a header are from an interrupted command; this one makes them again.
 
     Raises:
         ValueError: If it is a file, holds latents of real audio, or is not empty and not forced.
@@ -80,7 +80,7 @@ def check_output(folder: Path, is_forced: bool) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier command generated in a folder."""
+    """Remove the clips that an earlier command generated in a folder."""
     remove_partials(folder)
     (folder / HEADER_NAME).unlink(missing_ok=True)  # a header must not outlive its latents
     for path in folder.glob(CLIPS):
@@ -97,11 +97,11 @@ def write_header(
     """Write the header of generated latents.
 
     Args:
-        folder: Holds them.
-        num_frames: Of each file.
-        header: Of the training latents.
-        seed: That they were generated from.
-        gain_db: That the audio they were made of was brought to the training level with.
+        folder: Folder of the latents.
+        num_frames: Number of frames of each file.
+        header: Header of the training latents.
+        seed: Random seed of the generation.
+        gain_db: Gain that brought their source audio to the training level.
     """
     files = [
         LatentFile(name, count, None, header.sample_rate_hz, count * header.hop_samples, gain_db)

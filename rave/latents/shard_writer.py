@@ -1,6 +1,6 @@
-"""Write a sharded set of latents; see rave.latents.shards for what is written.
+"""Write a sharded set of latents; rave.latents.shards describes the format.
 
-A shard is a function of its clips alone, so that work that was stopped goes on with the next one.
+A shard depends only on its clips, so that an interrupted command continues with the next shard.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rave.compute.arrays import Float32Array, Float64Array
 from rave.files.atomic import atomic_write, check_inside
 from rave.held_out import key_of, originals, recording_digest
 from rave.latents.folder import GENERATED, SHARDS_NAME, LatentFile, LatentHeader, write_array_header
@@ -31,9 +32,9 @@ from rave.latents.shards import (
 )
 from rave.latents.statistics import LatentStatistics
 
-# About what a tar and the .json add to the frames of a clip.
+# About the bytes that a tar and the .json add to the frames of a clip.
 CLIP_BYTES = 2048
-# Written at once.
+# Frames written at once.
 BLOCK_FRAMES = 65536
 # Beside the set while it is written: the index of each finished shard.
 PART = ".index-{:05d}.npy"
@@ -41,16 +42,16 @@ PART = ".index-{:05d}.npy"
 
 @dataclass(frozen=True)
 class Clip:
-    """What goes into a shard.
+    """A clip to write into a shard.
 
     Attributes:
-        file: As in the latent folder.
+        file: Its entry in the latent folder.
         array: (D, N) raw latents; may be memory-mapped.
-        is_original: See rave.held_out.originals: whether it may be held out.
+        is_original: Whether it may be held out (`rave.held_out.originals`).
     """
 
     file: LatentFile
-    array: NDArray[np.float32]
+    array: Float32Array
     is_original: bool = True
 
 
@@ -63,9 +64,9 @@ def shard_numbers(num_frames: NDArray[np.int64], latent_size: int, shard_bytes: 
     """Return where each shard of about `shard_bytes` begins, and the number of clips.
 
     Args:
-        num_frames: Of the clips, in the order in which they are written.
+        num_frames: Number of frames of the clips, in the order in which they are written.
         latent_size: D.
-        shard_bytes: A longer clip has a shard of its own.
+        shard_bytes: Size of a shard; a longer clip gets its own shard.
     """
     ends = np.cumsum(num_frames * (4 * latent_size) + CLIP_BYTES)
     numbers = np.concatenate([[0], ends[:-1]]) // shard_bytes
@@ -76,13 +77,13 @@ def write_shard(folder: Path, number: int, clips: Iterable[Clip], latent_size: i
     """Write a shard, whole or not at all, and beside it a part of the index.
 
     Raises:
-        ValueError: If a name is not that of an array of a latent folder.
+        ValueError: If a name is not that of an array in a latent folder.
     """
     rows = []
     with atomic_write(folder / shard_name(number)) as temporary:
         with temporary.open("wb") as file:
             rows = [_write_clip(file, clip, latent_size) for clip in clips]
-            file.write(bytes(2 * tarfile.BLOCKSIZE))  # the end of a tar
+            file.write(bytes(2 * tarfile.BLOCKSIZE))  # end of the tar
             num_bytes = file.tell()
         index = np.array(rows, INDEX)
         with atomic_write(folder / PART.format(number)) as part:
@@ -122,10 +123,10 @@ def _write_clip(file: IO[bytes], clip: Clip, latent_size: int) -> tuple[int, ...
 
 
 def key_of_path(path: str) -> str:
-    """Return what names a clip in its shard: its path without .npy, so that WebDataset reads it.
+    """Return the key of a clip in its shard: its path without .npy, escaped for WebDataset.
 
-    WebDataset ends a key at the first dot of the file's name, takes no line feed in a folder's, and
-    leaves out what begins with __. These are escaped as in URLs.
+    WebDataset ends a key at the first dot of the file's name, does not accept line feeds in folder
+    names, and skips names that begin with __. These are escaped as in URLs.
     """
     folder, slash, name = path.removesuffix(".npy").rpartition("/")
 
@@ -136,7 +137,7 @@ def key_of_path(path: str) -> str:
 
 
 def _member(name: str, num_bytes: int) -> bytes:
-    """Return what stands before a file in a tar."""
+    """Return the header of a file in a tar."""
     info = tarfile.TarInfo(name)
     info.size = num_bytes
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
@@ -149,12 +150,12 @@ def _array_header(latent_size: int, num_frames: int) -> bytes:
 
 
 def has_part(folder: Path, number: int) -> bool:
-    """Return whether the part of the index of a shard is there."""
+    """Return whether the index of a shard exists."""
     return (folder / PART.format(number)).is_file()
 
 
 def finish(folder: Path, header: LatentHeader, shards: Sequence[Shard]) -> None:
-    """Join the parts of the index, write the header, and remove what is no part of the set."""
+    """Join the parts of the index, write the header, and remove files that are not in the set."""
     with atomic_write(folder / INDEX_NAME) as temporary, temporary.open("wb") as file:
         num_clips = sum(shard.num_clips for shard in shards)
         descr = np.lib.format.dtype_to_descr(INDEX)
@@ -175,14 +176,14 @@ def clear(folder: Path, kept: Iterable[str] = ()) -> None:
 
 
 def begin_anew(folder: Path) -> None:
-    """Remove the header, so that what is being written is taken for no set."""
+    """Remove the header, so that an incomplete set is not read as one."""
     (folder / SHARDS_NAME).unlink(missing_ok=True)
 
 
 def merged_statistics(headers: Sequence[LatentHeader]) -> LatentStatistics:
     """Return the statistics over the frames of several folders of one kind.
 
-    Those of generated latents are of what their model was trained on; they are the first folder's.
+    For generated latents, whose statistics are those of the training latents: the first folder's.
     """
     found = [header.statistics for header in headers]
     if len(found) == 1 or headers[0].contents == GENERATED:
@@ -190,7 +191,7 @@ def merged_statistics(headers: Sequence[LatentHeader]) -> LatentStatistics:
     weights = np.array([max(each.num_frames, 0) for each in found], np.float64)
     weights /= max(weights.sum(), 1.0)
 
-    def averaged(values: Iterator[NDArray[np.float64]]) -> NDArray[np.float64]:
+    def averaged(values: Iterator[Float64Array]) -> Float64Array:
         return np.sum([w * v for w, v in zip(weights, values, strict=True)], axis=0)
 
     mean = averaged(np.asarray(each.mean) for each in found)

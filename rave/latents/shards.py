@@ -1,13 +1,13 @@
-"""The sharded set of latents: clips by the million in a few tar files, read where they lie.
+"""The sharded set of latents: millions of clips in a few tar files, read in place.
 
     SHARDS_DIR/
-      shards.json           header: what latents.json says but for the files; and clips, frames and
+      shards.json           header: that of latents.json, without files; and clips, frames and
                             bytes of each shard
-      index.npy             a row of 32 bytes for each clip: where its frames begin, how many
+      index.npy             32 bytes per clip: where its frames begin, and their number
       shard-00000.tar       a.npy, a.json, sub/b.npy, sub/b.json …
 
-A .npy member is that of the latent folder, byte for byte; its .json says what it was made from. tar
-and numpy alone can read it; so can WebDataset. D is the latent size, N a number of frames.
+A .npy member is that of the latent folder, byte for byte; its .json names its source. tar and numpy
+alone can read it; so can WebDataset. D is the latent size, N a number of frames.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rave.audio.io import MAX_SAMPLE_RATE_HZ
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import built, check_inside, digest, read_header, regular, write_json
 from rave.held_out import Origin, key_of
 from rave.latents.folder import MAX_GAIN_DB, SHARDS_NAME, LatentFile, LatentHeader, open_array
@@ -32,11 +33,11 @@ from rave.latents.storage import LocalStorage, RemoteStorage, open_storage
 
 FORMAT, VERSION, INDEX_NAME = "rave-latent-shards", 1, "index.npy"
 BLOCK_BYTES = tarfile.BLOCKSIZE
-# Read at most of what a clip was made from.
+# Largest size of a clip's .json.
 MAX_SOURCE_BYTES = 1 << 20
 MAX_SHARD_BYTES = 1 << 60
-# Shards that are read from at the same time, see diffwave.clips. Of 128 MB each they hold thousands
-# of clips from all over the set; copies of twice as many (4 GB) are kept of a remote one.
+# Shards that are read from at the same time (diffwave.clips). With 128 MB each, they hold thousands
+# of clips from the whole set; of a remote set, twice as many copies (4 GB) are kept.
 WINDOW_SHARDS = 16
 
 INDEX = np.dtype(
@@ -58,7 +59,7 @@ def shard_name(number: int) -> str:
 
 
 def padded(num_bytes: int) -> int:
-    """Return the bytes that a tar gives so many."""
+    """Return the size of so many bytes in a tar."""
     return -(-num_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
@@ -78,7 +79,7 @@ def folder_key(path: str) -> int:
 
 @dataclass(frozen=True)
 class Shard:
-    """What shards.json says of one shard."""
+    """Entry of one shard in shards.json."""
 
     num_clips: int
     num_frames: int
@@ -87,12 +88,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardsHeader:
-    """What shards.json says.
+    """Content of shards.json.
 
     Attributes:
-        latents: As of a latent folder, without its files and those that were skipped.
-        shards: Of each shard-00000.tar and so on.
-        has_escaped_names: True: names in the shards are those of
+        latents: Header of the latent folder, without files and skipped files.
+        shards: One entry per shard file.
+        has_escaped_names: True: names in the shards come from
             `rave.latents.shard_writer.key_of_path`.
     """
 
@@ -136,7 +137,7 @@ class ShardedFile:
     Attributes:
         shards: The set.
         shard: Number of its shard.
-        offset: Of its first frame there, in bytes.
+        offset: Offset of its first frame there, in bytes.
         head: Bytes before it that belong to the clip.
         num_frames: N.
     """
@@ -152,17 +153,17 @@ class ShardedFile:
         """Return its name in the latent folder; read from the shard.
 
         Raises:
-            ValueError: If what stands there is no name below a folder.
+            ValueError: If the stored name is invalid.
         """
         with self.shards.opened(self.shard) as file:
             return self._path(file)
 
     @property
     def entry(self) -> LatentFile:
-        """Return what the latent folder says of it; read from the shard.
+        """Return its entry in the latent folder; read from the shard.
 
         Raises:
-            ValueError: If what stands there is not that.
+            ValueError: If the stored entry is invalid.
         """
         end = padded(self.offset + self.num_frames * 4 * self.shards.header.latent_size)
         with self.shards.opened(self.shard) as file:
@@ -171,17 +172,17 @@ class ShardedFile:
             try:
                 source = built(Source, json.loads(file.read(min(num_bytes, MAX_SOURCE_BYTES))))
             except (ValueError, TypeError, RecursionError) as error:
-                raise self._damaged(f"its .json is none ({error})") from error
+                raise self._damaged(f"its .json is invalid ({error})") from error
         rate_hz, num_samples = source.source_sample_rate_hz, source.source_num_samples
         if not 0 < rate_hz <= MAX_SAMPLE_RATE_HZ or num_samples < 0:
-            raise self._damaged(f"it is of {rate_hz} Hz and {num_samples} samples")
+            raise self._damaged(f"it states {rate_hz} Hz and {num_samples} samples")
         if abs(source.gain_db) > MAX_GAIN_DB:
             raise self._damaged(f"it has a gain of {source.gain_db} dB")
         return LatentFile(path, self.num_frames, **vars(source))
 
     @property
     def origin(self) -> Origin:
-        """Return which recording it is, or is a version of; read from the shard."""
+        """Return its recording, and whether it is a version of it; read from the shard."""
         return self.entry.origin
 
     @property
@@ -190,7 +191,7 @@ class ShardedFile:
         return self.entry.source
 
     @property
-    def array(self) -> NDArray[np.float32]:
+    def array(self) -> Float32Array:
         """Return its raw latents (D, N), memory-mapped and read-only.
 
         Raises:
@@ -207,7 +208,7 @@ class ShardedFile:
         return path
 
     def _named(self, file: IO[bytes], start: int, num_bytes: int) -> tuple[str, int]:
-        """Return name and size of the tar member that begins at `start`; the file is behind it."""
+        """Return name and size of the tar member at `start`; the file is left after its header."""
         file.seek(start)
         name = None
         while file.tell() < start + num_bytes:
@@ -227,7 +228,7 @@ class ShardedFile:
                 return name, info.size
             else:
                 break
-        raise self._damaged("no name stands before it")
+        raise self._damaged("it has no name")
 
     def _damaged(self, why: str) -> ValueError:
         return ValueError(
@@ -238,7 +239,7 @@ class ShardedFile:
 
 @dataclass(frozen=True)
 class Source:
-    """What the .json beside a clip says; as of `LatentFile`."""
+    """Content of the .json beside a clip, as in `LatentFile`."""
 
     source: str | None
     source_sample_rate_hz: int
@@ -250,21 +251,21 @@ class Source:
 class LatentShards(Sequence[ShardedFile]):
     """The clips of a sharded set, in the order of their shards.
 
-    Nothing that it holds grows with their number; the index is memory-mapped.
+    Its memory use does not grow with their number; the index is memory-mapped.
 
     Args:
-        place: A folder, or an address that fsspec knows, such as s3://bucket/set.
+        place: A folder, or an address that fsspec supports, such as s3://bucket/set.
 
     Attributes:
-        place: As given.
-        digest: Of its shards.json, from before it was read.
-        header: As of a latent folder without its files.
-        shards: What the header says of each shard.
+        place: Folder or address.
+        digest: Digest of shards.json, taken before it was read.
+        header: Header of the latent folder, without files.
+        shards: Header entry of each shard.
         firsts: (S + 1,) the first clip of each shard, and the number of clips.
         table: (clips,) of `INDEX`.
 
     Raises:
-        ValueError: If there is no sharded set, one that is not whole, or one without clips.
+        ValueError: If there is no sharded set, or it is incomplete or without clips.
         OSError: If an address cannot be read.
     """
 
@@ -282,7 +283,7 @@ class LatentShards(Sequence[ShardedFile]):
         for number in range(len(self.shards)):
             self._check(number)
         if not len(self):
-            raise ValueError(f"'{place}' holds no latents. Make it again from some.")
+            raise ValueError(f"'{place}' holds no latents. Make it again from latents.")
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "table"}
@@ -303,7 +304,7 @@ class LatentShards(Sequence[ShardedFile]):
         return index
 
     def _check(self, number: int) -> None:
-        """Check that no clip of a shard leads out of it; the index may be a stranger's."""
+        """Check that all clips of a shard lie inside it; the index may be untrusted."""
         shard, rows = self.shards[number], self.rows(number)
         if isinstance(self.storage, LocalStorage):
             path = self.storage.path(shard_name(number))
@@ -325,7 +326,7 @@ class LatentShards(Sequence[ShardedFile]):
 
     def _not_whole(self, why: str) -> ValueError:
         return ValueError(
-            f"'{self.place}' is not a whole sharded set: {why}. Copy or make it again."
+            f"'{self.place}' is not a complete sharded set: {why}. Copy or make it again."
         )
 
     def __len__(self) -> int:
@@ -355,17 +356,17 @@ class LatentShards(Sequence[ShardedFile]):
         return self.table[self.firsts[shard] : self.firsts[shard + 1]]
 
     def place_of(self, shard: int) -> str:
-        """Return how to call a shard in a message."""
+        """Return the name of a shard for messages."""
         return f"'{self.place}/{shard_name(shard)}'"
 
     def opened(self, shard: int) -> IO[bytes]:
         """Return a shard, opened for reading."""
         try:
             return regular(self.storage.path(shard_name(shard))).open("rb")
-        except FileNotFoundError:  # another process needed the room
+        except FileNotFoundError:  # another process removed the copy to make room
             return regular(self.storage.path(shard_name(shard))).open("rb")
 
-    def array(self, file: ShardedFile) -> NDArray[np.float32]:
+    def array(self, file: ShardedFile) -> Float32Array:
         """Return the raw latents of a clip (D, N), memory-mapped and read-only."""
         shape = (self.header.latent_size, file.num_frames)
         if not file.num_frames:

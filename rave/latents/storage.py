@@ -1,7 +1,7 @@
-"""Where the files of a sharded set lie: in a folder, or at an address that fsspec knows.
+"""Storage of a sharded set: a folder, or an address that fsspec supports.
 
-Remote files are copied whole. The copies used last stay in a folder of their own, which goes when
-the program ends; what a `kill -9` leaves lies in the system's folder for temporary files.
+Remote files are copied as a whole. The copies used last stay in a temporary folder, which is
+removed when the program ends; after a `kill -9` it remains.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ def is_address(place: Path | str) -> bool:
 
 
 def latents_place(text: str) -> Path | str:
-    """A type of argument: an address as it is, anything else as a path, which must exist."""
-    return text if is_address(text) else existing("what rave encode or rave shard wrote")(text)
+    """Return an address unchanged, and anything else as a path, which must exist."""
+    if is_address(text):
+        return text
+    return existing("a folder that `rave encode` or `rave shard` wrote")(text)
 
 
 class LocalStorage:
@@ -40,21 +42,21 @@ class LocalStorage:
         return self.folder / name
 
     def expect(self, name: str) -> None:
-        """Nothing has to be fetched."""
+        """Do nothing: local files need not be fetched."""
 
 
 class RemoteStorage:
-    """Copies of the files at an address, not more than so many.
+    """Copies of the files at an address, of which a limited number is kept.
 
-    Processes that were forked or pickled from one another share them.
+    Processes that fork or unpickle this object share the copies.
 
     Args:
-        address: Such as s3://bucket/set.
-        max_copies: Held at a time, beside those whose name is in `kept`.
+        address: Address, such as s3://bucket/set.
+        max_copies: Number of copies, not counting those in `kept`.
         kept: Names of files that are never removed.
 
     Raises:
-        ValueError: If fsspec, or the package that it needs for this protocol, does not know it.
+        ValueError: If fsspec, or the package that it needs for this protocol, does not support it.
     """
 
     def __init__(self, address: str, max_copies: int, kept: tuple[str, ...] = ()) -> None:
@@ -90,7 +92,7 @@ class RemoteStorage:
         """
         path = self.folder / name
         if not self._is_fresh(path):
-            with self._lock:  # a file that is on its way is waited for
+            with self._lock:  # wait for a file that is being copied
                 if not self._is_fresh(path):
                     self._make_room()
                     with atomic_write(path, is_durable=False) as temporary:
@@ -106,16 +108,16 @@ class RemoteStorage:
             ) from error
 
     def expect(self, name: str) -> None:
-        """Begin to copy a file that is soon asked for, behind the caller's back."""
+        """Begin to copy a file in the background, as it will soon be read."""
         if not (self.folder / name).exists():
             threading.Thread(target=self._fetch_quietly, args=(name,), daemon=True).start()
 
     def _fetch_quietly(self, name: str) -> None:
-        with contextlib.suppress(Exception):  # whoever asks for the file is told
+        with contextlib.suppress(Exception):  # reading the file will raise the error
             self.path(name)
 
     def _is_fresh(self, path: Path) -> bool:
-        """Return whether a copy is there, and say that it was used."""
+        """Return whether a copy exists, and mark it as used."""
         try:
             os.utime(path)
         except FileNotFoundError:
@@ -141,7 +143,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _remove_if_mine(folder: Path, process: int) -> None:
-    """Remove a folder of copies, unless this is a child of the process that made it."""
+    """Remove a folder of copies, unless this process is a child of the one that made it."""
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -152,7 +154,7 @@ def open_storage(
     """Return the storage of a folder or an address; file:// is a folder.
 
     Raises:
-        ValueError: If nothing knows the address's protocol.
+        ValueError: If the address's protocol is not supported.
     """
     if isinstance(place, str) and place.startswith("file://"):
         place = Path(place.removeprefix("file://"))

@@ -1,1 +1,1 @@
-"""What is in a run folder, and may it be trusted?"""
+"""What is in a run folder, and how is it read safely?"""

@@ -21,12 +21,12 @@ TRAINING_STATE = "optimizer_states"  # Lightning's name; a released model has no
 
 
 def last_checkpoint(run_folder: Path) -> Path:
-    """Return where the resumable state of a run is kept."""
+    """Return the path of a run's resumable state."""
     return run_folder / CHECKPOINTS / LAST
 
 
 def released_checkpoint(run_folder: Path) -> Path:
-    """Return where a released model keeps its weights, a run those of its lowest loss so far."""
+    """Return the path of a released model's weights, or of a run's weights at its lowest loss."""
     return run_folder / CHECKPOINTS / BEST
 
 
@@ -37,9 +37,9 @@ def trained_checkpoint(run_folder: Path) -> Path:
 
 
 def codec_checkpoint(run_folder: Path) -> Path:
-    """Return where an autoencoder's weights are: the last of a run, or those of a released model.
+    """Return the path of an autoencoder's weights: the last of a run, or a released model's.
 
-    Not the best: the adversarial phase comes last, and raises the distance that is held out.
+    Not the best ones: the adversarial phase comes last, and increases the held-out distance.
     """
     last, released = last_checkpoint(run_folder), released_checkpoint(run_folder)
     return released if released.exists() and not last.exists() else last
@@ -55,8 +55,8 @@ def read_checkpoint(
         remedy: What the user should do if it is damaged.
 
     Raises:
-        ValueError: If the file is missing or damaged, or holds more than tensors and plain data; if
-            it claims to hold more than it does (see `rave.runs.checkpoint_file`).
+        ValueError: If the file is missing or damaged, holds more than tensors and plain data, or
+            claims more data than it holds (`rave.runs.checkpoint_file`).
     """
     try:
         content = read_file(regular(path))
@@ -65,14 +65,14 @@ def read_checkpoint(
     except (ValueError, OSError) as error:
         raise ValueError(f"Cannot read checkpoint '{path}' ({error}). {remedy}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"'{path}' holds no checkpoint but a {type(content).__name__}. {remedy}")
+        raise ValueError(f"'{path}' holds a {type(content).__name__}, not a checkpoint. {remedy}")
     return content
 
 
 def packed(content: Any) -> memoryview:
     """Return the bytes of a checkpoint file.
 
-    By way of memory: on a full disk torch's own writer would end the program.
+    They are made in memory: on a full disk torch's own writer would end the program.
     """
     memory = io.BytesIO()
     torch.save(content, memory)
@@ -80,7 +80,7 @@ def packed(content: Any) -> memoryview:
 
 
 def finished_steps(run_folder: Path) -> int:
-    """Return how many steps the last checkpoint of a run has behind it; 0 for a new run.
+    """Return the number of finished steps of a run's last checkpoint; 0 for a new run.
 
     Raises:
         ValueError: If the checkpoint cannot be read, or the run is a released model.
@@ -93,7 +93,7 @@ def finished_steps(run_folder: Path) -> int:
 
 
 def check_not_released(run_folder: Path) -> None:
-    """Refuse to train in the folder of a released model, which has nothing to continue from.
+    """Refuse to train in the folder of a released model, which has no training state.
 
     Raises:
         ValueError: If it is one, or its checkpoint cannot be read.
@@ -103,28 +103,28 @@ def check_not_released(run_folder: Path) -> None:
         return
     if TRAINING_STATE not in read_checkpoint(released):
         raise ValueError(
-            f"'{run_folder}' is a released model: weights without the state of a training, which "
-            "cannot be continued. Give another --out; `rave train` starts from the weights of such "
-            "a codec with --initialise-from."
+            f"'{run_folder}' is a released model: it has no training state and cannot be "
+            "continued. Give another --out; with --initialise-from, `rave train` starts from the "
+            "weights of such a codec."
         )
 
 
 def global_step(checkpoint: dict[str, Any], path: Path) -> int:
-    """Return how many steps a checkpoint has behind it.
+    """Return the number of finished steps of a checkpoint.
 
     Raises:
-        ValueError: If it does not say.
+        ValueError: If it does not state it.
     """
     step = checkpoint.get("global_step")
     if type(step) is not int or step < 0:
-        raise ValueError(f"'{path}' does not say after how many steps it was written.")
+        raise ValueError(f"'{path}' does not state its number of steps.")
     return step
 
 
 def model_weights(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of the model inside a checkpoint of the system that trained it.
+    """Return the weights of the model from a training checkpoint.
 
-    Half precision, in which released weights are kept, comes back as float32.
+    Half precision, in which released weights are stored, is converted to float32.
     """
     prefix, state = "model.", checkpoint.get("state_dict")
     if not isinstance(state, dict):
@@ -139,10 +139,10 @@ def model_weights(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, checkpoint: dict[str, Any], run_folder: Path) -> None:
-    """Give a model of a run the weights in a checkpoint.
+    """Load the weights of a checkpoint into the model of a run.
 
     Raises:
-        ValueError: If they are not those of such a model.
+        ValueError: If they do not fit the model.
     """
     try:
         model.load_state_dict(model_weights(checkpoint))

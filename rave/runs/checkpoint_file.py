@@ -1,11 +1,11 @@
-"""Files of torch.save as data: no code of theirs runs, and none costs more than its size allows.
+"""Read files of torch.save as data: no code in them runs, and their cost is limited by their size.
 
 Memory and time are bounded by a small multiple of the file's size before anything is allocated:
-`torch.load`, also with `weights_only`, makes tensors of any size that a file claims.
+`torch.load`, even with `weights_only`, allocates tensors of any size that a file claims.
 
 Source: docs.python.org/3/library/pickletools.html;
-docs.pytorch.org/docs/stable/notes/serialization.html. Differs: opcodes, names and sharing that the
-checkpoints of models do without are refused.
+docs.pytorch.org/docs/stable/notes/serialization.html. Differs: opcodes, names and sharing that
+checkpoints of models do not need are refused.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torch import Tensor
 
 from rave.runs.model_size import most_bytes
 
-ZIP_START = b"PK\x03\x04"  # torch looks for these bytes too
+ZIP_START = b"PK\x03\x04"  # torch checks these bytes, too
 MAGIC, OLD_VERSION = 0x1950A86A20F9469CFC6C, 1001  # of files of torch before 1.6
 MAX_VALUES = 2**20  # v3 with its optimizers has a tenth as many
 MAX_DEPTH = 64
-MAX_SHARING = 8  # tied weights, and averages that are the weights, are stored once
+MAX_SHARING = 8  # tied weights, and averages equal to the weights, are stored once
 MAX_KEY = 2**31
 MAX_DIMENSIONS, MAX_ARGUMENTS = 64, 8
 DTYPES = {
@@ -44,11 +44,11 @@ REFUSED = "it is damaged, or holds more than tensors and plain data"
 
 
 def read_file(path: Path) -> Any:
-    """Return what torch.save put into a file; tensors on the CPU, parameters as tensors.
+    """Return the content of a file of torch.save; tensors on the CPU, parameters as tensors.
 
     Raises:
-        ValueError: If it is damaged, or holds more than tensors and plain data, or claims to hold
-            more than it does.
+        ValueError: If it is damaged, holds more than tensors and plain data, or claims more data
+            than it holds.
         OSError: If it cannot be read.
     """
     size = path.stat().st_size
@@ -69,7 +69,7 @@ def read_file(path: Path) -> Any:
 
 
 class _Storages:
-    """What the tensors of a file are views of: flat tensors, together not more than the file."""
+    """Storages of a file's tensors: flat tensors, together not larger than the file."""
 
     def __init__(self, num_bytes: int) -> None:
         self._left = num_bytes
@@ -133,7 +133,7 @@ def _read_old(file: BinaryIO, storages: _Storages) -> Any:
 
 
 def _unpickled(file: Any, storages: _Storages) -> Any:
-    """Return what the next pickle of a file describes."""
+    """Return the content of the next pickle of a file."""
     stack: list[Any] = []
     marked: list[list[Any]] = []
     memo: dict[int, Any] = {}
@@ -190,7 +190,7 @@ def _unpickled(file: Any, storages: _Storages) -> Any:
 
 
 def _gather(opcode: str, items: list[Any], stack: list[Any]) -> None:
-    """Put the items that an opcode takes into what it puts them into."""
+    """Add the items of an opcode to its container."""
     if opcode == "TUPLE":
         stack.append(tuple(items))
     elif opcode == "APPENDS" and type(stack[-1]) is list:
@@ -202,7 +202,7 @@ def _gather(opcode: str, items: list[Any], stack: list[Any]) -> None:
 
 
 def _key(value: Any) -> Any:
-    """Return what may be a key. The hash of a tuple of shared tuples would never end."""
+    """Return a valid key; hashing a tuple of shared tuples could take for ever."""
     if type(value) is str or (type(value) is int and abs(value) < MAX_KEY):
         return value
     raise ValueError(REFUSED)
@@ -231,7 +231,7 @@ NAMED: dict[str, Any] = {
 
 
 def _check_extent(content: Any, max_bytes: int) -> None:
-    """Refuse what unfolds to far more than a file holds, as it names the same things many times."""
+    """Refuse content that unfolds to far more than the file holds, by repeated references."""
     left, num_values = [(content, 0)], 1
     while left:
         value, depth = left.pop()
@@ -246,5 +246,5 @@ def _check_extent(content: Any, max_bytes: int) -> None:
             within = list(value)
         num_values += len(within)
         if num_values > MAX_VALUES or depth > MAX_DEPTH or max_bytes < 0:
-            raise ValueError("its parts, repeated and nested, come to far more than it holds")
+            raise ValueError("its repeated and nested parts add up to far more than it holds")
         left += [(part, depth + 1) for part in within]

@@ -1,6 +1,6 @@
-"""Gin text as data, read in this one place: what it binds, and whether it names only what it may.
+"""Read gin text as data, only here: its bindings, and a check that all its names are allowed.
 
-Nothing that a text names is built or called here.
+Nothing that the text names is built or called here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gin import config_parser
 
 from rave.files.atomic import regular
 
-# A recipe names parts of models and settings of these modules, and nothing else: no gin file must
-# run foreign code, nor a function of ours that writes.
+# A recipe may name only model parts and settings of these modules: a gin file must not run foreign
+# code, nor a function of ours that writes.
 ALLOWED_IMPORTS = re.compile(r"(__gin__|rave|diffwave)(\.|$)")
 ALLOWED_FUNCTIONS = {
     "rave.experiment.build_model",
@@ -31,8 +31,8 @@ READING_ERRORS = (
     *(ValueError, SyntaxError, TypeError, AttributeError, ImportError, NameError),
     *(tokenize.TokenError, RecursionError, MemoryError, OSError),
 )
-MAX_BYTES = 2**18  # of a recipe with what it includes
-# With all that it refers to in its place; the largest recipe comes to less than a hundredth.
+MAX_BYTES = 2**18  # of a recipe with its includes
+# Counted with all references replaced; the largest recipe has less than a hundredth.
 MAX_VALUES, MAX_LEVELS = 2**17, 50
 
 BindingStatement, ImportStatement = config_parser.BindingStatement, config_parser.ImportStatement
@@ -41,7 +41,7 @@ Statement: TypeAlias = Any  # one of these; gin has no types
 
 @dataclass(frozen=True)
 class Reference:
-    """A name of something to build or call in a gin file: `@name` or `@name()`."""
+    """A reference to something to build or call in a gin file: `@name` or `@name()`."""
 
     name: str
     is_called: bool = True
@@ -52,7 +52,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Macro:
-    """The value of a name: `%name`."""
+    """A reference to the value of a name: `%name`."""
 
     name: str
 
@@ -61,7 +61,7 @@ class Macro:
 
 
 class RefusedError(ValueError):
-    """A gin file does what it must not; the message is a sentence of its own."""
+    """A gin file does something that is not allowed; the message is a full sentence."""
 
 
 class _AsData(config_parser.ParserDelegate):
@@ -76,7 +76,7 @@ class _AsData(config_parser.ParserDelegate):
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Let all that goes wrong with gin text be a `ValueError` that names the text."""
+    """Turn every error about gin text into a `ValueError` that names the text."""
     try:
         yield
     except RefusedError:
@@ -89,7 +89,7 @@ def read_gin(path: Path) -> str:
     """Return the text of a gin file.
 
     Raises:
-        ValueError: If it is no file of text, or longer than any recipe or settings of a run.
+        ValueError: If it is not a text file, or longer than any recipe or settings of a run.
         OSError: If it cannot be read.
     """
     with regular(path).open("rb") as file:
@@ -99,7 +99,7 @@ def read_gin(path: Path) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' is no text ({error}). Give a .gin file.") from error
+        raise ValueError(f"'{path}' is not text ({error}). Give a .gin file.") from error
 
 
 def read_statements(
@@ -109,11 +109,11 @@ def read_statements(
 
     Args:
         text: The text.
-        include: Takes the name of an included file and returns its statements. None: a recipe may
-            include others, this text may not.
+        include: Takes the name of an included file and returns its statements; None: refuse
+            includes.
 
     Raises:
-        READING_ERRORS: If it is no gin; see `reading`.
+        READING_ERRORS: If it is not gin; see `reading`.
     """
     for statement in config_parser.ConfigParser(text, _AsData()):
         if isinstance(statement, (BindingStatement, ImportStatement)):
@@ -127,7 +127,7 @@ def read_statements(
 
 
 def read_value(text: str) -> Any:
-    """Return the one value that gin text writes; raises as `read_statements` does."""
+    """Return the single value in gin text; raises as `read_statements` does."""
     statement, *more = read_statements(f"value = {text}")
     if more:
         raise ValueError("it has several lines")
@@ -166,7 +166,7 @@ def _written_import(statement: Statement) -> str:
 
 
 def without_unused_imports(text: str) -> str:
-    """Return gin text without the lines of imports of which nothing is named."""
+    """Return gin text without unused imports."""
     statements = [*read_statements(text)]
     named = {name.partition(".")[0] for statement in statements for name in _named(statement)}
     unused = {
@@ -180,11 +180,11 @@ def without_unused_imports(text: str) -> str:
 
 
 def read_bindings(path: Path) -> dict[str, Any]:
-    """Return what a gin file of any program binds, as data: nothing is imported, built or called.
+    """Return the bindings of any program's gin file as data; nothing is imported, built or called.
 
     Returns:
         `scope/module.Class.argument` or `MACRO` → its last value: a number, string, boolean, None,
-        `Reference`, or a list, tuple or dict of these. Macros have their values' places.
+        `Reference`, or a list, tuple or dict of these. Macros are replaced by their values.
 
     Raises:
         ValueError: If the file cannot be read, includes another, or uses an undefined macro.
@@ -201,10 +201,10 @@ def read_bindings(path: Path) -> dict[str, Any]:
 def _check_extent(
     values: Iterable[tuple[Any, str]], referred: Callable[[Any, str], Iterable[Any]]
 ) -> None:
-    """Refuse values that come to too much with all that they refer to in its place.
+    """Refuse values that become too large when all references are replaced.
 
     Args:
-        values: Each with the scope in which it is built.
+        values: Values, each with the scope in which it is built.
         referred: Takes a macro or reference and its scope, returns the values that it stands for.
 
     Raises:
@@ -227,8 +227,8 @@ def _check_extent(
         count += len(parts)
         if count > MAX_VALUES or len(path) > MAX_LEVELS:
             raise ValueError(
-                f"its values, with what they refer to in its place, are more than {MAX_VALUES}, "
-                f"or {MAX_LEVELS} levels deep"
+                f"with all references replaced, it has more than {MAX_VALUES} values, or more than "
+                f"{MAX_LEVELS} levels"
             )
         left += [(part, scope, path) for part in parts]
 
@@ -241,7 +241,7 @@ def _resolved(value: Any, bindings: dict[str, Any]) -> Any:
     """Return a value with the macros in it replaced."""
     if isinstance(value, Macro):
         if value.name not in bindings:
-            raise ValueError(f"{value} is defined nowhere")
+            raise ValueError(f"{value} is not defined")
         return _resolved(bindings[value.name], bindings)
     if isinstance(value, (list, tuple)):
         return type(value)(_resolved(item, bindings) for item in value)
@@ -251,17 +251,17 @@ def _resolved(value: Any, bindings: dict[str, Any]) -> Any:
 
 
 def check_names(statements: Sequence[Statement], what: str) -> None:
-    """Refuse gin that imports or names what a recipe has no business with.
+    """Refuse gin that imports or names anything that a recipe must not use.
 
-    gin itself would follow any attribute of what is imported, and so from a module of ours to the
-    operating system.
+    gin itself follows any attribute of an imported module, and so could reach the operating system
+    from a module of ours.
 
     Raises:
         RefusedError: If it does.
-        READING_ERRORS: If it names what is not there; see `reading`.
+        READING_ERRORS: If it names something that does not exist; see `reading`.
     """
     symbols: dict[str, Any] = {}
-    bound: dict[tuple[str, Any], dict[str, Any]] = {}  # scope and what is built → its arguments
+    bound: dict[tuple[str, Any], dict[str, Any]] = {}  # scope and class → its arguments
     for statement in statements:
         if isinstance(statement, ImportStatement):
             if not ALLOWED_IMPORTS.match(statement.module):
@@ -304,7 +304,7 @@ def check_names(statements: Sequence[Statement], what: str) -> None:
 
 
 def references(value: Any) -> Iterator[Reference | Macro]:
-    """Yield what a value of a gin file refers to, in lists, tuples and dicts as well."""
+    """Yield the references in a value of a gin file, also in lists, tuples and dicts."""
     if isinstance(value, (Reference, Macro)):
         yield value
     elif isinstance(value, (list, tuple)):
@@ -316,7 +316,7 @@ def references(value: Any) -> Iterator[Reference | Macro]:
 
 
 def _named(statement: Statement) -> Iterator[str]:
-    """Yield the names of what a statement gives an argument to, and of what its value builds."""
+    """Yield the name whose argument a statement binds, and the names in its value."""
     if isinstance(statement, BindingStatement):
         if statement.arg_name:
             yield statement.selector
@@ -326,7 +326,7 @@ def _named(statement: Statement) -> Iterator[str]:
 
 
 def _found(name: str, symbols: dict[str, Any]) -> Any:
-    """Return what a name means among what is imported."""
+    """Return the object of a name among the imports."""
     root, *attributes = name.split(".")
     if root not in symbols:
         raise NameError(f"'{root}' is not imported")

@@ -1,4 +1,4 @@
-"""A limit to the size of a model, whatever a recipe or a stranger's run asks for."""
+"""A limit to the size of a model, whatever a recipe or an untrusted run requests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_TENSORS = 2**13  # v3, the deepest recipe, has 303
 
 @contextmanager
 def limited_size(what: str = "the model") -> Iterator[None]:
-    """Refuse models of more weights than half of this machine's memory, before they are filled.
+    """Refuse models with weights beyond half of this machine's memory, before they are filled.
 
     Args:
-        what: What to call it in a message.
+        what: Name of the model in messages.
 
     Raises:
         ValueError: If one is built inside.
@@ -36,8 +36,8 @@ def limited_size(what: str = "the model") -> Iterator[None]:
         num_bytes += tensor.numel() * tensor.element_size()
         if num_bytes > limit:
             raise ValueError(
-                f"{what} has more than {num_bytes / 2**30:.3g} GiB of weights; half of this "
-                f"machine's memory, {limit / 2**30:.3g} GiB, is the most"
+                f"{what} has more than {num_bytes / 2**30:.3g} GiB of weights; the limit is half "
+                f"of this machine's memory, {limit / 2**30:.3g} GiB"
             )
         if num_tensors > MAX_TENSORS:
             raise ValueError(f"{what} has more than {MAX_TENSORS} weights and buffers")
@@ -57,12 +57,12 @@ def limited_size(what: str = "the model") -> Iterator[None]:
 
 
 def most_bytes() -> int:
-    """Return half of this machine's memory: the most that a model, or its checkpoint, may take."""
+    """Return half of this machine's memory: the limit for a model, and for its checkpoint."""
     return _memory_bytes() // 2
 
 
 def _memory_bytes() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError):  # Windows does not tell
+    except (AttributeError, ValueError):  # not available on Windows
         return 16 * 2**30

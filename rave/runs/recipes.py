@@ -1,4 +1,4 @@
-"""Recipes: which there are, and what one says with the settings of a user. Needs no torch."""
+"""Recipes: list them, and read one with the user's settings. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from rave.runs.gin_text import Statement
 
 RECIPES, OPTIONS = (Path("configs") / name for name in ("recipes", "options"))
-MAX_FILES = 32  # of a recipe with what it includes
-PRIORS = "prior/"  # their recipes are in a folder of their own
-WORD = re.compile(r"[\w.+-]+")  # of a setting: what may be a string without quotation marks
+MAX_FILES = 32  # of a recipe with its includes
+PRIORS = "prior/"  # folder of their recipes
+WORD = re.compile(r"[\w.+-]+")  # a setting that may be a string without quotation marks
 
 
 def _package_folder(package: str) -> Path:
-    # Not the package itself: where this is an editable install, a folder of its name in the working
-    # directory (a clone of lmnt-com/diffwave, say) would be found in its place.
+    # Not the package itself: with an editable install, a folder of its name in the working
+    # directory (such as a clone of lmnt-com/diffwave) would be found instead.
     spec = importlib.util.find_spec(f"{package}.__init__")
     assert spec is not None
     assert spec.origin is not None
@@ -28,25 +28,25 @@ def _package_folder(package: str) -> Path:
 
 
 def list_recipes(package: str, of_priors: bool = False) -> list[str]:
-    """Return the names of a package's recipes, those of autoregressive priors or the others."""
+    """Return the names of a package's recipes: those of autoregressive priors, or the others."""
     folder = _package_folder(package) / RECIPES
     found = (folder / PRIORS).glob("*.gin") if of_priors else folder.glob("*.gin")
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in found)
 
 
 def list_options(package: str) -> list[str]:
-    """Return the names of what a recipe of a package can be combined with."""
+    """Return the names of the options that can be added to a package's recipes."""
     return sorted(path.stem for path in (_package_folder(package) / OPTIONS).glob("*.gin"))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that was read, and what is to be changed in it.
+    """A recipe, and settings that change it.
 
     Attributes:
-        name: As the user gives it.
-        statements: Of the recipe with what it includes, and of its options.
-        settings: `scope/module.Class.argument` or `MACRO` → value, in place of the recipe's.
+        name: Name given by the user.
+        statements: Statements of the recipe, its includes and its options.
+        settings: `scope/module.Class.argument` or `MACRO` → value that replaces the recipe's.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Recipe:
 
     @property
     def resolved(self) -> list[Statement]:
-        """The statements with the settings behind them."""
+        """Return the statements, followed by the settings."""
         from rave.runs.gin_text import binding
 
         return [*self.statements, *(binding(*each) for each in self.settings.items())]
@@ -68,7 +68,7 @@ class Recipe:
         """Check that names are used, by default all that are bound.
 
         Raises:
-            ValueError: If one is not; the message names those that are.
+            ValueError: If one is not; the message lists the used ones.
         """
         from rave.runs.gin_text import Macro, bound_values, references
 
@@ -84,7 +84,7 @@ class Recipe:
             )
 
     def value(self, name: str) -> Any:
-        """Return what the recipe itself, without settings, binds to a name; None if nothing."""
+        """Return the value that the recipe, without settings, binds to a name, or None."""
         from rave.runs.gin_text import Macro, bound_values
 
         values = bound_values(self.statements)
@@ -97,19 +97,19 @@ class Recipe:
 def read_recipe(
     package: str, name: str, settings: Sequence[str] = (), given: Mapping[str, str] | None = None
 ) -> Recipe:
-    """Read a recipe and the user's settings, and check them as far as text alone says.
+    """Read a recipe and the user's settings, and check them as text.
 
     Args:
         package: "rave" or "diffwave".
-        name: Of a shipped recipe, with `+option` as often as wanted; or path of a `.gin` file.
+        name: Name of a shipped recipe, plus any number of `+option`; or path of a `.gin` file.
         settings: Lines `NAME=VALUE`; NAME is a macro of the recipe or a `module.Class.argument`. A
-            string that is one word needs no quotation marks.
-        given: Names that cannot be set → what they follow from.
+            string of one word needs no quotation marks.
+        given: Names that cannot be set → the source of their value.
 
     Raises:
         ValueError: If the recipe or an option does not exist, an option would change nothing, a
-            file or setting cannot be read, or a setting is of a name that is given, or that
-            nothing in the recipe uses.
+            file or setting cannot be read, or a setting has a name that cannot be set or that the
+            recipe does not use.
     """
     recipe = Recipe(name, tuple(_recipe_statements(package, name)))
     values = dict(_read_setting(recipe, setting) for setting in settings)
@@ -117,20 +117,20 @@ def read_recipe(
         if each in values:
             raise ValueError(f"{each} cannot be set: it follows from {source}.")
     recipe = recipe.bind(values)
-    recipe.check_used(values)  # of the others when all is known to be of a bearable size
+    recipe.check_used(values)  # other names are checked later, when the size is known to be safe
     return recipe
 
 
 def _read_setting(recipe: Recipe, setting: str) -> tuple[str, Any]:
     """Return name and value of a line NAME=VALUE.
 
-    A value that gin cannot read is a string if it is one word, and the recipe has a string there.
+    A value that gin cannot read is a string if it is one word and the recipe has a string there.
     """
     from rave.runs.gin_text import READING_ERRORS, read_value
 
     name, equals, text = (part.strip() for part in setting.partition("="))
     if not (equals and all(part.isidentifier() for part in re.split("[./]", name))):
-        raise ValueError(f"'{setting}' is not NAME=VALUE. Write --set MAX_STEPS=5000, say.")
+        raise ValueError(f"'{setting}' is not NAME=VALUE. Write for example --set MAX_STEPS=5000.")
     try:
         return name, read_value(text)
     except READING_ERRORS as error:
@@ -147,7 +147,7 @@ def _read_setting(recipe: Recipe, setting: str) -> tuple[str, Any]:
 
 
 def _recipe_statements(package: str, recipe: str) -> list[Statement]:
-    """Return what a recipe and its options state.
+    """Return the statements of a recipe and its options.
 
     Raises:
         ValueError: If the recipe or an option does not exist, or an option would change nothing.
@@ -168,7 +168,7 @@ def _recipe_statements(package: str, recipe: str) -> list[Statement]:
     for option in options:
         if option not in list_options(package):
             raise ValueError(
-                f"There is no option '{option}'. Choose among: {', '.join(list_options(package))}."
+                f"There is no option '{option}'. Choose from: {', '.join(list_options(package))}."
             )
         added = _read_files(folder / OPTIONS / f"{option}.gin", folder / "configs")
         changed = {s.selector for s in added if getattr(s, "arg_name", "") and not s.scope}
@@ -179,7 +179,7 @@ def _recipe_statements(package: str, recipe: str) -> list[Statement]:
 
 
 def _built(statements: Sequence[Statement]) -> set[str]:
-    """Return the names of what statements build."""
+    """Return the names of the classes that statements build."""
     from rave.runs.gin_text import bound_values, references
 
     found = (each for v in bound_values(statements).values() for each in references(v))
@@ -187,11 +187,11 @@ def _built(statements: Sequence[Statement]) -> set[str]:
 
 
 def _read_files(first: Path, configs: Path) -> list[Statement]:
-    """Return what a gin file states, with what it includes in its place.
+    """Return the statements of a gin file, with those of included files in place.
 
     Args:
         first: The file.
-        configs: The folder in which included files are looked for, before that of the file.
+        configs: Folder that is searched for included files, before that of the file.
     """
     from rave.runs.gin_text import MAX_BYTES, RefusedError, read_gin, read_statements, reading
 
@@ -205,7 +205,7 @@ def _read_files(first: Path, configs: Path) -> list[Statement]:
             if found[0].resolve() in around or next(files, None) is None:
                 raise RefusedError(
                     f"'{path}' includes '{name}', which includes it, or is one of more than "
-                    f"{MAX_FILES} in all. Take the line out."
+                    f"{MAX_FILES} files. Remove the line."
                 )
             yield from read(found[0], around)
 
@@ -214,8 +214,8 @@ def _read_files(first: Path, configs: Path) -> list[Statement]:
         num_left -= len(text)
         if num_left < 0:
             raise RefusedError(
-                f"'{first}' and what it includes have more than {MAX_BYTES} characters. "
-                "Give a shorter recipe."
+                f"'{first}' and its includes have more than {MAX_BYTES} characters. Give a shorter "
+                "recipe."
             )
         with reading(f"recipe '{path}'"):
             yield from read_statements(text, include)

@@ -1,1 +1,1 @@
-"""How does a codec play live in a host?"""
+"""How does a codec run live in a host?"""

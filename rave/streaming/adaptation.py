@@ -1,4 +1,4 @@
-"""The attributes by which a host gives one sound the statistics of another (AdaIN)."""
+"""Attributes with which a host controls adaptive instance normalisation (AdaIN)."""
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
 
@@ -12,11 +12,11 @@ ATTRIBUTES = ("learn_source", "learn_target", "reset_source", "reset_target")
 
 
 class Adaptation(HostModule):
-    """`get_…` and `set_…` of `ATTRIBUTES`, which models without such layers do not offer.
+    """`get_…` and `set_…` of `ATTRIBUTES`, which models without such layers do not have.
 
     Args:
-        streaming: The model; its layers read what is set here.
-        sample_rate_hz: That the module works at.
+        streaming: The model; its layers read the values set here.
+        sample_rate_hz: Sample rate of the module.
     """
 
     encoder_adaptation: Tensor

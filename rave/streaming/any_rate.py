@@ -1,12 +1,12 @@
 """`forward` of a module for nn~ in a host of any rate, such as 48 kHz for a model of 44.1 kHz.
 
-A latent frame is no whole number of samples there, so there are no `encode` and `decode`. Audio
-waits in the module until it makes a whole frame, and what the model gave until it is asked for:
+There a latent frame is not a whole number of samples, so `encode` and `decode` do not exist. Input
+waits in the module until it fills a frame, and output until the host requests it:
 
-    host's rate ─▶ model's rate ─▶ whole frames ─▶ model ─▶ host's rate ─▶ what is asked for
+    host's rate ─▶ model's rate ─▶ whole frames ─▶ model ─▶ host's rate ─▶ requested block
 
-B batch, C channels, n samples of a block, p / q the rate that a resampler gives over the one it
-takes, in lowest terms.
+B batch, C channels, n samples of a block, p / q output rate over input rate of a resampler, in
+lowest terms.
 """
 
 # No `from __future__ import annotations`: TorchScript reads the annotations.
@@ -22,18 +22,18 @@ from rave.streaming.nn_tilde import NNTilde
 from rave.streaming.noise import FRESH_NOISE
 from rave.streaming.resampling import STOP_BAND_DB, TRANSITION
 
-LARGEST_TERM = 1000  # of p and q; the filters are a table of p rows
+LARGEST_TERM = 1000  # limit of p and q; the filters are a table of p rows
 
 
 class StreamingRational(nn.Module):
-    """Audio at another rate: Kaiser-windowed low-pass, gain 1, no delay; it waits for its future.
+    """Resample a stream: Kaiser-windowed low-pass, gain 1, no delay; output waits for later input.
 
     Args:
-        rate_hz: Of what it takes.
-        wanted_hz: Of what it gives.
+        rate_hz: Sample rate of the input.
+        wanted_hz: Sample rate of the output.
 
     Attributes:
-        ahead: Samples after a place that what it gives there depends on.
+        ahead: Later input samples that an output depends on.
     """
 
     filters: Tensor
@@ -60,13 +60,13 @@ class StreamingRational(nn.Module):
         self.held_from = self.received = self.given = 0
 
     def forward(self, audio: Tensor, is_first: bool) -> Tensor:
-        """Return all of (B, C, ·) that follows from a block (B, C, n) and those before it."""
+        """Return the output (B, C, ·) that is complete after a block (B, C, n)."""
         if is_first:
             self.held = audio.new_zeros(audio.shape[0], audio.shape[1], self.ahead)
             self.held_from, self.received, self.given = -self.ahead, 0, 0
         self.held = torch.cat([self.held, audio], 2)
         self.received += audio.shape[2]
-        # Place j lies at j·q / p of what is taken.
+        # Output j lies at input position j·q / p.
         stop = max(-(-(self.received - self.ahead) * self.p // self.q), self.given)
         places = torch.arange(self.given, stop, device=audio.device) * self.q
         whole = torch.div(places, self.p, rounding_mode="floor")
@@ -84,12 +84,12 @@ class NNTildeAtAnyRate(NNTilde):
 
     Args:
         model: Its weight norm is folded in place.
-        num_latents: See `NNTilde`.
+        num_latents: Number of principal latents of encode and decode.
         host_rate_hz: Sample rate of the host.
-        noise_seed: See `NNTilde`.
+        noise_seed: Random seed of the noise in decode; negative: new noise each time.
 
     Raises:
-        ValueError: If the rates have no small common measure, or as `NNTilde` does.
+        ValueError: If the ratio of the rates has large terms, or as `NNTilde`.
     """
 
     pending: Tensor
@@ -104,12 +104,12 @@ class NNTildeAtAnyRate(NNTilde):
         self.to_host = StreamingRational(rate_hz=rate_hz, wanted_hz=host_rate_hz)
         if max(self.to_host.p, self.to_host.q) > LARGEST_TERM:
             raise ValueError(
-                f"Rates of {host_rate_hz} and {rate_hz} Hz have no common measure to speak of; "
-                "set the host to a usual rate such as 44100, 48000 or 96000 Hz."
+                f"The ratio of {host_rate_hz} and {rate_hz} Hz is too complex; set the host to a "
+                "usual rate such as 44100, 48000 or 96000 Hz."
             )
-        # Of the model's stream behind the model's output, which is left out.
+        # Latency of the model's stream, whose first samples are left out.
         self.model_delay = self.latency_samples
-        # The longest that a sample is in the module: two filters, a frame, the model.
+        # The longest time of a sample in the module: two filters, a frame, the model.
         slowest = self.hop_samples - 1 + self.model_delay + self.to_host.ahead + 1
         self.latency_samples = self.to_model.ahead + 1 + -(-slowest * host_rate_hz // rate_hz)
         self.sample_rate_hz = host_rate_hz

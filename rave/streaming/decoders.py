@@ -1,4 +1,4 @@
-"""Decoders that take a stream block by block, with their noise and their memory of latents.
+"""Decoders that process a stream block by block, with their noise and recurrent layers.
 
 B batch, C audio channels, M bands, D latent size, A rows of noise below the latents, n steps of a
 block.
@@ -18,7 +18,7 @@ from rave.streaming.layers import Clock, Delay, silence_before_start, streamed
 
 
 class StreamingRecurrent(nn.Module):
-    """A recurrent network of a stream: it carries its state, and begins at time 0."""
+    """A recurrent network of a stream: it keeps its state, and begins at time 0."""
 
     state: Tensor
 
@@ -68,7 +68,7 @@ class StreamingNoise(nn.Module):
 
 
 class Together(nn.Module):
-    """Two streams, the earlier one delayed to the later."""
+    """Two streams, the earlier one delayed to match the later."""
 
     def __init__(self, first: Clock, second: Clock) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Together(nn.Module):
         self.clock_after = first.later(max(late, 0))
 
     def forward(self, first: Tensor, second: Tensor, is_first: bool) -> tuple[Tensor, Tensor]:
-        """Return both at one time."""
+        """Return both, aligned in time."""
         return self.first(first, is_first), self.second(second, is_first)
 
 
@@ -141,7 +141,7 @@ def _(layer: Recurrent, clock: Clock) -> tuple[nn.Module, Clock]:
 
 
 def streamed_decoder(decoder: nn.Module) -> tuple[nn.Module, Clock]:
-    """Return the streaming form of a decoder, and the clock of what it gives.
+    """Return the streaming form of a decoder, and the clock of its output.
 
     Raises:
         ValueError: If there is none.

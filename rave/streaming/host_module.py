@@ -1,6 +1,6 @@
-"""What nn~ (Max, PureData, SuperCollider) asks of any module, whatever its methods do.
+"""The interface that nn~ (Max, PureData, SuperCollider) needs of any module.
 
-It asks for `<method>_params` (channels and samples per step of input and of output), `get_methods`,
+It reads `<method>_params` (channels and samples per step of input and of output), `get_methods`,
 `get_attributes` with `<attribute>_params`, `get_…` and `set_…`, buffers and the sample rate. It
 calls a method with whole blocks: a power of two of samples, at least the largest step.
 """
@@ -15,16 +15,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-# Of attribute types in nn~. Its booleans (0) cannot be switched off: it hands a number on as text,
-# and reads "0.000000" as true. So switches are whole numbers.
+# Codes of attribute types in nn~. Its booleans (0) cannot be switched off: it passes numbers as
+# text, and reads "0.000000" as true. So switches are integers.
 INT_CODE, FLOAT_CODE = 1, 2
 
 
 class HostModule(nn.Module):
-    """Methods and attributes by name, a sample rate, no buffers, and which method uses which part.
+    """A module with named methods and attributes, a sample rate and no buffers for nn~.
 
     Args:
-        sample_rate_hz: That the module works at.
+        sample_rate_hz: Sample rate of the module.
     """
 
     methods: list[str]
@@ -32,7 +32,7 @@ class HostModule(nn.Module):
     users: dict[str, str]
 
     def __init_subclass__(cls) -> None:
-        """Repeat the types of attributes: TorchScript reads those of the last class alone."""
+        """Repeat the types of attributes: TorchScript reads only those of the last class."""
         bases = [base for base in reversed(cls.__mro__) if issubclass(base, HostModule)]
         cls.__annotations__ = dict(chain(*(get_annotations(base).items() for base in bases)))
 
@@ -47,14 +47,14 @@ class HostModule(nn.Module):
     def offer_method(
         self, name: str, inputs: list[str], in_samples: int, outputs: list[str], out_samples: int
     ) -> None:
-        """Tell the host of a method.
+        """Declare a method to the host.
 
         Args:
-            name: Of the method.
+            name: Name of the method.
             inputs: A label for each channel of the input.
-            in_samples: Of the host per step of the input.
+            in_samples: Host samples per input step.
             outputs: A label for each channel of the output.
-            out_samples: Of the host per step of the output.
+            out_samples: Host samples per output step.
         """
         shape = torch.tensor([len(inputs), in_samples, len(outputs), out_samples])
         self.register_buffer(f"{name}_params", shape)
@@ -63,15 +63,15 @@ class HostModule(nn.Module):
         self.methods.append(name)
 
     def offer_attribute(self, name: str, code: int) -> None:
-        """Tell the host of an attribute with one value of a type."""
+        """Declare an attribute with one value to the host; `code` is its type."""
         self.register_buffer(f"{name}_params", torch.tensor([code]))
         self.attributes.append(name)
 
     def begins(self, method: str, parts: list[str], batch: int) -> bool:
-        """Return whether a method is to begin its parts anew.
+        """Return whether a method must restart its parts.
 
-        So it is at first, after a reset, with a batch of another size, and when another method has
-        used one of them since.
+        It must at first, after a reset, with another batch size, and if another method has used one
+        of them since.
         """
         user = f"{method} of {batch}"
         is_new = False
@@ -81,11 +81,11 @@ class HostModule(nn.Module):
         return is_new
 
     def warm_up(self) -> None:
-        """Run what takes long when it is run for the first time."""
+        """Run parts that take long at their first run."""
 
     @torch.jit.export
     def get_methods(self) -> list[str]:
-        """Return the names of the methods of the host, which asks when it loads the file."""
+        """Return the names of the methods; the host calls this when it loads the file."""
         if not self.is_warm:
             self.is_warm = True
             with torch.no_grad():
@@ -94,21 +94,21 @@ class HostModule(nn.Module):
 
     @torch.jit.export
     def get_attributes(self) -> list[str]:
-        """Return the names of the attributes of the host."""
+        """Return the names of the attributes."""
         return self.attributes
 
     @torch.jit.export
     def get_sample_rate(self) -> int:
-        """Return the sample rate that the module works at."""
+        """Return the sample rate of the module."""
         return self.sample_rate_hz
 
     @torch.jit.export
     def set_sample_rate(self, sample_rate_hz: int) -> int:
-        """Warn if the host's rate is not the module's, which its weights are made for."""
+        """Warn if the host's rate is not the module's, for which its weights were trained."""
         if sample_rate_hz != self.sample_rate_hz:
             warnings.warn(
                 f"This file plays at {self.sample_rate_hz} Hz; at the host's {sample_rate_hz} Hz "
-                "it is of another speed and pitch. Set the host, or export with --host-rate.",
+                "its speed and pitch change. Set the host's rate, or export with --host-rate.",
                 stacklevel=2,
             )
         return 0
@@ -120,7 +120,7 @@ class HostModule(nn.Module):
 
     @torch.jit.export
     def set_rate_hz(self, rate_hz: int) -> int:
-        """Refuse: the rate is what the module was exported for."""
+        """Refuse: the rate was fixed by the export."""
         return -1
 
     @torch.jit.export
@@ -158,11 +158,11 @@ class HostModule(nn.Module):
 
 
 def rate_note(path: Path, rate_hz: int) -> str:
-    """Return what to know of the rate of a file, and a name that says it if its own does not."""
+    """Return a note on the sample rate of a file; suggests a name with the rate if it has none."""
     note = (
-        f"A host must run at {rate_hz} Hz: at another rate it plays at another speed and pitch, "
-        "unless exported with --host-rate."
+        f"The host must run at {rate_hz} Hz: at another rate, speed and pitch change, unless you "
+        "export with --host-rate."
     )
     if str(rate_hz) in path.stem:
         return note
-    return f"{note} Its name does not say so; '{path.stem}_{rate_hz}{path.suffix}' would."
+    return f"{note} A name such as '{path.stem}_{rate_hz}{path.suffix}' would show the rate."

@@ -1,16 +1,15 @@
-"""Layers that take a stream block by block and give what they would give of the whole.
+"""Layers that process a stream block by block, with the same output as for the whole signal.
 
 A layer that looks ahead must wait: its output is delayed. `streamed` converts a chain of layers
-and counts the delay on the way; a strided layer waits until its delay is a whole number of output
-steps, so that an encoder is late by whole latent frames and gives what the offline encoder gives.
+and sums up the delay; a strided layer waits until its delay is a whole number of output steps, so
+that an encoder is late by whole latent frames and its output equals the offline encoder's.
 
     offline   a0 a1 a2 a3 a4 a5        each a depends on inputs up to 2 steps later
     stream    ·  ·  a0 a1 a2 a3        the same numbers, 2 steps late
 
-Whoever calls the layers counts time. Every block comes with `frame`, the latent frame at which its
-first step would be if nothing were delayed, and with `is_first`, which empties the layers' memory.
-A layer takes what lies before time 0 for zeros, as offline padding does: so even the first outputs
-are those of the whole.
+The caller of the layers counts time. Every block comes with `frame`, the latent frame of its first
+step if nothing were delayed, and with `is_first`, which clears the layers' memory. A layer treats
+input before time 0 as zeros, as offline padding does, so that even the first outputs are equal.
 
 B batch, C channels, n steps of a block.
 """
@@ -30,16 +29,16 @@ from rave.blocks.snake import Snake
 from rave.blocks.v1 import EncoderV1
 from rave.blocks.v2 import EncoderV2, Residual
 
-# Up to so many steps a product of matrices reads the weights faster than torch's convolution does.
+# Up to this many steps, a matrix product reads the weights faster than torch's convolution.
 MOST_STEPS_OF_PRODUCT = 32
 
 
 @dataclass(frozen=True)
 class Clock:
-    """The time of a stream at one place of a chain of layers.
+    """The time of a stream at one place in a chain of layers.
 
     Attributes:
-        delay_steps: How late the stream is.
+        delay_steps: Delay of the stream in its steps.
         steps_per_frame: Its steps per latent frame.
     """
 
@@ -47,7 +46,7 @@ class Clock:
     steps_per_frame: int
 
     def later(self, steps: int) -> "Clock":
-        """Return the clock of the stream delayed by so many steps more."""
+        """Return the clock of the stream delayed by further steps."""
         return replace(self, delay_steps=self.delay_steps + steps)
 
 
@@ -67,7 +66,7 @@ def remembered(memory: Tensor, x: Tensor, steps: int, is_first: bool) -> Tensor:
 
 
 class Delay(nn.Module):
-    """A stream some steps later."""
+    """Delay a stream by some steps."""
 
     memory: Tensor
 
@@ -94,8 +93,8 @@ class StreamingConv1d(nn.Module):
         reach: Steps left and right that an output sees.
         stride: Input steps per output step.
         dilation: Input steps between taps.
-        groups: Of channels.
-        clock: Of the input.
+        groups: Number of channel groups.
+        clock: Clock of the input.
     """
 
     memory: Tensor
@@ -180,7 +179,7 @@ class Pointwise(nn.Module):
 
 
 class StreamingAdaIN(nn.Module):
-    """`AdaIN` with statistics of its own; when it learns is told by `adaptation`.
+    """`AdaIN` with its own statistics; `adaptation` controls when it learns.
 
     Attributes:
         adaptation: (4) shared by the layers of a network: learn the source, learn the target,
@@ -215,7 +214,7 @@ class StreamingAdaIN(nn.Module):
         return x
 
     def learn(self, x: Tensor, mean: Tensor, std: Tensor, count: Tensor) -> None:
-        """Take a block into the running mean of means and of standard deviations."""
+        """Update the running means of mean and standard deviation with a block."""
         size = x.shape[0]
         mean[:size] += (x.mean(-1, keepdim=True) - mean[:size]) / (count + 1.0)
         std[:size] += (x.std(-1, keepdim=True) - std[:size]) / (count + 1.0)
@@ -229,14 +228,14 @@ class Chain(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
-        """Return what the last layer gives."""
+        """Return the output of the last layer."""
         for layer in self.layers:
             x = layer(x, frame, is_first)
         return x
 
 
 class StreamingResidual(nn.Module):
-    """x + net(x), x as late as net(x)."""
+    """x + net(x), with x delayed like net(x)."""
 
     def __init__(self, net: nn.Module, delay_steps: int) -> None:
         super().__init__()
@@ -249,14 +248,14 @@ class StreamingResidual(nn.Module):
 
 @singledispatch
 def streamed(layer: nn.Module, clock: Clock) -> tuple[nn.Module, Clock]:
-    """Return the streaming form of a layer, which shares its weights, and the clock behind it.
+    """Return the streaming form of a layer, which shares its weights, and the clock after it.
 
     Args:
-        layer: Without weight norm; see `fold_weight_norm`.
-        clock: Of its input.
+        layer: Layer without weight norm (`fold_weight_norm`).
+        clock: Clock of its input.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If it has no streaming form.
     """
     raise ValueError(
         f"Layer {type(layer).__name__} has no streaming form. Export without --streaming."

@@ -100,7 +100,7 @@ class StreamingSynthesis(nn.Module):
 
 
 def shared_adaptation(network: nn.Module) -> Tensor:
-    """Return the one `adaptation` that all layers of a network share from now on."""
+    """Return one `adaptation`, shared by all layers of a network from now on."""
     layers = [layer for layer in network.modules() if isinstance(layer, StreamingAdaIN)]
     adaptation = layers[0].adaptation if layers else torch.zeros(4)
     for layer in layers:
@@ -109,14 +109,14 @@ def shared_adaptation(network: nn.Module) -> Tensor:
 
 
 class StreamingRAVE(nn.Module):
-    """A model that takes and gives a stream; shares the weights of the offline one.
+    """A model that processes a stream; shares the weights of the offline model.
 
     Args:
-        model: Without weight norm.
+        model: Model without weight norm.
 
     Attributes:
-        encoder_delay_frames: How late latents are, in latent frames.
-        decoder_delay_samples: How late audio is behind latents.
+        encoder_delay_frames: Delay of latents, in latent frames.
+        decoder_delay_samples: Delay of audio relative to latents.
 
     Raises:
         ValueError: If a layer has no streaming form.

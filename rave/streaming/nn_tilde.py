@@ -33,17 +33,17 @@ def latent_count(fidelity: Tensor, wanted: float, to_power_of_two: bool) -> int:
         to_power_of_two: Round up to a power of two, as far as there are latents.
 
     Raises:
-        ValueError: If `wanted` is outside (0, 1], or the shares were never measured.
+        ValueError: If `wanted` is outside (0, 1], or the shares were not measured.
     """
     if not 0.0 < wanted <= 1.0:
-        raise ValueError(f"Fidelity {wanted} is no share of the variance; give one in (0, 1].")
+        raise ValueError(f"Fidelity {wanted} is not a share of the variance; give one in (0, 1].")
     size = len(fidelity)
     if wanted == 1.0:
         return size
     if float(fidelity[-1]) < wanted:
         raise ValueError(
-            "The principal axes of the latents were never measured (no validation was run yet). "
-            "Train on, or export all latents with --fidelity 1."
+            "The principal axes of the latents were not measured yet (no validation has run). "
+            "Continue training, or export all latents with --fidelity 1."
         )
     count = int((fidelity >= wanted).nonzero()[0]) + 1
     return min(1 << (count - 1).bit_length(), size) if to_power_of_two else count
@@ -51,7 +51,7 @@ def latent_count(fidelity: Tensor, wanted: float, to_power_of_two: bool) -> int:
 
 @interface
 class Codec(nn.Module):
-    """What `StreamingRAVE` does: as an interface compiled by itself, and once for all methods."""
+    """Interface of `StreamingRAVE`, so that it is compiled separately, and once for all methods."""
 
     def encode(self, audio: Tensor, frame: int) -> tuple[Tensor, Tensor]:  # noqa: D102
         pass
@@ -63,14 +63,14 @@ class Codec(nn.Module):
 class NNTilde(Adaptation):
     """`encode`, `decode` and `forward` of a stream, and the model itself for `load_codec`.
 
-    Latents are the first K principal ones: rotated posterior means, largest variance first. On the
-    way back N(0, 1) noise fills the others of a normal distribution, as collapsed latents were in
-    training; those of points are at their mean.
+    Latents are the first K principal ones: rotated posterior means, largest variance first. In
+    decoding, the others are N(0, 1) noise, as collapsed latents were in training, if the posterior
+    is normal; else they are at their mean.
 
     Args:
         model: Its weight norm is folded in place.
         num_latents: K.
-        noise_seed: Of the noise in `decode`; negative: other noise each time.
+        noise_seed: Random seed of the noise in `decode`; negative: new noise each time.
         host_rate_hz: Sample rate of the host, a power of two times the model's.
 
     Raises:
@@ -93,8 +93,8 @@ class NNTilde(Adaptation):
         hop_samples = model.hop_samples * ratio
         if hop_samples & (hop_samples - 1):
             raise ValueError(
-                f"A hop of {hop_samples} samples never fills nn~'s blocks, whose length is a power "
-                "of two. Use ratios of 2, 4 or 8."
+                f"A hop of {hop_samples} samples does not fit nn~'s blocks, whose length is a "
+                "power of two. Use ratios of 2, 4 or 8."
             )
         self.model, self.streaming = model, cast(Codec, scripted(streaming))
         self.down, self.up = StreamingResampler(ratio), StreamingResampler(ratio)
@@ -127,7 +127,7 @@ class NNTilde(Adaptation):
         return self.num_channels * [f"audio at {self.sample_rate_hz} Hz"]
 
     def warm_up(self) -> None:
-        """Compile what takes long."""
+        """Compile the codec."""
         self.warm_up_codec()
 
     def warm_up_codec(self) -> None:
@@ -151,7 +151,7 @@ class NNTilde(Adaptation):
         """Return the next latents (B, K, n) of the encoder."""
         if audio.shape[2] % self.hop_samples:
             raise ValueError(
-                f"A block of {audio.shape[2]} samples is no multiple of {self.hop_samples}."
+                f"A block of {audio.shape[2]} samples is not a multiple of {self.hop_samples}."
             )
         low = self.down.down(audio, self.frames_in == 0)
         mean, _ = self.streaming.encode(low, self.frames_in)
@@ -211,7 +211,7 @@ class NNTilde(Adaptation):
 
     @torch.jit.export
     def get_seed(self) -> list[int]:
-        """Return the seed of the noise; negative: other noise each time."""
+        """Return the seed of the noise; negative: new noise each time."""
         return [self.seed]
 
     @torch.jit.export
@@ -227,13 +227,13 @@ class NNTilde(Adaptation):
 
     @torch.jit.export
     def set_latency(self, latency: int) -> int:
-        """Refuse: the latency is what the model needs."""
+        """Refuse: the model determines the latency."""
         return -1
 
 
 @interface
 class Prior(nn.Module):
-    """What `StreamingPrior` does."""
+    """Interface of `StreamingPrior`."""
 
     def forward(self, control: Tensor, seed: int, is_first: bool) -> Tensor:  # noqa: D102
         pass
@@ -243,14 +243,14 @@ class NNTildePrior(NNTilde):
     """The methods of the codec, and `prior`: latents for `decode`.
 
     Args:
-        model: See `NNTilde`, as the arguments after the prior.
-        prior: Of the model's latents.
+        model: As in `NNTilde`, like the arguments after the prior.
+        prior: Prior of the model's latents.
         num_latents: K.
-        noise_seed: Also of the prior's choices.
+        noise_seed: Random seed of the noise and of the prior's choices.
         host_rate_hz: Sample rate of the host.
 
     Raises:
-        ValueError: As `NNTilde` does.
+        ValueError: As `NNTilde`.
     """
 
     latent_prior: Prior
@@ -282,7 +282,7 @@ class NNTildePrior(NNTilde):
         """Return new latents (B, K, n) for `decode`, late by the attribute `prior_latency`.
 
         Args:
-            control: (B, 1, n), of the temperature.
+            control: (B, 1, n) control of the temperature.
         """
         is_first = self.begins("prior", ["prior"], control.shape[0])
         if is_first:
@@ -294,12 +294,12 @@ class NNTildePrior(NNTilde):
 
     @torch.jit.export
     def get_prior_latency(self) -> list[int]:
-        """Return how late `prior` is, in samples of the host."""
+        """Return the latency of `prior` in samples of the host."""
         return [self.prior_delay_frames * self.hop_samples]
 
     @torch.jit.export
     def set_prior_latency(self, latency: int) -> int:
-        """Refuse: the latency is what the prior needs."""
+        """Refuse: the prior determines the latency."""
         return -1
 
 
@@ -313,11 +313,11 @@ def host_ratio(sample_rate_hz: int, host_rate_hz: int | None) -> int:
     """Return the host's rate over the model's.
 
     Raises:
-        ValueError: If it is no power of two: a latent frame must be a whole block of the host.
+        ValueError: If it is not a power of two: a latent frame must be a whole block of the host.
     """
     if not fits_blocks(sample_rate_hz, host_rate_hz):
         raise ValueError(
-            f"A host at {host_rate_hz} Hz cannot play a model at {sample_rate_hz} Hz block by "
+            f"A host at {host_rate_hz} Hz cannot run a model at {sample_rate_hz} Hz block by "
             f"block; set it to {sample_rate_hz}, {2 * sample_rate_hz} or {4 * sample_rate_hz} Hz."
         )
     return (host_rate_hz or sample_rate_hz) // sample_rate_hz

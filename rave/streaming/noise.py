@@ -1,4 +1,4 @@
-"""Noise of a stream in TorchScript: as `rave.noise`, but of one block at a time.
+"""Noise of a stream in TorchScript: like `rave.noise`, one block at a time.
 
 B batch.
 """
@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-FRESH_NOISE = -1  # as a seed: other noise each time
-# Of one seed: for principal latents that are missing, for bands, for rows below the latents, for a
+FRESH_NOISE = -1  # as a seed: new noise each time
+# Streams of one seed: for missing principal latents, for bands, for rows below the latents, for a
 # prior, for uninformative latents.
 NUM_STREAMS = 5
 LATENTS, BANDS, ADDED_ROWS, PRIOR, UNINFORMATIVE = range(NUM_STREAMS)
@@ -20,11 +20,11 @@ GAMMA, MIX_1, MIX_2 = -7046029254386353131, -4658895280553007687, -7723592293110
 
 
 class PositionalUniform(nn.Module):
-    """Numbers that are a function of seed, row and step: the same however the stream is cut.
+    """Numbers that depend only on seed, row and step, not on how the stream is divided.
 
     Args:
-        rows: Of numbers.
-        stream: Which of `NUM_STREAMS`; each has other numbers.
+        rows: Number of rows.
+        stream: Index of the stream, below `NUM_STREAMS`; each has its own numbers.
     """
 
     def __init__(self, rows: int, stream: int) -> None:

@@ -1,4 +1,4 @@
-"""A prior that makes latents of a stream, frame after frame without end.
+"""A prior that generates an endless stream of latents, frame after frame.
 
 B batch, E raw latent size, D modelled dimensions, R classes of a value, n frames of a block.
 """
@@ -19,7 +19,7 @@ from rave.streaming.tracing import interface, traced
 
 @interface
 class Step(nn.Module):
-    """What `_Step` does: as an interface compiled by itself."""
+    """Interface of `_Step`, so that it is compiled separately."""
 
     def forward(self, column: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         pass
@@ -28,11 +28,11 @@ class Step(nn.Module):
 class StreamingPrior(nn.Module):
     """`LatentPrior.sample` of a stream.
 
-    Frame t is whole with column t + D - 1. Each frame of a block makes one column, so that the load
-    is even, and latents are late by `delay_frames`, D - 1; what comes before is of no use.
+    Frame t is complete with column t + D - 1. Each frame of a block makes one column, so that the
+    load is even, and latents are late by `delay_frames`, D - 1; earlier output is meaningless.
 
     Args:
-        prior: To sample from; its weights are copied.
+        prior: Prior to sample from; its weights are copied.
     """
 
     step: Step
@@ -65,7 +65,7 @@ class StreamingPrior(nn.Module):
         Args:
             control: (B, 1, n): softplus of it, over ln 2, is the temperature; 0 gives 1, as in
                 acids-rave.
-            seed: Of the first item; negative: other numbers each time.
+            seed: Random seed of the first item; negative: new numbers each time.
             is_first: Begin a stream.
         """
         batch = control.shape[0]

@@ -20,7 +20,7 @@ class StreamingResampler(nn.Module):
         ratio: R; 1 changes nothing.
 
     Attributes:
-        delay_samples: Of down, and of up, in samples of the higher rate.
+        delay_samples: Delay of down, and of up, in samples at the higher rate.
     """
 
     taps: Tensor

@@ -1,4 +1,4 @@
-"""TorchScript of parts of a module, which torch compiles each by itself."""
+"""TorchScript of parts of a module, so that torch compiles each separately."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ _Class = TypeVar("_Class", bound=type[nn.Module])
 
 
 def traced(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
-    """Return what a module does with tensors of fixed shapes.
+    """Return a module, traced for tensors of fixed shapes.
 
     Args:
-        module: In evaluation mode; all it does must follow from the shapes alone.
-        example: Of these shapes.
+        module: Module in evaluation mode; its operations may depend on shapes only.
+        example: Example inputs of these shapes.
     """
     with warnings.catch_warnings():
         # 2026-11: torch.jit is deprecated in favour of torch.export, which nn~ cannot load.
         warnings.simplefilter("ignore", DeprecationWarning)
-        # Checks of shapes are made here, once and for all.
+        # Shapes are checked here, once.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         result: nn.Module = torch.jit.trace(module, example, check_trace=False)
     return result
 
 
 def interface(described: _Class) -> _Class:
-    """Return a class of module as an interface: what stands behind it is compiled by itself.
+    """Return a module class as an interface, so that its implementation is compiled separately.
 
-    So it is compiled once for all methods that call it, and may be so before one is called. Torch
-    copies every other module into each method, and compiles that in its first two runs.
+    It is then compiled once for all methods that call it, even before the first call. Torch copies
+    every other module into each method, and compiles it in the first two runs.
     """
     with warnings.catch_warnings():
         # 2026-11: torch.jit is deprecated in favour of torch.export, which nn~ cannot load.

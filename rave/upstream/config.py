@@ -15,13 +15,13 @@ CAUSAL, CENTRED = "causal", "centered"
 
 @dataclass(frozen=True)
 class Part:
-    """A class named in a config.gin, with what is bound to its arguments.
+    """A class named in a config.gin, with the values bound to its arguments.
 
     Attributes:
         path: The config.gin.
-        name: As the file names it, e.g. blocks.EncoderV2.
-        scope: In which it is built; bindings of that scope hold for it and for what it builds.
-        arguments: Bound there.
+        name: Name in the file, e.g. blocks.EncoderV2.
+        scope: Gin scope of the build; its bindings apply to the object and to its parts.
+        arguments: Values bound to its arguments.
     """
 
     path: Path
@@ -38,13 +38,13 @@ class Part:
         return ValueError(f"'{self.path}' uses {what}, which this version cannot open.")
 
     def needs(self, argument: str, value: Any, default: Any) -> None:
-        """Refuse any other value of an argument; `default` is what acids-rave takes if unbound."""
+        """Refuse any other value of an argument; `default` is acids-rave's default."""
         found = self.arguments.get(argument, default)
         if found != value:
             raise self.refused(argument, found)
 
     def knows(self, *arguments: str) -> None:
-        """Refuse arguments that are bound but not known."""
+        """Refuse bound arguments that are not listed."""
         for argument in sorted(set(self.arguments) - set(arguments)):
             raise self.refused(argument, self.arguments[argument])
 
@@ -52,8 +52,8 @@ class Part:
         """Return the value of an argument that has no default."""
         if argument not in self.arguments:
             raise ValueError(
-                f"'{self.path}' does not say {self.name}.{argument}. Give the file that "
-                "acids-rave wrote into the run folder."
+                f"'{self.path}' does not set {self.name}.{argument}. Give the file that acids-rave "
+                "wrote into the run folder."
             )
         return self.arguments[argument]
 
@@ -82,7 +82,7 @@ class Part:
 
 
 class Config:
-    """The settings of a run, by class: the module before its name differs between versions."""
+    """The settings of a run, by class name without module, which differs between versions."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -119,7 +119,7 @@ class Config:
         return self.part(key, scope or owner.scope)
 
     def is_causal(self, scope: str) -> bool:
-        """Return how convolutions built in a scope are padded."""
+        """Return whether convolutions built in a scope have causal padding."""
         part = self.part("get_padding", scope)
         mode = part.arguments.get("mode", CENTRED)
         if mode not in (CAUSAL, CENTRED):

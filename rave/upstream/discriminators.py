@@ -1,4 +1,4 @@
-"""The discriminators of acids-rave: what its config.gin says of ours, and what it calls them."""
+"""The discriminators of acids-rave: its config.gin for ours, and its names of their weights."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ PERIODS, SCALES, SPECTRA, DESCRIPT, COMBINED = (
     *("MultiPeriodDiscriminator", "MultiScaleDiscriminator", "SpectralDiscriminator"),
     *("DescriptDiscriminator", "CombinedDiscriminator"),
 )
-# What a run that does not say takes: the values of the paper's second version.
+# Defaults of a run that states none: the values of the paper's second version.
 DEFAULT, DEFAULT_PERIODS, DEFAULT_NUM_SCALES = (PERIODS, SCALES), [2, 3, 5, 7, 11], 3
 
 
 @dataclass
 class Discriminators:
-    """What acids-rave knows of the discriminators of a run.
+    """The discriminators of a run in acids-rave.
 
     Attributes:
-        name: Of the class in its config.
-        bindings: What that says of it and of its parts.
-        are_ours: Whether they are those of the run; if not, acids-rave's own stand in.
-        num_parts: Of a combined one.
-        windows: What its checkpoint keeps and ours does not.
+        name: Class name in the config.
+        bindings: Bindings of the class and of its parts.
+        are_ours: Whether they are those of the run; if not, acids-rave's defaults replace them.
+        num_parts: Number of discriminators if it combines several.
+        windows: Buffers that only acids-rave's checkpoint stores.
     """
 
     name: str
@@ -44,21 +44,21 @@ class Discriminators:
 
 
 def discriminator_rules(num_parts: int) -> Rules:
-    """Return the rules that turn our names of a discriminator's weights into those of acids-rave.
+    """Return the rules from our names of a discriminator's weights to acids-rave's.
 
     Args:
-        num_parts: Of a combined one; acids-rave takes a single part without combining it.
+        num_parts: Number of combined discriminators; acids-rave does not combine a single one.
     """
     single = [(r"^discriminator\.discriminators\.0\.", "discriminator.")]
     return (*(single if num_parts == 1 else []), *COMMON)
 
 
 def discriminators(ours: Config, capacity: int) -> Discriminators:
-    """Return what acids-rave's config says of the discriminators of a run.
+    """Return the discriminators of a run as acids-rave's config describes them.
 
     Args:
         ours: The settings of the run.
-        capacity: Of its encoder.
+        capacity: Capacity of the encoder.
     """
     chosen = _class_name(ours.part("RaveTraining").arguments.get("discriminator"))
     if chosen == DESCRIPT:
@@ -94,52 +94,54 @@ def _class_name(reference: Any) -> str:
 Arguments = Mapping[str, Any]
 
 
-def _periods(said: Arguments, capacity: int, found: Discriminators, place: str) -> None:
+def _periods(arguments: Arguments, capacity: int, found: Discriminators, place: str) -> None:
     found.bindings |= {
         "periods/discriminator.ConvNet.conv": "@nn.Conv2d",
         "periods/discriminator.ConvNet.kernel_size": f"({PERIOD_KERNEL}, 1)",
-        "periods/discriminator.ConvNet.capacity": repr(said.get("capacity", capacity)),
-        f"{_THEIRS[PERIODS]}.periods": repr(said.get("periods", DEFAULT_PERIODS)),
+        "periods/discriminator.ConvNet.capacity": repr(arguments.get("capacity", capacity)),
+        f"{_THEIRS[PERIODS]}.periods": repr(arguments.get("periods", DEFAULT_PERIODS)),
         f"{_THEIRS[PERIODS]}.convnet": "@periods/discriminator.ConvNet",
     }
 
 
-def _scales(said: Arguments, capacity: int, found: Discriminators, place: str) -> None:
+def _scales(arguments: Arguments, capacity: int, found: Discriminators, place: str) -> None:
     found.bindings |= {
         "scales/discriminator.ConvNet.conv": "@nn.Conv1d",
         "scales/discriminator.ConvNet.kernel_size": repr(SCALE_KERNEL),
-        "scales/discriminator.ConvNet.capacity": repr(said.get("capacity", capacity)),
-        f"{_THEIRS[SCALES]}.n_discriminators": repr(said.get("num_scales", DEFAULT_NUM_SCALES)),
+        "scales/discriminator.ConvNet.capacity": repr(arguments.get("capacity", capacity)),
+        f"{_THEIRS[SCALES]}.n_discriminators": repr(
+            arguments.get("num_scales", DEFAULT_NUM_SCALES)
+        ),
         f"{_THEIRS[SCALES]}.convnet": "@scales/discriminator.ConvNet",
     }
 
 
-def _spectra(said: Arguments, capacity: int, found: Discriminators, place: str) -> None:
+def _spectra(arguments: Arguments, capacity: int, found: Discriminators, place: str) -> None:
     found.bindings |= {
-        f"{_THEIRS[SPECTRA]}.scales": repr(said["sizes"]),
+        f"{_THEIRS[SPECTRA]}.scales": repr(arguments["sizes"]),
         f"{_THEIRS[SPECTRA]}.convnet": "@discriminator.EncodecConvNet",
-        "discriminator.EncodecConvNet.capacity": repr(said["capacity"]),
+        "discriminator.EncodecConvNet.capacity": repr(arguments["capacity"]),
     }
-    for index, size in enumerate(said["sizes"]):
+    for index, size in enumerate(arguments["sizes"]):
         found.windows[f"{place}specs.{index}.window"] = torch.hann_window(size)
 
 
 def _descript(ours: Config) -> Discriminators:
-    said, name = ours.part(DESCRIPT).arguments, _THEIRS[DESCRIPT]
+    arguments, name = ours.part(DESCRIPT).arguments, _THEIRS[DESCRIPT]
     edges = list(pairwise(BAND_EDGES))
     windows = {
         f"discriminator.discriminators.{index}.stft.window": torch.hann_window(size)
-        for index, size in enumerate(said["sizes"], len(said["periods"]))
+        for index, size in enumerate(arguments["sizes"], len(arguments["periods"]))
     }
     bindings = {
         f"{name}.rates": "[]",
-        f"{name}.periods": repr(said["periods"]),
-        f"{name}.fft_sizes": repr(said["sizes"]),
+        f"{name}.periods": repr(arguments["periods"]),
+        f"{name}.fft_sizes": repr(arguments["sizes"]),
         f"{name}.sample_rate": "%SAMPLING_RATE",
         f"{name}.bands": repr(edges),
     }
     return Discriminators(
-        name, bindings, num_parts=len(windows) + len(said["periods"]), windows=windows
+        name, bindings, num_parts=len(windows) + len(arguments["periods"]), windows=windows
     )
 
 

@@ -1,7 +1,7 @@
-"""The models of acids-rave, built from their settings.
+"""Build the models of acids-rave from their settings.
 
-Settings that do not touch what a model computes (losses, discriminators, data) are not looked at;
-of the others, what our layers do not compute exactly is refused by name. A family of models adds
+Settings that do not change what a model computes (losses, discriminators, data) are ignored; of the
+others, those that our layers do not compute exactly are refused by name. A family of models adds
 its builders to the tables here and in `rave.upstream.networks`.
 """
 
@@ -20,7 +20,7 @@ from rave.upstream.networks import DECODERS, ENCODERS, decoder_latents
 from rave.upstream.posteriors import POSTERIORS
 from rave.upstream.signals import mel_spectrogram, signals
 
-# What a model is trained with, and what old versions wrote and newer ones do not read.
+# Arguments for training only, and those that old versions wrote and newer ones do not read.
 TRAINING_ARGUMENTS = (
     *("audio_distance", "multiband_audio_distance", "weights", "loss_weights", "balancer"),
     *("discriminator", "gan_loss", "feature_matching_fun", "num_skipped_features"),
@@ -51,11 +51,11 @@ def build_model(config: Config, weights: Mapping[str, Tensor]) -> RAVE:
     """Return the model of a config.gin with fresh weights.
 
     Args:
-        config: Of the run.
-        weights: Of the checkpoint; only they show the number of channels.
+        config: Configuration of the run.
+        weights: Weights of the checkpoint; only they show the number of channels.
 
     Raises:
-        ValueError: If it uses what this version cannot open; the message names it.
+        ValueError: If it uses a setting that this version cannot open; the message names it.
     """
     rave = config.part("RAVE")
     rave.knows(

@@ -1,12 +1,12 @@
-"""Training audio that `rave preprocess` of acids-rave 2.1 to 2.3.1 wrote: an LMDB folder, as it is.
+"""Read training audio that `rave preprocess` of acids-rave 2.1 to 2.3.1 wrote: an LMDB folder.
 
     DB_DIR/
       data.mdb         key 00000000, 00000001 … → protobuf AudioExample
       metadata.yaml    channels, lazy, n_seconds, sr
 
-A record holds 16-bit samples, channel after channel, or (`--lazy`) the path of an audio file. Which
-record comes from which file is not recorded, so a held-out record may be the neighbour of one that
-is trained on: only `rave preprocess` of this program holds out whole files.
+A record holds 16-bit samples, channel after channel, or (`--lazy`) the path of an audio file. The
+source file of a record is not stored, so a held-out record may be the neighbour of a training
+record: only `rave preprocess` of this program holds out whole files.
 
 Message numbers: AudioExample {1 map buffers, 2 map metadata}, AudioBuffer {1 repeated shape,
 2 sampling_rate, 3 data, 4 precision}; a map is repeated {1 key, 2 value}.
@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rave.audio.blocks import FULL_SCALE
 from rave.audio.io import check_rate_and_channels, read_audio_part
 from rave.audio.prepared import AudioStore, PreparedAudio
+from rave.compute.arrays import Float32Array
 from rave.held_out import Origin, origin, recordings, without_suffix
 from rave.upstream.lmdb_file import Bytes, pairs
 
@@ -48,7 +48,7 @@ class Record:
 
     Attributes:
         name: Its key; of a lazy record, the path of the audio file.
-        num_samples: Of each channel, at the rate of the database.
+        num_samples: Samples per channel, at the database's rate.
         data_start: Where its samples begin in data.mdb; None: they are in the file `name`.
     """
 
@@ -58,10 +58,10 @@ class Record:
 
     @property
     def origin(self) -> Origin:
-        """Return which recording it is, or is a version of."""
+        """Return its recording, and whether it is a version of it."""
         is_file = self.data_start is None
-        known = recordings({self.name: Path(self.name)}, {}) if is_file else {}
-        return origin(self.name, known.get(self.name, without_suffix(self.name)))
+        found = recordings({self.name: Path(self.name)}, {}) if is_file else {}
+        return origin(self.name, found.get(self.name, without_suffix(self.name)))
 
 
 def is_database(folder: Path) -> bool:
@@ -72,19 +72,19 @@ def is_database(folder: Path) -> bool:
 class UpstreamDatabase:
     """An LMDB database of acids-rave as audio to train on; an `AudioStore`.
 
-    Nothing stays open between reads, so that worker processes may share it. The file is read, not
-    mapped: whatever is in it, or happens to it, is an error and not the end of the process.
+    No file stays open between reads, so that worker processes may share it. The file is read, not
+    mapped: damage, or a change while it is read, is an error and does not end the process.
 
     Args:
-        folder: Holds data.mdb.
+        folder: Folder that holds data.mdb.
 
     Attributes:
-        sample_rate_hz: Of every record.
-        num_channels: Of every record.
+        sample_rate_hz: Sample rate of every record.
+        num_channels: Number of channels of every record.
         files: The records.
 
     Raises:
-        ValueError: If it is damaged, empty, not of acids-rave, or of several formats.
+        ValueError: If it is damaged, empty, not from acids-rave, or mixes formats.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -98,7 +98,7 @@ class UpstreamDatabase:
                 formats.setdefault((rate_hz, num_channels), record.name)
                 self.files.append(record)
         if not self.files:
-            raise ValueError(f"'{folder}' holds no records. Preprocess some audio into it.")
+            raise ValueError(f"'{folder}' holds no records. Preprocess audio into it.")
         if len(formats) > 1:
             texts = [f"{name}: {rate} Hz × {n}" for (rate, n), name in formats.items()]
             raise ValueError(
@@ -108,23 +108,23 @@ class UpstreamDatabase:
         check_rate_and_channels(self.sample_rate_hz, self.num_channels)
         if stated.get("sr", self.sample_rate_hz) != self.sample_rate_hz:
             raise ValueError(
-                f"'{folder / METADATA}' says {stated['sr']} Hz, and the records "
+                f"'{folder / METADATA}' states {stated['sr']} Hz, but the records "
                 f"{self.sample_rate_hz} Hz. Preprocess the audio again."
             )
 
     def check(self, file: Record) -> None:
-        """Check that the audio of a record is there.
+        """Check that the audio of a record exists.
 
         Raises:
-            ValueError: If it is in a file that does not exist.
+            ValueError: If its audio file does not exist.
         """
         if file.data_start is None and not Path(file.name).is_file():
             raise ValueError(
                 f"'{self.folder}' was made with --lazy from '{file.name}', which does not exist. "
-                "Put the audio back, or preprocess it again."
+                "Restore the audio, or preprocess it again."
             )
 
-    def read(self, file: Record, start: int, count: int) -> NDArray[np.float32]:
+    def read(self, file: Record, start: int, count: int) -> Float32Array:
         """Return samples `start` to `start + count` of a record, (C, count), in [-1, 1)."""
         if file.data_start is None:
             path = Path(file.name)
@@ -169,9 +169,9 @@ class UpstreamDatabase:
                 return Record(path, num_samples, None), rate_hz, stated.get("channels", 1)
             raise ValueError("it has neither a waveform nor a path")
         except (ValueError, KeyError, IndexError, OverflowError) as error:
-            reason = f"no {error} is stated" if isinstance(error, KeyError) else error
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ValueError(
-                f"Record {name} of '{self.folder}' is not one of acids-rave ({reason}). "
+                f"Record {name} of '{self.folder}' is not from acids-rave ({reason}). "
                 "Preprocess the audio again."
             ) from error
 

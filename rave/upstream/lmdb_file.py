@@ -1,7 +1,7 @@
-"""The pairs in a data.mdb of LMDB 0.9, read as a file: what is damaged in it is an error.
+"""Read the pairs of a data.mdb of LMDB 0.9 as a file, so that damage raises an error.
 
-The library trusts the file: a page number beyond its end is an access outside its memory, which
-ends the process. Only the main database of 64-bit little-endian machines is read.
+The library trusts the file: a page number beyond its end accesses memory outside it, which ends the
+process. Only the main database of 64-bit little-endian machines is read.
 
 Source: the structures MDB_meta, MDB_page and MDB_node of LMDB 0.9, github.com/LMDB/lmdb.
 """
@@ -27,12 +27,12 @@ MAX_DEPTH = 32  # LMDB's own
 
 
 class Bytes:
-    """A part of a file, read where it is looked at.
+    """A part of a file, read on access.
 
     Args:
-        file: Open.
-        start: Where the part begins.
-        size: Of the part, in bytes.
+        file: Open file.
+        start: First byte of the part.
+        size: Size of the part, in bytes.
     """
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
@@ -51,17 +51,17 @@ def pairs(file: BinaryIO) -> Iterator[tuple[bytes, Bytes]]:
     """Yield keys and values, in the order of keys.
 
     Raises:
-        ValueError: If the file is not of LMDB, cut off or damaged.
+        ValueError: If the file is not an LMDB file, cut off or damaged.
     """
     size = os.fstat(file.fileno()).st_size
     page_size = PAGE_SIZE.unpack(_read(file, PAGE_SIZE_AT, PAGE_SIZE.size))[0]
     if not SMALLEST_PAGE <= page_size <= LARGEST_PAGE or page_size & (page_size - 1):
-        raise ValueError("it is not of LMDB")
+        raise ValueError("it is not an LMDB file")
     metas = []
     for number in (0, 1):
         meta = META.unpack(_read(file, number * page_size + META_AT, META.size))
         if meta[:2] != (MAGIC, VERSION):
-            raise ValueError("it is not of LMDB 0.9")
+            raise ValueError("it is not an LMDB 0.9 file")
         metas.append(meta[2:])
     flags, depth, root, last_page, _ = max(metas, key=lambda meta: meta[-1])
     if flags or depth > MAX_DEPTH:
@@ -78,10 +78,10 @@ def _below(
     """Yield the pairs of a page and of those below it.
 
     Args:
-        file: Open.
-        number: Of the page.
-        page_size: In bytes.
-        depth: Levels that there are, this one among them.
+        file: Open file.
+        number: Number of the page.
+        page_size: Page size in bytes.
+        depth: Number of levels from this page down.
         left: Bytes that pages and values may still have together: none is there twice.
     """
     page = _read(file, number * page_size, page_size)
@@ -122,7 +122,7 @@ def _check_overflow(file: BinaryIO, number: int, page_size: int, size: int) -> N
 def _take(left: list[int], count: int) -> None:
     left[0] -= count
     if left[0] < 0:
-        raise ValueError("its pages and values come to more than it holds")
+        raise ValueError("its pages and values add up to more than it holds")
 
 
 def _read(file: BinaryIO, start: int, count: int) -> bytes:

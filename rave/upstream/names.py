@@ -1,4 +1,4 @@
-"""What acids-rave calls our weights."""
+"""Names of our weights in acids-rave."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rave.model import RAVE
 from rave.upstream.posteriors import BOTTLENECK_NAMES
 from rave.upstream.signals import SIGNAL_NAMES
 
-Rules = Sequence[tuple[str, str]]  # pattern in our name, what stands there in theirs
+Rules = Sequence[tuple[str, str]]  # pattern in our name, its replacement in theirs
 COMMON: Rules = (
     (r"^encoder\.", "encoder.encoder."),
     (r"^pqmf\.analysis_weight$", "pqmf.forward_conv.weight"),
@@ -39,7 +39,7 @@ V2: Rules = (
 
 
 def naming(model: RAVE) -> Rules:
-    """Return the rules that turn names in the state of a model into those of acids-rave."""
+    """Return the rules from names in the state of a model to acids-rave's."""
     decoder = model.decoder
     if isinstance(decoder, DecoderV1):
         return (*V1, *COMMON)

@@ -1,6 +1,6 @@
-"""The encoders and decoders of acids-rave, built from their settings.
+"""Build the encoders and decoders of acids-rave from their settings.
 
-What our layers do not compute exactly is refused by name.
+Settings that our layers do not compute exactly are refused by name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rave.runs.gin_text import Reference
 from rave.upstream.config import Config, Part
 from rave.upstream.signals import recurrent_layer
 
-# Their name → our class, for what a setting may name.
+# Their name → our class, for settings that name classes.
 ACTIVATIONS: dict[str, type[nn.Module]] = {"Snake": Snake}
 ADAPTATIONS: dict[str, type[nn.Module]] = {"AdaptiveInstanceNormalization": AdaIN}
 
@@ -44,7 +44,7 @@ def optional_class(
 
 
 def dilations_of(part: Part) -> list[list[int]]:
-    """Return a list of dilations for each ratio, or more; one list stands for all ratios."""
+    """Return a list of dilations for each ratio, or more; a single list applies to all ratios."""
     ratios, value = part.counts("ratios"), part.bound("dilations")
     if not isinstance(value, (list, tuple)) or not value:
         raise part.refused("dilations", value)
@@ -103,7 +103,7 @@ def encoder_v1(config: Config, part: Part, num_bands: int, num_channels: int) ->
 
 
 def encoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) -> EncoderV2:
-    """Return the encoder of v2 and what is made of it."""
+    """Return the encoder of v2 and its variants."""
     part.knows(
         *("data_size", "capacity", "ratios", "latent_size", "n_out", "kernel_size", "dilations"),
         *("keep_dim", "recurrent_layer", "n_channels", "activation", "adain", "spectrogram"),
@@ -181,14 +181,14 @@ def _noise_v2(
         num_channels,
         part.counts("ratios"),
         part.count("noise_bands"),
-        is_causal=True,  # it pads as such in centred models too
+        is_causal=True,  # also in centred models
         overlaps=False,
         activation=optional_class(part, "activation", ACTIVATIONS),
     )
 
 
 def decoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) -> DecoderV2:
-    """Return the decoder of v2 and what is made of it."""
+    """Return the decoder of v2 and its variants."""
     part.knows(
         *("data_size", "capacity", "ratios", "latent_size", "kernel_size", "dilations"),
         *("keep_dim", "recurrent_layer", "n_channels", "activation", "adain"),
@@ -196,7 +196,7 @@ def decoder_v2(config: Config, part: Part, num_bands: int, num_channels: int) ->
     )
     part.needs("keep_dim", False, False)
     part.needs("amplitude_modulation", True, False)
-    # Without a size it gives audio: one row a channel.
+    # Without a size, its output is audio: one row per channel.
     part.needs("data_size", None if num_bands == 1 else num_bands, None)
     check_convolutions(config, part.scope)
     ratios, num_rows = _even_ratios(part), sum(decoder_latents(config, part))

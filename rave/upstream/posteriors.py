@@ -1,4 +1,4 @@
-"""What stands between encoder and decoder in a run of acids-rave: the kinds of latents."""
+"""The kinds of latents in runs of acids-rave."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _noise_rows(part: Part) -> int:
     return value
 
 
-# Theirs → the argument that names its network, and what we make of it.
+# Their class → its argument that names the network, and the function that builds ours.
 POSTERIORS: dict[str, tuple[str, Callable[[Config, Part], Bottleneck]]] = {
     "VariationalEncoder": ("encoder", _variational),
     "WasserteinEncoder": ("encoder_cls", _wasserstein),
@@ -71,15 +71,15 @@ POSTERIORS: dict[str, tuple[str, Callable[[Config, Part], Bottleneck]]] = {
 
 
 def check_codebooks(bottleneck: Bottleneck, weights: Mapping[str, Tensor], what: str) -> None:
-    """Refuse codebooks that are in use, yet were never learnt.
+    """Refuse codebooks that are in use but were not learnt.
 
     Raises:
-        ValueError: If any stage is so.
+        ValueError: If the codebook of any stage is.
     """
     if not isinstance(bottleneck, Discrete) or not int(weights["encoder.enabled"]):
         return
     learnt = [v for name, v in weights.items() if name.endswith("._codebook.inited")]
     if not all(bool(v.all()) for v in learnt):
         raise ValueError(
-            f"The codebooks in {what} are in use, yet not learnt. Take a later checkpoint."
+            f"The codebooks in {what} are in use, but not learnt. Take a later checkpoint."
         )

@@ -1,7 +1,7 @@
-"""Runs of acids-rave's train_prior: their network, its latents, and the codec that they belong to.
+"""Open runs of acids-rave's train_prior: their network, its latents, and the codec of these.
 
-The checkpoint holds the whole codec too, under `synth.`, but not the settings to build it with: the
-codec is its own run, known again by the weights.
+The checkpoint also holds the whole codec, under `synth.`, but not the settings to build it: the
+codec is another run, identified by its weights.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def open_prior(path: Path) -> tuple[LatentPrior, str]:
     cycles = [value for name, value in bindings.items() if CYCLE.fullmatch(name)]
     if len(cycles) != 1 or not isinstance(cycles[0], int) or cycles[0] < 1:
         raise ValueError(
-            f"The config.gin of '{path}' has no VariationalPrior.cycle_size, so it is no run of "
+            f"The config.gin of '{path}' has no VariationalPrior.cycle_size, so it is not a run of "
             "train_prior."
         )
     codec = {k.removeprefix(CODEC): v for k, v in weights.items() if k.startswith(CODEC)}
@@ -53,12 +53,12 @@ def open_prior(path: Path) -> tuple[LatentPrior, str]:
 
 
 def prior_from_weights(weights: dict[str, Tensor], cycle_size: int, what: str) -> LatentPrior:
-    """Return the prior of a checkpoint of theirs; its sizes are those of the weights.
+    """Return the prior of a checkpoint of acids-rave; its sizes follow from the weights.
 
     Args:
-        weights: By their names, those of the codec among them.
+        weights: All weights by name, including the codec's.
         cycle_size: Blocks after which the dilation is 1 again.
-        what: What to call the checkpoint in a message.
+        what: Name of the checkpoint in messages.
 
     Raises:
         ValueError: If a weight is missing or of another shape; the message names it.
@@ -112,5 +112,5 @@ def their_name(name: str) -> str:
 
 def _shape(weights: dict[str, Tensor], name: str, what: str) -> tuple[int, ...]:
     if name not in weights or not weights[name].numel():
-        raise ValueError(f"{what} lacks '{name}', so it is no checkpoint of train_prior.")
+        raise ValueError(f"{what} lacks '{name}', so it is not a checkpoint of train_prior.")
     return tuple(weights[name].shape)

@@ -20,25 +20,25 @@ from rave.upstream.names import naming, their_name
 from rave.upstream.posteriors import check_codebooks
 
 CONFIG, CHECKPOINTS = "config.gin", "*.ckpt"
-# Parts of a checkpoint that encode and decode do without.
+# Parts of a checkpoint that encode and decode do not need.
 TRAINING_WEIGHTS = re.compile(
     r"(discriminator|audio_distance|multiband_audio_distance)\."
     r"|(receptive_field|(en|de)coder\.warmed_up|pqmf\.hk|pqmf\.h)$"
     r"|decoder\..*\.target_size$"  # of a noise generator: its block length
     r"|decoder\.net\.0\.gru_state$"
     r"|encoder\.rvq\.layers\.\d+\._codebook\.inited$"
-    r"|.*\.(pad|cache)$"  # what a streaming model has heard
+    r"|.*\.(pad|cache)$"  # state of a streaming model
 )
 NOISE_IS_ON = "decoder.warmed_up"
-# The weights that make latents and audio what they are; codebooks too, where there are any.
+# Weights that determine latents and audio; including codebooks, if there are any.
 FINGERPRINTED = re.compile(r"encoder\.encoder\.|decoder\.|pqmf\.(forward|inverse)_conv\.weight$")
 FINGERPRINTED_POINTS = re.compile(r"encoder\.|" + FINGERPRINTED.pattern)
 
 
 def is_run(path: Path) -> bool:
-    """Return whether a path is meant as a run of acids-rave: a checkpoint, or a folder with one.
+    """Return whether a path looks like a run of acids-rave: a checkpoint, or a folder with one.
 
-    A folder with a run.json is a run of ours.
+    A folder with a run.json is one of our runs.
     """
     if not path.is_dir():
         return path.suffix == ".ckpt"
@@ -48,9 +48,9 @@ def is_run(path: Path) -> bool:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that acids-rave takes: the newest in a folder, or the file itself.
+    """Return the checkpoint that acids-rave uses: the newest in a folder, or the file itself.
 
-    Of several of one time, as a copy that forgets times has them, last.ckpt goes before best.ckpt,
+    If several have the same time, as after a copy without times, last.ckpt comes before best.ckpt,
     and both before the others.
 
     Raises:
@@ -98,8 +98,8 @@ def fingerprint(weights: Mapping[str, Tensor], is_variational: bool = True) -> s
     """Return the fingerprint of the weights of a run, by their names in its checkpoint.
 
     The first 16 hexadecimal digits of the sha256 of the encoder's network, the decoder and the two
-    filter banks, in the order of their names: the name, then the little-endian float32 values. Of a
-    model that is not variational, all that the encoder keeps counts.
+    filter banks, in the order of their names: the name, then the little-endian float32 values. In a
+    model that is not variational, the whole state of the encoder counts.
     """
     digest = sha256()
     counted = FINGERPRINTED if is_variational else FINGERPRINTED_POINTS
@@ -116,15 +116,15 @@ def read_weights(checkpoint: Path, ema: bool = False) -> dict[str, Tensor]:
 
     Args:
         checkpoint: The file.
-        ema: Take the averages of those that were trained, as its `train --ema` keeps them.
+        ema: Take the averaged weights, which its `train --ema` stores.
 
     Raises:
-        ValueError: If the file is damaged, holds anything but tensors there, or has no averages.
+        ValueError: If the file is damaged, its weights are not tensors, or it has no averages.
     """
     content = read_checkpoint(checkpoint, "Take another checkpoint of the run.")
     weights = content.get("state_dict")
     if not _is_weights(weights):
-        raise ValueError(f"'{checkpoint}' holds no weights of a model (state_dict).")
+        raise ValueError(f"'{checkpoint}' holds no model weights (state_dict).")
     if not ema:
         return weights
     callbacks = content.get("callbacks")
@@ -144,14 +144,14 @@ def open_run(path: Path, ema: bool = False) -> tuple[RAVE, str, dict[str, Tensor
     """Open a run of acids-rave: its folder, a version of it, or a checkpoint.
 
     Args:
-        path: Of one of these.
+        path: Run folder, version folder or checkpoint.
         ema: Take the averaged weights.
 
     Returns:
         The model, the fingerprint of its weights, and the weights as they were read.
 
     Raises:
-        ValueError: If files are missing or damaged, or the run uses what this version cannot open.
+        ValueError: If files are missing or damaged, or this version cannot open the run.
     """
     checkpoint = find_checkpoint(path)
     config = Config(find_config(checkpoint))
@@ -171,11 +171,11 @@ def open_run(path: Path, ema: bool = False) -> tuple[RAVE, str, dict[str, Tensor
     left = [n for n in weights if n not in names and not TRAINING_WEIGHTS.match(n)]
     if left:
         raise ValueError(
-            f"The checkpoint '{checkpoint}' does not fit its {CONFIG}, which explains nothing "
-            f"named {left[0]} ({len(left)} in all)."
+            f"The checkpoint '{checkpoint}' does not fit its {CONFIG}: it has unknown weights such "
+            f"as {left[0]} ({len(left)} in total)."
         )
     model.load_state_dict({ours: weights[theirs] for theirs, ours in names.items()})
-    if not weights.get(NOISE_IS_ON, 1):  # v1 in its first phase: a generator that nothing trained
+    if not weights.get(NOISE_IS_ON, 1):  # v1 in phase 1: an untrained generator
         setattr(model.decoder, "noise", None)  # noqa: B010 - typed as a Module
     check_codebooks(model.bottleneck, weights, f"'{checkpoint}'")
     return model, fingerprint(weights, isinstance(model.bottleneck, Gaussian)), weights

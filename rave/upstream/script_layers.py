@@ -1,6 +1,6 @@
-"""The layers of a .ts file of acids-rave as settings of ours: strides, dilations, padding, kinds.
+"""Read our settings from the layers of a .ts file of acids-rave: strides, dilations, padding.
 
-What our layers do not compute exactly is refused by name.
+Layers that ours do not compute exactly are refused by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rave.blocks.v2 import DecoderV2, EncoderV2
 CONVOLUTIONS = ("Conv1d", "CachedConv1d")
 TRANSPOSED = ("ConvTranspose1d", "CachedConvTranspose1d")
 UNIT = [False, True, False, True]  # which layers of a residual unit are convolutions
-# What their spectrogram must say for ours to be the same; the filters are in the file.
+# Settings with which their spectrogram equals ours; the filters are in the file.
 SPECTROGRAM = {"power": 2.0, "normalized": True, "center": True, "pad_mode": "reflect", "pad": 0}
 
 
@@ -30,8 +30,8 @@ class Layers:
     """The layers of a loaded file by name, and its weights.
 
     Args:
-        network: What torch.jit.load gave.
-        path: Of the file; only for messages.
+        network: Result of torch.jit.load.
+        path: Path of the file; only for messages.
     """
 
     def __init__(self, network: Any, path: Path) -> None:
@@ -39,7 +39,7 @@ class Layers:
         self.weights: dict[str, Tensor] = dict(network.state_dict())
 
     def refused(self, what: str) -> ValueError:
-        """Return the error for what this version cannot open."""
+        """Return the error for something that this version cannot open."""
         return ValueError(
             f"'{self.path}' uses {what}, which this version cannot open. "
             "Open the run folder that it was exported from."
@@ -74,7 +74,7 @@ class Layers:
         return self.weights[name]
 
     def is_causal(self, layer: str) -> bool:
-        """Return whether a convolution that is the first of its chain sees no later input."""
+        """Return whether the first convolution of a chain sees no later input."""
         self.weight(layer)
         conv = self.part(layer)
         return not int(conv._pad[1] if hasattr(conv, "_pad") else conv.cumulative_delay)
@@ -100,12 +100,12 @@ class Layers:
 
 
 class _NetV2:
-    """What the layers between the first convolution and the last say, in their order.
+    """Settings of the layers between the first and the last convolution, in their order.
 
     Attributes:
         ratios: Strides.
-        dilations: Of the units before each stride, and at the end those behind the last.
-        arguments: Of encoder and decoder alike.
+        dilations: Dilations of the units before each stride, then of those after the last.
+        arguments: Arguments that encoder and decoder share.
     """
 
     def __init__(self, layers: Layers, members: list[Any]) -> None:
@@ -136,10 +136,10 @@ def encoder_of(
     """Return the encoder of a file, and its ratios.
 
     Args:
-        layers: Of the file.
-        num_bands: Rows of a channel of what the encoder sees.
+        layers: Layers of the file.
+        num_bands: Rows per channel of the encoder's input.
         latent_size: D.
-        rows_per_latent: Of its output.
+        rows_per_latent: Rows per latent of its output.
     """
     name = "encoder.encoder"
     kind = layers.kind(name)
@@ -173,7 +173,7 @@ def encoder_of(
 def decoder_of(
     layers: Layers, num_bands: int, num_channels: int
 ) -> tuple[nn.Module, list[int], int]:
-    """Return the decoder of a file, its ratios, and how many rows it takes."""
+    """Return the decoder of a file, its ratios, and its number of input rows."""
     kind = layers.kind("decoder")
     if kind not in ("Generator", "GeneratorV2"):
         raise layers.refused(f"a {kind}")
@@ -190,11 +190,11 @@ def decoder_of(
     if layers.part("decoder.noise_module") is not None:
         noise = _noise(layers, "decoder.noise_module", num_bands, num_channels)
     else:
-        members = members[:-1]  # the last is the convolution that gives the bands
+        members = members[:-1]  # the last is the convolution that outputs the bands
     channels, num_rows, kernel_size = layers.weight(f"decoder.net.{first}").shape
     net = _NetV2(layers, members[first + 1 :])
     _check_ratios(layers, net.ratios)
-    # Ours takes the encoder's order.
+    # Our decoder expects the encoder's order.
     decoder = DecoderV2(
         num_bands,
         num_channels,
@@ -234,7 +234,7 @@ def _decoder_v1(
     channels, num_rows, _ = layers.weight("decoder.net.0").shape
     is_causal, noise = layers.is_causal("decoder.net.0"), None
     has_noise = layers.part("decoder").use_noise
-    if has_noise and int(layers.buffer("decoder.warmed_up")):  # else nothing trained it
+    if has_noise and int(layers.buffer("decoder.warmed_up")):  # else it is not trained
         noise = _noise(layers, "decoder.synth.branches.2", num_bands, num_channels, is_causal)
     size = num_bands, num_channels, channels // 2 ** len(ratios), ratios, num_rows
     return DecoderV1(*size, noise, is_causal), ratios
@@ -243,7 +243,7 @@ def _decoder_v1(
 def _noise(
     layers: Layers, name: str, num_bands: int, num_channels: int, is_causal: bool | None = None
 ) -> NoiseGenerator:
-    """Return a generator of noise: of v1, which is causal or not, or of v2, which always is."""
+    """Return a noise generator: of v1, causal or not, or of v2, always causal."""
     members = layers.children(f"{name}.net")
     hidden, in_channels, _ = layers.weight(f"{name}.net.0").shape
     out_rows = layers.weight(f"{name}.net.{len(members) - 1}").shape[0]

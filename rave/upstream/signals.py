@@ -1,4 +1,4 @@
-"""What goes into the encoder and comes out of the decoder of a run of acids-rave."""
+"""Input of the encoder and output of the decoder in runs of acids-rave."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SIGNAL_NAMES = (
     (r"^spectrogram\.window$", "spectrogram.spectrogram.window"),
     (r"^spectrogram\.filters$", "spectrogram.mel_scale.fb"),
 )
-# What acids-rave's spectrogram takes if nothing is said, and ours computes.
+# Defaults of acids-rave's spectrogram, which ours computes.
 SPECTROGRAM = {
     "center": True,
     "f_max": None,
@@ -26,13 +26,12 @@ SPECTROGRAM = {
 
 
 def signals(rave: Part) -> tuple[bool, bool]:
-    """Return whether the encoder sees bands, and whether the decoder gives audio.
+    """Return whether the encoder's input is bands, and whether the decoder's output is audio.
 
-    Else the encoder sees a spectrogram, and the decoder gives bands. Old versions said it in other
-    words.
+    Otherwise they are a spectrogram, and bands. Old versions used other arguments.
 
     Raises:
-        ValueError: If the encoder sees anything else, or the decoder gives anything else.
+        ValueError: If the encoder has another input, or the decoder another output.
     """
     modes = [rave.arguments.get(name) or "pqmf" for name in ("input_mode", "output_mode")]
     for index, name in enumerate(("enable_pqmf_encode", "enable_pqmf_decode")):

@@ -1,11 +1,10 @@
-"""A .ts file of acids-rave as a codec: any kind, streaming or not, mono or stereo.
+"""Open a .ts file of acids-rave as a codec: any kind, streaming or not, mono or stereo.
 
-None of its code runs but what loading it runs: settings and weights are read off its layers, and
-the model is built of ours. So it decodes whole files as a run does, and streaming files have no
-memory.
+Only loading runs its code: settings and weights are read from its layers, and the model is built
+from ours. So it decodes whole files as a run does, and streaming files keep no state.
 
-Its latents are the file's where these are Gaussian (the first principal ones) or points; where the
-file gives indices of codes, or angles on the sphere, they are the sums of codes, or the points.
+Its latents are the file's if these are Gaussian (the first principal ones) or points; if the file
+outputs indices of codes, or angles on the sphere, they are the sums of codes, or the points.
 
 K latents of the file, D of the model, N latent frames, R the ratio of its rate to the model's.
 """
@@ -33,8 +32,8 @@ from rave.upstream.names import naming, their_name
 from rave.upstream.run import TRAINING_WEIGHTS, fingerprint
 from rave.upstream.script_layers import Layers, decoder_of, encoder_of, spectrogram_of
 
-ATTENUATION_DB = 100.0  # of every shipped configuration; the file brings its filters
-# What a file holds beside the codec: what a host reads, a layer that does nothing, a prior.
+ATTENUATION_DB = 100.0  # of every shipped configuration; the file contains its filters
+# Other content of a file: parameters for the host, a layer without effect, a prior.
 OTHER_WEIGHTS = re.compile(r".*_params$|(fake_adain|prior_module|resampler)\.")
 
 KINDS: dict[str, type[Bottleneck]] = {
@@ -68,8 +67,8 @@ class CroppedRAVE(nn.Module):
         """Return the audio of principal latents.
 
         Args:
-            latents: (B, D, N), the others below the K; acids-rave draws these from N(0, 1).
-            noise: As in `RAVE.decode`.
+            latents: (B, D, N), the K first, then the others, which acids-rave draws from N(0, 1).
+            noise: Noise input, as in `RAVE.decode`.
         """
         return self.model.decode(self.raw_latents(latents), noise)
 
@@ -81,13 +80,13 @@ class CroppedRAVE(nn.Module):
 class ResampledCodec(nn.Module):
     """A codec at a rate R times its own.
 
-    Differs: acids-rave's way up is softer by R and has its samples out of order.
+    Differs: acids-rave's upsampling is quieter by R and has its samples out of order.
 
     Args:
         network: `RAVE` or `CroppedRAVE`.
         taps: Low-pass of gain 1 at the higher rate, an odd number of them, at least 2·R.
         ratio: R.
-        is_causal: Let the way down see no later samples, as acids-rave does in causal models.
+        is_causal: Downsampling sees no later samples, as in causal models of acids-rave.
     """
 
     taps: Tensor
@@ -120,16 +119,16 @@ class ResampledCodec(nn.Module):
 
 
 def is_export(network: Any) -> bool:
-    """Return whether a loaded .ts is of acids-rave."""
+    """Return whether a loaded .ts file is from acids-rave."""
     return str(network.original_name).endswith("ScriptedRAVE")
 
 
 def open_export(network: Any, path: Path) -> tuple[nn.Module, CodecFormat]:
-    """Return the codec in a loaded .ts of acids-rave, and its format.
+    """Return the codec in a loaded .ts file of acids-rave, and its format.
 
     Args:
-        network: What torch.jit.load gave.
-        path: Of the file; only for messages.
+        network: Result of torch.jit.load.
+        path: Path of the file; only for messages.
 
     Raises:
         ValueError: If it holds a model that this version cannot open; the message names what.
@@ -162,11 +161,11 @@ def _attribute(layers: Layers, *names: str) -> Any:
     for name in names:
         if getattr(layers.network, name, None) is not None:
             return getattr(layers.network, name)
-    raise ValueError(f"'{layers.path}' does not say its {names[0]}; is it of acids-rave 2?")
+    raise ValueError(f"'{layers.path}' does not state its {names[0]}; is it from acids-rave 2?")
 
 
 def _model(layers: Layers, rate_hz: int) -> tuple[RAVE, dict[str, Tensor]]:
-    """Return the model of a file, and the weights that it is made of, by their names there."""
+    """Return the model of a file, and its weights by their names in the file."""
     kind = layers.network.original_name
     if kind not in KINDS:
         raise layers.refused(f"a {kind}")
@@ -198,9 +197,9 @@ def _model(layers: Layers, rate_hz: int) -> tuple[RAVE, dict[str, Tensor]]:
     ).eval()
     model.pads_layers = True
     fold_weight_norm(model)
-    weights = _fill(model, layers)
+    weights = _load_weights(model, layers)
     if isinstance(bottleneck, Discrete):
-        # It quantizes always. Codebooks that nothing trained would leave nothing: 2.3.1 trains none
+        # It always quantizes. Untrained codebooks would leave nothing, and 2.3.1 trains none.
         codes = [v for name, v in bottleneck.named_buffers() if name.endswith(".codes")]
         bottleneck.is_enabled.fill_(any(bool(v.any()) for v in codes))
     return model, weights
@@ -220,7 +219,7 @@ def _bottleneck(
     return Wasserstein(num_noise_rows) if kind is Wasserstein else kind()
 
 
-def _fill(model: RAVE, layers: Layers) -> dict[str, Tensor]:
+def _load_weights(model: RAVE, layers: Layers) -> dict[str, Tensor]:
     """Copy the weights into a model, and return them by the file's names."""
     rules, state = naming(model), model.state_dict()
     used = {}
