@@ -89,7 +89,7 @@ def main(environment: Path, paths: Sequence[Path]) -> None:
         print("| audio | basic-pitch | here | F1 | F1 with ends |\n|---|---|---|---|---|")
         for path in paths:
             right = reference[str(path)]
-            found = transcriber.transcribe(AudioStream(path, SAMPLE_RATE_HZ, 1))
+            found = transcriber.transcribe(AudioStream(path, SAMPLE_RATE_HZ, 1)).notes
             print(
                 f"| {path.stem} | {len(right)} | {len(found)} "
                 f"| {f1(right, found, None):.4f} | {f1(right, found, 0.2):.4f} |"

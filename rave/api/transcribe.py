@@ -16,10 +16,8 @@ from rave.jobs.journal import Journal
 from rave.jobs.loop import process_files, result_names
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from rave.audio.io import AudioStream
+    from rave.compute.arrays import Float32Array
     from rave.notes.transcriber import Transcriber
 
 JOURNAL_NAME = ".transcribed.jsonl"
@@ -138,12 +136,11 @@ class _Transcribing:
         from rave.notes.transcriber import SAMPLE_RATE_HZ
 
         stream = AudioStream(source, SAMPLE_RATE_HZ, 1)
-        notes = self._transcriber.transcribe(self._shown(stream, name))
-        write_midi(self.folder / self.paths[name], notes)
-        duration_s = stream.source.num_samples / stream.source.sample_rate_hz
-        return {"num_notes": len(notes), "duration_s": round(duration_s, 3)}
+        found = self._transcriber.transcribe(self._shown(stream, name))
+        write_midi(self.folder / self.paths[name], found.notes)
+        return {"num_notes": len(found.notes), "duration_s": round(found.duration_s, 3)}
 
-    def _shown(self, stream: AudioStream, name: str) -> Iterator[NDArray[np.float32]]:
+    def _shown(self, stream: AudioStream, name: str) -> Iterator[Float32Array]:
         from tqdm import tqdm
 
         from rave.notes.transcriber import SAMPLE_RATE_HZ

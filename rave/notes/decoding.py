@@ -11,10 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.signal import argrelmax
 
-Activations = NDArray[np.float32]
+from rave.compute.arrays import Float32Array
 
 ONSET_THRESHOLD, NOTE_THRESHOLD = 0.5, 0.3
 # A note lasts more frames than this (128 ms), and ends once it was faint for as many.
@@ -32,7 +31,7 @@ class Span(NamedTuple):
     strength: float
 
 
-def find_notes(notes: Activations, onsets: Activations) -> list[Span]:
+def find_notes(notes: Float32Array, onsets: Float32Array) -> list[Span]:
     """Return the notes that activations show, by onset.
 
     First each onset, the last one first, becomes a note that lasts until its pitch is faint. Then
@@ -79,7 +78,7 @@ def find_notes(notes: Activations, onsets: Activations) -> list[Span]:
     return sorted(found)
 
 
-def _reach(activations: Activations) -> tuple[int, int]:
+def _reach(activations: Float32Array) -> tuple[int, int]:
     """Return how many frames a note lasts, and how many faint ones after it were looked at."""
     size = 256
     while True:
@@ -95,7 +94,7 @@ def _reach(activations: Activations) -> tuple[int, int]:
         size *= 4
 
 
-def with_rises(notes: Activations, onsets: Activations) -> Activations:
+def with_rises(notes: Float32Array, onsets: Float32Array) -> Float32Array:
     """Return onsets (N, P), and where a note rises as much as onsets do, that rise.
 
     Args:

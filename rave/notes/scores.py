@@ -12,27 +12,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rave.notes.note import Note
+from rave.notes.transcriber import Transcription
 
 ONSET_TOLERANCE_S, FRAME_S = 0.05, 0.01
 
 
-def note_scores(reference: Sequence[Note], notes: Sequence[Note]) -> dict[str, float]:
+def note_scores(
+    reference: Sequence[Note] | Transcription, notes: Sequence[Note] | Transcription
+) -> dict[str, float]:
     """Return `note_f1` and `frame_f1`, each with its precision and recall.
 
     A note is right if its pitch is and it begins within 50 ms; where it ends does not matter. A
-    frame is 10 ms; a pitch that sounds in it is right if it sounds in the reference. Silence where
-    silence is right scores 1.
+    pitch that sounds in a frame is right if it sounds in the reference. Silence where silence is
+    right scores 1.
 
     Args:
-        reference: The notes that are right.
-        notes: The notes to judge.
+        reference: The notes that are right: of a MIDI file, in frames of 10 ms, or a transcription,
+            in frames of the network.
+        notes: The notes to judge, of the same kind.
     """
-    import mir_eval
-
+    (reference, one), (notes, other) = _with_roll(reference), _with_roll(notes)
     scores = {"note_f1": 0.0, "note_precision": 0.0, "note_recall": 0.0}
     scores |= {"frame_f1": 0.0, "frame_precision": 0.0, "frame_recall": 0.0}
     if not reference or not notes:
         return dict.fromkeys(scores, float(not reference and not notes))
+    import mir_eval
+
     precision, recall, f1, _ = mir_eval.transcription.precision_recall_f1_overlap(
         *intervals(reference),
         *intervals(notes),
@@ -40,14 +45,18 @@ def note_scores(reference: Sequence[Note], notes: Sequence[Note]) -> dict[str, f
         offset_ratio=None,
     )
     scores |= {"note_f1": f1, "note_precision": precision, "note_recall": recall}
-    rolls = piano_roll(reference), piano_roll(notes)
-    num_frames = max(roll.shape[1] for roll in rolls)
-    one, other = (np.pad(roll, ((0, 0), (0, num_frames - roll.shape[1]))) for roll in rolls)
-    both = float((one & other).sum())
+    num_frames = min(one.shape[1], other.shape[1])
+    both = float((one[:, :num_frames] & other[:, :num_frames]).sum())
     precision, recall = both / max(other.sum(), 1), both / max(one.sum(), 1)
     scores |= {"frame_precision": precision, "frame_recall": recall}
     scores["frame_f1"] = 2 * precision * recall / (precision + recall) if both else 0.0
     return scores
+
+
+def _with_roll(notes: Sequence[Note] | Transcription) -> tuple[Sequence[Note], NDArray[np.bool_]]:
+    if isinstance(notes, Transcription):
+        return notes.notes, np.unpackbits(notes.sounding, axis=1).T.astype(bool)
+    return notes, piano_roll(notes)
 
 
 def intervals(notes: Sequence[Note]) -> tuple[Any, Any]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rave.compute.arrays import Float64Array
 from rave.notes.note import Note
 from rave.notes.scores import FRAME_S, piano_roll
 
@@ -47,10 +47,10 @@ class NoteStatistics:
 
     duration_s: float
     num_notes: int
-    voices: NDArray[np.float64]
-    pitches: NDArray[np.float64]
-    key_clarity: NDArray[np.float64]
-    intervals: NDArray[np.float64]
+    voices: Float64Array
+    pitches: Float64Array
+    key_clarity: Float64Array
+    intervals: Float64Array
 
     @classmethod
     def of(cls, notes: Sequence[Note], duration_s: float) -> NoteStatistics:
@@ -63,7 +63,7 @@ class NoteStatistics:
         roll = piano_roll(notes)[:, : round(duration_s / FRAME_S)]
         roll = np.pad(roll, ((0, 0), (0, round(duration_s / FRAME_S) - roll.shape[1])))
         sounding = np.minimum(roll.sum(axis=0), MOST_VOICES)
-        pitches = roll.sum(axis=1) * FRAME_S
+        pitches = np.asarray(roll.sum(axis=1) * FRAME_S, dtype=np.float64)
         onsets = np.unique(np.round([note.start_s for note in notes], 6))
         between = np.diff(onsets)
         between = between[(between > CHORD_S) & (between < LONGEST_INTERVAL_S)]
@@ -90,7 +90,7 @@ class NoteStatistics:
         )
 
     @property
-    def pitch_classes(self) -> NDArray[np.float64]:
+    def pitch_classes(self) -> Float64Array:
         """Return the share of each pitch class, C first, (12,)."""
         return _shares(pitch_classes(self.pitches))
 
@@ -111,12 +111,12 @@ class NoteStatistics:
         }
 
 
-def pitch_classes(pitches: NDArray[np.float64]) -> NDArray[np.float64]:
+def pitch_classes(pitches: Float64Array) -> Float64Array:
     """Return what each pitch class has of the MIDI numbers (128,), C first, (12,)."""
-    return np.bincount(np.arange(NUM_PITCHES) % 12, weights=pitches, minlength=12)
+    return np.asarray(np.bincount(np.arange(NUM_PITCHES) % 12, weights=pitches), dtype=np.float64)
 
 
-def key_clarity(pitches: NDArray[np.float64]) -> float | None:
+def key_clarity(pitches: Float64Array) -> float | None:
     """Return how well pitches fit a major or minor key: the highest of 24 correlations.
 
     Args:
@@ -160,5 +160,5 @@ def note_distances(one: NoteStatistics, other: NoteStatistics) -> dict[str, floa
     return found
 
 
-def _shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _shares(values: Float64Array) -> Float64Array:
     return values / max(values.sum(), 1e-12)

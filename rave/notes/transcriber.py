@@ -1,4 +1,4 @@
-"""Audio → notes: basic-pitch's network, window by window.
+"""Float32Array → notes: basic-pitch's network, window by window.
 
 T samples at 22,050 Hz, N frames, 88 pitches.
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import resources
 from itertools import islice
 
@@ -25,10 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rave.audio.blocks import regroup
-from rave.notes.decoding import find_notes
+from rave.compute.arrays import Float32Array
+from rave.notes.decoding import NOTE_THRESHOLD, find_notes
 from rave.notes.note import LOWEST_PITCH, Note
-
-Audio = NDArray[np.float32]
 
 SAMPLE_RATE_HZ, FRAME_SAMPLES, NUM_PITCHES = 22050, 256, 88
 WINDOW_SAMPLES, OVERLAP_SAMPLES = 43844, 30 * FRAME_SAMPLES
@@ -43,11 +43,27 @@ INPUT, OUTPUTS = (
 )
 
 
+@dataclass(frozen=True)
+class Transcription:
+    """The notes of one recording.
+
+    Attributes:
+        notes: By onset.
+        sounding: (N, 11) uint8: for each frame which of the 88 pitches sound, 8 to a byte. A note
+            also lasts over frames in which it is faint.
+        duration_s: Duration of the recording.
+    """
+
+    notes: list[Note]
+    sounding: NDArray[np.uint8]
+    duration_s: float
+
+
 class Transcriber:
-    """Hears notes.
+    """Transcribes recordings of any length.
 
     Example:
-        >>> notes = Transcriber().transcribe(AudioStream(Path("take.wav"), 22050, 1))
+        >>> notes = Transcriber().transcribe(AudioStream(Path("take.wav"), 22050, 1)).notes
     """
 
     def __init__(self) -> None:
@@ -63,58 +79,31 @@ class Transcriber:
         )
         self._num_threads = os.cpu_count() or 1
 
-    def transcribe(self, blocks: Iterable[Audio]) -> list[Note]:
-        """Return the notes of a recording, by onset.
+    def transcribe(self, blocks: Iterable[Float32Array]) -> Transcription:
+        """Return the notes of a recording.
 
         Args:
             blocks: (1, t) each, mono at 22,050 Hz.
         """
-        return [note for stretch in self.stretches(blocks) for note in stretch]
+        sounding: list[NDArray[np.uint8]] = []
+        num_samples = 0
 
-    def stretches(self, blocks: Iterable[Audio]) -> Iterator[list[Note]]:
-        """Yield the notes that begin in each stretch of five minutes, by onset.
+        def counted() -> Iterator[Float32Array]:
+            nonlocal num_samples
+            for block in blocks:
+                num_samples += block.shape[1]
+                yield block
 
-        Args:
-            blocks: (1, t) each, mono at 22,050 Hz.
-        """
-        windows = self.activations(blocks)
-        held: list[NDArray[np.float32]] = []  # activations of windows from `first` on
-        first = start = 0
-        is_end = False
-        while not is_end or start < first + len(held):
-            wanted = start + STRETCH + MARGIN - first - len(held)
-            new = list(islice(windows, max(wanted, 0)))
-            is_end = is_end or len(new) < wanted
-            held += new
-            if not held:
-                return
-            while True:
-                notes, onsets = np.concatenate(held, axis=1)
-                spans = [
-                    span
-                    for span in find_notes(notes, onsets)
-                    if 0 <= span.start - (start - first) * WINDOW_FRAMES < STRETCH * WINDOW_FRAMES
-                ]
-                # What still sounds at the end is followed further.
-                is_cut = any(span.stop >= len(notes) - WINDOW_FRAMES for span in spans)
-                new = [] if is_end or not is_cut else list(islice(windows, STRETCH))
-                if not new:
-                    break
-                held += new
-            yield [
-                Note(
-                    _seconds(span.start, first),
-                    _seconds(span.stop, first),
-                    LOWEST_PITCH + span.pitch,
-                    min(span.strength, 1.0),
-                )
-                for span in spans
-            ]
-            start += STRETCH
-            dropped = max(start - MARGIN - first, 0)
-            held, first = held[dropped:], first + dropped
+        def observed() -> Iterator[Float32Array]:
+            for window in self.activations(counted()):
+                sounding.append(np.packbits(window[0] >= NOTE_THRESHOLD, axis=1))
+                yield window
 
-    def activations(self, blocks: Iterable[Audio]) -> Iterator[NDArray[np.float32]]:
+        notes = [note for stretch in _stretches(observed()) for note in stretch]
+        frames = np.concatenate(sounding) if sounding else np.zeros((0, 11), np.uint8)
+        return Transcription(notes, frames, num_samples / SAMPLE_RATE_HZ)
+
+    def activations(self, blocks: Iterable[Float32Array]) -> Iterator[Float32Array]:
         """Yield for each window how surely pitches sound and begin, (2, n, 88), n = 142.
 
         The last has as many frames as begin within the recording.
@@ -127,10 +116,53 @@ class Transcriber:
             while batch := list(islice(windows, 4 * self._num_threads)):
                 yield from pool.map(self._activations, *zip(*batch, strict=True))
 
-    def _activations(self, audio: Audio, num_frames: int) -> NDArray[np.float32]:
+    def _activations(self, audio: Float32Array, num_frames: int) -> Float32Array:
         outputs = self._session.run(OUTPUTS, {INPUT: audio[None, :, None]})
         kept = np.concatenate(outputs)[:, LEFT_OUT : LEFT_OUT + num_frames]
         return np.array(kept, dtype=np.float32)
+
+
+def _stretches(windows: Iterator[Float32Array]) -> Iterator[list[Note]]:
+    """Yield the notes that begin in each stretch of five minutes, by onset.
+
+    Args:
+        windows: What `Transcriber.activations` yields.
+    """
+    held: list[Float32Array] = []  # windows from `first` on
+    first = start = 0
+    is_end = False
+    while not is_end or start < first + len(held):
+        wanted = start + STRETCH + MARGIN - first - len(held)
+        new = list(islice(windows, max(wanted, 0)))
+        is_end = is_end or len(new) < wanted
+        held += new
+        if not held:
+            return
+        while True:
+            notes, onsets = np.concatenate(held, axis=1)
+            spans = [
+                span
+                for span in find_notes(notes, onsets)
+                if 0 <= span.start - (start - first) * WINDOW_FRAMES < STRETCH * WINDOW_FRAMES
+            ]
+            # A note that still sounds at the end is followed further.
+            is_cut = any(span.stop >= len(notes) - WINDOW_FRAMES for span in spans)
+            new = [] if is_end or not is_cut else list(islice(windows, STRETCH))
+            if not new:
+                break
+            held += new
+        yield [
+            Note(
+                _seconds(span.start, first),
+                _seconds(span.stop, first),
+                LOWEST_PITCH + span.pitch,
+                min(span.strength, 1.0),
+            )
+            for span in spans
+        ]
+        start += STRETCH
+        dropped = max(start - MARGIN - first, 0)
+        held, first = held[dropped:], first + dropped
 
 
 def _seconds(frame: int, first_window: int) -> float:
@@ -139,7 +171,7 @@ def _seconds(frame: int, first_window: int) -> float:
     return ((first_window + window) * HOP_SAMPLES + rest * FRAME_SAMPLES) / SAMPLE_RATE_HZ
 
 
-def _windows(blocks: Iterable[Audio]) -> Iterator[tuple[Audio, int]]:
+def _windows(blocks: Iterable[Float32Array]) -> Iterator[tuple[Float32Array, int]]:
     """Yield windows of audio (43844,), and how many frames of each begin within the recording."""
     held = np.zeros(OVERLAP_SAMPLES // 2, dtype=np.float32)
     for block in regroup(blocks, HOP_SAMPLES):
