@@ -24,8 +24,7 @@ from diffwave.sampling.samplers import DPM_SOLVER, build_sampler
 from rave.api.result import Result
 from rave.codec import load_codec
 from rave.compute.device import choose_device
-from rave.evaluation.folders import SHORTEST_S
-from rave.evaluation.musicnn import load_musicnn
+from rave.evaluation.folders import SHORTEST_S, Listener
 from rave.files.atomic import check_output_folder, write_json
 from rave.parsing import check_seed, path_or_none
 
@@ -114,7 +113,7 @@ def evaluate_run(
             data,
             audio,
             opened,
-            load_musicnn(),
+            Listener(),
             len(segments),
             seed,
             steps,

@@ -29,9 +29,10 @@ from diffwave.evaluation.ladder import (
     TITLES,
     Ladder,
 )
-from rave.evaluation.audio_statistics import DISTANCES, distances
-from rave.evaluation.folders import Piece, groups, num_patches, pooled
-from rave.evaluation.frechet import estimate
+from rave.evaluation.audio_statistics import DISTANCES
+from rave.evaluation.folders import Piece, all_distances, groups, num_patches, pair_scores, pooled
+from rave.evaluation.frechet import estimate, estimate_kernel
+from rave.notes.statistics import NOTE_DISTANCES
 
 FORMAT, VERSION = "rave-diffwave-evaluation", 1
 # Generated music should be nearer than this, from reconstructions (0) to Gaussian latents (1).
@@ -71,11 +72,28 @@ class LadderFigures:
         for rung in self.rungs:
             spread = f"{rung['frechet']:.1f} ± {rung['frechet_std']:.1f}"
             cells = (
-                ("–" if rung[name] is None else f"{rung[name]:.2f}").rjust(width)
+                _cell(rung[name]).rjust(width)
                 for name, width in zip(DISTANCES, (10, 9, 9, 10), strict=True)
             )
             lines.append(f"{rung['title']:42}{spread:>17}{''.join(cells)}")
+        lines += [
+            "",
+            f"{'distance from the training recordings':42}{'KAD':>14}"
+            + "".join(f"{title:>11}" for title in ("notes/s", "at once", "pitch", "classes", "key"))
+            + f"{'intervals':>11}{'note F1':>9}{'frame F1':>9}",
+            f"{'':42}{'± std':>14}{'octaves':>11}{'notes':>11}{'semitones':>11}{'%':>11}{'':>11}"
+            f"{'octaves':>11}",
+        ]
+        for rung in self.rungs:
+            spread = f"{rung['kernel']:.2f} ± {rung['kernel_std']:.2f}"
+            cells = (_cell(rung[name]).rjust(11) for name in NOTE_DISTANCES)
+            scores = (_cell(rung[name]).rjust(9) for name in ("note_f1", "frame_f1"))
+            lines.append(f"{rung['title']:42}{spread:>14}{''.join(cells)}{''.join(scores)}")
         return "\n".join([*lines, *reading(asdict(self))])
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def reading(record: Mapping[str, Any]) -> list[str]:
@@ -155,7 +173,13 @@ def measure_ladder(ladder: Ladder, num_sets: int, size: int | None = None) -> La
             f"Sets of {size} patches of 3 s are not possible: 2 is the least, and rungs and "
             f"recordings have {most}. Give fewer --patches, or more --count or --seconds."
         )
-    rungs = [_rung(name, some, reference, size, ladder.seed) for name, some in clips.items()]
+    rungs = [
+        {
+            **_rung(name, some, reference, size, ladder.seed),
+            **_notes(held_out, some[0] if name in (RECONSTRUCTION, FOLLOWING) else []),
+        }
+        for name, some in clips.items()
+    ]
     by_name = {rung["name"]: rung for rung in rungs}
     return LadderFigures(
         rungs,
@@ -170,6 +194,8 @@ def _rung(
 ) -> dict[str, Any]:
     """Return the figures of a rung with one or more sets of clips."""
     joined = [_joined(clips) for clips in sets]
+    pieces = _joined(joined)
+    kernel = estimate_kernel(groups(reference), groups(pieces), size, seed)
     found = [estimate(groups(reference), groups(each), size, seed) for each in joined]
     seeds = [each.distance for each in found]
     return {
@@ -181,8 +207,21 @@ def _rung(
         "interval": np.mean([each.interval for each in found], axis=0).tolist(),
         "patches": size,
         "seeds": seeds,
-        **distances(pooled(reference), pooled([piece for each in joined for piece in each])),
+        "kernel": kernel.distance,
+        "kernel_std": kernel.std,
+        **all_distances(reference, pieces),
     }
+
+
+def _notes(held_out: Clips, clips: Clips) -> dict[str, float | None]:
+    """Return the F1 of notes and of frames of clips that should play what is held out, and std."""
+    pairs = [pair_scores(*pair) for pair in zip(held_out, clips, strict=bool(clips))]
+    scores: dict[str, float | None] = {}
+    for name in ("note_f1", "frame_f1"):
+        values = [pair[name] for pair in pairs]
+        scores[name] = float(np.mean(values)) if values else None
+        scores[f"{name}_std"] = float(np.std(values)) if values else None
+    return scores
 
 
 def _position(rungs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from diffwave.sampling.generation import Sampling
 from diffwave.standardizer import PrincipalDimensions
 from rave.audio.io import AudioStream
 from rave.codec import Codec
-from rave.evaluation.folders import Piece, measure_blocks
-from rave.evaluation.musicnn import Musicnn
+from rave.evaluation.folders import Listener, Piece, measure_blocks
 from rave.held_out import originals
 from rave.latent_dataset import Clip
 from rave.noise import DecoderNoise
@@ -62,7 +61,7 @@ class Ladder:
         data: Latents of its training; N is the length of their segments.
         recordings: Folder of the recordings that the latents were encoded from.
         codec: Codec of the latents.
-        listener: Network that embeds the clips.
+        listener: Networks that hear the clips.
         count: Clips per rung.
         seed: Random seed.
         num_steps: Sampling steps.
@@ -74,7 +73,7 @@ class Ladder:
     data: RunData
     recordings: Path
     codec: Codec
-    listener: Musicnn
+    listener: Listener
     count: int
     seed: int
     num_steps: int
@@ -205,7 +204,7 @@ class Ladder:
 
     def _measured(self, blocks: Any, name: str) -> list[Piece]:
         rate_hz = self.codec.format.sample_rate_hz
-        pieces = list(measure_blocks(blocks, rate_hz, name, self.listener))
+        pieces = measure_blocks(blocks, rate_hz, name, self.listener)
         self.progress()
         return pieces
 

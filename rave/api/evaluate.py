@@ -18,8 +18,7 @@ from rave.jobs.loop import result_names, skipped_line
 from rave.parsing import check_seed, path_or_none
 
 if TYPE_CHECKING:  # torch takes long to import; what is refused without it is refused at once
-    from rave.evaluation.folders import Piece
-    from rave.evaluation.musicnn import Musicnn
+    from rave.evaluation.folders import Listener, Piece
 
 
 def evaluate_folder(
@@ -64,30 +63,34 @@ def evaluate_folder(
         raise ValueError(f"--out is '{out}'; name a file that ends in .json.")
     if follows and not follows.is_file():
         raise ValueError(f"The recording to follow, '{follows}', does not exist.")
-    from rave.evaluation.folders import compare, pooled
-    from rave.evaluation.musicnn import load_musicnn
+    from rave.evaluation.folders import Listener, compare, pooled, pooled_notes
 
     sources = {
         side: _sources(folder, only)
         for side, folder in (("reference", reference_dir), ("audio", audio_dir))
     }
-    model = load_musicnn()
+    listener = Listener()
     skipped: dict[str, str] = {}
     pieces = {
-        side: _measured(side, files, sample_rate, model, skipped) for side, files in sources.items()
+        side: _measured(side, files, sample_rate, listener, skipped)
+        for side, files in sources.items()
     }
     comparison = compare(pieces["reference"], pieces["audio"], seed, patches)
     figures: dict[str, Any] = {
-        side: {"num_files": len({p.name for p in these}), **pooled(these).figures()}
+        side: {
+            "num_files": len({p.name for p in these}),
+            **pooled(these).figures(),
+            **pooled_notes(these).figures(),
+        }
         for side, these in pieces.items()
     }
     figures |= {"seed": seed, "distance": comparison.record()}
     lines = [f"{'':44}{'audio':>10}{'reference':>26}"]
     lines += [
-        f"{name:44}{figures['audio'][name]:>10.4g}{figures['reference'][name]:>26.4g}"
+        f"{name:44}{_figure(figures['audio'][name]):>10}{_figure(figures['reference'][name]):>26}"
         for name in figures["audio"]
     ]
-    lines += [comparison.words(), *_pairs(sources, sample_rate, skipped, figures)]
+    lines += [comparison.words(), *_pairs(sources, pieces, sample_rate, figures)]
     if follows:
         lines += _followed(sources["audio"], follows, sample_rate, skipped, figures)
     figures |= {"num_skipped": len(skipped), "skipped": skipped}
@@ -116,7 +119,7 @@ def _measured(
     side: str,
     files: dict[str, Path],
     sample_rate_hz: int,
-    model: Musicnn,
+    listener: Listener,
     skipped: dict[str, str],
 ) -> list[Piece]:
     from rave.evaluation.folders import measure_file
@@ -126,7 +129,7 @@ def _measured(
     with tqdm(total=len(files), desc=f"Measuring {side}", unit="file", file=sys.stderr) as bar:
         for name, path in files.items():
             try:
-                pieces += measure_file(path, name, sample_rate_hz, model)
+                pieces += measure_file(path, name, sample_rate_hz, listener)
             except AudioError as error:
                 reasons[f"{side} '{name}'"] = str(error)
                 bar.write(skipped_line(name, error), file=sys.stderr)
@@ -140,15 +143,18 @@ def _measured(
 
 def _pairs(
     sources: dict[str, dict[str, Path]],
+    pieces: dict[str, list[Piece]],
     sample_rate_hz: int,
-    skipped: dict[str, str],
     figures: dict[str, Any],
 ) -> list[str]:
     """Compare files of the same name, add the figures, and return lines about them."""
-    from rave.evaluation.folders import compare_pair
+    from rave.evaluation.folders import compare_pair, pair_scores
 
+    by_name: dict[str, dict[str, list[Piece]]] = {}
+    for side, these in pieces.items():
+        by_name[side] = {name: [p for p in these if p.name == name] for name in sources[side]}
     usable = {
-        side: {name: path for name, path in files.items() if f"{side} '{name}'" not in skipped}
+        side: {name: path for name, path in files.items() if by_name[side][name]}
         for side, files in sources.items()
     }
     found, left_out = pair_names(*usable.values())
@@ -160,10 +166,12 @@ def _pairs(
         if pair is None:
             left_out["reference"][first] = left_out["audio"][second] = "their lengths differ"
             continue
+        pair |= pair_scores(by_name["reference"][first], by_name["audio"][second])
         pairs[name] = pair
         lines.append(
             f"{name}: {pair['log_spectral_distance_db']:.2f} dB apart (silence "
-            f"{pair['silence_would_score_db']:.2f}), level {pair['level_difference_db']:+.1f} dB"
+            f"{pair['silence_would_score_db']:.2f}), level {pair['level_difference_db']:+.1f} dB, "
+            f"F1 of notes {pair['note_f1']:.2f}, of frames {pair['frame_f1']:.2f}"
         )
     figures["not_compared_one_by_one"] = left_out
     for side, reasons in left_out.items():
@@ -176,10 +184,17 @@ def _pairs(
         ]
     figures["pairs"] = pairs
     if pairs:
-        mean = sum(pair["log_spectral_distance_db"] for pair in pairs.values()) / len(pairs)
-        figures["log_spectral_distance_db"] = mean
-        lines.append(f"mean log-spectral distance {mean:.2f} dB over {len(pairs)} files")
+        for name in ("log_spectral_distance_db", "note_f1", "frame_f1"):
+            figures[name] = sum(pair[name] for pair in pairs.values()) / len(pairs)
+        lines.append(
+            f"mean log-spectral distance {figures['log_spectral_distance_db']:.2f} dB, F1 of notes "
+            f"{figures['note_f1']:.2f}, of frames {figures['frame_f1']:.2f} over {len(pairs)} files"
+        )
     return lines
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def pair_names(

@@ -15,14 +15,28 @@ import numpy as np
 import soxr
 import torch
 
-from rave.audio.blocks import regroup
+from rave.audio.blocks import regroup, resample
 from rave.audio.formats import AudioError
 from rave.audio.io import AudioStream
 from rave.compute.arrays import Float32Array
 from rave.evaluation.audio_statistics import DISTANCES, AudioStatistics, distances, measure, pool
-from rave.evaluation.frechet import NUM_DRAWS, Estimate, count_patches, estimate, frechet_distance
-from rave.evaluation.musicnn import PATCH_SAMPLES, SAMPLE_RATE_HZ, Musicnn, embed
+from rave.evaluation.frechet import (
+    NUM_DRAWS,
+    Estimate,
+    Spread,
+    count_patches,
+    estimate,
+    estimate_kernel,
+    frechet_distance,
+    kernel_bandwidth,
+    kernel_distance,
+)
+from rave.evaluation.musicnn import PATCH_SAMPLES, SAMPLE_RATE_HZ, embed, load_musicnn
 from rave.losses import log_spectral_distance_db
+from rave.notes.scores import note_scores
+from rave.notes.statistics import NOTE_DISTANCES, NoteStatistics, note_distances
+from rave.notes.transcriber import NOTHING, Transcriber, Transcription
+from rave.notes.transcriber import SAMPLE_RATE_HZ as NOTE_RATE_HZ
 
 PIECE_S = 12
 SHORTEST_S = PATCH_SAMPLES / SAMPLE_RATE_HZ
@@ -33,6 +47,10 @@ PAIR_S = 600
 PAIR_TOLERANCE_S = 0.1
 
 
+# Title and unit of each distance.
+TITLES = {**DISTANCES, **NOTE_DISTANCES}
+
+
 @dataclass(frozen=True)
 class Piece:
     """Measurements of one piece of a recording.
@@ -41,38 +59,58 @@ class Piece:
         name: Name of the recording.
         embeddings: (B, 200), of its patches of 3 s.
         statistics: Statistics of its sound.
+        transcription: Its notes.
     """
 
     name: str
     embeddings: Float32Array
     statistics: AudioStatistics
+    transcription: Transcription = NOTHING
+
+
+class Listener:
+    """The networks that hear recordings: timbre by musicnn, notes by basic-pitch."""
+
+    def __init__(self) -> None:
+        self.musicnn, self.transcriber = load_musicnn(), Transcriber()
 
 
 def measure_blocks(
-    blocks: Iterable[Float32Array], sample_rate_hz: int, name: str, model: Musicnn
-) -> Iterator[Piece]:
-    """Yield the pieces of audio in blocks (1, t); a rest below 3 s at the end is dropped.
+    blocks: Iterable[Float32Array], sample_rate_hz: int, name: str, listener: Listener
+) -> list[Piece]:
+    """Return the pieces of audio in blocks (1, t); a rest below 3 s at the end is dropped.
 
     Args:
         blocks: Blocks of one recording, mono.
         sample_rate_hz: Sample rate of the blocks.
         name: Name of the recording.
-        model: Network that embeds it.
+        listener: The networks that hear it.
     """
-    for block in regroup(blocks, PIECE_S * sample_rate_hz):
-        heard = soxr.resample(block[0], sample_rate_hz, SAMPLE_RATE_HZ)
-        if len(heard) >= PATCH_SAMPLES:
-            yield Piece(name, embed(model, heard), measure(block[0], sample_rate_hz))
+    measured: list[tuple[Float32Array, AudioStatistics]] = []
+
+    def passed() -> Iterator[Float32Array]:
+        for block in regroup(blocks, PIECE_S * sample_rate_hz):
+            heard = soxr.resample(block[0], sample_rate_hz, SAMPLE_RATE_HZ)
+            if len(heard) >= PATCH_SAMPLES:
+                embeddings = embed(listener.musicnn, heard)
+                measured.append((embeddings, measure(block[0], sample_rate_hz)))
+            yield block
+
+    found = listener.transcriber.transcribe(resample(passed(), sample_rate_hz, NOTE_RATE_HZ))
+    return [
+        Piece(name, *each, found.part(number * PIECE_S, (number + 1) * PIECE_S))
+        for number, each in enumerate(measured)
+    ]
 
 
-def measure_file(path: Path, name: str, sample_rate_hz: int, model: Musicnn) -> list[Piece]:
+def measure_file(path: Path, name: str, sample_rate_hz: int, listener: Listener) -> list[Piece]:
     """Return the pieces of a file.
 
     Raises:
         AudioError: If it cannot be read, is shorter than a patch, or silent.
     """
     stream = AudioStream(path, sample_rate_hz, 1)
-    pieces = list(measure_blocks(stream, sample_rate_hz, name, model))
+    pieces = measure_blocks(stream, sample_rate_hz, name, listener)
     if not pieces:
         source = stream.source
         raise AudioError(
@@ -105,20 +143,40 @@ def pooled(pieces: Sequence[Piece]) -> AudioStatistics:
     return pool([piece.statistics for piece in pieces])
 
 
+def pooled_notes(pieces: Sequence[Piece]) -> NoteStatistics:
+    """Return the statistics of the notes of all pieces together."""
+    each = [(piece.transcription.notes, piece.transcription.duration_s) for piece in pieces]
+    return NoteStatistics.pooled([NoteStatistics.of(*one) for one in each])
+
+
+def pair_scores(reference: Sequence[Piece], audio: Sequence[Piece]) -> dict[str, float]:
+    """Return how many notes of a recording another one has; see `rave.notes.scores`."""
+    return note_scores(
+        *(
+            Transcription.joined([p.transcription for p in side], PIECE_S)
+            for side in (reference, audio)
+        )
+    )
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A set of recordings compared with a reference.
 
     Attributes:
-        frechet: Their distance.
+        frechet: Their Fréchet distance.
+        kernel: Their Kernel Audio Distance.
         halves: The distance of random halves of the reference at the same size; None if some half
             is smaller.
-        second_view: The distances of `rave.evaluation.audio_statistics.DISTANCES`.
+        kernel_halves: The same of these halves.
+        second_view: The distances of `TITLES`, of sound and of notes.
         second_view_halves: The same distances between random halves of the reference.
     """
 
     frechet: Estimate
+    kernel: Spread
     halves: float | None
+    kernel_halves: float | None
     second_view: dict[str, float | None]
     second_view_halves: dict[str, float | None]
 
@@ -130,8 +188,14 @@ class Comparison:
             "interval": list(self.frechet.interval),
             "frechet_unbiased": self.frechet.unbiased,
             "patches": self.frechet.size,
+            "kernel": self.kernel.distance,
+            "kernel_std": self.kernel.std,
             **self.second_view,
-            "halves": {"frechet": self.halves, **self.second_view_halves},
+            "halves": {
+                "frechet": self.halves,
+                "kernel": self.kernel_halves,
+                **self.second_view_halves,
+            },
         }
 
     def words(self) -> str:
@@ -143,8 +207,10 @@ class Comparison:
             f"{_number(self.halves):>26}",
             f"{'  95 % of draws':44}{f'{low:.1f} to {high:.1f}':>10}",
             f"{'  extrapolated to infinite sets':44}{_number(self.frechet.unbiased):>10}",
+            f"{f'Kernel Audio Distance, std {self.kernel.std:.2f}':44}{self.kernel.distance:>10.2f}"
+            f"{_number(self.kernel_halves):>26}",
         ]
-        for name, (title, unit) in DISTANCES.items():
+        for name, (title, unit) in TITLES.items():
             one, other = self.second_view[name], self.second_view_halves.get(name)
             lines.append(f"{f'{title}, {unit}':44}{_number(one):>10}{_number(other):>26}")
         return "\n".join([*lines, self.reading()])
@@ -197,17 +263,28 @@ def compare(
             "--patches."
         )
     halves = [
-        frechet_distance(*(np.concatenate(groups(half))[:size] for half in split))
+        [np.concatenate(groups(half))[:size] for half in split]
         for split in splits
         if size <= smallest
     ]
-    views = [distances(*map(pooled, split)) for split in splits[:4]]
+    bandwidth = kernel_bandwidth(np.concatenate(groups(reference)))
+    views = [all_distances(*split) for split in splits[:4]]
     return Comparison(
         estimate(groups(reference), groups(audio), size, seed),
-        float(np.mean(halves)) if halves else None,
-        distances(pooled(reference), pooled(audio)),
-        {name: _mean([view[name] for view in views]) for name in DISTANCES},
+        estimate_kernel(groups(reference), groups(audio), size, seed),
+        _mean([frechet_distance(*half) for half in halves]),
+        _mean([kernel_distance(one, other, bandwidth) for one, other in halves]),
+        all_distances(reference, audio),
+        {name: _mean([view[name] for view in views]) for name in TITLES},
     )
+
+
+def all_distances(reference: Sequence[Piece], audio: Sequence[Piece]) -> dict[str, float | None]:
+    """Return the distances of `TITLES`: of sound, then of notes."""
+    return {
+        **distances(pooled(reference), pooled(audio)),
+        **note_distances(pooled_notes(reference), pooled_notes(audio)),
+    }
 
 
 def compare_pair(target: Path, audio: Path, sample_rate_hz: int) -> dict[str, float] | None:

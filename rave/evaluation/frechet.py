@@ -1,4 +1,4 @@
-"""The Fréchet and the kernel distance of two sets of embeddings, and its uncertainty for small sets.
+"""The Fréchet and the kernel distance of two sets of embeddings, and how exact they are.
 
 P patches, E embedding size. A group is the embeddings (P, E) of one piece of audio: patches of one
 piece resemble each other, so pieces are drawn, not patches.

@@ -71,7 +71,7 @@ class NoteStatistics:
         return cls(
             duration_s,
             len(notes),
-            np.bincount(sounding, minlength=MOST_VOICES + 1) * FRAME_S,
+            np.asarray(np.bincount(sounding, minlength=MOST_VOICES + 1) * FRAME_S, np.float64),
             pitches,
             np.array([] if clarity is None else [clarity]),
             np.log2(between),

@@ -16,9 +16,9 @@ arXiv:2203.09893; https://github.com/spotify/basic-pitch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import islice
 
@@ -57,6 +57,30 @@ class Transcription:
     notes: list[Note]
     sounding: NDArray[np.uint8]
     duration_s: float
+
+    def part(self, start_s: float, stop_s: float) -> Transcription:
+        """Return the notes that begin in a span of time, counted from its start."""
+        notes = [
+            replace(note, start_s=note.start_s - start_s, end_s=note.end_s - start_s)
+            for note in self.notes
+            if start_s <= note.start_s < stop_s
+        ]
+        sounding = self.sounding[_frame(start_s) : _frame(stop_s)]
+        return Transcription(notes, sounding, max(min(stop_s, self.duration_s) - start_s, 0.0))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Transcription], part_s: float) -> Transcription:
+        """Return the transcription whose parts, `part_s` long but for the last, are these."""
+        notes = [
+            replace(note, start_s=note.start_s + k * part_s, end_s=note.end_s + k * part_s)
+            for k, part in enumerate(parts)
+            for note in part.notes
+        ]
+        sounding = np.concatenate([part.sounding for part in parts])
+        return cls(notes, sounding, sum(part.duration_s for part in parts))
+
+
+NOTHING = Transcription([], np.zeros((0, 11), np.uint8), 0.0)
 
 
 class Transcriber:
@@ -100,7 +124,7 @@ class Transcriber:
                 yield window
 
         notes = [note for stretch in _stretches(observed()) for note in stretch]
-        frames = np.concatenate(sounding) if sounding else np.zeros((0, 11), np.uint8)
+        frames = np.concatenate([NOTHING.sounding, *sounding])
         return Transcription(notes, frames, num_samples / SAMPLE_RATE_HZ)
 
     def activations(self, blocks: Iterable[Float32Array]) -> Iterator[Float32Array]:
@@ -169,6 +193,12 @@ def _seconds(frame: int, first_window: int) -> float:
     """Return when a frame begins, counted from a window."""
     window, rest = divmod(frame, WINDOW_FRAMES)
     return ((first_window + window) * HOP_SAMPLES + rest * FRAME_SAMPLES) / SAMPLE_RATE_HZ
+
+
+def _frame(seconds: float) -> int:
+    """Return the first frame that begins at or after a time."""
+    window, rest = divmod(round(seconds * SAMPLE_RATE_HZ), HOP_SAMPLES)
+    return window * WINDOW_FRAMES + min(-(-rest // FRAME_SAMPLES), WINDOW_FRAMES)
 
 
 def _windows(blocks: Iterable[Float32Array]) -> Iterator[tuple[Float32Array, int]]:
