@@ -334,7 +334,7 @@ def test_path_from_controls_and_labels_to_latents(
     for more, words in {
         ("--label", "drums"): "no label 'drums'. Choose one of: piano, strings",
         ("--control", f"onsets={curve}"): "with chroma, label, loudness, so it cannot follow onset",
-        ("--control", f"chroma={curve}"): "chroma of float32 (12, 60) is needed",
+        ("--control", f"chroma={curve}"): "chroma needs float32 (12, 60)",
         ("--control", "chroma"): "--control chroma is not NAME=F.npy",
         ("--spectrogram", curve): "cannot follow spectrogram",
         ("--label", "piano", "--guidance", "chroma=2"): "needs the condition chroma; given: label",

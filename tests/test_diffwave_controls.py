@@ -157,7 +157,7 @@ def test_folder_of_controls_is_checked(
 def test_a_drawn_control_must_have_its_channels(tmp_path: Path) -> None:
     np.save(tmp_path / "curve.npy", np.zeros(40, np.float32))
     assert open_control(tmp_path / "curve.npy", "loudness").shape == (1, 40)
-    with pytest.raises(ValueError, match=r"chroma of float32 \(12, 40\) is needed"):
+    with pytest.raises(ValueError, match=r"chroma needs float32 \(12, 40\)"):
         open_control(tmp_path / "curve.npy", "chroma")
     with pytest.raises(ValueError, match="Cannot read the control"):
         open_control(tmp_path / "none.npy", "chroma")

@@ -110,7 +110,7 @@ def test_the_ladder_is_drawn_with_the_seed_that_is_given(folder, capsys, monkeyp
         (["--seed", -1], {}, "is no seed"),
         ([], {"audio": "latents"}, "Give the folder that rave encode read"),
         ([], {"codec": "audio"}, "audio"),
-        (["--guidance", "chroma=2"], {}, "needs chroma to follow"),
+        (["--guidance", "chroma=2"], {}, "needs the condition chroma"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(folder, capsys, more, changed, told):

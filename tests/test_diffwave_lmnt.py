@@ -187,7 +187,7 @@ def test_every_weight_has_a_name_of_its_own_there() -> None:
         ({"noise_schedule": [0, 0.1]}, "noise_schedule = [0, 0.1] in its params"),
         ({"noise_schedule": []}, "noise_schedule = [] in its params"),
         ({"mel_hop_samples": 300}, "hop of 300"),
-        ({"latent_size": 9}, "9 of 4 latent dimensions"),
+        ({"latent_size": 9}, "latent size is 9; it must be from 1 to the 4"),
         ({"residual_channels": 10**6}, "GiB of weights"),
         ({"residual_layers": 6}, "weight 'residual_layers.5"),
         ({"residual_layers": 4}, "weights that do not belong to"),
@@ -339,7 +339,7 @@ def test_export_replaces_nothing_but_an_earlier_export(
     run = write_run(tmp_path / "theirs", make_checkpoint(True), replace(header, files=[]))
     out = tmp_path / "out"
     assert export.main([str(run), str(out)]) == 0
-    assert "holds the model of step 7, with spectrograms" in capsys.readouterr().out
+    assert "of step 7: 4 dimensions, 15.62 frames/s, with spectrograms" in capsys.readouterr().out
     before = (out / "weights.pt").read_bytes()
     assert "add --force to replace" in refusal(capsys, export.main([str(run), str(out)]))
     assert export.main([str(run), str(out), "--force"]) == 0

@@ -222,13 +222,13 @@ def checkpoint_from_model(
     network, conditioner = model.network, model.conditioner
     if not isinstance(network, DiffWave):
         raise ValueError(
-            "The model's network is a transformer, but lmnt diffwave has no transformer. "
+            "The model's network is a transformer, which lmnt diffwave does not support. "
             "Train a model with another --config."
         )
     others = [name for name in model.conditioners if name != SPECTROGRAM]
     if others:
         raise ValueError(
-            f"The model follows {', '.join(others)}, but lmnt diffwave only spectrograms. "
+            f"The model follows {', '.join(others)}, which lmnt diffwave does not support. "
             "Train a model with spectrograms only, or without conditions."
         )
     if model.prediction not in PREDICTIONS:
