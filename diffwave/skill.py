@@ -38,7 +38,7 @@ NUM_ERRORS = 2.0
 LARGEST_ERROR = 0.1
 # A standard error needs this many units; with fewer recordings, units are runs of segments.
 FEWEST_UNITS, MOST_RUNS = 8, 32
-TOO_LITTLE = "There is too little held-out music to judge"
+TOO_LITTLE = "There is too little held-out music to tell"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Verdict:
         skill: 1 - loss / gaussian.
         skill_uncertainty: Half-width of the 95 % interval of the skill; None if there is too little
             music to estimate it.
-        verdict: Verdict in words.
+        verdict: Verdict in words; skill.json holds this text.
     """
 
     skill: float
@@ -103,7 +103,7 @@ def judge(
         return Verdict(
             skill,
             None,
-            f"{figures}, {len(losses)} segments. {TOO_LITTLE} what the model has learned: at least "
+            f"{figures}, of {len(losses)} segments. {TOO_LITTLE} what the model has learned: "
             f"{FEWEST_UNITS} recordings or {needed} segments are needed. Hold out more: add "
             "recordings, or raise HELD_OUT_FRACTION or HELD_OUT_SEGMENTS.",
         )
@@ -118,15 +118,14 @@ def judge(
         meaning = f". {TOO_LITTLE} whether the model has learned anything. Hold out more."
     elif over_white < SMALLEST_SKILL:
         meaning = (
-            ": no better than assuming that the latents are white noise. Train longer, or on more "
-            "audio."
+            ": no better than taking the latents for white noise. Train longer, or on more audio."
         )
     elif skill > -max(SMALLEST_SKILL, error):
-        meaning = ": no measurable difference from the best linear denoiser. Train longer."
+        meaning = ": as good as the best linear denoiser, as far as this shows. Train longer."
     else:
         meaning = (
-            ": better than assuming white noise, but worse than the best linear denoiser. Train "
-            "longer, or on more audio."
+            ": the model has learned a part of what a linear denoiser knows. Train longer, or on "
+            "more audio."
         )
     return Verdict(skill, float(error), figures + meaning)
 

@@ -39,9 +39,9 @@ def verdict(loss, spread, num_recordings, num_segments, seed=0):
     ("loss", "words"),
     [
         (0.70, "skill 0.222 ± 0.0.*: the model has learned structure that no linear denoiser has"),
-        (0.90, "no measurable difference from the best linear denoiser"),
-        (0.95, "better than assuming white noise, but worse than the best linear denoiser"),
-        (1.02, "no better than assuming that the latents are white noise"),
+        (0.90, "as good as the best linear denoiser"),
+        (0.95, "has learned a part of what a linear denoiser knows"),
+        (1.02, "no better than taking the latents for white noise"),
     ],
 )
 def test_a_verdict_says_what_the_loss_means(loss, words):
