@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "--window",
         type=float,
         metavar="S",
-        help="seconds sampled at a time; with conditions, this is also the latency (default two "
+        help="seconds sampled at a time; with conditions, this adds to the latency (default two "
         "receptive fields, at least 64 latent frames)",
     )
     live.add_argument(

@@ -108,15 +108,9 @@ class TrainingData:
             }
             return cls(**places)
 
-        remedy = "Delete it, and name the folders."
-        return read_header(
-            folder / DATA_NAME,
-            "a run",
-            build,
-            remedy,
-            format=DATA_FORMAT,
-            version=DATA_VERSION,
-        )
+        path, remedy = folder / DATA_NAME, "Delete it, and name the folders."
+        tag = {"format": DATA_FORMAT, "version": DATA_VERSION}
+        return read_header(path, "a run", build, remedy, **tag)
 
 
 def training_settings(folder: Path) -> TrainingSettings:

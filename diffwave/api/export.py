@@ -40,7 +40,8 @@ def export_run(
         ema: Use the averaged weights, if the codec is a run of acids-rave.
         steps: Sampling steps. None: 8.
         sampler: dpm-solver++ or ddim. None: dpm-solver++.
-        window: Seconds sampled at a time. None: two receptive fields, at least 64 latent frames.
+        window: Seconds sampled at a time; with conditions, this adds to the latency. None: two
+            receptive fields, at least 64 latent frames.
         noise_seed: Random seed, 0 or more, for the same music each time. None: new music each time.
         host_rate: Sample rate of the host in Hz, twice or four times the codec's. None: the
             codec's.

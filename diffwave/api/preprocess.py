@@ -94,11 +94,7 @@ def _make_spectrograms(folders: ConditionFolders, mel_hop: int, mels: int, force
     _check_kind(out, CONTROLS_HEADER, "controls. Add --controls, or choose")
     num_frames = {file.path: file.num_frames for file in header.files}
     transform = LogMel(header.sample_rate_hz, mel_hop, mels)
-    settings = {
-        **_origin(header),
-        "mel_hop_samples": mel_hop,
-        "num_mels": mels,
-    }
+    settings = {**_origin(header), "mel_hop_samples": mel_hop, "num_mels": mels}
     journal = Journal(out / JOURNAL_NAME, settings, force=force)
     remove_partials(out)
 
@@ -111,14 +107,7 @@ def _make_spectrograms(folders: ConditionFolders, mel_hop: int, mels: int, force
     paths = {path: path for path in sources}
     origins = {path: {"source": source} for path, source in sources.items()}
     report = process_files(
-        audio,
-        work,
-        paths,
-        journal,
-        "Spectrograms",
-        CHECK,
-        header=MELS_HEADER,
-        known=origins,
+        audio, work, paths, journal, "Spectrograms", CHECK, header=MELS_HEADER, known=origins
     )
     report.check_any(f"'{folders.audio}'", "Made spectrograms of")
     files = {name: record["num_frames"] for name, record in report.records.items()}

@@ -175,10 +175,8 @@ def model_from_checkpoint(checkpoint: dict[str, Any], what: str) -> LatentDiffus
     if not is_conditional:
         weights = _without_condition(weights, values)
     schedule = values.schedule()
-    with (
-        limited_size(what),
-        torch.device("meta"),
-    ):  # no memory before the sizes are compared with the weights
+    # On the device meta: no memory before the sizes are compared with the weights.
+    with limited_size(what), torch.device("meta"):
         conditioner = _conditioner(values) if is_conditional else None
         network = DiffWave(
             latent_size=values.size("latent_size"),

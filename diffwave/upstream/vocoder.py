@@ -93,10 +93,8 @@ def vocoder_from_checkpoint(checkpoint: dict[str, Any], what: str) -> Vocoder:
     is_conditional = not params.get("unconditional")
     if is_conditional and values.size("hop_samples") != HOP_SAMPLES:
         raise values.refusal("hop_samples", f"{HOP_SAMPLES} (the factor of its upsampler)")
-    with (
-        limited_size(what),
-        torch.device("meta"),
-    ):  # no memory before the sizes are compared with the weights
+    # On the device meta: no memory before the sizes are compared with the weights.
+    with limited_size(what), torch.device("meta"):
         model = WaveformDiffusion(
             num_mels=values.size("n_mels") if is_conditional else 0,
             num_blocks=values.size("residual_layers"),
