@@ -23,8 +23,8 @@ from rave.runs.gin_text import read_bindings
 
 KIND = "diffwave"
 DATA_FORMAT, DATA_VERSION, DATA_NAME = "rave-diffwave-data", 1, "data.json"
-# Values of settings that older runs do not have.
-EARLIER_SETTINGS = {"weighting": "none"}
+# Values of settings that lmnt diffwave does not have.
+LMNT_SETTINGS = {"weighting": "none"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class TrainingData:
 
     @classmethod
     def read(cls, folder: Path) -> TrainingData:
-        """Return the content of a run's data.json; empty if there is none, as in older runs.
+        """Return the content of a run's data.json; empty if there is none, as in a released model.
 
         Raises:
             ValueError: If it cannot be read.
@@ -126,4 +126,4 @@ def training_settings(folder: Path) -> TrainingSettings:
         prefix = "settings.TrainingSettings."
         found = {k.removeprefix(prefix): v for k, v in bindings.items() if k.startswith(prefix)}
     default: TrainingSettings = training_of(diffusion_recipe("default"))
-    return replace(default, **{**EARLIER_SETTINGS, **found})
+    return replace(default, **{**LMNT_SETTINGS, **found})

@@ -242,10 +242,7 @@ def test_what_does_not_fit_is_refused(
     assert rave_main(["export", codec, ours]) == 0
     for arguments, words in (
         ([run, out], "add --codec RUN"),
-        (
-            [run, str(tmp_path / "folder"), "--noise-seed", "0"],
-            "--noise-seed is only for nn~; give",
-        ),
+        ([run, str(tmp_path / "folder"), "--noise-seed", "0"], "--noise-seed is only for nn~;"),
         ([run, out, "--codec", ours], "cannot be made another stream; give the run that it is of"),
         ([run, out, "--codec", other], "is of another codec"),
         ([run, str(tmp_path / "there.ts"), "--codec", codec], "exists. Choose another name"),

@@ -51,7 +51,7 @@ class ControlHeader(ConditionHeader):
         controls: Number of channels of each control.
         files: Number of frames of each array, by its path below the folder of each control.
         skipped: Files that could not be used, with the reasons.
-        sources: Audio file of each array; empty before 2026-12.
+        sources: Audio file of each array; empty if not known.
     """
 
     NAME: ClassVar[str] = HEADER_NAME

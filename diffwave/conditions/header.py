@@ -21,7 +21,7 @@ class ConditionHeader:
         sample_rate_hz: Sample rate of the codec.
         hop_samples: Audio samples per latent frame.
         files: Number of latent frames of each array, by its path.
-        sources: Audio file of each array; empty before 2026-12.
+        sources: Audio file of each array; empty if not known.
     """
 
     NAME: ClassVar[str]

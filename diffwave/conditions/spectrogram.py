@@ -44,7 +44,7 @@ class SpectrogramHeader(ConditionHeader):
         num_mels: M.
         files: Number of latent frames of each array, by its path.
         skipped: Files that could not be used, with the reasons.
-        sources: Audio file of each array; empty before 2026-12.
+        sources: Audio file of each array; empty if not known.
     """
 
     NAME: ClassVar[str] = HEADER_NAME
