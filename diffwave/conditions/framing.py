@@ -1,4 +1,4 @@
-"""A stream of audio cut into overlapping windows, in blocks of bounded memory."""
+"""Cut a stream of audio into overlapping windows, in blocks of bounded memory."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def centred_windows(
 ) -> Iterator[Array]:
     """Yield windows of audio, window i centred on sample (i + 1/2)·hop.
 
-    So window i lies in the middle of the samples i·hop to (i + 1)·hop. Before its start and after
-    its end the audio is silent. How the audio is divided into blocks makes no difference.
+    So the centre of window i is the middle of samples i·hop to (i + 1)·hop. The audio counts as
+    silent before its start and after its end. The division into blocks does not change the result.
 
     Args:
         audio: Blocks of mono samples, (n,) each.
-        hop_samples: Between windows.
-        window_samples: Of each window.
-        num_windows: In total; the audio is cut, or continued as silence, to fit.
-        block_windows: At most so many windows at a time.
+        hop_samples: Samples from one window to the next.
+        window_samples: Length of a window in samples.
+        num_windows: Total number of windows; the audio is cut or padded with silence to fit.
+        block_windows: Largest number of windows per block.
 
     Yields:
-        (windows, window_samples), a view of the samples that are held.
+        (windows, window_samples), a view of a buffer.
     """
     before = window_samples // 2 - hop_samples // 2
     # Window i reads samples i·hop - before to i·hop - before + window; `held` starts there.

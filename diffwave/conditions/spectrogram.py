@@ -5,7 +5,7 @@
       a.npy, sub/b.npy      float32 (M, N·R) in [0, 1], beside each (D, N) of the latent folder
 
 Latent frame n covers the audio from n·hop to (n + 1)·hop; its R mel frames are centred in R equal
-parts of that stretch. M mel bands, R = hop / mel hop.
+parts of this range. M mel bands, R = hop / mel hop.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ BLOCK_FRAMES = 512
 
 @dataclass(frozen=True)
 class SpectrogramHeader(ConditionHeader):
-    """What spectrograms.json says.
+    """The content of spectrograms.json.
 
     Attributes:
         codec: Fingerprint of the codec of the latents.
-        sample_rate_hz: Of the codec.
+        sample_rate_hz: Sample rate of the codec.
         hop_samples: Audio samples per latent frame.
         mel_hop_samples: Audio samples per mel frame.
         num_mels: M.
-        files: Each array's path with its number of latent frames.
-        skipped: Files that could not be used, and why.
-        sources: The audio file of each array; empty: not known.
+        files: Number of latent frames of each array, by its path.
+        skipped: Files that could not be used, with the reasons.
+        sources: Audio file of each array; empty if not known.
     """
 
     NAME: ClassVar[str] = HEADER_NAME
@@ -66,7 +66,7 @@ class SpectrogramHeader(ConditionHeader):
 
 
 def open_spectrogram(path: Path, num_mels: int, num_mel_frames: int | None) -> NDArray[np.float32]:
-    """Return a spectrogram file, memory-mapped, (num_mels, num_mel_frames or any number)."""
+    """Return a file's spectrogram, memory-mapped, (num_mels, num_mel_frames or any number)."""
     try:
         array: NDArray[np.float32] = open_array(path)
     except ValueError as error:
@@ -81,25 +81,28 @@ def open_spectrogram(path: Path, num_mels: int, num_mel_frames: int | None) -> N
 
 
 class LogMel:
-    """The transform, in blocks of bounded memory that add up to the whole.
+    """Compute log-mel spectrograms in blocks of bounded memory, exactly as in one piece.
 
     Args:
-        sample_rate_hz: Of the audio.
-        mel_hop_samples: Between frames.
+        sample_rate_hz: Sample rate of the audio.
+        mel_hop_samples: Audio samples per mel frame.
         num_mels: M.
 
     Raises:
-        ValueError: If the rate is too low to hold the lowest mel band.
+        ValueError: If the sample rate is too low for the lowest mel band.
 
     Source: the public implementation of Kong et al. 2020. Differs: mel frame i is centred on sample
-    (i + 1/2)·hop instead of i·hop, and the audio continues as silence beyond its ends.
+    (i + 1/2)·hop instead of i·hop, and the audio is padded with silence at both ends.
     """
 
     def __init__(self, sample_rate_hz: int, mel_hop_samples: int, num_mels: int) -> None:
         from rave.compute.numba_safe import librosa
 
         if sample_rate_hz <= 2 * LOWEST_HZ:
-            raise ValueError(f"A spectrogram needs more than {2 * LOWEST_HZ} Hz sample rate.")
+            raise ValueError(
+                f"The sample rate is {sample_rate_hz} Hz; a spectrogram needs more than "
+                f"{2 * LOWEST_HZ:g} Hz."
+            )
         self.mel_hop_samples = mel_hop_samples
         self.num_mels = num_mels
         self._filters: NDArray[np.float32] = librosa.filters.mel(
@@ -120,7 +123,7 @@ class LogMel:
 
         Args:
             audio: Blocks of mono samples, (n,) each.
-            num_mel_frames: In total; the audio is cut, or continued as silence, to fit.
+            num_mel_frames: Total number of frames; the audio is cut or padded with silence to fit.
 
         Yields:
             (M, frames) in [0, 1]; the frames add up to `num_mel_frames`.
@@ -130,12 +133,12 @@ class LogMel:
             yield self._log_mel(windows)
 
     def of_lmnt_diffwave(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the spectrogram of whole audio as lmnt diffwave has it.
+        """Return the spectrogram of whole audio as lmnt diffwave computes it.
 
         Frame i is centred on sample i·hop, and the audio is mirrored at its ends.
 
         Args:
-            audio: (T,).
+            audio: (T,) mono samples.
 
         Returns:
             (M, 1 + T // hop) in [0, 1].
@@ -168,7 +171,7 @@ def write_spectrogram(
     """Write the spectrogram of an audio file, whole or not at all, in bounded memory.
 
     Raises:
-        AudioError: If the audio cannot be read, to its end.
+        AudioError: If the audio cannot be read to its end.
         OSError: If `path` cannot be written.
     """
     audio = mono_blocks(source, sample_rate_hz)
@@ -180,7 +183,7 @@ def mono_blocks(path: Path, sample_rate_hz: int) -> Iterator[NDArray[np.float32]
     """Yield the samples of an audio file as mono, (n,) each.
 
     Raises:
-        AudioError: If the audio cannot be read, to its end.
+        AudioError: If the audio cannot be read to its end.
     """
     from rave.audio.io import AudioStream
 
@@ -188,9 +191,9 @@ def mono_blocks(path: Path, sample_rate_hz: int) -> Iterator[NDArray[np.float32]
 
 
 def count_frames(path: Path, sample_rate_hz: int, hop_samples: int) -> int:
-    """Return how many latent frames an audio file has: ceil(samples / hop).
+    """Return the number of latent frames of an audio file: ceil(samples / hop).
 
     Raises:
-        AudioError: If the audio cannot be read, to its end.
+        AudioError: If the audio cannot be read to its end.
     """
     return -(-sum(len(block) for block in mono_blocks(path, sample_rate_hz)) // hop_samples)
