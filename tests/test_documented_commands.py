@@ -90,10 +90,10 @@ NOT_RUN = {
     "ray start --head --port=6379": MACHINES,
     "ray start --address=10.0.0.1:6379": MACHINES,
     "python -m benchmarks scaling --threads 2": LONG,
-    "rave train v2 --data prepared --out runs/v2 --devices 8": MACHINES,
+    "rave train prepared --config v2 --out runs/v2 --devices 8": MACHINES,
     "torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HOST -m "
     "diffwave.train latents --out runs/d": MACHINES,
-    "srun --nodes 4 --ntasks-per-node 8 rave train v2 --data prepared --out runs/v2 --devices 8 "
+    "srun --nodes 4 --ntasks-per-node 8 rave train prepared --config v2 --out runs/v2 --devices 8 "
     "--nodes 4": MACHINES,
     "python scripts/overlay_processes.py recordings --out overlay": LONG,
     "python -m diffwave.train s3://bucket/shards --out runs/sharded": "needs object storage",
