@@ -54,7 +54,7 @@ def test_figures_short_of_a_failure_are_none() -> None:
     assert silent_decode(-41.0, -20.0, 1.0) is not None
     found = silent_decode(-70.0, -70.0, 1.0)
     assert found is not None
-    assert "held out decode to -70 dB" in found.message
+    assert "Held-out latents decode to -70 dB" in found.message
 
 
 def test_exploding_norm_tells_where_it_begins() -> None:

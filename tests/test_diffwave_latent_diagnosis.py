@@ -145,7 +145,7 @@ def test_samples_of_the_posterior_are_told_with_the_dimensions_they_lose(tmp_pat
     told = latent_report.words(found)
     assert "6 of the 8 dimensions modelled are noise" in told
     assert "Encode again without --sample" in told
-    assert "6 of 8 dimensions that carry nothing are noise" in told
+    assert "6 of 8 dimensions are uninformative, so they are noise" in told
     assert "informative dimensions                2 of 8" in told
     assert "Train." not in told
 
