@@ -223,9 +223,10 @@ class Reader:
             options = parse(words)
         given = vars(options)
         controls = given.get("controls") or []
-        # Those of diffwave.preprocess, and of diffwave.train.
+        # Those of diffwave.preprocess, of diffwave.train, and the data of rave train.
         is_preprocess = "diffwave.preprocess" in words
         inputs = [given[name] for name in ("latents_dir", "audio_dir") if is_preprocess]
+        inputs += words[2:3] if words[:2] == ["rave", "train"] else []
         for path in [*inputs, *([controls] if isinstance(controls, Path) else controls[:1])]:
             self.fetch(Path(path))
         module, arguments, _ = program(words)
