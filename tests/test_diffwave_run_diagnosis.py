@@ -75,7 +75,7 @@ def test_a_diagnosis_is_the_same_each_time(healthy_run: Path, diagnosis: RunDiag
     assert other["sampling"]["noisy"] != diagnosis.figures["sampling"]["noisy"]
 
 
-def test_words_and_picture_tell_each_part(diagnosis: RunDiagnosis, tmp_path: Path) -> None:
+def test_words_and_picture_show_each_part(diagnosis: RunDiagnosis, tmp_path: Path) -> None:
     words = run_report.words(diagnosis)
     figures = diagnosis.figures
     assert "Nothing found: none of the ten known failures shows in this run." in words
@@ -223,7 +223,7 @@ def test_a_condition_that_says_what_others_say_is_followed_alone(tmp_path: Path)
         model.conditioners[name].layers = Half()
 
 
-def test_each_of_several_conditions_is_told_apart(tmp_path: Path) -> None:
+def test_each_of_several_conditions_is_reported(tmp_path: Path) -> None:
     arrays = {
         f"{folder}/{n}.npy": autoregression(3, 100, 0.5, seed)
         for seed, (folder, n) in enumerate((f, n) for f in ("bach", "chopin") for n in "abc")
