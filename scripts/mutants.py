@@ -326,16 +326,10 @@ def main() -> int:
     """Draw, run and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("files", nargs="+", metavar="FILE", help="files to change, under the root")
-    parser.add_argument(
-        "--sample", type=int, default=200, help="number of mutants (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the sample (default: %(default)s)"
-    )
+    parser.add_argument("--sample", type=int, default=200, help="mutants (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
-    parser.add_argument(
-        "--minutes", type=float, default=60, help="largest time (default: %(default)s)"
-    )
+    parser.add_argument("--minutes", type=float, default=60, help="at most (default: %(default)s)")
     args = parser.parse_args()
     until = time.monotonic() + 60 * args.minutes
     os.environ.update(OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")

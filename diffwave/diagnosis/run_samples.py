@@ -72,9 +72,8 @@ def diagnose_samples(
         **samples.describe(generated, training, held_out),
     }
     few = held_out[_places(len(held_out), NUM_GENERATED)]
-    near, real = training_distances(
-        data, model, *(windows(each, samples.PHRASE_FRAMES) for each in (generated, few))
-    )
+    queries = (windows(each, samples.PHRASE_FRAMES) for each in (generated, few))
+    near, real = training_distances(data, model, *queries)
     figures["nearest"] = {
         "generated": float(np.median(near)),
         "held_out": float(np.median(real)),
@@ -99,19 +98,11 @@ def diagnose_samples(
 def training_distances(
     data: RunData, model: LatentDiffusion, *queries: samples.Array
 ) -> list[samples.Array]:
-    """Return the distances of sets of windows (Q, K·W), in latents, to their nearest training ones.
-
-    Args:
-        data: Latents of the run.
-        model: Model of the run.
-        queries: Sets of windows of W = `PHRASE_FRAMES` frames.
-    """
-    num_frames = samples.PHRASE_FRAMES
+    """Return for each set of windows (Q, K·`PHRASE_FRAMES`) the distances to the training (Q,)."""
     points = np.concatenate([each.astype(np.float32) for each in queries])
-    stretches = data.stretches(model, num_frames - 1, SEARCHED_FRAMES)
-    distances = samples.nearest_distances(
-        points.reshape(len(points), -1, num_frames), (each.numpy() for each in stretches)
-    )
+    points = points.reshape(len(points), -1, samples.PHRASE_FRAMES)
+    stretches = data.stretches(model, samples.PHRASE_FRAMES - 1, SEARCHED_FRAMES)
+    distances = samples.nearest_distances(points, (each.numpy() for each in stretches))
     return np.split(distances, np.cumsum([len(each) for each in queries[:-1]]))
 
 
