@@ -124,7 +124,7 @@ def test_a_run_is_told_from_the_latents_whose_header_it_holds(
     ("arguments", "message"),
     [
         (["{tmp}"], "is neither a latent folder (with latents.json) nor a run (with run.json)"),
-        (["{tmp}/nothing"], "nothing' does not exist. Give what rave encode"),
+        (["{tmp}/nothing"], "nothing' does not exist. Give a folder that rave encode"),
         (
             ["{latents}", "--codec", "{tmp}"],
             "is a latent folder; --codec is for a run. Leave it out.",
