@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from rave.compute.arrays import Float32Array
 
 SPECTROGRAM, LABEL = "spectrogram", "label"
 # Smallest std by which a channel is divided: 1 % of the range of spectrograms and chroma; loudness
@@ -95,7 +96,7 @@ class NormalizedConditioner(Conditioner):
         """Return C."""
         return len(self.mean)
 
-    def fit(self, arrays: Iterable[NDArray[np.float32]]) -> None:
+    def fit(self, arrays: Iterable[Float32Array]) -> None:
         """Set the normalisation from training inputs (C, frames), which are read once."""
         count, total, squares = 0, np.zeros(self.num_channels), np.zeros(self.num_channels)
         for array in arrays:

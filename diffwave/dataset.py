@@ -12,7 +12,6 @@ from typing import TypedDict, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
@@ -21,6 +20,7 @@ from diffwave.conditioner import LABEL, NO_LABEL, SPECTROGRAM
 from diffwave.conditions.controls import ControlHeader, open_control
 from diffwave.conditions.spectrogram import SpectrogramHeader, open_spectrogram
 from diffwave.standardizer import Standardizer
+from rave.compute.arrays import Float32Array
 from rave.latent_dataset import Clip, LatentDataset
 from rave.latents.folder import OpenArrays
 from rave.latents.shards import top_folder
@@ -75,11 +75,11 @@ class ConditionSource:
     ratio: int
     _arrays: OpenArrays = field(default_factory=OpenArrays, repr=False, compare=False)
 
-    def read(self, name: str, clip: Clip) -> NDArray[np.float32]:
+    def read(self, name: str, clip: Clip) -> Float32Array:
         """Return the condition of a clip, (C, frames·R), memory-mapped."""
         path, num_frames = self.folder / clip.file.path, clip.file.num_frames * self.ratio
 
-        def opened() -> NDArray[np.float32]:
+        def opened() -> Float32Array:
             if name == SPECTROGRAM:
                 return open_spectrogram(path, self.num_channels, num_frames)
             return open_control(path, name, num_frames)
@@ -142,15 +142,15 @@ class ClipReader:
                     sources[name] = ConditionSource(controls / name, num_channels, 1)
         return cls(latents, sources, labels, mel_folder)
 
-    def raw(self, clip: Clip) -> NDArray[np.float32]:
+    def raw(self, clip: Clip) -> Float32Array:
         """Return the raw latents of a clip, (D, frames)."""
         return self.latents.read(clip)
 
-    def condition(self, name: str, clip: Clip) -> NDArray[np.float32]:
+    def condition(self, name: str, clip: Clip) -> Float32Array:
         """Return a condition of a clip, (C, frames·R)."""
         return self.sources[name].read(name, clip)
 
-    def spectrogram(self, clip: Clip) -> NDArray[np.float32]:
+    def spectrogram(self, clip: Clip) -> Float32Array:
         """Return the spectrogram of a clip, (M, frames·R)."""
         return self.condition(SPECTROGRAM, clip)
 
@@ -175,7 +175,7 @@ class ClipReader:
         return cast(Segment, item)
 
 
-def _padded(array: NDArray[np.float32], num_frames: int) -> Tensor:
+def _padded(array: Float32Array, num_frames: int) -> Tensor:
     """Return an array (C, n) as a tensor (C, num_frames) with zeros at the end."""
     padded = torch.zeros(len(array), num_frames)
     padded[:, : array.shape[1]] = torch.from_numpy(np.array(array))
@@ -279,7 +279,7 @@ def standardized(standardizer: Standardizer, batch: Segment) -> Tensor:
 
 def standardized_runs(
     standardizer: Standardizer, segments: FixedSegments, run_of_segments: int = RUN_OF_SEGMENTS
-) -> Iterator[tuple[NDArray[np.float32], float]]:
+) -> Iterator[tuple[Float32Array, float]]:
     """Yield latents (S, K, N) of neighbouring segments, and their number of frames not padding."""
     for start in range(0, len(segments), run_of_segments):
         stop = min(start + run_of_segments, len(segments))

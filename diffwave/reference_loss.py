@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from diffwave.denoiser import Prediction
 from diffwave.objective import LossKind, Objective
 from diffwave.schedule import NoiseSchedule
+from rave.compute.arrays import Float64Array, FloatArray
 
-Array = NDArray[np.float64]
 # Largest number of training segments from which the covariance is estimated.
 REFERENCE_SEGMENTS = 4096
 # Candidates for the estimate of the covariance; cross-validation on training segments selects one.
@@ -59,18 +59,18 @@ class LossCurve:
         gaussian: Loss of the best linear denoiser.
     """
 
-    alpha_bar: Array
-    zero: Array
-    white: Array
-    gaussian: Array
+    alpha_bar: Float64Array
+    zero: Float64Array
+    white: Float64Array
+    gaussian: Float64Array
 
     @property
-    def log_snr(self) -> Array:
+    def log_snr(self) -> Float64Array:
         """Return the log signal-to-noise ratio of each level, -inf for pure noise."""
-        log_snr: Array = torch.logit(torch.from_numpy(self.alpha_bar)).numpy()
+        log_snr: Float64Array = torch.logit(torch.from_numpy(self.alpha_bar)).numpy()
         return log_snr
 
-    def skill(self, loss: Array) -> Array:
+    def skill(self, loss: Float64Array) -> Float64Array:
         """Return the skill of losses (T,) at each level."""
         return 1.0 - loss / self.gaussian
 
@@ -101,7 +101,7 @@ class SpectralDensity:
         self.num_valid_frames = 0.0
         self._sum = np.zeros((num_frequencies, latent_size, latent_size), dtype=np.complex128)
 
-    def add(self, segments: NDArray[np.floating], num_valid_frames: float) -> None:
+    def add(self, segments: FloatArray, num_valid_frames: float) -> None:
         """Add segments (S, K, N), which are zero where they are padding."""
         spectrum = np.fft.rfft(segments.astype(np.float64), axis=2).transpose(2, 1, 0)
         self._sum += spectrum @ spectrum.conj().transpose(0, 2, 1)
@@ -119,7 +119,7 @@ class SpectralDensity:
         return self._sum / max(self.num_valid_frames, 1.0)
 
     @property
-    def weights(self) -> Array:
+    def weights(self) -> Float64Array:
         """Return each frequency's share of all frequencies, negative ones included: (F,), sum 1."""
         weights = np.full(len(self._sum), 2.0)
         weights[0] = 1.0
@@ -137,17 +137,17 @@ class GaussianModel:
         modes: (F, K, K) unitary, modes in columns.
     """
 
-    variance: Array
+    variance: Float64Array
     modes: NDArray[np.complex128]
 
-    def power_in_modes(self, data: SpectralDensity) -> Array:
+    def power_in_modes(self, data: SpectralDensity) -> Float64Array:
         """Return the power of data in these modes, (F, K)."""
         conjugate = self.modes.conj()
-        power: Array = np.einsum("fkj,fkj->fj", conjugate, data.density @ self.modes).real
+        power: Float64Array = np.einsum("fkj,fkj->fj", conjugate, data.density @ self.modes).real
         return power
 
 
-def fit_gaussian(runs: Iterable[tuple[NDArray[np.floating], float]]) -> GaussianModel:
+def fit_gaussian(runs: Iterable[tuple[FloatArray, float]]) -> GaussianModel:
     """Return the Gaussian model of training segments.
 
     The density is smoothed over frequency and shrunk towards white data. Cross-validation between
@@ -194,8 +194,11 @@ def _gaussian(data: SpectralDensity, smoothing: int, shrinkage: float) -> Gaussi
 
 
 def mode_error(
-    prediction: Prediction, alpha_bar: Array, assumed: Array | float, actual: Array | float
-) -> Array:
+    prediction: Prediction,
+    alpha_bar: Float64Array,
+    assumed: Float64Array | float,
+    actual: Float64Array | float,
+) -> Float64Array:
     """Return the mean squared error of a linear denoiser in one mode.
 
     Args:
@@ -217,8 +220,11 @@ def mode_error(
 
 
 def channel_errors(
-    gaussian: GaussianModel, held_out: SpectralDensity, alpha_bar: Array, prediction: Prediction
-) -> tuple[Array, Array, Array]:
+    gaussian: GaussianModel,
+    held_out: SpectralDensity,
+    alpha_bar: Float64Array,
+    prediction: Prediction,
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Return each channel's mean squared errors at some noise levels.
 
     Args:
@@ -253,7 +259,10 @@ def channel_errors(
 
 
 def loss_curve(
-    gaussian: GaussianModel, held_out: SpectralDensity, alpha_bar: Array, objective: Objective
+    gaussian: GaussianModel,
+    held_out: SpectralDensity,
+    alpha_bar: Float64Array,
+    objective: Objective,
 ) -> LossCurve:
     """Return the three losses on held-out data at some noise levels.
 
@@ -289,7 +298,7 @@ def reference_losses(
     return loss_curve(gaussian, held_out, schedule.alpha_bar.numpy(), objective).mean()
 
 
-def _loss(mean_squared_errors: Array, loss: LossKind) -> Array:
+def _loss(mean_squared_errors: Float64Array, loss: LossKind) -> Float64Array:
     """Return the loss (T,) of mean squared errors (T, K)."""
     if loss == "mse":
         return np.asarray(mean_squared_errors.mean(axis=1))

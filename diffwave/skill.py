@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffwave.objective import Objective
-from diffwave.reference_loss import Array, LossCurve, ReferenceLosses
+from diffwave.reference_loss import LossCurve, ReferenceLosses
+from rave.compute.arrays import Float64Array
 from rave.files.atomic import write_json
 from rave.latent_dataset import Clip
 from rave.latents.shards import ShardedFile
@@ -78,7 +79,7 @@ def units(clips: Sequence[Clip]) -> NDArray[np.int64]:
 
 
 def judge(
-    losses: Array, levels: LossCurve, references: ReferenceLosses, clips: Sequence[Clip]
+    losses: Float64Array, levels: LossCurve, references: ReferenceLosses, clips: Sequence[Clip]
 ) -> Verdict:
     """Return the verdict on the held-out losses of a model.
 
@@ -130,7 +131,7 @@ def judge(
     return Verdict(skill, float(error), figures + meaning)
 
 
-def _ratio_error(losses: Array, reference: Array, unit: NDArray[np.int64]) -> float:
+def _ratio_error(losses: Float64Array, reference: Float64Array, unit: NDArray[np.int64]) -> float:
     """Return the standard error of (sum of losses) / (sum of reference losses)."""
     above, below = (np.bincount(unit, each) for each in (losses, reference))
     left_out = (above.sum() - above) / (below.sum() - below)
@@ -160,7 +161,7 @@ class SkillBin:
     skill: float
 
 
-def skill_bins(losses: Array, levels: LossCurve) -> list[SkillBin]:
+def skill_bins(losses: Float64Array, levels: LossCurve) -> list[SkillBin]:
     """Return the bins that contain segments.
 
     Args:

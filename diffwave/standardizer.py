@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rave.compute.arrays import Float32Array, Float64Array
+
 # A component with less than this share of the largest variance is numerical noise.
 SMALLEST_SHARE = 1e-9
 
@@ -34,12 +36,12 @@ class PrincipalDimensions:
         vectors: (D, D) unit vectors in rows.
     """
 
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    vectors: NDArray[np.float64]
+    mean: Float64Array
+    variance: Float64Array
+    vectors: Float64Array
 
     @classmethod
-    def of(cls, arrays: Iterable[NDArray[np.float32]]) -> PrincipalDimensions:
+    def of(cls, arrays: Iterable[Float32Array]) -> PrincipalDimensions:
         """Return the principal dimensions of raw latents (D, N), which are read once, in order.
 
         Raises:
@@ -69,7 +71,7 @@ class PrincipalDimensions:
         return np.asarray(self.variance > SMALLEST_SHARE * self.variance[0])
 
     @property
-    def share(self) -> NDArray[np.float64]:
+    def share(self) -> Float64Array:
         """Return (D,) the cumulative share of the variance."""
         real = self.variance * self.is_real
         return np.asarray(np.cumsum(real) / real.sum())
@@ -114,7 +116,7 @@ class Standardizer(nn.Module):
     @classmethod
     def fit(
         cls,
-        arrays: Iterable[NDArray[np.float32]],
+        arrays: Iterable[Float32Array],
         fidelity: float,
         latent_size: int | None = None,
     ) -> Standardizer:
@@ -172,16 +174,16 @@ class Standardizer(nn.Module):
 
 
 def _mean_and_covariance(
-    arrays: Iterable[NDArray[np.float32]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    arrays: Iterable[Float32Array],
+) -> tuple[Float64Array, Float64Array]:
     """Return mean (D,) and covariance (D, D) over all frames, in one pass.
 
     Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance" (merging of
     two parts). Unlike plain sums of squares, it stays exact with a large mean.
     """
     count = 0
-    mean: NDArray[np.float64] = np.zeros(0)
-    scatter: NDArray[np.float64] = np.zeros((0, 0))
+    mean: Float64Array = np.zeros(0)
+    scatter: Float64Array = np.zeros((0, 0))
     for array in arrays:
         part = np.asarray(array, dtype=np.float64)
         if part.shape[1] == 0:

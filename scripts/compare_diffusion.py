@@ -24,7 +24,7 @@ import torch
 from diffwave.clips import split_clips
 from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments
 from diffwave.denoiser import add_noise
-from diffwave.diagnosis.sample_statistics import Array, compare
+from diffwave.diagnosis.sample_statistics import compare
 from diffwave.model import LatentDiffusion
 from diffwave.objective import Objective
 from diffwave.reference_loss import (
@@ -36,6 +36,7 @@ from diffwave.reference_loss import (
 from diffwave.run import open_run
 from diffwave.sampling.generation import Sampling
 from diffwave.schedule import alpha_bar_from_log_snr
+from rave.compute.arrays import FloatArray
 from rave.files.atomic import write_json
 from rave.latent_dataset import LatentDataset
 
@@ -103,7 +104,9 @@ def denoising(
     }
 
 
-def generated(model: LatentDiffusion, sampler: str, count: int, seed: int) -> tuple[Array, float]:
+def generated(
+    model: LatentDiffusion, sampler: str, count: int, seed: int
+) -> tuple[FloatArray, float]:
     """Return standardized latents (count, K, N), and their CPU time in seconds."""
     name, _, steps = sampler.partition(":")
     start = time.process_time()

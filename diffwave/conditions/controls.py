@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from diffwave.conditions.framing import Array, centred_windows, hann_window
+from diffwave.conditions.framing import centred_windows, hann_window
 from diffwave.conditions.header import ConditionHeader
 from diffwave.conditions.spectrogram import mono_blocks
+from rave.compute.arrays import Float32Array, Float64Array
 from rave.latents.folder import open_array, write_latents
 
 FORMAT, VERSION, HEADER_NAME = "rave-controls", 1, "controls.json"
@@ -82,7 +82,7 @@ class ControlHeader(ConditionHeader):
 class Transform(Protocol):
     """Compute one control of a stream of audio."""
 
-    def blocks(self, audio: Iterable[Array], num_frames: int) -> Iterator[Array]:
+    def blocks(self, audio: Iterable[Float32Array], num_frames: int) -> Iterator[Float32Array]:
         """Yield the control, block after block.
 
         Args:
@@ -118,7 +118,7 @@ class Loudness:
         count[[0, -1]] = 1.0
         self._weight = count * 10.0 ** (weight_db / 10.0) / (2 * hop_samples)
 
-    def blocks(self, audio: Iterable[Array], num_frames: int) -> Iterator[Array]:
+    def blocks(self, audio: Iterable[Float32Array], num_frames: int) -> Iterator[Float32Array]:
         """Yield (1, frames) in dB."""
         size = len(self._window)
         for windows in centred_windows(audio, self._hop, size, num_frames, BLOCK_WINDOWS):
@@ -139,7 +139,7 @@ class Chroma:
         self._hop = hop_samples
         self._window = hann_window(_power_of_two(CHROMA_WINDOW_S * sample_rate_hz))
 
-    def blocks(self, audio: Iterable[Array], num_frames: int) -> Iterator[Array]:
+    def blocks(self, audio: Iterable[Float32Array], num_frames: int) -> Iterator[Float32Array]:
         """Yield (12, frames) in [0, 1]."""
         from rave.compute.numba_safe import librosa
 
@@ -170,7 +170,7 @@ class Onsets:
             sr=sample_rate_hz, n_fft=len(self._window), n_mels=ONSET_MELS, fmax=sample_rate_hz / 2
         )
 
-    def blocks(self, audio: Iterable[Array], num_frames: int) -> Iterator[Array]:
+    def blocks(self, audio: Iterable[Float32Array], num_frames: int) -> Iterator[Float32Array]:
         """Yield (1, frames) in dB, at least 0."""
         from rave.compute.numba_safe import librosa
 
@@ -225,7 +225,7 @@ def write_control(
     write_latents(path, blocks, NUM_CHANNELS[name], is_durable=False)
 
 
-def open_control(path: Path, name: str, num_frames: int | None = None) -> NDArray[np.float32]:
+def open_control(path: Path, name: str, num_frames: int | None = None) -> Float32Array:
     """Return the content of a control's file, memory-mapped, (channels, num_frames or any number).
 
     A file with one channel may also have the shape (frames,).
@@ -234,7 +234,7 @@ def open_control(path: Path, name: str, num_frames: int | None = None) -> NDArra
         ValueError: If the file is missing or has another shape.
     """
     try:
-        array: NDArray[np.float32] = open_array(path)
+        array: Float32Array = open_array(path)
     except ValueError as error:
         raise ValueError(f"Cannot read the control '{path}' ({error}).") from error
     channels = NUM_CHANNELS[name]
@@ -249,7 +249,7 @@ def open_control(path: Path, name: str, num_frames: int | None = None) -> NDArra
     return array
 
 
-def _power(windows: Array, window: NDArray[np.float64]) -> NDArray[np.float64]:
+def _power(windows: Float32Array, window: Float64Array) -> Float64Array:
     """Return the power spectra of windows (n, size), (n, size // 2 + 1)."""
     return np.asarray(np.square(np.abs(np.fft.rfft(windows * window, axis=1))))
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from rave.compute.arrays import Float32Array, Float64Array
 
 
 def centred_windows(
-    audio: Iterable[Array],
+    audio: Iterable[Float32Array],
     hop_samples: int,
     window_samples: int,
     num_windows: int,
     block_windows: int,
-) -> Iterator[Array]:
+) -> Iterator[Float32Array]:
     """Yield windows of audio, window i centred on sample (i + 1/2)·hop.
 
     So the centre of window i is the middle of samples i·hop to (i + 1)·hop. The audio counts as
@@ -55,7 +54,7 @@ def centred_windows(
         done += count
 
 
-def hann_window(num_samples: int) -> NDArray[np.float64]:
+def hann_window(num_samples: int) -> Float64Array:
     """Return a periodic Hann window of power 1."""
     window = np.hanning(num_samples + 1)[:-1]
     return np.asarray(window / np.sqrt(np.square(window).sum()))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diffwave.conditioner import LABEL, SPECTROGRAM, LabelConditioner, SpectrogramConditioner
@@ -25,6 +24,7 @@ from diffwave.conditions.spectrogram import (
     open_spectrogram,
     write_spectrogram,
 )
+from rave.compute.arrays import Float32Array
 
 if TYPE_CHECKING:
     from diffwave.model import LatentDiffusion
@@ -43,7 +43,7 @@ class Conditions:
         label: Index of the class label, or None.
     """
 
-    curves: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    curves: Mapping[str, Float32Array] = field(default_factory=dict)
     label: int | None = None
 
     @property
@@ -124,7 +124,7 @@ def open_conditions(
     if from_audio is not None and not names:
         model.check_conditions([f"'{from_audio}'"])
     with contextlib.ExitStack() as stack:
-        curves: dict[str, NDArray[np.float32]] = {}
+        curves: dict[str, Float32Array] = {}
         folder = None
         for name in names if from_audio is not None else files:
             path = files.get(name)
@@ -158,7 +158,7 @@ def _write_curve(
         write_control(path, audio, name, rate_hz, hop, num_frames)
 
 
-def _open_curve(path: Path, name: str, model: LatentDiffusion) -> NDArray[np.float32]:
+def _open_curve(path: Path, name: str, model: LatentDiffusion) -> Float32Array:
     conditioner = model.conditioners[name]
     if isinstance(conditioner, SpectrogramConditioner):
         return open_spectrogram(path, conditioner.num_mels, None)

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffwave.conditioner import whole_ratio
 from diffwave.conditions.framing import centred_windows, hann_window
 from diffwave.conditions.header import ConditionHeader
+from rave.compute.arrays import Float32Array
 from rave.latents.folder import open_array, write_latents
 
 FORMAT, VERSION, HEADER_NAME = "rave-spectrograms", 1, "spectrograms.json"
@@ -65,10 +65,10 @@ class SpectrogramHeader(ConditionHeader):
         return whole_ratio(self.hop_samples, self.mel_hop_samples)
 
 
-def open_spectrogram(path: Path, num_mels: int, num_mel_frames: int | None) -> NDArray[np.float32]:
+def open_spectrogram(path: Path, num_mels: int, num_mel_frames: int | None) -> Float32Array:
     """Return a file's spectrogram, memory-mapped, (num_mels, num_mel_frames or any number)."""
     try:
-        array: NDArray[np.float32] = open_array(path)
+        array: Float32Array = open_array(path)
     except ValueError as error:
         raise ValueError(f"Cannot read spectrogram '{path}' ({error}).") from error
     frames = array.shape[-1] if num_mel_frames is None else num_mel_frames
@@ -105,7 +105,7 @@ class LogMel:
             )
         self.mel_hop_samples = mel_hop_samples
         self.num_mels = num_mels
-        self._filters: NDArray[np.float32] = librosa.filters.mel(
+        self._filters: Float32Array = librosa.filters.mel(
             sr=sample_rate_hz,
             n_fft=WINDOW_SAMPLES,
             n_mels=num_mels,
@@ -116,9 +116,7 @@ class LogMel:
         )
         self._window = hann_window(WINDOW_SAMPLES)
 
-    def blocks(
-        self, audio: Iterable[NDArray[np.float32]], num_mel_frames: int
-    ) -> Iterator[NDArray[np.float32]]:
+    def blocks(self, audio: Iterable[Float32Array], num_mel_frames: int) -> Iterator[Float32Array]:
         """Yield the spectrogram of a stream of audio, block after block.
 
         Args:
@@ -132,7 +130,7 @@ class LogMel:
         for windows in centred_windows(audio, hop, WINDOW_SAMPLES, num_mel_frames, BLOCK_FRAMES):
             yield self._log_mel(windows)
 
-    def of_lmnt_diffwave(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    def of_lmnt_diffwave(self, audio: Float32Array) -> Float32Array:
         """Return the spectrogram of whole audio as lmnt diffwave computes it.
 
         Frame i is centred on sample i·hop, and the audio is mirrored at its ends.
@@ -158,7 +156,7 @@ class LogMel:
         blocks = [self._log_mel(windows[start : start + BLOCK_FRAMES]) for start in starts]
         return np.concatenate(blocks, axis=1)
 
-    def _log_mel(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _log_mel(self, frames: Float32Array) -> Float32Array:
         magnitude = np.abs(np.fft.rfft(frames * self._window, axis=1))
         mel = self._filters @ magnitude.T
         level_db = 20.0 * np.log10(np.maximum(mel, SMALLEST_MAGNITUDE)) - REFERENCE_DB
@@ -179,7 +177,7 @@ def write_spectrogram(
     write_latents(path, blocks, transform.num_mels, is_durable=False)
 
 
-def mono_blocks(path: Path, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+def mono_blocks(path: Path, sample_rate_hz: int) -> Iterator[Float32Array]:
     """Yield the samples of an audio file as mono, (n,) each.
 
     Raises:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffwave.diagnosis.failures import Finding
 from diffwave.diagnosis.generated_latents import compare, varying
 from diffwave.diagnosis.samples import clamped_sampler, level_lost
+from rave.compute.arrays import Float32Array, Float64Array
 from rave.latent_dataset import LatentDataset
 from rave.latents.folder import LatentHeader
 
@@ -35,11 +35,11 @@ class GeneratedDiagnosis:
     folder: Path
     header: LatentHeader
     files: Sequence[dict[str, Any]]
-    rms: NDArray[np.float64]
+    rms: Float64Array
     findings: Sequence[Finding]
 
     @property
-    def relative(self) -> NDArray[np.float64]:
+    def relative(self) -> Float64Array:
         """Return the level of each dimension that varies in training, relative to training."""
         std = np.asarray(self.header.statistics.std)
         varies = varying(std)
@@ -74,10 +74,10 @@ def diagnose_generated(folder: Path) -> GeneratedDiagnosis:
     header, num_frames = latents.header, sum(file.num_frames for file in latents.files)
     if num_frames == 0:
         raise ValueError(f"'{folder}' holds no frames. Generate again.")
-    power: NDArray[np.float64] = np.zeros(header.latent_size)
+    power: Float64Array = np.zeros(header.latent_size)
     mean = np.asarray(header.statistics.mean)
     skip = -(-num_frames * header.latent_size // NUM_VALUES)
-    files, values = list[dict[str, Any]](), list[NDArray[np.float32]]()
+    files, values = list[dict[str, Any]](), list[Float32Array]()
     for index, file in enumerate(latents.files):
         if file.num_frames == 0:
             continue

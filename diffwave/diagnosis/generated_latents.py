@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rave.compute.arrays import Float64Array
 from rave.latents.folder import LatentHeader
 
 BLOCK_FRAMES = 4096
@@ -74,6 +75,6 @@ def varying(training_std: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(training_std > 1e-3 * training_std.max())
 
 
-def _blocks(raw: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+def _blocks(raw: NDArray[Any]) -> Iterator[Float64Array]:
     for start in range(0, raw.shape[1], BLOCK_FRAMES):
         yield np.asarray(raw[:, start : start + BLOCK_FRAMES], dtype=np.float64)

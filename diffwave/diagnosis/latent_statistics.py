@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from rave.compute.arrays import Float64Array, FloatArray
+
 # Lags are summed up to this many memories; beyond, estimates are little but noise.
 WINDOW = 5
 
@@ -26,12 +27,12 @@ class Memory:
         is_whole: (C,) False where the memory is longer than L lags can show.
     """
 
-    correlation: Array
-    frames: Array
+    correlation: Float64Array
+    frames: Float64Array
     is_whole: NDArray[np.bool_]
 
 
-def memory(blocks: Iterable[Array], num_lags: int) -> Memory:
+def memory(blocks: Iterable[Float64Array], num_lags: int) -> Memory:
     """Return the memory of channels.
 
     Squares are summed, so that an oscillating channel, whose plain sum would be near 0, counts as
@@ -45,8 +46,8 @@ def memory(blocks: Iterable[Array], num_lags: int) -> Memory:
     Source: Sokal 1997, "Monte Carlo methods in statistical mechanics", section 3 (how far to sum).
         Differs: squares.
     """
-    total: Array | float = 0.0
-    count: Array | float = 0.0
+    total: Float64Array | float = 0.0
+    count: Float64Array | float = 0.0
     for block in blocks:
         num_frames = block.shape[1]
         size = 2 ** int(num_frames + num_lags - 1).bit_length()  # padded: no circular correlation
@@ -62,7 +63,7 @@ def memory(blocks: Iterable[Array], num_lags: int) -> Memory:
     return Memory(correlation, up_to[np.arange(len(up_to)), last], is_whole)
 
 
-def distance_from_normal(values: NDArray[np.floating]) -> Array:
+def distance_from_normal(values: FloatArray) -> Float64Array:
     """Return the distance from N(0, 1) of each channel of (C, N), of mean 0 and variance 1.
 
     Returns:

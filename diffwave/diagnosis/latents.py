@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from diffwave.clips import split_clips
 from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments, standardized_runs
@@ -26,7 +25,7 @@ from diffwave.diagnosis.expected_losses import (
     schedule_end,
 )
 from diffwave.diagnosis.failures import WHITE_LATENTS, Finding
-from diffwave.diagnosis.latent_statistics import Array, Memory, distance_from_normal, memory
+from diffwave.diagnosis.latent_statistics import Memory, distance_from_normal, memory
 from diffwave.objective import Objective
 from diffwave.reference_loss import (
     REFERENCE_SEGMENTS,
@@ -46,6 +45,7 @@ from diffwave.schedule import (
 )
 from diffwave.skill import units
 from diffwave.standardizer import PrincipalDimensions, Standardizer, check_fidelity
+from rave.compute.arrays import Float32Array, Float64Array
 from rave.latent_dataset import Clip, LatentDataset
 from rave.latents.folder import GENERATED, LatentHeader
 
@@ -101,14 +101,14 @@ class LatentDiagnosis:
     folder: Path
     header: LatentHeader
     recipe: Recipe
-    variance: Array
+    variance: Float64Array
     num_for: Mapping[float, int]
     latent_size: int
     references: ReferenceLosses
-    white_shares: Array
+    white_shares: Float64Array
     raw_memory: Memory
     memory: Memory
-    normal_distances: Array
+    normal_distances: Float64Array
     ends: Sequence[ScheduleEnd]
     expected: Sequence[ExpectedLoss]
     curve: LossCurve
@@ -247,7 +247,7 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
 
 def _over_time(
     reader: ClipReader, standardizer: Standardizer, header: LatentHeader, blocks: Sequence[Clip]
-) -> tuple[Memory, Memory, Array]:
+) -> tuple[Memory, Memory, Float64Array]:
     """Return the memory of raw and of modelled dimensions, and the latter's distances from normal.
 
     All are measured on the same blocks, evenly spread over the training latents.
@@ -255,10 +255,10 @@ def _over_time(
     count = min(NUM_BLOCKS, len(blocks))
     chosen = [blocks[index * len(blocks) // count] for index in range(count)]
     skip = -(-sum(block.num_frames for block in chosen) // DISTRIBUTION_FRAMES)
-    raw_size, kept = header.latent_size, list[NDArray[np.float32]]()
+    raw_size, kept = header.latent_size, list[Float32Array]()
     mean = standardizer.mean.double().numpy()[:, None]
 
-    def both() -> Iterator[Array]:
+    def both() -> Iterator[Float64Array]:
         for block in _shown(chosen, "Memory", count):
             raw = reader.raw(block)
             latents = standardizer.standardize(torch.from_numpy(np.array(raw))[None])[0].numpy()
@@ -280,7 +280,7 @@ def _blocks(clips: Sequence[Clip]) -> Iterator[Clip]:
             yield Clip(clip.file, start, min(start + BLOCK_FRAMES, clip.stop))
 
 
-def _finite(reader: ClipReader, block: Clip) -> NDArray[np.float32]:
+def _finite(reader: ClipReader, block: Clip) -> Float32Array:
     """Return the raw latents of a block; refuse values that are not finite."""
     raw = reader.raw(block)
     if not np.isfinite(raw).all():

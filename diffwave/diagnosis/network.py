@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffwave.denoiser import add_noise, stratified_timesteps, target
@@ -25,8 +24,8 @@ from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
 from diffwave.schedule import NoiseSchedule
 from diffwave.training import NOISE_STREAM, generator_for
+from rave.compute.arrays import FloatArray
 
-Array = NDArray[np.floating]
 # Log-SNR at which magnitudes are measured: form, between, detail.
 LEVELS = (-4, 0, 4)
 # Shifts of the timestep that the network gets, as shares of the schedule.
@@ -250,7 +249,7 @@ def shifted_errors(probe: Probe) -> dict[str, Any]:
     return {"log_snr": log_snr, "shifts": list(SHIFTS), "error": errors, "zero": zero}
 
 
-def foreign_schedule(errors: Array, zero: Array) -> Finding | None:
+def foreign_schedule(errors: FloatArray, zero: FloatArray) -> Finding | None:
     """Return a finding if the error falls with timesteps to one side of the right ones.
 
     Args:

@@ -16,6 +16,7 @@ from diffwave.model import LatentDiffusion
 from diffwave.reference_loss import GaussianModel
 from diffwave.run import DiffusionRun
 from rave.codec import Codec
+from rave.compute.arrays import FloatArray
 from rave.noise import DecoderNoise
 
 # Number of segments: generated, real ones for comparison (at most), decoded.
@@ -96,8 +97,8 @@ def diagnose_samples(
 
 
 def training_distances(
-    data: RunData, model: LatentDiffusion, *queries: samples.Array
-) -> list[samples.Array]:
+    data: RunData, model: LatentDiffusion, *queries: FloatArray
+) -> list[FloatArray]:
     """Return for each set of windows (Q, K·`PHRASE_FRAMES`) the distances to the training (Q,)."""
     points = np.concatenate([each.astype(np.float32) for each in queries])
     points = points.reshape(len(points), -1, samples.PHRASE_FRAMES)

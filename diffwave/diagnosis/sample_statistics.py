@@ -8,23 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+from rave.compute.arrays import FloatArray
+
 NUM_DIRECTIONS = 256
 LAGS = (1, 2, 4, 8, 16)
 
 
-def windows(segments: Array, num_frames: int) -> Array:
+def windows(segments: FloatArray, num_frames: int) -> FloatArray:
     """Return all adjacent windows of segments (S, K, N), as points (S·(N // W), K·W)."""
     count = segments.shape[2] // num_frames
     cut = segments[:, :, : count * num_frames]
     parts = cut.reshape(*cut.shape[:2], count, num_frames).transpose(0, 2, 1, 3)
-    points: Array = parts.reshape(-1, segments.shape[1] * num_frames)
+    points: FloatArray = parts.reshape(-1, segments.shape[1] * num_frames)
     return points
 
 
-def sliced_wasserstein(one: Array, other: Array, num_frames: int, seed: int = 0) -> float:
+def sliced_wasserstein(one: FloatArray, other: FloatArray, num_frames: int, seed: int = 0) -> float:
     """Return the sliced Wasserstein distance between the windows of two sets of segments.
 
     Along each of 256 random directions both sets are sorted and compared rank by rank. Two finite
@@ -53,7 +53,7 @@ def sliced_wasserstein(one: Array, other: Array, num_frames: int, seed: int = 0)
     return float(np.sqrt(np.square(one_by_one[0] - one_by_one[1]).mean()))
 
 
-def autocorrelation(segments: Array) -> Array:
+def autocorrelation(segments: FloatArray) -> FloatArray:
     """Return the autocorrelation of each channel at `LAGS`, (K, number of lags)."""
     centred = segments - segments.mean(axis=(0, 2), keepdims=True)
     power = np.square(centred).mean(axis=(0, 2))
@@ -82,10 +82,10 @@ class SampleStatistics:
     autocorrelation: float
 
 
-def compare(generated: Array, real: Array) -> SampleStatistics:
+def compare(generated: FloatArray, real: FloatArray) -> SampleStatistics:
     """Return the distances of generated segments (S, K, N) from real ones (S', K, N')."""
 
-    def distance(one: Array, other: Array) -> float:
+    def distance(one: FloatArray, other: FloatArray) -> float:
         return float(np.sqrt(np.square(one - other).mean()))
 
     return SampleStatistics(

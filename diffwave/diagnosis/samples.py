@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diffwave.diagnosis.failures import (
@@ -29,12 +28,12 @@ from diffwave.diagnosis.sample_statistics import LAGS, autocorrelation, compare
 from diffwave.model import LatentDiffusion
 from diffwave.reference_loss import GaussianModel, SpectralDensity
 from diffwave.sampling.generation import Sampling
+from rave.compute.arrays import FloatArray
 
 if TYPE_CHECKING:
     from rave.codec import Codec
     from rave.noise import DecoderNoise
 
-Array = NDArray[np.floating]
 # Steps of DPM-Solver++; more do not come nearer to held-out latents (docs/results.md).
 NUM_STEPS = 20
 # Frames per window for the search of copies: long enough to be a phrase, short enough that a
@@ -72,11 +71,11 @@ class Trace:
             conditions, has more.
     """
 
-    alpha_bar: Array
-    noisy: Array
-    expected: Array
-    denoised: Array
-    linear: Array
+    alpha_bar: FloatArray
+    noisy: FloatArray
+    expected: FloatArray
+    denoised: FloatArray
+    linear: FloatArray
 
 
 @torch.no_grad()
@@ -140,7 +139,7 @@ def exploding_norm(trace: Trace) -> Finding | None:
     )
 
 
-def clamped_share(values: Array) -> float:
+def clamped_share(values: FloatArray) -> float:
     """Return the share of values that equal the largest or the smallest of them.
 
     Args:
@@ -151,15 +150,15 @@ def clamped_share(values: Array) -> float:
     return count / moving.size if CLAMPED_COUNT <= count < moving.size else 0.0
 
 
-def _moving(values: Array) -> Array:
+def _moving(values: FloatArray) -> FloatArray:
     """Return the dimensions of values (..., D, N) that are not constant; all if all are."""
     rows = np.moveaxis(values, -2, 0).reshape(values.shape[-2], -1)
     extent = rows.max(axis=1) - rows.min(axis=1)
-    moving: Array = rows[extent >= SMALLEST_EXTENT * extent.max()]
+    moving: FloatArray = rows[extent >= SMALLEST_EXTENT * extent.max()]
     return moving
 
 
-def clamped_sampler(values: Array) -> Finding | None:
+def clamped_sampler(values: FloatArray) -> Finding | None:
     """Return a finding if many values equal the extremes.
 
     Args:
@@ -176,7 +175,7 @@ def clamped_sampler(values: Array) -> Finding | None:
     )
 
 
-def relative_level(deviation: Array, training_std: Array) -> float:
+def relative_level(deviation: FloatArray, training_std: FloatArray) -> float:
     """Return the level of raw latents over all dimensions, relative to the training latents'.
 
     Args:
@@ -186,7 +185,7 @@ def relative_level(deviation: Array, training_std: Array) -> float:
     return float(np.sqrt(np.square(deviation).mean() / np.square(training_std).mean()))
 
 
-def level_lost(deviation: Array, training_std: Array) -> Finding | None:
+def level_lost(deviation: FloatArray, training_std: FloatArray) -> Finding | None:
     """Return a finding if raw generated latents have another level than the training latents.
 
     Args:
@@ -234,7 +233,7 @@ def silent_decode(generated_db: float, held_out_db: float, level: float) -> Find
     )
 
 
-def memorised(generated: Array, held_out: Array) -> Finding | None:
+def memorised(generated: FloatArray, held_out: FloatArray) -> Finding | None:
     """Return a finding if generated windows are much nearer to the training than held-out ones.
 
     Args:
@@ -251,7 +250,7 @@ def memorised(generated: Array, held_out: Array) -> Finding | None:
     )
 
 
-def nearest_distances(queries: Array, training: Iterable[Array]) -> Array:
+def nearest_distances(queries: FloatArray, training: Iterable[FloatArray]) -> FloatArray:
     """Return the distance of each window to its nearest training window, at any offset.
 
     Args:
@@ -274,13 +273,13 @@ def nearest_distances(queries: Array, training: Iterable[Array]) -> Array:
     return 1.0 - nearest
 
 
-def _unit(points: Array) -> Array:
+def _unit(points: FloatArray) -> FloatArray:
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
-    unit: Array = points / np.maximum(lengths, 1e-12)
+    unit: FloatArray = points / np.maximum(lengths, 1e-12)
     return unit
 
 
-def describe(generated: Array, training: Array, held_out: Array) -> dict[str, Any]:
+def describe(generated: FloatArray, training: FloatArray, held_out: FloatArray) -> dict[str, Any]:
     """Compare generated and training segments with held-out segments.
 
     Args:
@@ -313,7 +312,7 @@ def describe(generated: Array, training: Array, held_out: Array) -> dict[str, An
     return figures
 
 
-def decoded_db(codec: Codec, clips: Array, noise: DecoderNoise) -> float:
+def decoded_db(codec: Codec, clips: FloatArray, noise: DecoderNoise) -> float:
     """Return the median level of the audio of raw latents (S, D, N), in dB of full scale."""
     levels = [
         20.0 * np.log10(np.sqrt(np.square(codec.decode(clip, noise)).mean()) + 1e-9)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diffwave.diagnosis.run_samples import training_distances
@@ -29,6 +28,7 @@ from diffwave.evaluation.ladder import (
     TITLES,
     Ladder,
 )
+from rave.compute.arrays import Float32Array
 from rave.evaluation.audio_statistics import DISTANCES, distances
 from rave.evaluation.folders import Piece, groups, num_patches, pooled
 from rave.evaluation.frechet import estimate
@@ -224,11 +224,11 @@ def _copying(ladder: Ladder, latents: Tensor) -> dict[str, float]:
     return {"generated": ours, "held_out": theirs, "ratio": ours / max(theirs, 1e-12)}
 
 
-def _windows(segments: NDArray[np.float32]) -> NDArray[np.float32]:
+def _windows(segments: Float32Array) -> Float32Array:
     """Return at most `NUM_SEARCHED` windows (Q, K·W) of segments, evenly spread."""
     points = windows(segments, PHRASE_FRAMES)
     places = np.linspace(0, len(points) - 1, min(NUM_SEARCHED, len(points))).astype(int)
-    chosen: NDArray[np.float32] = points[places]
+    chosen: Float32Array = points[places]
     return chosen
 
 
