@@ -124,8 +124,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     names = _chosen(options, known)
     bench, machine = _bench(options)
-    told = {"quick": options.quick, "device": options.device, "rounds": options.rounds}
-    report = Report(options.out, machine, told)
+    settings = {"quick": options.quick, "device": options.device, "rounds": options.rounds}
+    report = Report(options.out, machine, settings)
     code = 0
     try:
         for name in names:
@@ -159,7 +159,7 @@ def _chosen(options: argparse.Namespace, known: dict[str, Any]) -> list[str]:
     if options.rounds < 1 or any(count < 1 for count in options.threads or ()):
         raise ValueError("--rounds and --threads are numbers above 0.")
     chosen = list(known) if options.all else list(dict.fromkeys(options.names))
-    return chosen if LIMITS in chosen else [LIMITS, *chosen]  # shares of them are told
+    return chosen if LIMITS in chosen else [LIMITS, *chosen]  # shares of them are reported
 
 
 def _bench(options: argparse.Namespace) -> tuple[Bench, dict[str, Any]]:
@@ -187,8 +187,8 @@ def _measure_row(name: str, module: Any, bench: Bench, rounds: int, report: Repo
         print(f"{name}: {report.failed[name]}", file=sys.stderr)
         return
     for comparison in comparisons:
-        told = f"{name}: {comparison.what}, {comparison.threads} threads"
-        print(told, file=sys.stderr, flush=True)
+        title = f"{name}: {comparison.what}, {comparison.threads} threads"
+        print(title, file=sys.stderr, flush=True)
         outcome = Outcome(comparison)
         report.outcomes.append(outcome)
         measure(comparison, bench, rounds, outcome)

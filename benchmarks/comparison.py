@@ -100,7 +100,7 @@ class Measured:
         peak_mib: Of each run.
         flops: Of one run, 0 if not counted.
         facts: What the task says of itself.
-        told: What the runs measured themselves, by name.
+        measured: What the runs measured themselves, by name.
         error: Why there is nothing, or no more.
     """
 
@@ -109,7 +109,7 @@ class Measured:
     peak_mib: list[float] = field(default_factory=list)
     flops: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
-    told: dict[str, list[float]] = field(default_factory=dict)
+    measured: dict[str, list[float]] = field(default_factory=dict)
     error: str = ""
 
     def add(self, answer: dict[str, Any]) -> None:
@@ -118,7 +118,7 @@ class Measured:
         self.seconds.append(answer["seconds"] * self.side.scale)
         self.peak_mib.append(answer["peak_mib"])
         for name in answer.keys() - known:
-            self.told.setdefault(name, []).append(answer[name])
+            self.measured.setdefault(name, []).append(answer[name])
 
 
 @dataclass
@@ -149,7 +149,7 @@ class Outcome:
                 entry["seconds"] = spread(side.seconds)
                 entry["rate"] = given.amount / entry["seconds"]["median"]
                 entry["peak_mib"] = max(side.peak_mib)
-                entry |= {name: spread(values) for name, values in side.told.items()}
+                entry |= {name: spread(values) for name, values in side.measured.items()}
                 limit = limits.get((side.side.precision, given.threads))
                 flops = (side.flops or known) * side.side.scale
                 if flops and limit:

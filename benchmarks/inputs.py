@@ -75,9 +75,9 @@ def rave(*arguments: str) -> None:
 def _command(command: list[str]) -> None:
     from benchmarks.harness import ROOT
 
-    told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if told.returncode:
-        raise ValueError((told.stderr.strip().splitlines() or ["no message"])[-1])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise ValueError((done.stderr.strip().splitlines() or ["no message"])[-1])
 
 
 def music(duration_s: float, seed: int = SEED) -> NDArray[Any]:

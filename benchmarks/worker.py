@@ -126,7 +126,7 @@ def main() -> None:
         request = json.loads(line)
         try:
             answer = getattr(worker, request.pop("do"))(**request)
-        except Exception as error:  # whatever a side raises is told, and the others go on
+        except Exception as error:  # whatever a side raises is reported, and the others go on
             traceback.print_exc()
             reason = (str(error).strip().splitlines() or ["no message"])[0]
             answer = {"error": f"{type(error).__name__}: {reason}"}

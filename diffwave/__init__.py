@@ -3,8 +3,7 @@
     >>> diffwave.make_conditions("latents", "recordings", "controls", controls=["loudness"])
     >>> diffwave.generate("runs/piano", "generated", count=2, seconds=10, from_audio="solo.flac")
 
-Each program `python -m diffwave.X` is one function here. Names are imported when they are first
-used.
+Each program `python -m diffwave.X` is one function here. Names are imported on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m diffwave`: which programs there are."""
+"""`python -m diffwave`: list the programs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from rave.parsing import add_version
 
 PROGRAMS = {
-    "preprocess": "make spectrograms or controls that a model can follow",
+    "preprocess": "make spectrograms or controls for a model to follow",
     "train": "train a diffusion model on latents",
     "inference": "generate latents, or edit existing ones",
-    "vocode": "make audio with a waveform run of lmnt diffwave, or spectrograms for it",
+    "vocode": "generate audio with a waveform run of lmnt diffwave, or make spectrograms for it",
     "evaluate": "measure how far generated music is from recordings",
     "diagnose": "report what can be learned from latents, or what a run has learned",
     "export": "write a run for nn~, or for the patched lmnt diffwave",

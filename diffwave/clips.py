@@ -1,14 +1,14 @@
-"""Clips of latents: which are held out, how random ones are drawn; of a folder or a sharded set.
+"""Clips of latents from a folder or a sharded set: which are held out, and how to draw random ones.
 
-From a folder any clip may come next. From a sharded set of more than W shards, items are drawn from
-W of them at a time, which therefore lie, or are copied, near at hand. Item i follows from the seed
-and i alone in both.
+From a folder, any clip may be drawn next. From a sharded set of more than W shards, items are drawn
+from W shards at a time, which are local or copied to a local cache. In both cases item i depends
+only on the seed and i.
 
     item         0      M      2M     3M     4M
-    slot 0       shard 2 ───────────────── shard 0 ──────      W = 4 slots; every M items one of
-    slot 1    ── shard 7 ── shard 5 ──────────────── sha      them goes on to another shard, drawn
-    slot 2    ─ shard 9 ─────── shard 11 ───────────────      in proportion to its frames
-    slot 3    ─ shard 13 ───────────── shard 12 ────────
+    slot 0       shard 2 ───────────────── shard 0 ──────      W = 4 slots; after every M items one
+    slot 1    ── shard 7 ── shard 5 ──────────────── sha      of them changes to another shard, with
+    slot 2    ─ shard 9 ─────── shard 11 ───────────────      a probability in proportion to its
+    slot 3    ─ shard 13 ───────────── shard 12 ────────      number of frames
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from rave.latents.folder import LatentFile
 from rave.latents.shards import WINDOW_SHARDS, LatentShards, shard_name, top_folder
 
 Integers = NDArray[np.int64]
-# Of a sharded set, what is measured beforehand (dimensions, scales of conditions) is measured on no
-# more frames: the standard error of a variance is 0.14 % of it, were they independent.
+# Largest number of frames of a sharded set on which the standardizer and the scales of conditions
+# are fitted. For independent frames the standard error of a variance would be 0.14 %.
 FIT_FRAMES = 1 << 20
-# Sets the draws of shards apart from those of items.
+# Part of the seed for drawing shards, so that these draws differ from those of items.
 SLOTS = 0x5107
 
 
 class ListedClips:
-    """The clips of a list, of which any may come next."""
+    """The clips of a list; any may be drawn next."""
 
     def __init__(self, clips: Iterable[Clip]) -> None:
         self._clips = list(clips)
@@ -48,19 +48,19 @@ class ListedClips:
 
 @dataclass
 class ShardedClips(Sequence[Clip]):
-    """The training or the held-out clips of a sharded set, whole; nothing grows with their number.
+    """The training or the held-out clips of a sharded set; memory does not grow with their number.
 
     Attributes:
-        shards: The set.
-        below: Recordings of the index below this number are held out.
+        shards: The sharded set.
+        below: Recordings whose key is below this number are held out.
         is_held_out: Whether these are the held-out clips.
     """
 
     shards: LatentShards
     below: int
     is_held_out: bool
-    _firsts: Integers = field(init=False, repr=False)  # (S + 1,) the first clip of each shard
-    _ends: Integers = field(init=False, repr=False)  # (S,) frames up to the end of each
+    _firsts: Integers = field(init=False, repr=False)  # (S + 1,) index of each shard's first clip
+    _ends: Integers = field(init=False, repr=False)  # (S,) frames up to the end of each shard
     _cached: dict[int, tuple[Integers, Integers]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class ShardedClips(Sequence[Clip]):
         return Clip(file, 0, file.num_frames)
 
     def _chosen(self, shard: int) -> tuple[Integers, Integers]:
-        """Return the rows of a shard's clips that belong here, and the frames up to each's end."""
+        """Return the rows of a shard's chosen clips, and the frames up to the end of each."""
         table = self.shards.rows(shard)
         is_held_out = table["recording"] < np.uint64(self.below)
         is_chosen = is_held_out & (table["is_original"] == 1) if self.is_held_out else ~is_held_out
@@ -105,7 +105,7 @@ class ShardedClips(Sequence[Clip]):
         return rows + self.shards.firsts[shard], ends
 
     def _rows(self, shard: int) -> tuple[Integers, Integers]:
-        """Return `_chosen`, kept for the shards used last."""
+        """Return `_chosen(shard)`, cached for the shards used last."""
         found = self._cached.pop(shard, None) or self._chosen(shard)
         while len(self._cached) >= 2 * WINDOW_SHARDS:
             del self._cached[next(iter(self._cached))]
@@ -116,10 +116,10 @@ class ShardedClips(Sequence[Clip]):
         """Return the clip of an item, drawn in proportion to its length.
 
         Args:
-            generator: Of the item; follows from `seed` and `index`.
-            seed: Of the draws.
-            index: Of the item.
-            num_frames: Of a segment.
+            generator: Generator of the item; depends on `seed` and `index`.
+            seed: Seed of the draws.
+            index: Index of the item.
+            num_frames: Frames of a segment.
         """
         total = int(self._ends[-1])
         if len(self._ends) <= WINDOW_SHARDS:
@@ -130,37 +130,37 @@ class ShardedClips(Sequence[Clip]):
             turn = index // self.items_per_turn(num_frames)
             shard = self._shard(seed, int(generator.integers(WINDOW_SHARDS)), turn)
             position = int(generator.integers(self._rows(shard)[1][-1]))
-            if index % self.items_per_turn(num_frames) == 0:  # copy what the next turn brings
+            if index % self.items_per_turn(num_frames) == 0:  # copy the shard of the next turn
                 following = self._shard(seed, -(turn + 2) % WINDOW_SHARDS, turn + 1)
                 self.shards.storage.expect(shard_name(following))
         rows, ends = self._rows(shard)
         return self._clip(int(rows[np.searchsorted(ends, position, side="right")]))
 
     def items_per_turn(self, num_frames: int) -> int:
-        """Return M, after which one slot goes on to another shard: as many items as a shard fills.
+        """Return M: after M items, the items of one shard, one slot changes to another shard.
 
-        So what is read, or copied, is what is trained on, and little more.
+        So little more is read or copied than is trained on.
 
         Args:
-            num_frames: Of a segment.
+            num_frames: Frames of a segment.
         """
         num_items = max(len(self), int(self._ends[-1]) // num_frames)
         return max(num_items // len(self._ends), 1)
 
     def _shard(self, seed: int, slot: int, turn: int) -> int:
-        """Return the shard that a slot holds.
+        """Return the shard in a slot.
 
-        Slot k of W is drawn from the k-th part of all frames, so that each frame is as likely as
-        any other, and no two slots hold one shard but where it lies across two parts.
+        Slot k of W is drawn from the k-th part of all frames, so that all frames are equally likely
+        and two slots hold the same shard only where it crosses from one part to the next.
         """
         generator = np.random.default_rng([seed, slot, (turn + slot + 1) // WINDOW_SHARDS, SLOTS])
         position = (slot + generator.random()) / WINDOW_SHARDS * int(self._ends[-1])
         return int(np.searchsorted(self._ends, position, side="right"))
 
     def spread(self, count: int) -> Iterator[Clip]:
-        """Yield so many clips, or all if they are fewer, of as few shards as give a choice.
+        """Yield `count` clips, or all if there are fewer, from as few shards as possible.
 
-        Clips lie in the shards in random order, so that some shards stand for all.
+        The shards hold the clips in random order, so a few shards represent all.
         """
         chosen: list[Integers] = []
         for shard in range(len(self._ends)):
@@ -172,13 +172,13 @@ class ShardedClips(Sequence[Clip]):
         return (self._clip(int(row)) for row in rows[places])
 
     def sample(self) -> Iterable[Clip]:
-        """Return the clips to measure: about `FIT_FRAMES` of them, or all."""
+        """Return the clips to measure: about `FIT_FRAMES` frames, or all clips."""
         total = int(self._ends[-1])
         return self if total <= FIT_FRAMES else self.spread(-(-FIT_FRAMES * len(self) // total))
 
     def labels(self) -> set[str | None]:
-        """Return the folders at the top of the clips' paths."""
-        found: dict[int, int] = {}  # a clip of each
+        """Return the top folders of the clips' paths."""
+        found: dict[int, int] = {}  # a clip of each folder
         for shard in range(len(self._ends)):
             rows, _ = self._chosen(shard)
             keys, places = np.unique(self.shards.table["folder"][rows], return_index=True)
@@ -199,15 +199,15 @@ def split_clips(
 ) -> tuple[Sequence[Clip], Sequence[Clip]]:
     """Return training and held-out clips: whole recordings, or the end of the only one.
 
-    From a sharded set the same clips are held out as from its folders.
+    The held-out clips of a sharded set are the same as those of its folders.
 
     Args:
-        files: To divide.
-        held_out: Fraction of the recordings, or the split of a run.
+        files: Files to divide.
+        held_out: Fraction of the recordings to hold out, or the split of a run.
 
     Raises:
-        ValueError: If there are not two frames to divide, no clip that may be held out, or a run's
-            split leaves nothing on one side.
+        ValueError: If there are fewer than two frames, no clip can be held out, or one side of a
+            run's split is empty.
     """
     split = Split.of(keys_and_lengths(files)[0], held_out)
     if isinstance(files, LatentShards) and split.only is None:
@@ -215,7 +215,7 @@ def split_clips(
         if held_out is split:
             split.check(len(training), len(kept_back))
         elif not kept_back:
-            raise ValueError(f"'{files.place}' has no recording to hold out. Make it again.")
+            raise ValueError(f"'{files.place}' has no recording to hold out. Make the set again.")
         return training, kept_back
     files = [file for file in files if file.num_frames > 0]
     if sum(file.num_frames for file in files) < 2:
@@ -236,22 +236,22 @@ def split_clips(
 
 
 def drawable(clips: Sequence[Clip]) -> ListedClips | ShardedClips:
-    """Return clips of which random ones can be drawn."""
+    """Return the clips as an object that draws random ones."""
     return clips if isinstance(clips, ShardedClips) else ListedClips(clips)
 
 
 def spread(clips: Sequence[Clip], count: int) -> Iterable[Clip]:
-    """Return the clips: of a sharded set so many, evenly spread."""
+    """Return the clips; of a sharded set only `count` clips, evenly spread."""
     return clips.spread(count) if isinstance(clips, ShardedClips) else clips
 
 
 def sample(clips: Sequence[Clip]) -> Iterable[Clip]:
-    """Return the clips on which to measure: of a sharded set about `FIT_FRAMES`, evenly spread."""
+    """Return the clips to measure; of a sharded set about `FIT_FRAMES` frames, evenly spread."""
     return clips.sample() if isinstance(clips, ShardedClips) else clips
 
 
 def label_names(clips: Sequence[Clip]) -> list[str]:
-    """Return the class labels of clips: the names of the folders at the top of the latent tree.
+    """Return the class labels of clips: the names of the top folders of the latents.
 
     Raises:
         ValueError: If there are fewer than two.
@@ -263,8 +263,8 @@ def label_names(clips: Sequence[Clip]) -> list[str]:
     names = sorted(name for name in found if name is not None)
     if len(names) < 2:
         raise ValueError(
-            f"The latents' training files lie in {len(names)} labelled folders ({', '.join(names)}"
-            "); 2 are needed for --labels. Put the audio of each class into a folder of its own "
-            "and encode it again."
+            f"The training latents are in {len(names)} labelled folders ({', '.join(names)}); "
+            "--labels needs at least 2. Put the audio of each class into its own folder and encode "
+            "it again."
         )
     return names

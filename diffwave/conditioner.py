@@ -1,8 +1,8 @@
-"""What a model follows, brought to latent rate: spectrograms, controls, class labels.
+"""Turn spectrograms, controls and class labels into conditions at the latent frame rate.
 
-Each conditioner has a null condition of its own, which stands for its absence. B batch, C channels
-of the input, M mel bands, H channels of the condition, N latent frames, R input frames per latent
-frame.
+Each conditioner has its own null condition, which is used where the input is absent. B batch, C
+channels of the input, M mel bands, H channels of the condition, N latent frames, R input frames per
+latent frame.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rave.compute.arrays import Float32Array
+
 SPECTROGRAM, LABEL = "spectrogram", "label"
-# A channel that varies less than this is not scaled up further: of a spectrogram's range 0 to 1 and
-# of a chroma's, a hundredth; loudness and onsets are in dB.
+# Smallest std by which a channel is divided: 1 % of the range of spectrograms and chroma; loudness
+# and onsets are in dB.
 SMALLEST_STD = 0.01
 NO_LABEL = -1
 
 
 def whole_ratio(hop_samples: int, mel_hop_samples: int) -> int:
-    """Return how many mel frames there are per latent frame.
+    """Return the number of mel frames per latent frame.
 
     Raises:
         ValueError: If it is not a whole number; the message names both hops.
@@ -36,7 +37,7 @@ def whole_ratio(hop_samples: int, mel_hop_samples: int) -> int:
 
 
 def prime_factors(number: int) -> list[int]:
-    """Return the prime factors of a whole number, smallest first; none of 1."""
+    """Return the prime factors of a whole number, smallest first; empty for 1."""
     factors, factor = [], 2
     while number > 1:
         while number % factor == 0:
@@ -47,13 +48,13 @@ def prime_factors(number: int) -> list[int]:
 
 
 class Conditioner(nn.Module):
-    """What all conditioners share: the null condition.
+    """Base class of all conditioners; holds the null condition.
 
     Args:
         condition_channels: H.
 
     Attributes:
-        null_condition: (H, 1) learnt, stands for the absence of a condition.
+        null_condition: (H, 1) learnt, used where a condition is absent.
         ratio: R, input frames per latent frame.
     """
 
@@ -75,7 +76,7 @@ class Conditioner(nn.Module):
 
 
 class NormalizedConditioner(Conditioner):
-    """A conditioner of curves (B, C, N·R), normalised by statistics of its training data.
+    """A conditioner of curves (B, C, N·R), normalised by the statistics of the training data.
 
     Args:
         num_channels: C.
@@ -95,8 +96,8 @@ class NormalizedConditioner(Conditioner):
         """Return C."""
         return len(self.mean)
 
-    def fit(self, arrays: Iterable[NDArray[np.float32]]) -> None:
-        """Set the input's normalisation from training inputs (C, frames), read once."""
+    def fit(self, arrays: Iterable[Float32Array]) -> None:
+        """Set the normalisation from training inputs (C, frames), which are read once."""
         count, total, squares = 0, np.zeros(self.num_channels), np.zeros(self.num_channels)
         for array in arrays:
             part = np.asarray(array, dtype=np.float64)
@@ -113,7 +114,7 @@ class NormalizedConditioner(Conditioner):
 
 
 class ControlConditioner(NormalizedConditioner):
-    """Turn a control at latent rate into a condition; each frame sees its two neighbours twice.
+    """Turn a control at the latent frame rate into a condition; each frame sees two on each side.
 
     Args:
         num_channels: C.
@@ -139,11 +140,11 @@ class ControlConditioner(NormalizedConditioner):
             (B, H, N).
 
         Raises:
-            ValueError: If the channels do not fit.
+            ValueError: If the number of channels does not fit.
         """
         if value.shape[1] != self.num_channels:
             raise ValueError(
-                f"A control of {value.shape[1]} channels was given; {self.num_channels} are needed."
+                f"The control has {value.shape[1]} channels; {self.num_channels} are needed."
             )
         return self._or_null(self.layers(self._normal(value)), is_absent)
 
@@ -152,29 +153,31 @@ class LabelConditioner(Conditioner):
     """Turn a class label into a condition that is the same in all frames.
 
     Args:
-        names: Of the labels; label i is the i-th.
+        names: Names of the labels; label i has the i-th name.
         condition_channels: H.
 
     Raises:
-        ValueError: If there are fewer than two names, or one twice.
+        ValueError: If there are fewer than two names, or a name occurs twice.
     """
 
     def __init__(self, names: Sequence[str], condition_channels: int) -> None:
         super().__init__(condition_channels)
         if len(names) < 2 or len(set(names)) < len(names):
-            raise ValueError(f"{len(names)} labels were given; 2 different ones are needed.")
+            raise ValueError(
+                f"{len(names)} labels were given; at least 2 are needed, all different."
+            )
         self.names = list(names)
         self.embedding = nn.Embedding(len(names), condition_channels)
 
     def index(self, name: str) -> int:
-        """Return the number of a label.
+        """Return the index of a label.
 
         Raises:
-            ValueError: If there is none of that name; the message lists those there are.
+            ValueError: If there is no such label; the message lists all labels.
         """
         if name not in self.names:
             raise ValueError(
-                f"The run knows no label '{name}'. Choose one of: {', '.join(self.names)}."
+                f"The run has no label '{name}'. Choose one of: {', '.join(self.names)}."
             )
         return self.names.index(name)
 
@@ -196,7 +199,7 @@ class LabelConditioner(Conditioner):
 class SpectrogramConditioner(NormalizedConditioner):
     r"""Turn log-mel spectrograms into a condition, frame n from mel frames n·R to (n + 1)·R - 1.
 
-    One convolution per prime factor p of R reduces time by p. It sees p frames and one on
+    One convolution per prime factor p of R shortens the time axis by p. It sees p frames and one on
     each side:
 
         mel frames   . [ 0 1 2 ] [ 3 4 5 ] .      p = 3: kernel 5, stride 3, padding 1 + 1
@@ -247,12 +250,11 @@ class SpectrogramConditioner(NormalizedConditioner):
             (B, H, N).
 
         Raises:
-            ValueError: If bands or length do not fit.
+            ValueError: If the bands or the length do not fit.
         """
         if spectrogram.shape[1] != self.num_mels or spectrogram.shape[2] % self.ratio:
             raise ValueError(
-                f"A spectrogram of {spectrogram.shape[1]} bands and {spectrogram.shape[2]} frames "
-                f"was given; {self.num_mels} bands and a multiple of {self.ratio} frames are "
-                "needed."
+                f"The spectrogram has {spectrogram.shape[1]} bands and {spectrogram.shape[2]} "
+                f"frames; {self.num_mels} bands and a multiple of {self.ratio} frames are needed."
             )
         return self._or_null(self.layers(self._normal(spectrogram)), is_absent)

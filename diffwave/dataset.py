@@ -1,4 +1,4 @@
-"""Segments of latents, with their conditions: what training and validation read.
+"""Segments of latents with their conditions, for training and validation.
 
 D raw latent size, N frames of a segment, C channels of a condition, R its frames per latent frame.
 """
@@ -12,7 +12,6 @@ from typing import TypedDict, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
@@ -21,19 +20,20 @@ from diffwave.conditioner import LABEL, NO_LABEL, SPECTROGRAM
 from diffwave.conditions.controls import ControlHeader, open_control
 from diffwave.conditions.spectrogram import SpectrogramHeader, open_spectrogram
 from diffwave.standardizer import Standardizer
+from rave.compute.arrays import Float32Array
 from rave.latent_dataset import Clip, LatentDataset
 from rave.latents.folder import OpenArrays
 from rave.latents.shards import top_folder
 
 
 class Segment(TypedDict, total=False):
-    """One item, or a batch of them with a leading B.
+    """One item, or a batch of items with a leading dimension B.
 
     raw: (D, N) raw latents, zero where a clip is shorter than the segment.
     mask: (N,) 1 where a frame exists.
-    index: () int64, of the item.
+    index: () int64 index of the item.
 
-    And each condition that there is, under its name:
+    Each condition that is used, under its name:
 
     spectrogram, loudness, chroma, onsets: (C, N·R), zero where a clip is shorter.
     label: () int64.
@@ -49,7 +49,7 @@ class Segment(TypedDict, total=False):
     label: Tensor
 
 
-# Neighbouring segments overlap, so they must not be divided among halves of a cross-validation.
+# Neighbouring segments overlap, so cross-validation must not put them into different halves.
 RUN_OF_SEGMENTS = 8
 NO_CONDITIONS = ("raw", "mask", "index")
 
@@ -62,10 +62,10 @@ def conditions_of(segment: Segment) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class ConditionSource:
-    """Where the arrays of one condition are.
+    """The arrays of one condition.
 
     Attributes:
-        folder: Holds an array beside each of the latent folder.
+        folder: Folder with one array per latent file.
         num_channels: C.
         ratio: R.
     """
@@ -75,11 +75,11 @@ class ConditionSource:
     ratio: int
     _arrays: OpenArrays = field(default_factory=OpenArrays, repr=False, compare=False)
 
-    def read(self, name: str, clip: Clip) -> NDArray[np.float32]:
+    def read(self, name: str, clip: Clip) -> Float32Array:
         """Return the condition of a clip, (C, frames·R), memory-mapped."""
         path, num_frames = self.folder / clip.file.path, clip.file.num_frames * self.ratio
 
-        def opened() -> NDArray[np.float32]:
+        def opened() -> Float32Array:
             if name == SPECTROGRAM:
                 return open_spectrogram(path, self.num_channels, num_frames)
             return open_control(path, name, num_frames)
@@ -90,13 +90,13 @@ class ConditionSource:
 
 @dataclass(frozen=True)
 class ClipReader:
-    """Reads parts of latent files and of the conditions beside them, memory-mapped.
+    """Read parts of latent files and of their conditions, memory-mapped.
 
     Attributes:
         latents: The latent files.
-        sources: Of each condition that is a curve, by name.
-        labels: Names of the class labels; none for a reader without.
-        spectrograms: Folder and header of the spectrograms, if there are any.
+        sources: Arrays of each condition that is a curve, by name.
+        labels: Names of the class labels; empty without labels.
+        spectrograms: Folder and header of the spectrograms, or None.
     """
 
     latents: LatentDataset
@@ -117,13 +117,14 @@ class ClipReader:
 
         Args:
             latents: The latent files.
-            spectrograms: What diffwave.preprocess wrote, or None.
-            controls: What diffwave.preprocess --controls wrote, or None.
-            control_names: Of those to read; none for all of them.
-            labels: See `label_names`.
+            spectrograms: Folder of diffwave.preprocess, or None.
+            controls: Folder of diffwave.preprocess --controls, or None.
+            control_names: Names of the controls to read; empty for all.
+            labels: Names of the class labels (`diffwave.clips.label_names`); empty without labels.
 
         Raises:
-            ValueError: If the conditions do not belong to these latents, or lack one named.
+            ValueError: If the conditions were not made for these latents, or a named control is
+                missing.
         """
         sources: dict[str, ConditionSource] = {}
         mel_folder = None
@@ -141,25 +142,25 @@ class ClipReader:
                     sources[name] = ConditionSource(controls / name, num_channels, 1)
         return cls(latents, sources, labels, mel_folder)
 
-    def raw(self, clip: Clip) -> NDArray[np.float32]:
+    def raw(self, clip: Clip) -> Float32Array:
         """Return the raw latents of a clip, (D, frames)."""
         return self.latents.read(clip)
 
-    def condition(self, name: str, clip: Clip) -> NDArray[np.float32]:
+    def condition(self, name: str, clip: Clip) -> Float32Array:
         """Return a condition of a clip, (C, frames·R)."""
         return self.sources[name].read(name, clip)
 
-    def spectrogram(self, clip: Clip) -> NDArray[np.float32]:
+    def spectrogram(self, clip: Clip) -> Float32Array:
         """Return the spectrogram of a clip, (M, frames·R)."""
         return self.condition(SPECTROGRAM, clip)
 
     def label(self, clip: Clip) -> int:
-        """Return the number of a clip's label; `NO_LABEL` where training knows none of it."""
+        """Return the index of a clip's label; `NO_LABEL` if it is not a label of the training."""
         name = top_folder(clip.file.path)
         return self.labels.index(name) if name in self.labels else NO_LABEL
 
     def segment(self, clip: Clip, start: int, num_frames: int, index: int) -> Segment:
-        """Return the segment that begins `start` frames into a clip, padded with zeros."""
+        """Return the segment that starts `start` frames into a clip, padded with zeros."""
         part = Clip(clip.file, clip.start + start, min(clip.start + start + num_frames, clip.stop))
         mask = (torch.arange(num_frames) < part.num_frames).float()
         item: dict[str, Tensor] = {
@@ -174,7 +175,7 @@ class ClipReader:
         return cast(Segment, item)
 
 
-def _padded(array: NDArray[np.float32], num_frames: int) -> Tensor:
+def _padded(array: Float32Array, num_frames: int) -> Tensor:
     """Return an array (C, n) as a tensor (C, num_frames) with zeros at the end."""
     padded = torch.zeros(len(array), num_frames)
     padded[:, : array.shape[1]] = torch.from_numpy(np.array(array))
@@ -182,16 +183,16 @@ def _padded(array: NDArray[np.float32], num_frames: int) -> Tensor:
 
 
 class SegmentDataset(Dataset[Segment]):
-    """Endless random segments; item i follows from the seed and i alone.
+    """Endless random segments; item i depends only on the seed and i.
 
     A clip is drawn in proportion to its length, the start uniformly. Clips shorter than a segment
-    are padded and used.
+    are padded.
 
     Args:
-        reader: Of the clips.
-        clips: To draw from.
+        reader: Reader of the clips.
+        clips: Clips to draw from.
         num_frames: N.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
 
     def __init__(self, reader: ClipReader, clips: Sequence[Clip], num_frames: int, seed: int):
@@ -206,7 +207,7 @@ class SegmentDataset(Dataset[Segment]):
         return self.reader.segment(clip, start, self.num_frames, index)
 
     def place(self, index: int) -> str:
-        """Return the file of an item, and its first frame there."""
+        """Return the file and the first frame of an item, as text for a message."""
         clip, start = self._drawn(index)
         return f"'{clip.file.path}' at frame {clip.start + start}"
 
@@ -218,13 +219,13 @@ class SegmentDataset(Dataset[Segment]):
 
 
 class FixedSegments(Dataset[Segment]):
-    """The same segments each time, evenly spread over the clips; of a sharded set, over some.
+    """Segments that are always the same, evenly spread over the clips (or some of a sharded set).
 
     Args:
-        reader: Of the clips.
-        clips: To take from.
+        reader: Reader of the clips.
+        clips: Clips to take segments from.
         num_frames: N.
-        max_segments: No more than this many; fewer if segments half overlapping are fewer.
+        max_segments: Largest number of segments; fewer if there are fewer that overlap by half.
 
     Attributes:
         places: Clip and first frame of each segment.
@@ -243,13 +244,13 @@ class FixedSegments(Dataset[Segment]):
         ]
         count = min(max_segments, len(places))
         self.places = [places[index * len(places) // count] for index in range(count)]
-        # A shard's copy, if it is remote, may be gone when a segment is asked for again.
+        # The local copy of a remote shard may be deleted before a segment is read again.
         self._are_kept = isinstance(clips, ShardedClips)
         self._kept: dict[int, Segment] = {}
 
     @property
     def clips(self) -> list[Clip]:
-        """Return the clip of each segment; those of one clip are neighbours."""
+        """Return the clip of each segment; segments of one clip are neighbours."""
         return [clip for clip, _ in self.places]
 
     def __len__(self) -> int:
@@ -278,8 +279,8 @@ def standardized(standardizer: Standardizer, batch: Segment) -> Tensor:
 
 def standardized_runs(
     standardizer: Standardizer, segments: FixedSegments, run_of_segments: int = RUN_OF_SEGMENTS
-) -> Iterator[tuple[NDArray[np.float32], float]]:
-    """Yield neighbouring segments' latents (S, K, N), and their frames that are not padding."""
+) -> Iterator[tuple[Float32Array, float]]:
+    """Yield latents (S, K, N) of neighbouring segments, and their number of frames not padding."""
     for start in range(0, len(segments), run_of_segments):
         stop = min(start + run_of_segments, len(segments))
         batch = default_collate([segments[index] for index in range(start, stop)])

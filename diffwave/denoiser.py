@@ -1,4 +1,4 @@
-"""Targets of a denoising network and the ways between them, for training and sampling alike.
+"""Targets of a denoising network and the conversions between them, for training and sampling.
 
 With a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar), noisy = a·latents + s·noise, and the target is
 
@@ -9,8 +9,8 @@ With a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar), noisy = a·latents + s·no
                                     arXiv:2209.03003)
 
 Flow matching is defined on a straight path, (1 - tau)·latents + tau·noise. With tau = s / (a + s)
-that is noisy / (a + s), so the network keeps the input it has for every other prediction, of
-power 1 at each timestep.
+the point on this path is noisy / (a + s), so the network can have the same input as for the other
+predictions, with power 1 at each timestep.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Prediction = Literal["epsilon", "v", "x0", "flow"]
 
 
 def check_choice(kind: str, name: str, choices: Any) -> None:
-    """Check that a literal type has a name.
+    """Check that a name is one of the choices of a literal type.
 
     Raises:
-        ValueError: If it has not; the message lists those there are.
+        ValueError: If it is not; the message lists the choices.
     """
     if name not in get_args(choices):
         raise ValueError(
@@ -41,14 +41,14 @@ def check_prediction(prediction: str, schedule: NoiseSchedule) -> Prediction:
     """Return the name of a prediction, if it can be used with a schedule.
 
     Raises:
-        ValueError: If there is no such prediction, or the schedule ends in pure noise, where
-            epsilon says nothing about the latents.
+        ValueError: If there is no such prediction, or it is epsilon and the schedule ends in pure
+            noise, where the noise does not determine the latents.
     """
     check_choice("prediction", prediction, Prediction)
     if prediction == "epsilon" and schedule.is_zero_terminal:
         raise ValueError(
-            "The schedule ends in pure noise, from which an epsilon-prediction cannot tell the "
-            "latents. Choose PREDICTION='v', or another SCHEDULE such as 'audioldm'."
+            "PREDICTION='epsilon' cannot be used with a schedule that ends in pure noise. Choose "
+            "PREDICTION='v', or another SCHEDULE such as 'audioldm'."
         )
     return cast(Prediction, prediction)
 
@@ -57,8 +57,8 @@ def scales(alpha_bar: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return the scales of latents and noise, each (B, 1, 1).
 
     Args:
-        alpha_bar: (B,) float64 on the CPU, where 1 - alpha_bar is exact enough.
-        like: Gives dtype and device.
+        alpha_bar: (B,) float64 on the CPU, so that 1 - alpha_bar is exact enough.
+        like: Tensor with the dtype and device of the result.
     """
     signal, noise = alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()
     return (
@@ -74,7 +74,7 @@ def add_noise(latents: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
 
 
 def target(prediction: Prediction, latents: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """Return what the network is to predict, (B, K, N)."""
+    """Return the target of the network, (B, K, N)."""
     if prediction == "epsilon":
         return noise
     if prediction == "x0":
@@ -88,7 +88,7 @@ def target(prediction: Prediction, latents: Tensor, noise: Tensor, alpha_bar: Te
 def denoised_from(
     prediction: Prediction, output: Tensor, noisy: Tensor, alpha_bar: Tensor
 ) -> Tensor:
-    """Return the latents that a network's output stands for, (B, K, N)."""
+    """Return the denoised latents that follow from a network's output, (B, K, N)."""
     if prediction == "x0":
         return output
     a, s = scales(alpha_bar, noisy)
@@ -98,7 +98,7 @@ def denoised_from(
 
 
 def noise_from(prediction: Prediction, output: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
-    """Return the noise that a network's output stands for, (B, K, N)."""
+    """Return the noise that follows from a network's output, (B, K, N)."""
     if prediction == "epsilon":
         return output
     a, s = scales(alpha_bar, noisy)
@@ -108,10 +108,10 @@ def noise_from(prediction: Prediction, output: Tensor, noisy: Tensor, alpha_bar:
 
 
 def error_gain(prediction: Prediction, alpha_bar: Tensor) -> Tensor:
-    """Return how large an error of the latents is, for an error of 1 of a network's output.
+    """Return the error of the denoised latents for an error of 1 in a network's output.
 
     Args:
-        prediction: What the output is.
+        prediction: Prediction of the network.
         alpha_bar: (B,) signal power, in [0, 1); above 0 for epsilon.
 
     Returns:
@@ -128,8 +128,8 @@ def error_gain(prediction: Prediction, alpha_bar: Tensor) -> Tensor:
 def stratified_timesteps(batch_size: int, num_timesteps: int, generator: torch.Generator) -> Tensor:
     """Return one random timestep per item, spread evenly over the schedule: (B,) int64.
 
-    Each item has its own stratum, in random order, so that the loss of a batch varies little with
-    the draw. Each timestep is as likely as any other.
+    Each item has its own part of the schedule, in random order, so that the loss varies less from
+    batch to batch. All timesteps are equally likely.
     """
     offset = torch.rand(batch_size, generator=generator, dtype=torch.float64)
     order = torch.randperm(batch_size, generator=generator)

@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""`python -m diffwave.diagnose`: can latents be learned; what has a run learned, what is wrong."""
+"""`python -m diffwave.diagnose`: diagnose latents before a training, or a trained run."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rave.cli import CODEC, add_device, add_seed, command_parser, execute, keywo
 from rave.parsing import existing
 from rave.runs.recipes import list_recipes
 
-LATENTS_OR_RUN = "what rave encode, diffwave.inference or diffwave.train wrote"
+LATENTS_OR_RUN = "a folder that rave encode, diffwave.inference or diffwave.train wrote"
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = command_parser(
         "python -m diffwave.diagnose",
-        "Report whether latents can be learned, before any training; or what a trained run has "
-        "learned, and\nwhich of the known failures it has (docs/diagnosis.md). Findings are no "
-        "error: the exit code is 0.",
+        "Report whether latents can be learned, before any training; or what a run has learned,\n"
+        "and which of the known failures it has (docs/diagnosis.md). Findings are no error: the "
+        "exit code is 0.",
         "python -m diffwave.diagnose latents\n"
         "  python -m diffwave.diagnose runs/diffusion --codec runs/rave",
     )
@@ -36,15 +36,15 @@ def parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder for diagnosis.json and diagnosis.png (default RUN/diagnosis; of latents, "
-        "neither is written)",
+        help="folder for diagnosis.json and diagnosis.png (default RUN/diagnosis; for latents: "
+        "none)",
     )
-    latents = options.add_argument_group("of latents")
+    latents = options.add_argument_group("for latents")
     latents.add_argument(
         "--config",
         metavar="RECIPE",
-        help=f"recipe of the training that is planned: {', '.join(list_recipes('diffwave'))}, or a "
-        ".gin file (default default)",
+        help=f"recipe of the planned training: {', '.join(list_recipes('diffwave'))}, or a .gin "
+        "file (default default)",
     )
     latents.add_argument(
         "--set",
@@ -53,13 +53,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="change a value of the recipe, e.g. FIDELITY=0.9 (may be repeated)",
     )
-    runs = options.add_argument_group("of a run")
+    runs = options.add_argument_group("for a run")
     for name in ("latents", "spectrograms", "controls"):
         runs.add_argument(
             f"--{name}",
-            type=existing("what diffwave.preprocess or rave encode wrote"),
+            type=existing("a folder that diffwave.preprocess or rave encode wrote"),
             metavar="DIR",
-            help=f"the {name} that it was trained on, if they have moved",
+            help=f"{name} that it was trained on, if they have moved",
         )
     runs.add_argument(
         "--codec",
@@ -69,12 +69,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add_seed(options)
     add_device(options)
-    options.set_defaults(seed=None, device=None)  # so that those of latents can be refused
+    options.set_defaults(seed=None, device=None)  # so that latents can refuse them
     return options
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Diagnose, write the figures, and say what was found."""
+    """Diagnose latents or a run, and write the figures."""
     from diffwave.api.diagnose import diagnose_folder
 
     return diagnose_folder(**keywords(options))

@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""`python -m diffwave.evaluate`: how good is what a run generates."""
+"""`python -m diffwave.evaluate`: measure how good the generated music is."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = command_parser(
         PROG,
-        "Report how far generated music is from the recordings that a run was trained on, on a "
+        "Measure how far generated music is from the recordings that a run was trained on, on a "
         "ladder: held-out\nrecordings, the codec's reconstructions of them, generated music, "
-        "Gaussian latents, noise; all of the\nsame length. Beside it the spread over seeds, "
+        "Gaussian latents, noise; all of the\nsame length. Also report the spread over seeds, "
         "diversity, and whether training music is copied\n(docs/evaluation.md).",
         f"{PROG} runs/diffusion latents recordings --codec runs/rave",
     )
@@ -40,38 +40,38 @@ def parser() -> argparse.ArgumentParser:
         "latents_dir",
         type=existing(LATENTS),
         metavar="LATENTS_DIR",
-        help="the latents it was trained on",
+        help="latents that the run was trained on",
     )
     options.add_argument(
         "audio_dir",
         type=existing(AUDIO_FOLDER),
         metavar="AUDIO_DIR",
-        help="the recordings these were encoded from",
+        help="recordings that these latents were encoded from",
     )
     options.add_argument(
         "--codec",
         type=existing(CODEC),
         required=True,
         metavar="RUN",
-        help="run of rave train, or .ts file",
+        help="run of rave train, or a .ts file (it runs code: open only files you trust)",
     )
-    options.add_argument("--count", type=int, default=10, help="clips of each rung (default 10)")
+    options.add_argument("--count", type=int, default=10, help="clips per rung (default 10)")
     options.add_argument(
-        "--seconds", type=float, default=24.0, help="length of a clip (default 24)"
+        "--seconds", type=float, default=24.0, help="length of a clip in seconds (default 24)"
     )
     options.add_argument(
         "--seeds",
         type=int,
         default=3,
         metavar="N",
-        help="sets of generated clips, whose spread is reported (default 3)",
+        help="number of sets of generated clips; their spread is reported (default 3)",
     )
     options.add_argument(
         "--patches",
         type=int,
         metavar="N",
-        help="patches of 3 s that a distance is measured with; only figures computed with the same "
-        "number are comparable (default: all of a rung)",
+        help="number of 3 s patches per distance; only figures computed with the same number are "
+        "comparable (default: all patches of a rung)",
     )
     options.add_argument("--steps", type=int, default=50, help="sampling steps (default 50)")
     options.add_argument(
@@ -79,14 +79,14 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[NAME=]SCALE",
-        help="guidance scale of what is followed, of all or of one (may be repeated)",
+        help="guidance scale of all conditions, or of one (may be repeated)",
     )
     for name in ("spectrograms", "controls"):
         options.add_argument(
             f"--{name}",
-            type=existing("what diffwave.preprocess wrote"),
+            type=existing("a folder of diffwave.preprocess"),
             metavar="DIR",
-            help=f"the {name} that it was trained on, if they have moved",
+            help=f"{name} that the run was trained on, if they have moved",
         )
     options.add_argument(
         "--out",
@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Measure the ladder, write the figures and the picture, and say what was found."""
+    """Measure the ladder, write figures and picture, and report the result."""
     from diffwave.api.evaluate import evaluate_run
 
     return evaluate_run(**keywords(options))

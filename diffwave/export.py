@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""`python -m diffwave.export`: a run → a .ts that plays in nn~, or a run of the patched lmnt."""
+"""`python -m diffwave.export`: a run → a .ts file for nn~, or a run of patched lmnt diffwave."""
 
 from __future__ import annotations
 
@@ -18,27 +18,32 @@ def parser() -> argparse.ArgumentParser:
     options = command_parser(
         "python -m diffwave.export",
         "Write a trained diffusion model with its codec as TorchScript for nn~ (Max, PureData, "
-        "SuperCollider),\nwhose method sample plays without end; or as lmnt diffwave with the "
-        "patches of this project reads it:\nweights.pt and latents.json. Its inference samples "
-        "from that, its training goes on from the averaged\nweights with a fresh optimizer.",
+        "SuperCollider):\nits method sample plays endless music. Or write weights.pt and "
+        "latents.json for lmnt diffwave with the\npatches of this project: it can generate with "
+        "the model, or train it further with a new optimizer.",
         "python -m diffwave.export runs/piano living_22050.ts --codec runs/rave\n"
         "  python -m diffwave.export runs/piano lmnt-piano",
     )
     options.add_argument("run", type=existing(DIFFUSION_RUN), metavar="RUN", help=DIFFUSION_RUN)
     options.add_argument(
-        "out", type=Path, metavar="OUT", help="file to write, ending in .ts, or folder"
+        "out",
+        type=Path,
+        metavar="OUT",
+        help="file to write for nn~ (name.ts), or folder for lmnt diffwave",
     )
-    options.add_argument(
-        "--force", action="store_true", help="replace what an earlier export wrote there"
-    )
+    options.add_argument("--force", action="store_true", help="replace an earlier export")
     live = options.add_argument_group("for nn~")
     live.add_argument(
         "--codec",
         type=existing(CODEC),
-        help="whose latents it was trained on: a run of `rave train` or of acids-rave, or a .ts of "
-        "acids-rave",
+        help="codec of the run's latents: a run of `rave train` or of acids-rave, or a .ts of "
+        "acids-rave (it runs code: open only files you trust)",
     )
-    live.add_argument("--ema", action="store_true", help="take the averaged weights of that run")
+    live.add_argument(
+        "--ema",
+        action="store_true",
+        help="use the averaged weights, if the codec is a run of acids-rave",
+    )
     live.add_argument("--steps", type=int, help="sampling steps (default 8)")
     live.add_argument(
         "--sampler",
@@ -49,14 +54,14 @@ def parser() -> argparse.ArgumentParser:
         "--window",
         type=float,
         metavar="S",
-        help="seconds sampled at a time; a model that follows something is as late (default two "
+        help="seconds sampled at a time; with conditions, this adds to the latency (default two "
         "receptive fields, at least 64 latent frames)",
     )
     live.add_argument(
         "--noise-seed",
         type=int,
         metavar="SEED",
-        help="the same music each time, from 0 on (default: other music each time)",
+        help="random seed, 0 or more, for the same music each time (default: new music each time)",
     )
     live.add_argument(
         "--host-rate",
@@ -68,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Write the file or the folder and say what it holds."""
+    """Write the file or the folder, and report its content."""
     from diffwave.api.export import export_run
 
     return export_run(**keywords(options))

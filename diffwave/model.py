@@ -1,4 +1,4 @@
-"""All that a checkpoint holds: standardizer, schedule, network and conditioners."""
+"""The model of a checkpoint: standardizer, schedule, network and conditioners."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffwave.schedule import NoiseSchedule
 from diffwave.standardizer import Standardizer
 from rave.compute.backend import accelerated, choose_backend
 
-# The network sees the position in the schedule on this scale, however many timesteps there are.
+# The network gets the position in the schedule on this scale, for any number of timesteps.
 STEP_SCALE = 1000.0
 # A weighted sum of predictions, each with its condition; the weights add up to 1.
 Guided = Sequence[tuple[float, Tensor | None]]
@@ -25,16 +25,16 @@ class LatentDiffusion(nn.Module):
     """A denoising network with the schedule and the statistics it was trained on.
 
     Args:
-        standardizer: Raw latents to latents.
-        network: Over the standardizer's K dimensions.
-        schedule: Saved with the weights, since a model can only be sampled with its own.
+        standardizer: Standardizer of the raw latents.
+        network: Network over the K dimensions of the standardizer.
+        schedule: Noise schedule of the training; saved with the weights, because sampling needs it.
         prediction: epsilon, v, x0 or flow.
-        conditioner: Of spectrograms, as runs say that were made before there were others.
-        conditioners: By name: spectrogram, loudness, chroma, onsets, label; none for a model
-            without conditions. Their conditions are added.
+        conditioner: Conditioner of spectrograms, in runs made before there were other conditioners.
+        conditioners: Conditioners by name (spectrogram, loudness, chroma, onsets, label), or none.
+            Their conditions are added up.
 
     Raises:
-        ValueError: If the parts do not fit each other.
+        ValueError: If the parts do not fit together.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class LatentDiffusion(nn.Module):
         super().__init__()
         if network.latent_size != standardizer.latent_size:
             raise ValueError(
-                f"The network has {network.latent_size} channels, the standardizer keeps "
-                f"{standardizer.latent_size} dimensions; they must be the same."
+                f"The network has {network.latent_size} channels, but the standardizer keeps "
+                f"{standardizer.latent_size} dimensions; both must be the same."
             )
         self.prediction = check_prediction(prediction, schedule)
         self.standardizer = standardizer
@@ -63,15 +63,15 @@ class LatentDiffusion(nn.Module):
         self.conditioners = nn.ModuleDict(dict(sorted(named.items())))
 
     def get_extra_state(self) -> Tensor:
-        """Return the schedule for the checkpoint: (T,) float64, which no device need support."""
+        """Return the schedule for the checkpoint: (T,) float64 on the CPU."""
         return self.schedule.alpha_bar
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the schedule from a checkpoint."""
+        """Set the schedule from a checkpoint."""
         self.schedule = NoiseSchedule(state)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Take a checkpoint's weights; those of a run with the one `conditioner` too."""
+        """Load a checkpoint's weights, also those of an older run with a single `conditioner`."""
         old, new = f"{prefix}conditioner.", f"{prefix}conditioners.{SPECTROGRAM}."
         for name in [name for name in state_dict if name.startswith(old)]:
             state_dict[new + name.removeprefix(old)] = state_dict.pop(name)
@@ -84,7 +84,7 @@ class LatentDiffusion(nn.Module):
 
     @property
     def conditioner(self) -> SpectrogramConditioner | None:
-        """Return the conditioner of spectrograms, if there is one."""
+        """Return the conditioner of spectrograms, or None."""
         if SPECTROGRAM not in self.conditioners:
             return None
         return cast(SpectrogramConditioner, self.conditioners[SPECTROGRAM])
@@ -97,14 +97,14 @@ class LatentDiffusion(nn.Module):
         """Check that the model takes conditions of these names.
 
         Raises:
-            ValueError: If it does not; the message names the one.
+            ValueError: If it does not take one; the message names it.
         """
-        known = ", ".join(self.conditioners) or "no conditions"
+        trained = ", ".join(self.conditioners) or "no conditions"
         for name in names:
             if name not in self.conditioners:
                 raise ValueError(
-                    f"The model was trained with {known}, so it cannot follow {name}. "
-                    "Leave it out, or train with it."
+                    f"The model was trained with {trained}, so it cannot follow {name}. "
+                    "Leave it out, or train a model with it."
                 )
 
     def condition(
@@ -114,11 +114,11 @@ class LatentDiffusion(nn.Module):
         batch_size: int,
         num_frames: int,
     ) -> Tensor | None:
-        """Return what the network is told, (B, H, N); None for a model without conditions.
+        """Return the condition of the network, (B, H, N); None for a model without conditions.
 
         Args:
-            inputs: By name, what its conditioner takes; a missing one is its null condition.
-            absent: By name, (B,) bool; these items get the null condition.
+            inputs: Input of each conditioner, by name; a missing one gives the null condition.
+            absent: (B,) bool by name; items that get the null condition.
             batch_size: B.
             num_frames: N.
 
@@ -142,26 +142,26 @@ class LatentDiffusion(nn.Module):
         batch_size: int,
         num_frames: int,
     ) -> Guided:
-        """Return the conditions whose predictions, weighted, are the guided one.
+        """Return weights and conditions; the weighted sum of their predictions is the guided one.
 
-        full + Σ (g - 1)·(full - full without k) over the conditions k with guidance scale g.
+        It is full + Σ (g - 1)·(full - full without k) over the conditions k with guidance scale g.
 
         Args:
-            inputs: See `condition`.
-            guidance: By name: 1 takes a condition as it is, more exaggerates it, 0 ignores it.
+            inputs: Input of each conditioner, by name.
+            guidance: Guidance scale by name: 1 is off, more exaggerates a condition, 0 ignores it.
             batch_size: B.
             num_frames: N.
 
         Raises:
             ValueError: If a guidance scale has no input.
 
-        Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with g = 1 + w, for each condition
-        beside the others: Brooks et al. 2023, arXiv:2211.09800, equation 3. Differs: each condition
-        is left out of all, not of those before it.
+        Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with g = 1 + w; for several
+        conditions Brooks et al. 2023, arXiv:2211.09800, equation 3. Differs: each condition is left
+        out of all, not of those before it.
         """
         for name in guidance:
             if name not in inputs:
-                raise ValueError(f"A guidance scale of {name} needs {name} to follow.")
+                raise ValueError(f"Guidance of {name} needs {name} as a condition.")
         full = self.condition(inputs, None, batch_size, num_frames)
         strengths = {name: scale - 1.0 for name, scale in guidance.items() if scale != 1.0}
         terms = [(1.0 + sum(strengths.values()), full)]
@@ -182,6 +182,9 @@ class LatentDiffusion(nn.Module):
             noisy: (B, K, N).
             timestep: (B,) int64, 0 to T - 1.
             condition: (B, H, N), if the model takes conditions.
+
+        Returns:
+            (B, K, N).
         """
         position = (timestep + 1).double().cpu() * (STEP_SCALE / len(self.schedule))
         step = position.to(device=noisy.device, dtype=torch.float32)
@@ -191,14 +194,14 @@ class LatentDiffusion(nn.Module):
         return output
 
     def accelerate(self, backend: str, precision: str) -> None:
-        """Let the network be computed otherwise where no gradient is asked for.
+        """Compute the network with a faster backend wherever no gradient is needed.
 
         Args:
-            backend: See `rave.compute.backend.BACKENDS`.
-            precision: See `rave.compute.backend.PRECISIONS`.
+            backend: Backend: auto, torch or openvino.
+            precision: Precision of the backend: float32 or bfloat16.
 
         Raises:
-            ValueError: If there is no such backend or precision here.
+            ValueError: If the backend or precision does not exist on this machine.
         """
         num_weights = sum(each.numel() for each in self.network.parameters())
         device = next(self.network.parameters()).device
@@ -212,24 +215,24 @@ class LatentDiffusion(nn.Module):
         inputs: Mapping[str, Tensor] | None = None,
         guidance: Mapping[str, float] | None = None,
     ) -> Tensor:
-        """Return the model's guess of the latents without noise, (B, K, N).
+        """Return the model's estimate of the latents without noise, (B, K, N).
 
         Args:
             noisy: (B, K, N).
             timestep: (B,) int64, 0 to T - 1.
-            inputs: See `condition`.
-            guidance: See `guided`.
+            inputs: Input of each conditioner, by name; None without conditions.
+            guidance: Guidance scale by name; None without guidance.
         """
         terms = self.guided(inputs or {}, guidance or {}, noisy.shape[0], noisy.shape[2])
         return self.denoise_guided(noisy, timestep, terms)
 
     def denoise_guided(self, noisy: Tensor, timestep: Tensor, terms: Guided) -> Tensor:
-        """Return the model's guess of the latents without noise, (B, K, N).
+        """Return the model's estimate of the latents without noise, (B, K, N).
 
         Args:
             noisy: (B, K, N).
             timestep: (B,) int64, 0 to T - 1.
-            terms: What `guided` returned.
+            terms: Weights and conditions, from `guided`.
         """
         if len(terms) == 1:
             output = self(noisy, timestep, terms[0][1])

@@ -1,4 +1,4 @@
-"""The DiffWave network over latents: dilated convolutions with gates, read from the skips.
+"""The DiffWave network over latents: gated dilated convolutions with skip connections.
 
 B batch, K latent size, H hidden channels, N latent frames.
 """
@@ -15,12 +15,12 @@ EMBEDDING_SIZE = 128
 STEP_CHANNELS = 512
 KERNEL_SIZE = 3
 CONCATENATION, FILM = "concatenation", "film"
-# The embedding's slowest wave turns once in about this many steps.
+# The longest period of the step embedding is 2π times about this many steps.
 LONGEST_PERIOD = 1e4
 
 
 def receptive_field(num_blocks: int, dilation_cycle: int) -> int:
-    """Return how many frames one output frame depends on."""
+    """Return the number of input frames that one output frame depends on."""
     dilation_cycle = min(dilation_cycle, num_blocks)  # there are no more dilations than blocks
     num_cycles, rest = divmod(num_blocks, dilation_cycle)
     dilations = num_cycles * ((1 << dilation_cycle) - 1) + (1 << rest) - 1
@@ -28,11 +28,11 @@ def receptive_field(num_blocks: int, dilation_cycle: int) -> int:
 
 
 def fit_dilation_cycle(num_blocks: int, segment_frames: int) -> int:
-    """Return the longest dilation cycle with which the blocks do not look beyond a segment.
+    """Return the longest dilation cycle whose receptive field fits into a segment.
 
     DiffWave's cycle of 10 spans 0.28 s of audio but minutes of latents, most of it padding.
     """
-    longest = min(num_blocks, segment_frames.bit_length())  # one cycle of more is beyond it
+    longest = min(num_blocks, segment_frames.bit_length())  # longer cycles never fit
     cycles = [
         cycle
         for cycle in range(1, longest + 1)
@@ -42,20 +42,20 @@ def fit_dilation_cycle(num_blocks: int, segment_frames: int) -> int:
 
 
 class LatentNetwork(nn.Module):
-    """What a network over latents is: K channels in, K channels out, as many frames.
+    """Base class of networks over latents: (K, N) in, (K, N) out.
 
     Args:
         latent_size: K.
         condition_channels: Channels of the condition; 0 for a network without one.
-        sizes: Whole numbers from 1, by name, only to check them.
+        sizes: Other sizes by name; they are only checked to be whole numbers from 1.
 
     Attributes:
-        receptive_field_frames: Frames that one output frame depends on, itself in the middle.
-        input: The layer that noisy latents enter by.
-        blocks: Each hands on a stream, and perhaps more.
+        receptive_field_frames: Frames that one output frame depends on; it is in their middle.
+        input: First layer, applied to the noisy latents.
+        blocks: Blocks of the network, applied one after the other.
 
     Raises:
-        ValueError: If a size is not positive.
+        ValueError: If a size is not a whole number from 1.
     """
 
     receptive_field_frames: int
@@ -76,33 +76,33 @@ class LatentNetwork(nn.Module):
         Args:
             noisy: (B, K, N) noisy latents.
             step: (B,) position in the schedule, 0 (no noise) to 1000 (all noise).
-            condition: (B, condition_channels, N), exactly if the network has a condition.
+            condition: (B, condition_channels, N); None for a network without a condition.
 
         Returns:
             (B, K, N).
 
         Raises:
-            ValueError: If shapes differ from these, or a condition is missing or not wanted.
+            ValueError: If shapes differ from these, or a condition is missing or not expected.
         """
         raise NotImplementedError
 
     def _check(self, noisy: Tensor, condition: Tensor | None) -> None:
         if noisy.ndim != 3 or noisy.shape[1] != self.latent_size:
             raise ValueError(
-                f"Noisy latents of shape {tuple(noisy.shape)} were given; "
+                f"The noisy latents have shape {tuple(noisy.shape)}; "
                 f"(batch, {self.latent_size}, frames) is needed."
             )
         needed = (noisy.shape[0], self.condition_channels, noisy.shape[2])
-        given = (noisy.shape[0], 0, noisy.shape[2]) if condition is None else condition.shape
-        if tuple(given) != needed:
+        shape = (noisy.shape[0], 0, noisy.shape[2]) if condition is None else condition.shape
+        if tuple(shape) != needed:
             raise ValueError(
-                f"A condition of shape {tuple(given)} was given; {needed} is needed (0 channels "
-                "stand for no condition)."
+                f"The condition has shape {tuple(shape)}; {needed} is needed (0 channels: no "
+                "condition)."
             )
 
 
 def step_layers() -> nn.Sequential:
-    """Return what makes (B, STEP_CHANNELS) of the embedding of a timestep."""
+    """Return the layers from the embedding of a timestep to (B, STEP_CHANNELS)."""
     return nn.Sequential(
         nn.Linear(EMBEDDING_SIZE, STEP_CHANNELS),
         nn.SiLU(),
@@ -115,27 +115,27 @@ class DiffWave(LatentNetwork):
     """Predict the training target from noisy latents, their timestep and a condition.
 
     Args:
-        latent_size: K, of what goes in and of what comes out.
-        num_blocks: Residual blocks.
+        latent_size: K, input and output channels.
+        num_blocks: Number of residual blocks.
         hidden_channels: H.
-        segment_frames: Length of a training segment, which the dilation cycle is fitted to.
+        segment_frames: Length of a training segment, to which the dilation cycle is fitted.
         dilation_cycle: Blocks after which the dilation starts at 1 again; None to fit it.
         condition_channels: Channels of the condition; 0 for a network without one.
         out_channels: None, or K.
-        conditioning: How each block takes the condition: "concatenation" with its other inputs, or
+        conditioning: How each block uses the condition: "concatenation" with its other inputs, or
             "film", which scales and shifts each channel in each frame.
 
     Attributes:
-        dilation_cycle: As given or fitted.
+        dilation_cycle: The given or fitted dilation cycle.
         receptive_field_frames: Frames that one output frame depends on.
 
     Raises:
-        ValueError: If `out_channels` differs from `latent_size`, a number is not positive, or there
-            is no such conditioning.
+        ValueError: If `out_channels` differs from `latent_size`, a size is not a whole number from
+            1, or there is no such conditioning.
 
     Source: Kong et al. 2020, arXiv:2009.09761, section 3 and figure 2. Differs: K channels in and
-    out instead of 1, the slow part of the step embedding's frequencies (timesteps run to 1000, not
-    50), cycle fitted to the latent rate. Film: Perez et al. 2018, arXiv:1709.07871, equation 2.
+    out instead of 1, lower frequencies in the step embedding (timesteps run to 1000, not 50), cycle
+    fitted to the latent rate. Film: Perez et al. 2018, arXiv:1709.07871, equation 2.
     """
 
     def __init__(
@@ -159,10 +159,10 @@ class DiffWave(LatentNetwork):
         )
         if out_channels not in (None, latent_size):
             raise ValueError(
-                f"The network reads {latent_size} channels but was asked to write {out_channels}; "
-                "both must be the latent size. A prediction of 1 channel is broadcast against "
-                "every channel of the noise, its best value is 0, and the loss stays at 0.8 (L1) "
-                "or 1.0 (MSE) whatever else is changed."
+                f"The network has {latent_size} input channels but {out_channels} output channels; "
+                "both must be the latent size. A prediction of 1 channel would be broadcast to "
+                "every channel of the noise: its best value is 0, and the loss stays at 0.8 (L1) "
+                "or 1.0 (MSE)."
             )
         if conditioning not in (CONCATENATION, FILM):
             raise ValueError(
@@ -185,12 +185,12 @@ class DiffWave(LatentNetwork):
         self.output = zeroed(nn.Conv1d(hidden_channels, latent_size, 1))
 
     def forward(self, noisy: Tensor, step: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the prediction, (B, K, N); see `LatentNetwork.forward`."""
+        """Return the prediction, (B, K, N), as `LatentNetwork.forward`."""
         self._check(noisy, condition)
         return self.predict(noisy, self.step(embed_step(step)), condition)
 
     def predict(self, noisy: Tensor, embedding: Tensor, condition: Tensor | None) -> Tensor:
-        """Return the prediction, (B, K, N), of a step already embedded, (B, STEP_CHANNELS)."""
+        """Return the prediction, (B, K, N), for an embedded step, (B, STEP_CHANNELS)."""
         x = functional.relu(self.input(noisy))
         skips = torch.zeros_like(x)
         for block in self.blocks:
@@ -202,13 +202,13 @@ class DiffWave(LatentNetwork):
 
 
 class ResidualBlock(nn.Module):
-    """One dilated convolution with a gate; adds to the stream and to the skips.
+    """A gated dilated convolution that adds to the residual stream and to the skips.
 
     Args:
         channels: H.
         dilation: Frames between the taps of the convolution.
         condition_channels: Channels of the condition; 0 for none.
-        is_scaled: Whether the condition scales as well as shifts.
+        is_scaled: Whether the condition also scales, instead of only shifting.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class ResidualBlock(nn.Module):
         self.condition = (
             _kaiming(nn.Conv1d(condition_channels, 2 * channels, 1)) if condition_channels else None
         )
-        # A sum with a projection of the condition is the convolution of both concatenated.
+        # Adding a projection of the condition equals convolving both concatenated.
         self.scale = (
             zeroed(nn.Conv1d(condition_channels, 2 * channels, 1))
             if condition_channels and is_scaled
@@ -233,7 +233,7 @@ class ResidualBlock(nn.Module):
     def forward(
         self, x: Tensor, embedding: Tensor, condition: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the stream and this block's skip, each (B, H, N)."""
+        """Return the residual stream and this block's skip, each (B, H, N)."""
         y = self.dilated(x + self.step(embedding)[:, :, None])
         if self.scale is not None:
             y = y * (1.0 + self.scale(condition))
@@ -245,7 +245,7 @@ class ResidualBlock(nn.Module):
 
 
 def embed_step(step: Tensor) -> Tensor:
-    """Return sines and cosines of a position: (B,) to (B, EMBEDDING_SIZE).
+    """Return sines and cosines of a position in the schedule: (B,) to (B, EMBEDDING_SIZE).
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
     """

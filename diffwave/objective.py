@@ -1,4 +1,4 @@
-"""What a network is trained for: its prediction, and how errors of it count."""
+"""The training objective: prediction, loss, and its weighting over noise levels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffwave.schedule import NoiseSchedule
 
 LossKind = Literal["mse", "l1"]
 Weighting = Literal["none", "min-snr"]
-# Of min-SNR: the signal-to-noise ratio above which an error of the latents weighs no more.
+# Of min-SNR: the signal-to-noise ratio above which the weight of an error is constant.
 MIN_SNR_GAMMA = 5.0
 
 
@@ -31,9 +31,9 @@ class Objective:
     """Prediction, loss and weighting of a training.
 
     Attributes:
-        prediction: What the network predicts: epsilon, v, x0 or flow.
+        prediction: Prediction of the network: epsilon, v, x0 or flow.
         loss: mse or l1.
-        weighting: Of the loss over noise levels: none or min-snr.
+        weighting: Weighting of the loss over noise levels: none or min-snr.
 
     Raises:
         ValueError: If there is no such prediction, loss or weighting.
@@ -60,7 +60,7 @@ class Objective:
         """Return the loss of each item of a batch, (B,).
 
         Args:
-            model: To train or measure.
+            model: Model to train or measure.
             latents: (B, K, N), standardized.
             mask: (B, N), 1 where a frame exists and 0 where it is padding.
             noise: (B, K, N) from N(0, 1).
@@ -68,41 +68,41 @@ class Objective:
             condition: (B, H, N), if the model takes conditions.
         """
         noise, alpha_bar = noise.to(latents.device), model.schedule.alpha_bar[timestep.cpu()]
-        # Padding stays zero, as a convolution sees the end of a clip when it generates one.
+        # Padding stays zero, as at the end of a generated clip.
         noisy = add_noise(latents, noise, alpha_bar) * mask[:, None]
         output = model(noisy, timestep, condition).float()
         errors = self.errors(output, target(self.prediction, latents, noise, alpha_bar), mask)
         return self.weight(alpha_bar).to(latents) * errors
 
-    def errors(self, output: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-        """Return the mean error of each (B, K, N) over the frames of its mask (B, N), unweighted.
+    def errors(self, output: Tensor, expected: Tensor, mask: Tensor) -> Tensor:
+        """Return the unweighted mean error (B,) of outputs (B, K, N) where the mask (B, N) is 1.
 
         Raises:
             ValueError: If shapes differ: a broadcast would hide a network that learns nothing.
         """
-        if output.shape != wanted.shape:
+        if output.shape != expected.shape:
             raise ValueError(
-                f"The network's output {tuple(output.shape)} and its target {tuple(wanted.shape)} "
-                "differ in shape."
+                f"The network's output {tuple(output.shape)} and its target "
+                f"{tuple(expected.shape)} differ in shape."
             )
-        difference = output - wanted
-        each = difference.square() if self.loss == "mse" else difference.abs()
-        return (each * mask[:, None]).sum(dim=(1, 2)) / (mask.sum(dim=1) * output.shape[1])
+        difference = output - expected
+        errors = difference.square() if self.loss == "mse" else difference.abs()
+        return (errors * mask[:, None]).sum(dim=(1, 2)) / (mask.sum(dim=1) * output.shape[1])
 
     def weight(self, alpha_bar: Tensor) -> Tensor:
         """Return the weight of an error at noise levels, (B,).
 
-        min-snr counts the squared error of the latents min(SNR, 5) times, whatever is predicted;
-        the squared error of the network's output counts
+        min-snr weights the squared error of the denoised latents by min(SNR, 5) for every
+        prediction. So the weight of the squared error of the network's output is
 
             epsilon   min(SNR, 5) / SNR
             v         min(SNR, 5) / (SNR + 1)
             x0        min(SNR, 5)
             flow      min(SNR, 5) / (sqrt(SNR) + 1)^2
 
-        times, and the absolute error the root of that. Without weights the squared error of the
-        latents counts SNR, SNR + 1, 1 and (sqrt(SNR) + 1)^2 times. Pure noise counts nothing under
-        min-snr.
+        and the weight of its absolute error is the square root. With weighting none, the squared
+        error of the latents has the weight SNR, SNR + 1, 1 or (sqrt(SNR) + 1)^2. With min-snr, pure
+        noise has the weight 0.
 
         Args:
             alpha_bar: (B,) float64 signal power.

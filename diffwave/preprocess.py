@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""`python -m diffwave.preprocess`: spectrograms or controls aligned to a latent folder's frames."""
+"""`python -m diffwave.preprocess`: spectrograms or controls aligned to the latent frames."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     options = command_parser(
         "python -m diffwave.preprocess",
-        "Make what a model can follow of the audio that latents were encoded from: log-mel "
-        "spectrograms,\nor controls that one can play or draw. The same command again continues, "
-        "and takes in what was added\nor changed.",
+        "Make what a model can follow, from the audio that was encoded: log-mel spectrograms, or "
+        "controls that\none can play or draw. The same command again continues, and adds new and "
+        "changed files.",
         "python -m diffwave.preprocess latents recordings spectrograms\n"
         "  python -m diffwave.preprocess latents recordings controls --controls loudness chroma",
     )
     for name, what in (
-        ("latents_dir", "latents that rave encode wrote"),
-        ("audio_dir", "the audio that it encoded"),
+        ("latents_dir", "folder of rave encode"),
+        ("audio_dir", "folder of the audio that was encoded"),
         ("out_dir", "folder to make"),
     ):
         options.add_argument(name, type=Path, metavar=name.upper(), help=what)
@@ -32,8 +32,8 @@ def parser() -> argparse.ArgumentParser:
         "--controls",
         nargs="*",
         metavar="NAME",
-        help="make a folder of controls, not of spectrograms: loudness, chroma, onsets (default "
-        "all three); a later call may add one",
+        help="make controls instead of spectrograms: loudness, chroma, onsets (default all three); "
+        "a later call may add one",
     )
     options.add_argument(
         "--mel-hop",
@@ -43,13 +43,13 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--mels", type=int, default=80, help="mel bands (default 80)")
     options.add_argument(
-        "--force", action="store_true", help="make the folder anew if its settings differ"
+        "--force", action="store_true", help="replace a folder made with other settings"
     )
     return options
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Make the folder and report what became of every file."""
+    """Make the folder, and report the files."""
     from diffwave.api.preprocess import make_conditions
 
     return make_conditions(**keywords(options))

@@ -1,4 +1,4 @@
-"""What a recipe of `diffwave.train` may be asked to change. Needs no torch."""
+"""Read a recipe of `diffwave.train` with changed settings. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rave.runs.recipes import Recipe, read_recipe
 
-# Values of a recipe that cannot be set, and what they follow from.
-GIVEN = {
+# Values of a recipe that cannot be set, and what sets them.
+DERIVED = {
     "SEED": "--seed",
     "RAW_SIZE": "the latents",
     "LATENT_SIZE": "the latents and FIDELITY",
@@ -20,13 +20,13 @@ GIVEN = {
 
 
 def diffusion_recipe(config: str, settings: Sequence[str] = ()) -> Recipe:
-    """Read a recipe of a diffusion model, before anything is known of the data.
+    """Read a recipe of a diffusion model. It needs no data.
 
     Args:
         config: Name of a recipe, or path of a .gin file.
-        settings: Lines NAME=VALUE that change it.
+        settings: Settings NAME=VALUE that change the recipe.
 
     Raises:
-        ValueError: If it cannot be read, or a setting is unknown or follows from the data.
+        ValueError: If the recipe cannot be read, or a setting is unknown or follows from the data.
     """
-    return read_recipe("diffwave", config, settings, GIVEN)
+    return read_recipe("diffwave", config, settings, DERIVED)

@@ -1,14 +1,14 @@
-"""What a training loss is worth: the losses of three predictors that know no music.
+"""Reference losses: the losses of three predictors that need no training.
 
-    zero      predicts nothing
-    white     takes the data for independent N(0, 1) numbers
-    gaussian  the best linear denoiser: knows the covariance over channels and time
+    zero      predicts 0
+    white     assumes that the data are independent N(0, 1) numbers
+    gaussian  the best linear denoiser: uses the covariance over channels and time
 
-All follow from the latents alone, before any training. A model has learnt something that is musical
-only below `gaussian`, which `skill` says in one number. At one noise level the skill of squared
-errors is the same whatever is predicted and however noise levels are weighted; skills of whole
-trainings are averages of it with different weights. S segments, K latent size, N frames of a
-segment, F temporal frequencies, T timesteps or other noise levels.
+They are computed from the latents alone, before training. Only a loss below `gaussian` shows that a
+model has learnt musical structure; `skill` is this as one number. At one noise level the skill for
+squared errors is the same for all predictions and weightings; over a whole schedule it is averaged
+with weights that depend on them. S segments, K latent size, N frames of a segment, F temporal
+frequencies, T timesteps or other noise levels.
 """
 
 from __future__ import annotations
@@ -24,60 +24,60 @@ from numpy.typing import NDArray
 from diffwave.denoiser import Prediction
 from diffwave.objective import LossKind, Objective
 from diffwave.schedule import NoiseSchedule
+from rave.compute.arrays import Float64Array, FloatArray
 
-Array = NDArray[np.float64]
-# Training segments from which the covariance is estimated, at most.
+# Largest number of training segments from which the covariance is estimated.
 REFERENCE_SEGMENTS = 4096
-# Tried when the covariance is estimated; the best on training segments left out is taken.
+# Candidates for the estimate of the covariance; cross-validation on training segments selects one.
 SHRINKAGES = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SMOOTHINGS = (0, 1, 2, 4, 8)
-# So that the errors of all modes fit into memory.
+# Noise levels per block, so that the errors of all modes fit into memory.
 LEVELS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class ReferenceLosses:
-    """The losses of the three predictors, for one schedule, prediction and kind of loss."""
+    """The losses of the three predictors, for one schedule, prediction, loss and weighting."""
 
     zero: float
     white: float
     gaussian: float
 
     def skill(self, loss: float) -> float:
-        """Return how far a loss lies below `gaussian`: 0 is no better, 1 would be no error."""
+        """Return the skill of a loss: 0 if it equals `gaussian`, 1 if there is no error."""
         return 1.0 - loss / self.gaussian
 
 
 @dataclass(frozen=True)
 class LossCurve:
-    """The losses of the three predictors at each of some noise levels, each (T,).
+    """The losses of the three predictors at T noise levels, each (T,).
 
     Attributes:
         alpha_bar: Signal power at each level.
-        zero: Loss of predicting nothing.
-        white: Loss of taking the data for white noise.
+        zero: Loss of predicting 0.
+        white: Loss of the denoiser that assumes white noise as data.
         gaussian: Loss of the best linear denoiser.
     """
 
-    alpha_bar: Array
-    zero: Array
-    white: Array
-    gaussian: Array
+    alpha_bar: Float64Array
+    zero: Float64Array
+    white: Float64Array
+    gaussian: Float64Array
 
     @property
-    def log_snr(self) -> Array:
+    def log_snr(self) -> Float64Array:
         """Return the log signal-to-noise ratio of each level, -inf for pure noise."""
-        log_snr: Array = torch.logit(torch.from_numpy(self.alpha_bar)).numpy()
+        log_snr: Float64Array = torch.logit(torch.from_numpy(self.alpha_bar)).numpy()
         return log_snr
 
-    def skill(self, loss: Array) -> Array:
-        """Return the skill at each level of losses (T,)."""
+    def skill(self, loss: Float64Array) -> Float64Array:
+        """Return the skill of losses (T,) at each level."""
         return 1.0 - loss / self.gaussian
 
     @classmethod
     def concatenate(cls, curves: Sequence[LossCurve]) -> LossCurve:
-        """Return the levels of some curves as one curve."""
-        parts = [(each.alpha_bar, each.zero, each.white, each.gaussian) for each in curves]
+        """Return the levels of several curves as one curve."""
+        parts = [(curve.alpha_bar, curve.zero, curve.white, curve.gaussian) for curve in curves]
         return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def mean(self) -> ReferenceLosses:
@@ -88,7 +88,7 @@ class LossCurve:
 
 
 class SpectralDensity:
-    """Power over channels at each temporal frequency, summed over segments.
+    """Cross-power of the channels at each temporal frequency, summed over segments.
 
     Args:
         latent_size: K.
@@ -101,25 +101,25 @@ class SpectralDensity:
         self.num_valid_frames = 0.0
         self._sum = np.zeros((num_frequencies, latent_size, latent_size), dtype=np.complex128)
 
-    def add(self, segments: NDArray[np.floating], num_valid_frames: float) -> None:
-        """Count segments (S, K, N), zero where they are padding."""
+    def add(self, segments: FloatArray, num_valid_frames: float) -> None:
+        """Add segments (S, K, N), which are zero where they are padding."""
         spectrum = np.fft.rfft(segments.astype(np.float64), axis=2).transpose(2, 1, 0)
         self._sum += spectrum @ spectrum.conj().transpose(0, 2, 1)
         self.num_valid_frames += num_valid_frames
 
     def __add__(self, other: SpectralDensity) -> SpectralDensity:
-        both = SpectralDensity(self._sum.shape[1], self.num_frames)
-        both._sum = self._sum + other._sum
-        both.num_valid_frames = self.num_valid_frames + other.num_valid_frames
-        return both
+        total = SpectralDensity(self._sum.shape[1], self.num_frames)
+        total._sum = self._sum + other._sum
+        total.num_valid_frames = self.num_valid_frames + other.num_valid_frames
+        return total
 
     @property
     def density(self) -> NDArray[np.complex128]:
-        """Return the cross-spectral density (F, K, K); the identity for white data of power 1."""
+        """Return the cross-spectral density (F, K, K); it is the identity for N(0, 1) data."""
         return self._sum / max(self.num_valid_frames, 1.0)
 
     @property
-    def weights(self) -> Array:
+    def weights(self) -> Float64Array:
         """Return each frequency's share of all frequencies, negative ones included: (F,), sum 1."""
         weights = np.full(len(self._sum), 2.0)
         weights[0] = 1.0
@@ -137,25 +137,25 @@ class GaussianModel:
         modes: (F, K, K) unitary, modes in columns.
     """
 
-    variance: Array
+    variance: Float64Array
     modes: NDArray[np.complex128]
 
-    def power_in_modes(self, data: SpectralDensity) -> Array:
-        """Return the power that some data have in these modes, (F, K)."""
+    def power_in_modes(self, data: SpectralDensity) -> Float64Array:
+        """Return the power of data in these modes, (F, K)."""
         conjugate = self.modes.conj()
-        power: Array = np.einsum("fkj,fkj->fj", conjugate, data.density @ self.modes).real
+        power: Float64Array = np.einsum("fkj,fkj->fj", conjugate, data.density @ self.modes).real
         return power
 
 
-def fit_gaussian(runs: Iterable[tuple[NDArray[np.floating], float]]) -> GaussianModel:
+def fit_gaussian(runs: Iterable[tuple[FloatArray, float]]) -> GaussianModel:
     """Return the Gaussian model of training segments.
 
-    The density is smoothed over frequency and drawn towards white data, by as much as predicts one
-    half of the segments best from the other.
+    The density is smoothed over frequency and shrunk towards white data. Cross-validation between
+    two halves of the segments selects how much.
 
     Args:
-        runs: Some neighbouring segments (S, K, N), with their number of frames that are not
-            padding. Every other run belongs to the same half. One run at least.
+        runs: At least one group of neighbouring segments (S, K, N), each with its number of frames
+            that are not padding. Every second group belongs to the same half.
     """
     halves: list[SpectralDensity] = []
     for index, (segments, num_valid_frames) in enumerate(runs):
@@ -163,7 +163,7 @@ def fit_gaussian(runs: Iterable[tuple[NDArray[np.floating], float]]) -> Gaussian
             halves = [SpectralDensity(*segments.shape[1:]) for _ in range(2)]
         halves[index % 2].add(segments, num_valid_frames)
     first, second = halves
-    if second.num_valid_frames == 0:  # too little to estimate anything
+    if second.num_valid_frames == 0:  # too little data for an estimate
         return _gaussian(first, 0, 1.0)
 
     def left_out_error(smoothing: int, shrinkage: float) -> float:
@@ -183,7 +183,7 @@ def _gaussian(data: SpectralDensity, smoothing: int, shrinkage: float) -> Gaussi
     if smoothing:
         width = min(smoothing, len(density) - 1)
         window = np.bartlett(2 * width + 3)[1:-1]
-        # Beyond the ends lie the negative frequencies: conjugates, in reverse order.
+        # Both ends continue with negative frequencies: conjugates in reverse order.
         below, above = density[1 : width + 1][::-1].conj(), density[-width - 1 : -1][::-1].conj()
         padded = np.concatenate([below, density, above])
         count = len(density)
@@ -194,16 +194,19 @@ def _gaussian(data: SpectralDensity, smoothing: int, shrinkage: float) -> Gaussi
 
 
 def mode_error(
-    prediction: Prediction, alpha_bar: Array, assumed: Array | float, actual: Array | float
-) -> Array:
+    prediction: Prediction,
+    alpha_bar: Float64Array,
+    assumed: Float64Array | float,
+    actual: Float64Array | float,
+) -> Float64Array:
     """Return the mean squared error of a linear denoiser in one mode.
 
     Args:
-        prediction: What is predicted.
+        prediction: Prediction of the denoiser.
         alpha_bar: Signal power, in [0, 1).
-        assumed: Variance of the data that the denoiser is made for.
-        actual: Power that the data have. Where both are equal no denoiser of Gaussian data is
-            better, and the error is that of Wiener's filter.
+        assumed: Variance of the data for which the denoiser is optimal.
+        actual: Power of the data. If both are equal, this is the Wiener filter, the best denoiser
+            of Gaussian data.
     """
     noise_power = 1.0 - alpha_bar
     v_error = (noise_power * actual + alpha_bar * np.square(assumed)) / np.square(
@@ -217,25 +220,28 @@ def mode_error(
 
 
 def channel_errors(
-    gaussian: GaussianModel, held_out: SpectralDensity, alpha_bar: Array, prediction: Prediction
-) -> tuple[Array, Array, Array]:
+    gaussian: GaussianModel,
+    held_out: SpectralDensity,
+    alpha_bar: Float64Array,
+    prediction: Prediction,
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Return each channel's mean squared errors at some noise levels.
 
     Args:
-        gaussian: Fitted to training segments.
-        held_out: Of segments that were not used to fit it.
+        gaussian: Gaussian model of training segments.
+        held_out: Density of segments that were not used to fit it.
         alpha_bar: (T,) signal power of the levels.
-        prediction: Of the training.
+        prediction: Prediction of the training.
 
     Returns:
-        Of predicting nothing, of taking the data for white noise, and of the best linear denoiser:
-        (T, K) each.
+        Errors of predicting 0, of assuming white data, and of the best linear denoiser, (T, K)
+        each.
     """
     weights = held_out.weights
     power = (weights @ np.einsum("fkk->fk", held_out.density).real)[None]
     column = alpha_bar[:, None]
     a, s = np.sqrt(column), np.sqrt(1.0 - column)
-    nothing = {
+    zero = {
         "epsilon": np.ones_like(column * power),
         "v": np.square(a) + np.square(s) * power,
         "x0": np.ones_like(column) * power,
@@ -243,33 +249,36 @@ def channel_errors(
     }[prediction]
     white = mode_error(prediction, column, 1.0, power)
     in_modes = gaussian.power_in_modes(held_out)
-    # What each mode adds to each channel, (F·K, K).
+    # Contribution of each mode to each channel, (F·K, K).
     share = weights[:, None, None] * np.square(np.abs(gaussian.modes))
     share = share.transpose(0, 2, 1).reshape(-1, share.shape[1])
     variance, in_modes = gaussian.variance.ravel(), in_modes.ravel()
     parts = np.array_split(column, -(-len(column) // LEVELS_AT_ONCE))
     linear = [mode_error(prediction, part, variance, in_modes) @ share for part in parts]
-    return nothing, white, np.concatenate(linear)
+    return zero, white, np.concatenate(linear)
 
 
 def loss_curve(
-    gaussian: GaussianModel, held_out: SpectralDensity, alpha_bar: Array, objective: Objective
+    gaussian: GaussianModel,
+    held_out: SpectralDensity,
+    alpha_bar: Float64Array,
+    objective: Objective,
 ) -> LossCurve:
     """Return the three losses on held-out data at some noise levels.
 
-    The mean squared errors are exact for the linear denoisers named, whatever the law of the data.
-    The L1 losses are sqrt(2/pi) times the root of the mean squared error, averaged over channels:
-    exact where a channel's residual is Gaussian and of one size throughout.
+    The mean squared errors of these linear denoisers are exact for any distribution of the data.
+    The L1 losses are sqrt(2/pi) times the root of the mean squared error, averaged over channels.
+    They are exact if a channel's residual is Gaussian and stationary.
 
     Args:
-        gaussian: Fitted to training segments.
-        held_out: Of segments that were not used to fit it.
+        gaussian: Gaussian model of training segments.
+        held_out: Density of segments that were not used to fit it.
         alpha_bar: (T,) signal power of the levels.
-        objective: Of the training.
+        objective: Objective of the training.
     """
     errors = channel_errors(gaussian, held_out, alpha_bar, objective.prediction)
     weight = objective.weight(torch.from_numpy(alpha_bar)).numpy()
-    return LossCurve(alpha_bar, *(weight * _loss(each, objective.loss) for each in errors))
+    return LossCurve(alpha_bar, *(weight * _loss(squared, objective.loss) for squared in errors))
 
 
 def reference_losses(
@@ -281,15 +290,15 @@ def reference_losses(
     """Return the three losses on held-out data, averaged over the timesteps of a schedule.
 
     Args:
-        gaussian: Fitted to training segments.
-        held_out: Of segments that were not used to fit it.
-        schedule: Of the training.
-        objective: Of the training.
+        gaussian: Gaussian model of training segments.
+        held_out: Density of segments that were not used to fit it.
+        schedule: Noise schedule of the training.
+        objective: Objective of the training.
     """
     return loss_curve(gaussian, held_out, schedule.alpha_bar.numpy(), objective).mean()
 
 
-def _loss(mean_squared_errors: Array, loss: LossKind) -> Array:
+def _loss(mean_squared_errors: Float64Array, loss: LossKind) -> Float64Array:
     """Return the loss (T,) of mean squared errors (T, K)."""
     if loss == "mse":
         return np.asarray(mean_squared_errors.mean(axis=1))

@@ -1,7 +1,7 @@
-"""A diffusion run: what it was trained on, and its model with averaged weights.
+"""Read a diffusion run: its model with averaged weights, and its training data.
 
 run/latents.json   header of the training latents, without the list of files
-run/data.json      the folders it was trained on, only to find them again
+run/data.json      folders of the training data, only to find them again
 run/model.gin, run/checkpoints/…   see rave.experiment and rave.trainer
 """
 
@@ -23,8 +23,8 @@ from rave.runs.gin_text import read_bindings
 
 KIND = "diffwave"
 DATA_FORMAT, DATA_VERSION, DATA_NAME = "rave-diffwave-data", 1, "data.json"
-# Of lmnt diffwave, which has no choice.
-FIRST_SETTINGS = {"weighting": "none"}
+# Values of settings that lmnt diffwave does not have.
+LMNT_SETTINGS = {"weighting": "none"}
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class DiffusionRun:
     """A trained model.
 
     Attributes:
-        folder: The run.
-        model: With the averaged weights of the best checkpoint, in evaluation mode.
-        header: Of the latents it was trained on; it lists no files.
-        num_steps: Training steps behind the weights.
+        folder: The run folder.
+        model: Model with the averaged weights of the best checkpoint, in evaluation mode.
+        header: Header of the training latents; it lists no files.
+        num_steps: Training steps of the weights.
     """
 
     folder: Path
@@ -47,10 +47,11 @@ class DiffusionRun:
 def open_run(folder: str | Path) -> DiffusionRun:
     """Return the trained model of a run: the best checkpoint on held-out latents, or the last.
 
-    A folder of the patched lmnt diffwave is a run too; see diffwave.upstream.run.
+    Args:
+        folder: Run folder of diffwave.train, or of the patched lmnt diffwave.
 
     Raises:
-        ValueError: If the folder is not a run of this kind, or has no checkpoint.
+        ValueError: If the folder is not a diffusion run, or has no checkpoint.
     """
     from rave.runs.checkpoint import global_step, load_weights, read_checkpoint, trained_checkpoint
 
@@ -69,12 +70,12 @@ def open_run(folder: str | Path) -> DiffusionRun:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The folders that a run was trained on; None where there was none, or it is not known.
+    """The folders that a run was trained on; None if there was none, or it is not known.
 
     Attributes:
-        latents: What rave encode wrote, or a sharded set, which may be an address.
-        spectrograms: What diffwave.preprocess wrote.
-        controls: What diffwave.preprocess --controls wrote.
+        latents: Folder of rave encode, or a folder or address of a sharded set.
+        spectrograms: Folder of diffwave.preprocess.
+        controls: Folder of diffwave.preprocess --controls.
     """
 
     latents: Path | str | None = None
@@ -92,7 +93,7 @@ class TrainingData:
 
     @classmethod
     def read(cls, folder: Path) -> TrainingData:
-        """Return what a run's data.json says; nothing if it has none, as a released model.
+        """Return the content of a run's data.json; empty if there is none, as in a released model.
 
         Raises:
             ValueError: If it cannot be read.
@@ -107,22 +108,16 @@ class TrainingData:
             }
             return cls(**places)
 
-        remedy = "Delete it, and name the folders."
-        return read_header(
-            folder / DATA_NAME,
-            "a run",
-            build,
-            remedy,
-            format=DATA_FORMAT,
-            version=DATA_VERSION,
-        )
+        path, remedy = folder / DATA_NAME, "Delete it, and name the folders."
+        tag = {"format": DATA_FORMAT, "version": DATA_VERSION}
+        return read_header(path, "a run", build, remedy, **tag)
 
 
 def training_settings(folder: Path) -> TrainingSettings:
-    """Return the settings of a run's training; what a run does not say is as in the recipe default.
+    """Return the settings of a run's training; missing ones are those of the recipe default.
 
     Raises:
-        ValueError: If they cannot be read.
+        ValueError: If the settings cannot be read.
     """
     if is_lmnt_run(folder):
         found = read_lmnt_settings(folder)
@@ -131,4 +126,4 @@ def training_settings(folder: Path) -> TrainingSettings:
         prefix = "settings.TrainingSettings."
         found = {k.removeprefix(prefix): v for k, v in bindings.items() if k.startswith(prefix)}
     default: TrainingSettings = training_of(diffusion_recipe("default"))
-    return replace(default, **{**FIRST_SETTINGS, **found})
+    return replace(default, **{**LMNT_SETTINGS, **found})

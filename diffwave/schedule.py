@@ -2,7 +2,7 @@
 
     noisy = sqrt(alpha_bar) * latents + sqrt(1 - alpha_bar) * noise
 
-One number per timestep says it all: alpha_bar, the signal power. The others follow from it.
+One number per timestep defines a schedule: alpha_bar, the signal power.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 NUM_TIMESTEPS = 1000
 # Name: first beta, last beta, T. "diffwave" is Kong et al. 2020, "audioldm" Liu et al. 2023
-# (arXiv:2301.12503); the low ones leave a good part of the data at their last timestep.
+# (arXiv:2301.12503); the low ones keep a large part of the data at their last timestep.
 LINEAR_SCHEDULES = {
     "diffwave": (1e-4, 0.05, 50),
     "audioldm": (0.0015, 0.0195, NUM_TIMESTEPS),
@@ -26,19 +26,19 @@ SCHEDULES = (COSINE, FLOW, *LINEAR_SCHEDULES)
 
 
 class NoiseSchedule:
-    """The signal power at each timestep, and what follows from it.
+    """The signal power at each timestep, and quantities that follow from it.
 
     Args:
-        alpha_bar: (T,) in [0, 1), never rising with the timestep. Kept as float64 on the CPU.
+        alpha_bar: (T,) signal power in [0, 1), never rising; stored as float64 on the CPU.
 
     Raises:
-        ValueError: If `alpha_bar` is no such tensor.
+        ValueError: If `alpha_bar` is not such a tensor.
     """
 
     def __init__(self, alpha_bar: Tensor) -> None:
         alpha_bar = alpha_bar.detach().cpu().double()
-        is_whole = alpha_bar.ndim == 1 and len(alpha_bar) > 0
-        if not is_whole or not bool(((alpha_bar >= 0) & (alpha_bar < 1)).all()):
+        is_vector = alpha_bar.ndim == 1 and len(alpha_bar) > 0
+        if not is_vector or not bool(((alpha_bar >= 0) & (alpha_bar < 1)).all()):
             raise ValueError("A noise schedule needs one signal power in [0, 1) per timestep.")
         if bool((alpha_bar.diff() > 0).any()):
             raise ValueError(
@@ -67,7 +67,7 @@ class NoiseSchedule:
 
     @property
     def is_zero_terminal(self) -> bool:
-        """Return whether the last timestep is noise and nothing else."""
+        """Return whether the last timestep is pure noise."""
         return bool(self.alpha_bar[-1] == 0)
 
 
@@ -87,7 +87,7 @@ def alpha_bar_from_betas(betas: Tensor) -> Tensor:
 
 
 def linear_schedule(start: float, end: float, num_timesteps: int) -> NoiseSchedule:
-    """Return the schedule whose beta grows linearly.
+    """Return the schedule with linearly rising beta.
 
     Args:
         start: First beta, in (0, 1).
@@ -98,8 +98,8 @@ def linear_schedule(start: float, end: float, num_timesteps: int) -> NoiseSchedu
     """
     if not (0 < start < 1 and 0 < end < 1 and num_timesteps > 0):
         raise ValueError(
-            f"A linear schedule from {start} to {end} in {num_timesteps} timesteps was asked for; "
-            "betas must lie between 0 and 1, and there must be at least one timestep."
+            f"The linear schedule has betas from {start} to {end} and {num_timesteps} timesteps; "
+            "betas must be between 0 and 1, and at least one timestep is needed."
         )
     betas = torch.linspace(start, end, num_timesteps, dtype=torch.float64)
     return NoiseSchedule(alpha_bar_from_betas(betas))
@@ -122,8 +122,8 @@ def cosine_schedule(num_timesteps: int, offset: float = 0.008) -> NoiseSchedule:
 def flow_schedule(num_timesteps: int) -> NoiseSchedule:
     """Return the schedule of flow matching: equal steps along the straight path to pure noise.
 
-    On the path (1 - tau)·latents + tau·noise, tau rises evenly to 1. The signal power is that
-    of the path scaled to power 1.
+    On the path (1 - tau)·latents + tau·noise, tau rises linearly to 1. The signal power is that of
+    the path scaled to power 1.
 
     Source: Liu et al. 2023, arXiv:2209.03003, section 2.1.
     """
@@ -135,7 +135,7 @@ def named_schedule(name: str) -> NoiseSchedule:
     """Return a schedule by name.
 
     Raises:
-        ValueError: If there is no such schedule; the message lists those there are.
+        ValueError: If there is no such schedule; the message lists all schedules.
     """
     if name == COSINE:
         return cosine_schedule(NUM_TIMESTEPS)

@@ -1,4 +1,4 @@
-"""The settings of a training, as a recipe gives them."""
+"""The training settings of a recipe."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from diffwave.objective import LossKind, Objective, Weighting
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train; what is trained is in `model.LatentDiffusion`.
+    """Settings of a training; the model is configured by `model.LatentDiffusion`.
 
     Attributes:
-        seed: Of weights, segments, noise and timesteps.
+        seed: Seed of weights, segments, noise and timesteps.
         max_steps: Optimizer steps of the whole run.
-        batch_size: Segments per step.
+        batch_size: Segments per step (global batch).
         segment_frames: Latent frames of a segment.
         fidelity: Share of the latents' variance to model.
-        held_out_fraction: Share of the files kept for validation.
-        held_out_segments: Segments of a validation.
+        held_out_fraction: Share of the recordings held out for validation.
+        held_out_segments: Segments per validation.
         validate_every_steps: Steps between validations.
         log_every_steps: Steps between points of the training curve.
-        learning_rate: Of AdamW, at its highest.
-        warmup_steps: Over which the learning rate rises; then it falls as a cosine.
-        weight_decay: Of AdamW.
+        learning_rate: Highest learning rate of AdamW.
+        warmup_steps: Steps in which the learning rate rises; then it falls as a cosine.
+        weight_decay: Weight decay of AdamW.
         gradient_clip_norm: Largest norm of a gradient.
-        ema_decay: Of the averaged weights, which are the ones sampled from.
-        condition_dropout: How often an item is trained without its conditions; of several, as many
-            items are trained without some of them.
+        ema_decay: Decay of the EMA weights, which are used for sampling.
+        condition_dropout: Share of items trained without conditions; with several conditions, the
+            same share is trained without some of them.
         loss: mse or l1.
-        weighting: Of the loss over noise levels, none or min-snr.
-        precision: "32-true", "bf16-mixed", or "auto": bfloat16 where the device is fast in it.
+        weighting: Weighting of the loss over noise levels: none or min-snr.
+        precision: "32-true", "bf16-mixed", or "auto": bfloat16 if it is fast on the device.
     """
 
     seed: int
@@ -84,5 +84,5 @@ class TrainingSettings:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0.")
 
     def objective(self, prediction: Prediction) -> Objective:
-        """Return what a network of this prediction is trained for."""
+        """Return the training objective of a network with this prediction."""
         return Objective(prediction, cast(LossKind, self.loss), cast(Weighting, self.weighting))

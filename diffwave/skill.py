@@ -1,10 +1,10 @@
-"""Skill over noise levels: where a model knows more than the best linear denoiser.
+"""Skill over noise levels: where a model is better than the best linear denoiser.
 
-At high noise a model shows what it knows of form, at low noise what it knows of detail. A loss
-averaged over a schedule hides both.
+The skill at high noise measures form, the skill at low noise measures detail. A loss averaged over
+a schedule shows neither.
 
-What a few held-out segments show may be chance: a verdict goes with the uncertainty of its skill.
-S segments, U units that are independent of each other, as far as there are any.
+A few held-out segments may give a skill by chance, so each verdict includes its uncertainty. S
+segments; a unit is a group of segments that counts as independent of the others.
 """
 
 from __future__ import annotations
@@ -18,38 +18,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffwave.objective import Objective
-from diffwave.reference_loss import Array, LossCurve, ReferenceLosses
+from diffwave.reference_loss import LossCurve, ReferenceLosses
+from rave.compute.arrays import Float64Array
 from rave.files.atomic import write_json
 from rave.latent_dataset import Clip
 from rave.latents.shards import ShardedFile
 
 SKILL_FILE = "skill.json"
-# Between bins of log-SNR; the first and the last bin have no other end. The same for every
-# schedule, so that curves can be compared.
+# Edges between bins of log-SNR; the first and the last bin are open. The same for every schedule,
+# so that curves can be compared.
 EDGES = (-7, -5, -3, -1, 1, 3, 5, 7)
 CENTRES = (-8, -6, -4, -2, 0, 2, 4, 6, 8)
 
 
-# Below this a skill may come from the draw of the held-out noise.
+# A smaller skill may be due to the random held-out noise.
 SMALLEST_SKILL = 0.02
-# Standard errors within which a skill counts as known, about 95 %.
+# Uncertainty in standard errors, about 95 %.
 NUM_ERRORS = 2.0
-# A skill that is known no better shows nothing, unless it is larger.
+# With a larger uncertainty, only a skill above it counts.
 LARGEST_ERROR = 0.1
-# From fewer units no standard error follows; of few recordings, runs of segments are taken.
+# A standard error needs this many units; with fewer recordings, units are runs of segments.
 FEWEST_UNITS, MOST_RUNS = 8, 32
 TOO_LITTLE = "There is too little held-out music to tell"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a held-out loss means, and how far it can be trusted.
+    """The meaning of a held-out loss, and its uncertainty.
 
     Attributes:
         skill: 1 - loss / gaussian.
-        skill_uncertainty: The skill of more such music lies within so much of it with 95 %; None
-            if there is too little to estimate it.
-        verdict: In words.
+        skill_uncertainty: Half-width of the 95 % interval of the skill; None if there is too little
+            music to estimate it.
+        verdict: Verdict in words; skill.json holds this text.
     """
 
     skill: float
@@ -63,38 +64,38 @@ def units(clips: Sequence[Clip]) -> NDArray[np.int64]:
     Segments of one recording resemble each other, and neighbours overlap.
 
     Args:
-        clips: Of each segment; those of one clip are neighbours.
+        clips: Clip of each segment; segments of one clip are neighbours.
     """
     numbers: dict[Any, int] = {}
-    found: list[int] = []
+    recordings: list[int] = []
     for clip in clips:
-        file = clip.file  # the name of one in a sharded set would have to be read
+        file = clip.file  # in a sharded set, its name would have to be read
         key = (file.shard, file.offset) if isinstance(file, ShardedFile) else file.path
         numbers.setdefault(key, len(numbers))
-        found.append(numbers[key])
+        recordings.append(numbers[key])
     if len(numbers) >= FEWEST_UNITS:
-        return np.array(found)
+        return np.array(recordings)
     return np.arange(len(clips)) // max(2, len(clips) // MOST_RUNS)
 
 
 def judge(
-    losses: Array, levels: LossCurve, references: ReferenceLosses, clips: Sequence[Clip]
+    losses: Float64Array, levels: LossCurve, references: ReferenceLosses, clips: Sequence[Clip]
 ) -> Verdict:
-    """Return what the held-out losses of a model mean.
+    """Return the verdict on the held-out losses of a model.
 
     Args:
-        losses: (S,) of each segment.
-        levels: The references of the same segments, each at its own noise level.
-        references: Of all of them over the whole schedule.
-        clips: Of each segment.
+        losses: (S,) loss of each segment.
+        levels: Reference losses of each segment at its own noise level.
+        references: Reference losses of all segments over the whole schedule.
+        clips: Clip of each segment.
 
-    Source: the standard error of a ratio of sums, by leaving out one unit after the other:
-    Quenouille 1956, doi:10.1093/biomet/43.3-4.353. Differs: what the schedule's other noise levels
-    would change is added.
+    Source: jackknife (leave out one unit after the other) of a ratio of sums, Quenouille 1956,
+    doi:10.1093/biomet/43.3-4.353. Differs: adds the difference to the references over the whole
+    schedule.
     """
     loss, unit = float(losses.mean()), units(clips)
     skill, over_white = references.skill(loss), 1.0 - loss / references.white
-    told = (
+    figures = (
         f"Held-out loss {loss:.3f} against white {references.white:.3f} and gaussian "
         f"{references.gaussian:.3f}, skill {skill:.3f}"
     )
@@ -103,15 +104,15 @@ def judge(
         return Verdict(
             skill,
             None,
-            f"{told}, of {len(losses)} segments. {TOO_LITTLE} what the model has learned: "
+            f"{figures}, of {len(losses)} segments. {TOO_LITTLE} what the model has learned: "
             f"{FEWEST_UNITS} recordings or {needed} segments are needed. Hold out more: add "
             "recordings, or raise HELD_OUT_FRACTION or HELD_OUT_SEGMENTS.",
         )
     error, white_error = (
-        NUM_ERRORS * _ratio_error(losses, each, unit) + abs(losses.sum() / each.sum() - ratio)
-        for each, ratio in ((levels.gaussian, 1.0 - skill), (levels.white, 1.0 - over_white))
+        NUM_ERRORS * _ratio_error(losses, level, unit) + abs(losses.sum() / level.sum() - ratio)
+        for level, ratio in ((levels.gaussian, 1.0 - skill), (levels.white, 1.0 - over_white))
     )
-    told += f" ± {error:.3f}"
+    figures += f" ± {error:.3f}"
     if skill > max(SMALLEST_SKILL, error):
         meaning = ": the model has learned structure that no linear denoiser has."
     elif max(error, white_error) > LARGEST_ERROR and over_white > -white_error:
@@ -127,11 +128,11 @@ def judge(
             ": the model has learned a part of what a linear denoiser knows. Train longer, or on "
             "more audio."
         )
-    return Verdict(skill, float(error), told + meaning)
+    return Verdict(skill, float(error), figures + meaning)
 
 
-def _ratio_error(losses: Array, reference: Array, unit: NDArray[np.int64]) -> float:
-    """Return the standard error of the sum of losses over that of a reference."""
+def _ratio_error(losses: Float64Array, reference: Float64Array, unit: NDArray[np.int64]) -> float:
+    """Return the standard error of (sum of losses) / (sum of reference losses)."""
     above, below = (np.bincount(unit, each) for each in (losses, reference))
     left_out = (above.sum() - above) / (below.sum() - below)
     return float(np.sqrt((len(above) - 1) * left_out.var()))
@@ -143,10 +144,10 @@ class SkillBin:
 
     Attributes:
         log_snr: Centre of the bin.
-        num_segments: Whose level lies in it.
-        loss: Mean over them.
-        zero: Mean loss of predicting nothing.
-        white: Mean loss of taking the latents for white noise.
+        num_segments: Number of segments in the bin.
+        loss: Mean loss of the model.
+        zero: Mean loss of predicting 0.
+        white: Mean loss of the denoiser that assumes white noise as data.
         gaussian: Mean loss of the best linear denoiser.
         skill: 1 - loss / gaussian.
     """
@@ -160,26 +161,26 @@ class SkillBin:
     skill: float
 
 
-def skill_bins(losses: Array, levels: LossCurve) -> list[SkillBin]:
-    """Return the bins that hold a segment.
+def skill_bins(losses: Float64Array, levels: LossCurve) -> list[SkillBin]:
+    """Return the bins that contain segments.
 
     Args:
-        losses: (S,) of each segment.
-        levels: The references of the same segments, each at its own noise level.
+        losses: (S,) loss of each segment.
+        levels: Reference losses of each segment at its own noise level.
     """
     place = np.digitize(levels.log_snr, EDGES)
     bins = []
     for index, centre in enumerate(CENTRES):
-        here = place == index
-        gaussian = float(levels.gaussian[here].sum())
-        if gaussian <= 0:  # no segment, or pure noise that the loss does not count
+        is_inside = place == index
+        gaussian = float(levels.gaussian[is_inside].sum())
+        if gaussian <= 0:  # no segment, or pure noise that has the weight 0
             continue
-        loss = float(losses[here].mean())
+        loss = float(losses[is_inside].mean())
         zero, white, gaussian = (
-            float(each[here].mean()) for each in (levels.zero, levels.white, levels.gaussian)
+            float(level[is_inside].mean()) for level in (levels.zero, levels.white, levels.gaussian)
         )
         skill = 1.0 - loss / gaussian
-        bins.append(SkillBin(centre, int(here.sum()), loss, zero, white, gaussian, skill))
+        bins.append(SkillBin(centre, int(is_inside.sum()), loss, zero, white, gaussian, skill))
     return bins
 
 
@@ -192,16 +193,16 @@ def save_skill(
     verdict: Verdict,
     bins: Sequence[SkillBin],
 ) -> dict[str, Any]:
-    """Write skill.json into a run, whole or not at all, and return what it says.
+    """Write skill.json into a run, whole or not at all, and return its content.
 
     Args:
-        run_folder: The run.
-        step: Of the weights that were measured.
-        objective: Of the training.
+        run_folder: Run folder.
+        step: Training step of the measured weights.
+        objective: Objective of the training.
         loss: Held-out loss over all noise levels.
-        references: To compare `loss` with.
-        verdict: Of `judge`.
-        bins: Of `skill_bins`.
+        references: Reference losses over all noise levels.
+        verdict: Verdict of `judge`.
+        bins: Bins of `skill_bins`.
     """
     content = {
         "step": step,

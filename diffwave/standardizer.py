@@ -1,4 +1,4 @@
-"""Raw latents to latents and exactly back: centre, rotate by PCA, keep, whiten."""
+"""Raw latents to latents and back: centre, rotate by PCA, keep the first dimensions, whiten."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rave.compute.arrays import Float32Array, Float64Array
+
 # A component with less than this share of the largest variance is numerical noise.
 SMALLEST_SHARE = 1e-9
 
 
 def check_fidelity(fidelity: float) -> None:
-    """Check that a number is a share of variance that can be kept.
+    """Check that a fidelity is in (0, 1].
 
     Raises:
         ValueError: If it is not.
@@ -26,24 +28,24 @@ def check_fidelity(fidelity: float) -> None:
 
 @dataclass(frozen=True)
 class PrincipalDimensions:
-    """The directions in which raw latents vary, from the widest on; D dimensions.
+    """The principal directions of raw latents, by falling variance; D dimensions.
 
     Attributes:
-        mean: (D,) of the raw latents.
-        variance: (D,) along each direction, falling.
+        mean: (D,) mean of the raw latents.
+        variance: (D,) variance along each direction, falling.
         vectors: (D, D) unit vectors in rows.
     """
 
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    vectors: NDArray[np.float64]
+    mean: Float64Array
+    variance: Float64Array
+    vectors: Float64Array
 
     @classmethod
-    def of(cls, arrays: Iterable[NDArray[np.float32]]) -> PrincipalDimensions:
-        """Return the principal dimensions of raw latents (D, N), read once, one after the other.
+    def of(cls, arrays: Iterable[Float32Array]) -> PrincipalDimensions:
+        """Return the principal dimensions of raw latents (D, N), which are read once, in order.
 
         Raises:
-            ValueError: If the latents hold a value that is not finite, or do not vary.
+            ValueError: If a value is not finite, or the latents do not vary.
         """
         mean, covariance = _mean_and_covariance(arrays)
         if not np.isfinite(covariance).all():
@@ -55,36 +57,36 @@ class PrincipalDimensions:
         variances, vectors = variances[::-1], vectors.T[::-1]
         if variances[0] <= 1e-12 * (1.0 + float(np.square(mean).max())):
             raise ValueError(
-                "The training latents do not vary at all, so there is nothing to learn from. "
-                "Is the audio silent, or the codec untrained?"
+                "The training latents do not vary at all. Check that the audio is not silent and "
+                "that the codec is trained."
             )
-        # The sign of an eigenvector is arbitrary: its largest entry is made positive.
+        # The sign of an eigenvector is arbitrary; make its largest entry positive.
         largest = np.abs(vectors).argmax(axis=1)
         vectors = vectors * np.sign(vectors[np.arange(len(vectors)), largest])[:, None]
         return cls(mean, variances, vectors)
 
     @property
     def is_real(self) -> NDArray[np.bool_]:
-        """Return (D,) whether a direction is more than numerical noise."""
+        """Return (D,) whether each direction is more than numerical noise."""
         return np.asarray(self.variance > SMALLEST_SHARE * self.variance[0])
 
     @property
-    def share(self) -> NDArray[np.float64]:
-        """Return (D,) the share of the variance that each direction and those before it hold."""
+    def share(self) -> Float64Array:
+        """Return (D,) the cumulative share of the variance."""
         real = self.variance * self.is_real
         return np.asarray(np.cumsum(real) / real.sum())
 
     def count(self, fidelity: float) -> int:
-        """Return the fewest dimensions that hold a share of the variance in (0, 1]."""
-        reached = int(np.argmax(self.share >= fidelity - 1e-12)) + 1  # a count: index plus one
-        return min(reached, int(self.is_real.sum()))
+        """Return the smallest number of dimensions that holds a share of the variance in (0, 1]."""
+        count = int(np.argmax(self.share >= fidelity - 1e-12)) + 1
+        return min(count, int(self.is_real.sum()))
 
 
 class Standardizer(nn.Module):
-    """Map raw latents (D dimensions) to K independent dimensions of variance 1, and back.
+    """Map raw latents (D dimensions) to K uncorrelated dimensions of variance 1, and back.
 
-    The statistics are buffers, so that they travel in the checkpoint. Until `fit` has made them, or
-    a checkpoint has brought them, the map is the identity on the first K dimensions.
+    The statistics are buffers, so that the checkpoint contains them. Before they are fitted or
+    loaded, the map is the identity on the first K dimensions.
 
     Args:
         raw_size: D.
@@ -103,8 +105,8 @@ class Standardizer(nn.Module):
         super().__init__()
         if not 1 <= latent_size <= raw_size:
             raise ValueError(
-                f"{latent_size} of {raw_size} latent dimensions were asked for; "
-                "keep at least 1 and at most all of them."
+                f"The latent size is {latent_size}; it must be from 1 to the {raw_size} raw "
+                "dimensions."
             )
         self.register_buffer("mean", torch.zeros(raw_size))
         self.register_buffer("basis", torch.eye(latent_size, raw_size))
@@ -114,20 +116,20 @@ class Standardizer(nn.Module):
     @classmethod
     def fit(
         cls,
-        arrays: Iterable[NDArray[np.float32]],
+        arrays: Iterable[Float32Array],
         fidelity: float,
         latent_size: int | None = None,
     ) -> Standardizer:
-        """Return the standardizer of fewest dimensions that reaches a share of the variance.
+        """Return the standardizer with the fewest dimensions that hold a share of the variance.
 
         Args:
-            arrays: Raw latents of each training clip, (D, N). Read once, one after the other.
+            arrays: Raw latents of each training clip, (D, N), which are read once, in order.
             fidelity: Share of the variance to keep, in (0, 1].
-            latent_size: K, whatever share it holds; None for what `fidelity` asks for.
+            latent_size: K; None to choose it by `fidelity`.
 
         Raises:
-            ValueError: If the latents hold a value that is not finite, or do not vary, or
-                `fidelity` is no such share.
+            ValueError: If a value is not finite, the latents do not vary, or `fidelity` is not in
+                (0, 1].
         """
         check_fidelity(fidelity)
         return cls.of(PrincipalDimensions.of(arrays), fidelity, latent_size)
@@ -136,12 +138,12 @@ class Standardizer(nn.Module):
     def of(
         cls, principal: PrincipalDimensions, fidelity: float, latent_size: int | None = None
     ) -> Standardizer:
-        """Return the standardizer of the fewest principal dimensions that reach a share.
+        """Return the standardizer with the fewest principal dimensions that hold a share.
 
         Args:
-            principal: Of the training latents.
+            principal: Principal dimensions of the training latents.
             fidelity: Share of the variance to keep, in (0, 1].
-            latent_size: As of `fit`.
+            latent_size: K; None to choose it by `fidelity`.
         """
         latent_size = latent_size or principal.count(fidelity)
         fitted = cls(len(principal.mean), latent_size)
@@ -167,21 +169,21 @@ class Standardizer(nn.Module):
         return (self.basis @ centred) / self.scale[:, None]
 
     def unstandardize(self, latents: Tensor) -> Tensor:
-        """Return the raw latents (B, D, N) of latents (B, K, N); what was not kept is its mean."""
+        """Return raw latents (B, D, N) of latents (B, K, N); dropped dimensions get their mean."""
         return self.basis.T @ (latents * self.scale[:, None]) + self.mean[:, None]
 
 
 def _mean_and_covariance(
-    arrays: Iterable[NDArray[np.float32]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    arrays: Iterable[Float32Array],
+) -> tuple[Float64Array, Float64Array]:
     """Return mean (D,) and covariance (D, D) over all frames, in one pass.
 
-    Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance" (the rule for
-    joining two parts), which unlike plain sums of squares loses nothing to a large mean.
+    Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance" (merging of
+    two parts). Unlike plain sums of squares, it stays exact with a large mean.
     """
     count = 0
-    mean: NDArray[np.float64] = np.zeros(0)
-    scatter: NDArray[np.float64] = np.zeros((0, 0))
+    mean: Float64Array = np.zeros(0)
+    scatter: Float64Array = np.zeros((0, 0))
     for array in arrays:
         part = np.asarray(array, dtype=np.float64)
         if part.shape[1] == 0:
@@ -198,5 +200,5 @@ def _mean_and_covariance(
         mean = mean + shift * (part.shape[1] / total)
         count = total
     if count == 0:
-        raise ValueError("There is not one frame of latents to train on. Encode some audio first.")
+        raise ValueError("The training latents have no frames. Encode some audio first.")
     return mean, scatter / count

@@ -28,9 +28,11 @@ def parser() -> argparse.ArgumentParser:
         "latents",
         type=latents_place,
         metavar="LATENTS",
-        help="what rave encode wrote, or rave shard: a folder, or an address such as s3://bucket/set",
+        help="folder of rave encode or rave shard, or an address such as s3://bucket/set",
     )
-    options.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
+    options.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="run folder to write"
+    )
     options.add_argument(
         "--config",
         default="default",
@@ -39,29 +41,29 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument(
         "--spectrograms",
-        type=existing("what diffwave.preprocess wrote"),
+        type=existing("a folder of diffwave.preprocess"),
         metavar="DIR",
-        help="what diffwave.preprocess wrote, for a model that follows a spectrogram",
+        help="folder of diffwave.preprocess, for a model that follows spectrograms",
     )
     options.add_argument(
         "--controls",
         type=str,
         nargs="+",
         metavar=("DIR", "NAME"),
-        help="what diffwave.preprocess --controls wrote, for a model that follows its controls, or "
-        "those named",
+        help="folder of diffwave.preprocess --controls, for a model that follows all its controls "
+        "or the named ones",
     )
     options.add_argument(
         "--labels",
         action="store_true",
-        help="the folders at the top of the latent tree are classes, for a model that follows them",
+        help="follow class labels: the names of the top folders in LATENTS",
     )
     add_training(options)
     return options
 
 
 def run(options: argparse.Namespace) -> Result:
-    """Train, and say what was learnt."""
+    """Train, and report what was learnt."""
     controls, *names = options.controls or [None]
     return train_diffusion(**keywords(options, controls=controls, control_names=names))
 

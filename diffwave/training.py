@@ -1,4 +1,4 @@
-"""The training loop's body: loss, optimizer, averaged weights, held-out loss, what was learnt."""
+"""The training step and validation: loss, optimizer, EMA weights, held-out loss, references."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ from diffwave.settings import TrainingSettings
 from diffwave.skill import skill_bins
 from rave.compute.strategy import TrainingSystem
 
-# Added to the seed of each purpose, so that no two draw the same numbers.
+# Part of the seed of each purpose, so that no two draw the same numbers.
 NOISE_STREAM, HELD_OUT_STREAM = 1, 2
-# Of the cosine's end, relative to LEARNING_RATE.
+# Learning rate at the end of the cosine, relative to LEARNING_RATE.
 LAST_LEARNING_RATE = 0.05
 
 
 def generator_for(*numbers: int) -> torch.Generator:
-    """Return a CPU generator that follows from whole numbers alone."""
+    """Return a CPU generator seeded by whole numbers."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]) % 2**63)
 
 
 def averaged_weights(decay: float) -> WeightAveraging:
-    """Return the callback that keeps an exponential moving average of the weights.
+    """Return the callback that keeps an exponential moving average (EMA) of the weights.
 
-    The decay grows from 0.1 to `decay`, so that a short training is not averaged with its start.
+    The decay rises from 0.1 to `decay`, so that the average soon forgets the initial weights.
     """
 
     def average(kept: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
@@ -60,7 +60,7 @@ def averaged_weights(decay: float) -> WeightAveraging:
 
 
 def learning_rate_factor(warmup_steps: int, max_steps: int) -> Callable[[int], float]:
-    """Return the learning rate at each step relative to its highest: a rise, then a cosine."""
+    """Return the learning rate at each step, relative to the highest: linear rise, then cosine."""
 
     def factor(step: int) -> float:
         if step < warmup_steps:
@@ -86,13 +86,13 @@ def held_out_errors(
 ) -> Tensor:
     """Return the loss of each held-out segment, (B,), comparable over time and between models.
 
-    Segment i always meets the same noise at the same one of `held_out_timesteps`.
+    Segment i always gets the same noise and the same timestep of `held_out_timesteps`.
 
     Args:
-        model: To measure.
-        batch: Of `FixedSegments`.
-        num_segments: Of all held-out segments.
-        objective: Of the training.
+        model: Model to measure.
+        batch: Batch of `FixedSegments`.
+        num_segments: Number of all held-out segments.
+        objective: Objective of the training.
     """
     latents = standardized(model.standardizer, batch)
     index = batch["index"].cpu()
@@ -110,10 +110,10 @@ def held_out_errors(
 def dropped_conditions(
     names: Sequence[str], batch_size: int, dropout: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Return which items of a batch are trained without which conditions, (B,) by name.
+    """Return which conditions each item of a batch is trained without, (B,) bool by name.
 
-    A share of `dropout` of the items follows nothing. Of several conditions, as many items follow
-    some of them: each with a probability of one half.
+    A share `dropout` of the items gets no condition. With several conditions, the same share gets
+    some of them, each with a probability of one half.
     """
     drawn = torch.rand(batch_size, generator=generator)
     is_without_any, is_partial = drawn < dropout, (drawn >= dropout) & (drawn < 2 * dropout)
@@ -124,13 +124,13 @@ def dropped_conditions(
 
 
 class DiffusionSystem(TrainingSystem):
-    """One step of training, and the held-out loss beside its references.
+    """The training step, and the held-out loss with its references.
 
     Args:
-        model: To train.
-        settings: Of the training.
-        references: Losses to compare with.
-        levels: The same for each held-out segment at its own noise level.
+        model: Model to train.
+        settings: Settings of the training.
+        references: Reference losses over the whole schedule.
+        levels: Reference losses of each held-out segment at its own noise level.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class DiffusionSystem(TrainingSystem):
         self._errors: list[Tensor] = []
 
     def training_step(self, batch: Segment, batch_idx: int) -> Tensor:
-        """Return the loss of one batch; all its randomness follows from (seed, step)."""
+        """Return the loss of one batch; all random numbers depend only on (seed, step)."""
         generator = generator_for(self.settings.seed, NOISE_STREAM, self.global_step)
         latents = standardized(self.model.standardizer, batch)
         batch_size, shard = self.global_batch.size(len(latents)), self.global_batch.shard
@@ -173,18 +173,18 @@ class DiffusionSystem(TrainingSystem):
         self.log("held_out_loss", errors.mean(), batch_size=len(errors), prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the references beside the held-out loss, and both over log-SNR."""
+        """Log the references and the skill, and the held-out loss and skill over log-SNR."""
         errors = torch.cat(self._errors).double().numpy()
         self._errors.clear()
-        for each in skill_bins(errors, self.levels):
-            self.log(f"held_out_loss_at_log_snr/{each.log_snr:+d}", each.loss)
-            self.log(f"skill_at_log_snr/{each.log_snr:+d}", each.skill)
+        for level in skill_bins(errors, self.levels):
+            self.log(f"held_out_loss_at_log_snr/{level.log_snr:+d}", level.loss)
+            self.log(f"skill_at_log_snr/{level.log_snr:+d}", level.skill)
         loss = float(self.trainer.callback_metrics["held_out_loss"])
         self.log_dict({f"reference/{k}": v for k, v in asdict(self.references).items()})
         self.log("skill", self.references.skill(loss), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with a rising, then falling learning rate."""
+        """Return AdamW with warmup and cosine decay of the learning rate."""
         settings = self.settings
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -206,19 +206,19 @@ def measure_references(
     """Return the reference losses of held-out segments, from the latents alone.
 
     Returns:
-        Of all segments over the whole schedule; and of each segment, from its own spectrum, at the
-        timestep that `held_out_errors` gives it.
+        Reference losses of all segments over the whole schedule; and of each segment, from its own
+        spectrum, at its timestep in `held_out_errors`.
     """
     gaussian = fit_gaussian(standardized_runs(model.standardizer, training))
     timesteps = held_out_timesteps(len(held_out), len(model.schedule))
-    everything = SpectralDensity(model.standardizer.latent_size, held_out.num_frames)
+    total = SpectralDensity(model.standardizer.latent_size, held_out.num_frames)
     levels = []
     segments = standardized_runs(model.standardizer, held_out, run_of_segments=1)
     for (segment, num_valid_frames), timestep in zip(segments, timesteps, strict=True):
         data = SpectralDensity(*segment.shape[1:])
         data.add(segment, num_valid_frames)
-        everything += data
+        total += data
         alpha_bar = model.schedule.alpha_bar[timestep][None].numpy()
         levels.append(loss_curve(gaussian, data, alpha_bar, objective))
-    references = reference_losses(gaussian, everything, model.schedule, objective)
+    references = reference_losses(gaussian, total, model.schedule, objective)
     return references, LossCurve.concatenate(levels)

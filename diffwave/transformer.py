@@ -1,4 +1,4 @@
-"""A diffusion transformer over latents, with the contract of `network.LatentNetwork`.
+"""A diffusion transformer over latents, with the interface of `network.LatentNetwork`.
 
 B batch, K latent size, H hidden channels, N latent frames.
 """
@@ -12,9 +12,9 @@ from torch.nn import functional
 from diffwave.network import STEP_CHANNELS, LatentNetwork, embed_step, step_layers, zeroed
 
 HEAD_CHANNELS = 32
-# Of the convolution beside attention: this frame and two on each side.
+# Kernel size of the convolution before attention: a frame and two on each side.
 LOCAL_FRAMES = 5
-# The slowest rotation of a position turns once in about 2π times this many frames.
+# The longest period of the rotary positions is about 2π times this many frames.
 LONGEST_ROTATION = 1000.0
 Rotation = tuple[Tensor, Tensor]
 
@@ -23,24 +23,23 @@ class DiffusionTransformer(LatentNetwork):
     """Predict the training target from noisy latents, their timestep and a condition.
 
     Args:
-        latent_size: K, of what goes in and of what comes out.
-        num_blocks: Of attention and a multilayer perceptron each.
+        latent_size: K, input and output channels.
+        num_blocks: Number of blocks, each with attention and a multilayer perceptron.
         hidden_channels: H, a multiple of 32.
-        attention_frames: How far a frame attends to each side. Limited, so that clips longer than
-            the segments of the training ask for no position that it has not seen, and can be made
-            in windows.
+        attention_frames: Frames to each side that a frame attends to. The limit lets a model
+            generate clips longer than its training segments, also in windows.
         condition_channels: Channels of the condition; 0 for a network without one.
 
     Attributes:
         receptive_field_frames: Frames that one output frame depends on.
 
     Raises:
-        ValueError: If a number is not positive, or H no multiple of 32.
+        ValueError: If a size is not a whole number from 1, or H is not a multiple of 32.
 
     Source: Peebles & Xie 2023, arXiv:2212.09748, section 3.2 (modulation by the timestep). Differs:
-    blocks begin as they are, not as nothing; rotary positions (Su et al. 2021, arXiv:2104.09864,
-    section 3.2); a depthwise convolution before attention; attention to near frames only; the
-    condition is concatenated with the input, frame by frame.
+    gates start at 1, not 0; rotary positions (Su et al. 2021, arXiv:2104.09864, section 3.2); a
+    depthwise convolution before attention; attention to near frames only; the condition is
+    concatenated with the input, frame by frame.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class DiffusionTransformer(LatentNetwork):
                 f"{HEAD_CHANNELS}."
             )
         self.attention_frames = attention_frames
-        # Of the input's convolution, then of each block's and its attention.
+        # The input's convolution, then the convolution and attention of each block.
         self.receptive_field_frames = 3 + num_blocks * (LOCAL_FRAMES - 1 + 2 * attention_frames)
         self.input = nn.Conv1d(latent_size + condition_channels, hidden_channels, 3, padding=1)
         self.step = step_layers()
@@ -73,7 +72,7 @@ class DiffusionTransformer(LatentNetwork):
         self.output = zeroed(nn.Conv1d(hidden_channels, latent_size, 1))
 
     def forward(self, noisy: Tensor, step: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the prediction, (B, K, N); see `LatentNetwork.forward`."""
+        """Return the prediction, (B, K, N), as `LatentNetwork.forward`."""
         self._check(noisy, condition)
         inputs = noisy if condition is None else torch.cat([noisy, condition], dim=1)
         x = self.input(inputs).transpose(1, 2)
@@ -115,11 +114,11 @@ class TransformerBlock(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, embedding: Tensor, rotation: Rotation, is_near: Tensor) -> Tensor:
-        """Return the stream (B, N, H) with what the block adds.
+        """Return the residual stream (B, N, H) after this block.
 
         Args:
-            x: (B, N, H).
-            embedding: (B, STEP_CHANNELS) of the timestep.
+            x: (B, N, H) residual stream before this block.
+            embedding: (B, STEP_CHANNELS) embedding of the timestep.
             rotation: Cosine and sine of each position, (N, 16) each.
             is_near: (N, N) bool, whether a frame attends to another.
         """
@@ -141,7 +140,7 @@ class TransformerBlock(nn.Module):
 
 
 def _rotated(x: Tensor, rotation: Rotation) -> Tensor:
-    """Return queries or keys (B, heads, N, 32), turned by their position."""
+    """Return queries or keys (B, heads, N, 32), rotated by their position."""
     cosine, sine = rotation
     one, other = x.chunk(2, dim=3)
     return torch.cat([one * cosine - other * sine, one * sine + other * cosine], dim=3)

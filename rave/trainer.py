@@ -171,17 +171,11 @@ def fit(
             enable_model_summary=False,
         )
         loaders = data_for(start_step)
-        keeper.data = loaders.data
+        batches, keeper.data = (loaders.train, loaders.held_out), loaders.data
         checkpoint = last_checkpoint(run_folder) if start_step else None
         try:
             with keeper.stopping_at_a_signal():
-                trainer.fit(
-                    system,
-                    loaders.train,
-                    loaders.held_out,
-                    ckpt_path=checkpoint,
-                    weights_only=True,
-                )
+                trainer.fit(system, *batches, ckpt_path=checkpoint, weights_only=True)
         except (_Stopped, SystemExit) as error:  # SystemExit: Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from error
 
@@ -234,7 +228,7 @@ class _Keeper(Callback):
         return {"best": self._best, "data": self.data}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        saved = state_dict.get("data") or self.data  # None: of a run from before 2026-12
+        saved = state_dict.get("data") or self.data
         if saved == self.data:
             self._best = state_dict["best"]
             return
@@ -323,9 +317,8 @@ class _FiniteLoss(Callback):
     def _check(self, trainer: Trainer) -> None:
         if not self._losses:
             return
-        losses = torch.stack(list(self._losses.values()))
+        steps, losses = list(self._losses), torch.stack(list(self._losses.values()))
         losses = GlobalBatch.of_processes().mean(losses)  # not finite in one process: all stop
-        steps = list(self._losses)
         self._losses.clear()
         for step, loss in zip(steps, losses.tolist(), strict=True):
             if not math.isfinite(loss):

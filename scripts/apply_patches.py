@@ -1,4 +1,4 @@
-"""Give a fresh clone of acids-ircam/RAVE or lmnt-com/diffwave the patches of this repository.
+"""Apply the patches of this repository to a fresh clone of acids-ircam/RAVE or lmnt-com/diffwave.
 
 Needs git and Python 3.10 or newer; nothing is installed, built or downloaded.
 """
@@ -27,7 +27,7 @@ PATCHES = Path(__file__).resolve().parent.parent / "patches"
 STAGING = ".rave-diffwave-"
 UNPATCHED, PATCHED, HALF, CHANGED = "unpatched", "patched", "half patched", "changed"
 CRLF = "Windows line endings"
-MAX_FILE_BYTES = 2**20  # of a file of the trees; the largest that a patch edits has 36 KB
+MAX_FILE_BYTES = 2**20  # largest size of a file; the largest that a patch edits has 36 KB
 VERSION = r"^[ \t]*(?:__)?version(?:__)?[ \t]*=[ \t]*['\"]([^'\"]+)"
 NAME = r"\bname[ \t]*=[ \t]*['\"]([^'\"]+)"
 NEXT = {
@@ -44,7 +44,7 @@ python -m diffwave.inference MODEL -o GENERATED --count 4 --seconds 10""",
 
 @dataclass(frozen=True)
 class Version:
-    """One version of an upstream that there are patches for."""
+    """One version of an upstream package that has patches."""
 
     name: str  # package and version number
     source: str  # where to get it
@@ -60,7 +60,7 @@ def read_series(path: Path) -> list[Path]:
 
 
 def read_versions(package: str) -> dict[str, Version]:
-    """Return the versions of a package that there are patches for, by number; empty if none."""
+    """Return the versions of a package that have patches, by number."""
     versions = {}
     for path in PATCHES.glob("*/BASE"):
         base = configparser.ConfigParser(interpolation=None, delimiters=("=",))
@@ -80,8 +80,8 @@ def content_of(path: Path) -> bytes | None:
     """Return the content of a file, None if there is none.
 
     Raises:
-        ValueError: If it is a link, a device, a pipe or larger than any file of the trees: it may
-            have no end.
+        ValueError: If it is a link, a device or a pipe, which may be endless, or larger than any
+            file of the trees.
     """
     try:
         status = path.lstat()
@@ -102,7 +102,7 @@ def find(folder: Path, pattern: str, regex: str) -> str | None:
 
 
 def identify(folder: Path) -> tuple[str | None, str | None]:
-    """Return the package whose source a folder holds and its version, None where it says none."""
+    """Return package and version of a source folder; None for what it does not state."""
     versions = [find(folder, pattern, VERSION) for pattern in ("setup.py", "*/version.py")]
     return find(folder, "setup.py", NAME), versions[0] or versions[1]
 
@@ -114,7 +114,7 @@ def digest(path: Path, crlf: bytes = b"\r\n") -> str | None:
 
 
 def run_git(folder: Path, *arguments: str | Path) -> bytes:
-    """Run git in a folder as if it were in no other repository, and without the user's settings.
+    """Run git in a folder, without the repository around it and the user's settings.
 
     Raises:
         ValueError: If git is not installed or refuses; the message is git's.
@@ -135,12 +135,12 @@ def run_git(folder: Path, *arguments: str | Path) -> bytes:
 def apply_series(
     folder: Path, series: Sequence[Path], only: Iterable[str] = (), *, reverse: bool = False
 ) -> None:
-    """Apply patches, or take them back, in a folder; `only` to some paths unless it is empty."""
+    """Apply or remove patches in a folder; to the paths `only`, or to all if it is empty."""
     options = ["--whitespace=nowarn", *(f"--include={path}" for path in only)]
     options += ["--reverse"] * reverse
     with tempfile.TemporaryDirectory() as name:
         for patch in reversed(series) if reverse else series:
-            copy = Path(name) / patch.name  # as it was made, whatever a checkout did
+            copy = Path(name) / patch.name  # with the original line endings
             copy.write_bytes(patch.read_bytes().replace(b"\r\n", b"\n"))
             run_git(folder, "apply", *options, copy)
 
@@ -149,24 +149,24 @@ def locate(folder: Path) -> Version:
     """Return the version of an upstream that a folder holds.
 
     Raises:
-        ValueError: If it is none that there are patches for.
+        ValueError: If there are no patches for it.
     """
     if not folder.is_dir():
-        raise ValueError(f"'{folder}' is no folder; give that of a clone or an unpacked archive.")
+        raise ValueError(f"'{folder}' is no folder. Give a clone or an unpacked archive.")
     package, label = identify(folder)
     versions = read_versions(package or "")
     if not versions:
         found = f"the source of '{package}'" if package else "no source of a package (no setup.py)"
         raise ValueError(f"'{folder}' is {found}. Give a clone of {' or '.join(NEXT)}.")
     if label not in versions:
-        found = f"{package} {label}" if label else f"{package} of a version that it does not state"
+        found = f"{package} {label}" if label else f"{package} of unknown version"
         known = "; ".join(f"{name} ({version.source})" for name, version in versions.items())
-        raise ValueError(f"'{folder}' is {found}. There are patches for {known}: give it that one.")
+        raise ValueError(f"'{folder}' is {found}. Patches exist for {known}. Give one of these.")
     return versions[label]
 
 
 def state_of(folder: Path, version: Version) -> tuple[str, dict[str, str]]:
-    """Return the state of a tree, and what is wrong with each file that is neither old nor new."""
+    """Return the state of a tree, and the fault of each file that is neither old nor new."""
     found, wrong = set(), {}
     for path in sorted({**version.before, **version.after}):
         file, before, after = folder / path, version.before.get(path), version.after.get(path)
@@ -195,21 +195,21 @@ def check_state(folder: Path, version: Version, *, reverse: bool) -> str:
         files = ", ".join(f"{path} ({what})" for path, what in wrong.items())
         fresh = "git clone -c core.autocrlf=false" if CRLF in wrong.values() else version.source
         remedy = f"Undo them, or give a fresh tree ({fresh})."
-        raise ValueError(f"{tree} has local changes where the patches have: {files}. {remedy}")
+        raise ValueError(f"{tree} has local changes in files of the patches: {files}. {remedy}")
     if state == (UNPATCHED if reverse else PATCHED):
-        remedy = "nothing is to be reversed" if reverse else "--reverse would take the patches back"
+        remedy = "there is nothing to reverse" if reverse else "--reverse removes the patches"
         raise ValueError(f"{tree} is {'not' if reverse else 'already'} patched; {remedy}.")
     return state
 
 
 def change(folder: Path, version: Version, *, reverse: bool = False) -> list[str]:
-    """Patch a tree, or take the patches back, all files or none; return the paths that changed.
+    """Patch a tree, or remove the patches, all files or none; return the paths that changed.
 
-    Works on a copy of the files that are not yet as they should be, checks it and moves it into
-    place; so what a kill left half done is finished, or undone, by the next run.
+    Works on a copy of the files that still have to change, checks it and moves it into place. So
+    after a kill the next run finishes the change, or undoes it.
 
     Raises:
-        ValueError: If the patches do not make what they should.
+        ValueError: If a patched file is not what BASE states.
         OSError: If a file cannot be written.
     """
     origin, goal = (version.before, version.after)[:: -1 if reverse else 1]
@@ -232,7 +232,7 @@ def change(folder: Path, version: Version, *, reverse: bool = False) -> list[str
         apply_series(new, version.series, todo, reverse=reverse)
         for path in todo:
             if digest(new / path) != goal.get(path):
-                raise ValueError(f"The patches do not make '{path}' what BASE says. Nothing done.")
+                raise ValueError(f"The patches do not make '{path}' as in BASE. Nothing was done.")
             if path in origin and path in goal:
                 shutil.copymode(old / path, new / path)
         try:
@@ -241,13 +241,13 @@ def change(folder: Path, version: Version, *, reverse: bool = False) -> list[str
             with contextlib.suppress(OSError):
                 move(old, folder, todo, origin)
             if any(digest(folder / path) != origin.get(path) for path in todo):
-                raise ValueError(f"Stopped half-way: {error}. Fix that and run again.") from error
+                raise ValueError(f"Stopped halfway: {error}. Fix this and run again.") from error
             raise
     return todo
 
 
 def move(source: Path, folder: Path, paths: Iterable[str], kept: Mapping[str, str]) -> None:
-    """Move files into a folder; those that are not to be kept are deleted, and emptied folders."""
+    """Move the `kept` files into a folder; delete the others, and folders that become empty."""
     for path in paths:
         target = folder / path
         if path in kept:
@@ -261,7 +261,7 @@ def move(source: Path, folder: Path, paths: Iterable[str], kept: Mapping[str, st
 
 
 def run(options: argparse.Namespace) -> str:
-    """Do what is asked and return what to print."""
+    """Run the chosen action and return the text to print."""
     folder, version = options.tree, locate(options.tree)
     name, series = version.name, version.series
     if options.list:
@@ -296,12 +296,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "tree", type=Path, metavar="PATH_TO_CLONE", help="its folder, or an unpacked archive's"
+        "tree", type=Path, metavar="PATH_TO_CLONE", help="clone, or unpacked archive"
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", action="store_true", help="say whether they apply; change nothing")
-    what.add_argument("--reverse", action="store_true", help="take the patches back")
-    what.add_argument("--list", action="store_true", help="name the patches and the tree's state")
+    what.add_argument("--check", action="store_true", help="only report whether they apply")
+    what.add_argument("--reverse", action="store_true", help="remove the patches")
+    what.add_argument("--list", action="store_true", help="list the patches and the tree's state")
     try:
         summary = run(parser.parse_args(arguments))
     except KeyboardInterrupt:

@@ -1,10 +1,10 @@
-"""Compare diffusion runs and samplers by what they denoise and by what they generate.
+"""Compare diffusion runs and samplers by their denoised and generated latents.
 
     python scripts/compare_diffusion.py latents runs/v runs/flow --out comparison.json
     python scripts/compare_diffusion.py latents runs/v --samplers dpm-solver++:20 ddpm:250 \
         --out samplers.json
 
-Losses of different objectives cannot be compared, since each counts noise levels its own way. The
+Losses of different objectives cannot be compared, because they weight noise levels differently. The
 error of the denoised latents at one noise level can. It is measured on one grid of log-SNR, on the
 same held-out segments with the same noise, relative to the best linear denoiser at that level.
 """
@@ -24,7 +24,7 @@ import torch
 from diffwave.clips import split_clips
 from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments
 from diffwave.denoiser import add_noise
-from diffwave.diagnosis.sample_statistics import Array, compare
+from diffwave.diagnosis.sample_statistics import compare
 from diffwave.model import LatentDiffusion
 from diffwave.objective import Objective
 from diffwave.reference_loss import (
@@ -36,6 +36,7 @@ from diffwave.reference_loss import (
 from diffwave.run import open_run
 from diffwave.sampling.generation import Sampling
 from diffwave.schedule import alpha_bar_from_log_snr
+from rave.compute.arrays import FloatArray
 from rave.files.atomic import write_json
 from rave.latent_dataset import LatentDataset
 
@@ -50,34 +51,34 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("latents", type=Path, help="what the runs were trained on")
-    options.add_argument("runs", type=Path, nargs="+", help="without conditions")
+    options.add_argument("latents", type=Path, help="latent folder that the runs were trained on")
+    options.add_argument("runs", type=Path, nargs="+", help="runs without conditions")
     options.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    options.add_argument("--held-out-fraction", type=float, default=0.2, help="of the trainings")
-    options.add_argument("--samplers", nargs="*", default=["dpm-solver++:20"], help="name:steps …")
+    options.add_argument("--held-out-fraction", type=float, default=0.2, help="that of the runs")
+    options.add_argument("--samplers", nargs="*", default=["dpm-solver++:20"], help="NAME:STEPS …")
     options.add_argument("--count", type=int, default=64, help="segments to generate (default 64)")
     options.add_argument("--seeds", type=int, default=1, help="sets to generate (default 1)")
     return options
 
 
 def segments_of(reader: ClipReader, clips: Any) -> torch.Tensor:
-    """Return raw segments of 128 frames, half overlapping, none of them padded: (S, D, N)."""
+    """Return raw segments (S, D, N) of N = 128 frames, half overlapping, without padding."""
     items = list(FixedSegments(reader, clips, NUM_FRAMES, REFERENCE_SEGMENTS))
     return torch.stack([item["raw"] for item in items if bool(item["mask"].all())])
 
 
 @torch.no_grad()
 def denoising_error(model: LatentDiffusion, latents: torch.Tensor, log_snr: float) -> float:
-    """Return the mean squared error of the denoised latents (S, K, N) at the level nearest."""
+    """Return the mean squared error of the denoised latents (S, K, N) at a noise level."""
     timestep = int((model.schedule.log_snr - log_snr).abs().argmin())
     generator = torch.Generator().manual_seed(round(100 + log_snr))
     noise = torch.randn(latents.shape, generator=generator)
     total = 0.0
-    for part, its_noise in zip(latents.split(BATCH_SIZE), noise.split(BATCH_SIZE), strict=True):
+    for part, part_noise in zip(latents.split(BATCH_SIZE), noise.split(BATCH_SIZE), strict=True):
         timesteps = torch.full((len(part),), timestep)
-        # Exactly at the level asked for; the model is told the timestep nearest to it.
+        # Noise of exactly this level; the model gets the nearest timestep.
         level = alpha_bar_from_log_snr(torch.full((len(part),), log_snr, dtype=torch.float64))
-        noisy = add_noise(part, its_noise, level)
+        noisy = add_noise(part, part_noise, level)
         total += float((model.denoise(noisy, timesteps) - part).square().mean(dim=(1, 2)).sum())
     return total / len(latents)
 
@@ -89,10 +90,10 @@ def denoising(
     gaussian = fit_gaussian(
         (run.numpy(), float(run.shape[0] * run.shape[2])) for run in training.split(RUN_OF_SEGMENTS)
     )
-    data = SpectralDensity(*held_out.shape[1:])
-    data.add(held_out.numpy(), float(held_out.shape[0] * held_out.shape[2]))
+    density = SpectralDensity(*held_out.shape[1:])
+    density.add(held_out.numpy(), float(held_out.shape[0] * held_out.shape[2]))
     levels = alpha_bar_from_log_snr(torch.tensor(LOG_SNR, dtype=torch.float64)).numpy()
-    curve = loss_curve(gaussian, data, levels, Objective("x0", "mse"))
+    curve = loss_curve(gaussian, density, levels, Objective("x0", "mse"))
     errors = np.array([denoising_error(model, held_out, log_snr) for log_snr in LOG_SNR])
     return {
         "log_snr": list(LOG_SNR),
@@ -103,8 +104,10 @@ def denoising(
     }
 
 
-def generated(model: LatentDiffusion, sampler: str, count: int, seed: int) -> tuple[Array, float]:
-    """Return standardized latents (count, K, N), and the seconds of CPU they took."""
+def generated(
+    model: LatentDiffusion, sampler: str, count: int, seed: int
+) -> tuple[FloatArray, float]:
+    """Return standardized latents (count, K, N), and their CPU time in seconds."""
     name, _, steps = sampler.partition(":")
     start = time.process_time()
     raw = [
@@ -118,7 +121,7 @@ def generated(model: LatentDiffusion, sampler: str, count: int, seed: int) -> tu
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write JSON, after each run, so that nothing measured is lost."""
+    """Measure, and write JSON after each run."""
     options = parser().parse_args(arguments)
     dataset = LatentDataset(options.latents)
     reader = ClipReader.open(dataset)
@@ -130,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         standardize = run.model.standardizer.standardize
         training, held_out = standardize(raw_training), standardize(raw_held_out)
         real = held_out.double().numpy()
-        # What is right anyhow: how far other pieces of the same music lie from these.
+        # Reference: the distance of other pieces of the same music.
         samples: dict[str, Any] = {"training pieces": asdict(compare(training.numpy(), real))}
         for sampler in options.samplers:
             sets = [

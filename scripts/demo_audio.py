@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-Audio = NDArray[np.float64]
+from rave.compute.arrays import Float64Array
+
+Audio = Float64Array
 
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 # C major and A minor: the same seven pitch classes, since minutes of training learn few pitches.

@@ -84,7 +84,7 @@ def _section(parser: argparse.ArgumentParser, common: set[str]) -> str:
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:
-    """Return a command line with what must be given."""
+    """Return a command line with all required arguments."""
     words = [parser.prog]
     exclusive = {a for group in parser._mutually_exclusive_groups for a in group._group_actions}
     words += [_signature(a) for a in parser._actions if not a.option_strings]
@@ -105,7 +105,7 @@ def _row(action: argparse.Action) -> str:
 
 
 def _signature(action: argparse.Action) -> str:
-    """Return an argument as one writes it: its name, and placeholders of its values."""
+    """Return an argument as it is written: its name, and placeholders of its values."""
     return " ".join([*action.option_strings[-1:], *_placeholders(action)])
 
 
@@ -121,7 +121,7 @@ def _placeholders(action: argparse.Action) -> Iterator[str]:
 
 
 def _prose(text: str) -> str:
-    """Return text in which Markdown has no marks but those of code."""
+    """Return text in which only code is marked as Markdown."""
     parts = text.split("`")
     return "`".join(
         re.sub(r"([*~<])", r"\\\1", p) if n % 2 == 0 else p for n, p in enumerate(parts)

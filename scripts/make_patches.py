@@ -34,7 +34,7 @@ FORMAT = [
 
 @dataclass
 class Tree:
-    """A version of an upstream: its unpatched files, and the list of the patches made for it."""
+    """A version of an upstream: its unpatched files, and the list of its patches."""
 
     label: str
     folder: Path
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="make_patches.py",
         description="Write patches/<name>: the patch files, the list 'series', and BASE, which has "
-        "the SHA-256 of every file concerned before and after. Patch files in no list are removed.",
+        "the SHA-256 of every affected file before and after. Patch files in no list are removed.",
         epilog=f"example:\n  {(__doc__ or '').strip().splitlines()[-1].strip()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -56,15 +56,15 @@ def parser() -> argparse.ArgumentParser:
         "branch",
         nargs="?",
         default="rave-diffwave",
-        help="branch with one commit for each patch, from where it left origin/HEAD, or a range "
+        help="branch with one commit per patch since origin/HEAD, or a range "
         "BASE..BRANCH (default rave-diffwave)",
     )
     parser.add_argument(
         "trees",
         nargs="*",
         metavar="LABEL=FOLDER[:SERIES]",
-        help="a further version: unpacked source archive, and the list of its patches if it has "
-        "one of its own; patches named *.LABEL.patch are kept by hand",
+        help="another version: unpacked source archive, and its own list of patches, if it has "
+        "one; patches named *.LABEL.patch are edited by hand",
     )
     return parser
 
@@ -77,7 +77,7 @@ def format_patches(clone: Path, base: str, branch: str) -> dict[str, bytes]:
     """
     between = f"{base}..{branch}"
     if not run_git(clone, "rev-list", between):
-        raise ValueError(f"'{clone}' has no commits in {between}. Commit one for each patch.")
+        raise ValueError(f"'{clone}' has no commits in {between}. Make one commit per patch.")
     if run_git(clone, "rev-list", "--merges", between):
         raise ValueError(f"'{clone}' has merges in {between}. Rebase the branch onto {base}.")
     with tempfile.TemporaryDirectory() as out:
@@ -86,7 +86,7 @@ def format_patches(clone: Path, base: str, branch: str) -> dict[str, bytes]:
 
 
 def hashes(tree: Tree, patches_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the SHA-256 of every file concerned, by path, before and after a tree is patched."""
+    """Return the SHA-256 of every affected file, by path, before and after a tree is patched."""
     series = read_series(patches_dir / tree.series)
     paths: set[str] = set()
     for patch in series:
@@ -114,7 +114,7 @@ def hashes(tree: Tree, patches_dir: Path) -> tuple[dict[str, str], dict[str, str
 def base_file(
     package: str, trees: Sequence[Tree], found: Sequence[tuple[dict[str, str], dict[str, str]]]
 ) -> str:
-    """Return the text of BASE, of the `hashes` found for each tree."""
+    """Return the text of BASE from the `hashes` of each tree."""
     name, url, licence = UPSTREAMS[package]
     upstream = {"name": name, "url": url, "licence": licence, "package": package}
     sections: dict[str, dict[str, str]] = {"upstream": upstream}
@@ -130,7 +130,7 @@ def base_file(
 
 
 def check_result(clone: Path, branch: str, after: dict[str, str]) -> None:
-    """Check that the patches make what the branch holds, to the byte."""
+    """Check that patched files equal those of the branch, byte for byte."""
     for path, sha in after.items():
         if hashlib.sha256(run_git(clone, "show", f"{branch}:{path}")).hexdigest() != sha:
             raise ValueError(f"The patches do not make '{path}' of {branch}. Is it binary?")
@@ -148,8 +148,8 @@ def make(clone: Path, branch: str, others: Sequence[str]) -> Path:
     """Write the folder of patches of an upstream, and return it.
 
     Raises:
-        ValueError: If the clone is of no known upstream, or a patch does not apply to a tree; the
-            folder is then as it was.
+        ValueError: If the upstream is unknown, or a patch does not apply to a tree; the folder is
+            then unchanged.
     """
     base, dots, branch = branch.rpartition("..")
     if not dots:

@@ -1,17 +1,17 @@
-"""Change one thing of the code at a time, and see whether a test notices: `make mutants`.
+"""Change one thing in the code at a time, and check whether a test notices: `make mutants`.
 
     python scripts/mutants.py [--sample N] [--seed N] [--processes N] [--minutes N] FILE ...
 
-mutmut makes the mutants: an operator turned round, an argument left out, a number raised by one.
-A seed draws a sample. Each mutant is run, in a copy of the tree, against the tests that run its
-line, the fastest files first, until one fails; where none does, those that run or name its
-module. Which tests run which line is measured first, a file of tests at a time. All is kept in
-build/mutants; the command given again goes on, and does again what has changed: all for the code,
-its own part for a file of tests.
+mutmut makes the mutants: an operator inverted, an argument left out, a number raised by one. A seed
+draws a sample. Each mutant is run, in a copy of the tree, against the tests that run its line, the
+fastest files first, until one fails; if no test runs its line, against those that run or name its
+module. Which tests run which line is measured first, one file of tests at a time. Results are kept
+in build/mutants. The same command continues, and repeats what has changed: everything after a
+change of the code, its own part after a change of a file of tests.
 
-tests/judged_mutants.json holds mutants that nobody can notice, each with a reason; they do not
-count. The other survivors are printed, and written to build/mutants/survivors.json in its form.
-Exit code 1 if fewer than `BAR` are noticed, or an entry there is of no code of today.
+tests/judged_mutants.json lists mutants that cannot be noticed, each with a reason; they do not
+count. The other survivors are printed, and written to build/mutants/survivors.json in this format.
+Exit code 1 if fewer than `BAR` are noticed, or an entry there is not of the current code.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ JUDGED = ROOT / "tests" / "judged_mutants.json"
 NOT_COPIED = (".git", ".venv*", ".*_cache", ".hypothesis", "build", "runs", "demo*-output")
 LOADED_ONCE = ("pytest", "hypothesis", "scipy.signal", "pytorch_lightning", "diffusers", "coverage")
 BAR = 0.85
-BUDGET_S = 60  # of tests for one mutant, which has survived then; of the processor, as its own
-MOST_S = 180  # for a mutant that computes without end
-LIMIT_S = 1200  # on the clock, for one that waits, and for a file of tests
+BUDGET_S = 60  # CPU time of the tests of a mutant; after it, the mutant has survived
+MOST_S = 180  # CPU time of a mutant in an endless loop
+LIMIT_S = 1200  # wall time of a mutant that waits, and of a file of tests
 MOST_BYTES = 8 << 30  # of memory, and of a file: a mutant may ask for any size
 PROCESSES = multiprocessing.get_context("fork")
 
 
 class Mutant(NamedTuple):
-    """A change, by the lines that it changes."""
+    """A change, as a diff of lines."""
 
     file: str
     function: str
@@ -61,7 +61,7 @@ class Mutant(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a mutant is in today's code."""
+    """Where a mutant is in the current code."""
 
     line: int
     statement: range  # of lines; empty outside of functions
@@ -70,7 +70,7 @@ class Place(NamedTuple):
 
 
 def mutants_of(file: str) -> dict[Mutant, Place]:
-    """Return the mutants of a file; of those that read the same, the first."""
+    """Return the mutants of a file; of equal ones, the first."""
     import libcst as cst
     from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper, PositionProvider
     from mutmut.mutation.mutators import mutation_operators
@@ -121,7 +121,7 @@ def mutants_of(file: str) -> dict[Mutant, Place]:
 
 
 def mutated(mutant: Mutant, place: Place) -> bytes:
-    """Return the file with the change; nothing if that is no other program."""
+    """Return the file with the change; empty if the program stays the same."""
     source = (ROOT / mutant.file).read_bytes()
     changed = source[: place.span.start] + place.text + source[place.span.stop :]
     with contextlib.suppress(SyntaxError):
@@ -131,12 +131,12 @@ def mutated(mutant: Mutant, place: Place) -> bytes:
 
 
 def digest(*contents: bytes | str) -> str:
-    """Return what stands for contents."""
+    """Return a hash of contents."""
     return hashlib.sha256(repr(contents).encode()).hexdigest()[:16]
 
 
 def digests() -> dict[str, str]:
-    """Return what stands for the code and a file of tests, for each of these; under '' for all."""
+    """Return a hash of the code with each file of tests, by file, and under '' with all files."""
     folders = ("rave", "diffwave", "scripts", "tests")
     paths = sorted(path for name in folders for path in (ROOT / name).rglob("*") if path.is_file())
     contents = {str(path.relative_to(ROOT)): path.read_bytes() for path in paths}
@@ -147,12 +147,12 @@ def digests() -> dict[str, str]:
 
 
 def used_s() -> float:
-    """Return the seconds of the processor that this process and its children have used."""
+    """Return the CPU time of this process and its children, in seconds."""
     return sum(os.times()[:4])
 
 
 class _Plugin:
-    """pytest's: keeps what tests do; runs only chosen ones, in order, while there is time."""
+    """Plugin of pytest: records results; runs only chosen tests, in order, while there is time."""
 
     def __init__(self, chosen: list[str]) -> None:
         self.rank = {name: place for place, name in enumerate(chosen)}
@@ -176,7 +176,7 @@ class _Plugin:
 
 
 class Job(NamedTuple):
-    """Tests to run: of a mutant, chosen ones until one fails; of none, all, to see their lines."""
+    """Tests to run: with a mutant, chosen ones until one fails; without, all, to measure lines."""
 
     today: dict[str, str]
     files: list[str]  # of tests
@@ -186,23 +186,23 @@ class Job(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """Where its result is."""
+        """File of its result."""
         return STATE / f"{digest(*(self.mutant if self.changed else self.files))}.json"
 
     def known(self) -> dict[str, Any] | None:
-        """Return its result, if code and tests are those of today."""
+        """Return its result, if code and tests have not changed since."""
         found = json.loads(self.path.read_text()) if self.path.exists() else {}
         return found if found and self.today.get(found["of"]) == found["digest"] else None
 
     def write(self, **found: Any) -> None:
-        """Write its result: of which tests, and of which code."""
+        """Write its result with a hash of its tests and code."""
         of = "".join(found["failed"][:1]).partition("::")[0] if self.changed else self.files[0]
         written = self.path.with_suffix(f".{os.getpid()}")
         written.write_text(json.dumps({**found, "of": of, "digest": self.today[of]}))
         written.replace(self.path)
 
     def run(self, tree: Path) -> None:
-        """Run the tests as if this process had been started in a tree. Never returns."""
+        """Run the tests as a process started in a tree would. Never returns."""
         import coverage
         import pytest
 
@@ -241,7 +241,7 @@ class Job(NamedTuple):
 
 
 def work(tree: Path, jobs: list[Job], until: float) -> None:
-    """Do one job after the other in a copy of the tree, as long as the parent lives."""
+    """Run one job after the other in a copy of the tree, as long as the parent lives."""
     parent = os.getppid()
     for job in jobs:
         if (started := time.monotonic()) > until or os.getppid() != parent:
@@ -277,7 +277,7 @@ def copied(tree: Path) -> Path:
 
 
 def run_jobs(jobs: list[Job], trees: list[Path], until: float) -> None:
-    """Do what is not known yet, one process in each tree."""
+    """Run the jobs without a result, with one process per tree."""
     todo = [job for job in jobs if not job.known()]
     parts = [(tree, todo[number :: len(trees)], until) for number, tree in enumerate(trees)]
     workers = [PROCESSES.Process(target=work, args=part) for part in parts]
@@ -297,8 +297,8 @@ def naming(file: str) -> set[str]:
 def choose(measured: list[dict[str, Any]], mutant: Mutant, place: Place) -> list[str]:
     """Return the tests that run a mutant, then those whose fixtures do; fast files first.
 
-    Where none does, it may run in TorchScript, or in processes of theirs: those that run anything
-    of its module, or are in files that name it.
+    If there are none, it may run in TorchScript or in other processes: then the tests that run
+    anything of its module, or are in files that name it.
     """
     parts = []
     named, nearby = naming(mutant.file), list[tuple[float, str]]()
@@ -325,7 +325,7 @@ def choose(measured: list[dict[str, Any]], mutant: Mutant, place: Place) -> list
 def main() -> int:
     """Draw, run and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("files", nargs="+", metavar="FILE", help="to change, under the root")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="files to change, under the root")
     parser.add_argument("--sample", type=int, default=200, help="mutants (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
@@ -367,7 +367,7 @@ def main() -> int:
     (STATE / "survivors.json").write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
     gone = {mutant for mutant in judged if mutant.file in args.files} - places.keys()
     for mutant in gone:
-        print(f"{JUDGED.name}: no code of today: {mutant}")
+        print(f"{JUDGED.name}: not in the current code: {mutant}")
     score = 1 - len(survivors) / max(len(codes), 1)
     print(
         f"{len(places)} mutants of {len(args.files)} files; seed {args.seed}: {len(sample)} drawn, "

@@ -4,7 +4,7 @@
 
 RAVE_TREE and DIFFWAVE_TREE are clones or unpacked source archives; they are copied into WORK_DIR.
 The loop is that of patches/README.md: preprocess, train, encode, train on the latents, generate,
-decode. Then our own commands open what the patched ones made, and the other way round, and every
+decode. Then our own commands open the files of the patched ones, and the reverse, and every
 length and value is compared. `docs/patched-upstream.md` holds a transcript.
 """
 
@@ -33,12 +33,12 @@ SETTINGS = ("SAMPLING_RATE=22050", "RATIOS=[4,4,2,2]", "CAPACITY=8", "LATENT_SIZ
 
 
 class Transcript:
-    """Commands with the end of what they print, as markdown, on stdout and in a file.
+    """Commands and the end of their output, as Markdown, on stdout and in a file.
 
     Args:
-        file: To write; None for stdout alone.
-        folder: Where the commands run.
-        audio: The folder of recordings; shown as `recordings`.
+        file: File to write. None: stdout only.
+        folder: Folder in which the commands run.
+        audio: Folder of recordings; shown as `recordings`.
     """
 
     def __init__(self, file: Path | None, folder: Path, audio: Path) -> None:
@@ -71,10 +71,10 @@ class Transcript:
         """Run a command in the folder and show the end of its output.
 
         Args:
-            command: With arguments.
-            environment: Virtual environment whose programs it names; None for this one.
-            shown: How many lines of the output.
-            only: Regex; show lines that match it.
+            command: Command with arguments.
+            environment: Virtual environment of its programs. None: this one.
+            shown: Number of lines of output to show.
+            only: Regex of the lines to show.
 
         Raises:
             SystemExit: If it fails, after showing all of its output.
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("rave_tree", type=Path)
     parser.add_argument("diffwave_tree", type=Path)
     parser.add_argument("audio", type=Path, help="folder of recordings")
-    parser.add_argument("work", type=Path, help="new folder for everything that is made")
+    parser.add_argument("work", type=Path, help="new folder for all results")
     parser.add_argument("--transcript", type=Path, help="markdown file to write")
     parser.add_argument("--rave-steps", type=int, default=300)
     parser.add_argument("--diffwave-steps", type=int, default=300)
@@ -121,31 +121,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     work.mkdir(parents=True)
     audio = options.audio.resolve()
     environment = work / "venv"
-    told = Transcript(options.transcript, work, audio)
-    with told.section("Patch and install"):
-        patch(told, options.rave_tree, "RAVE")
-        patch(told, options.diffwave_tree, "diffwave")
-        install(told, environment)
-    with told.section("The loop"):
-        loop(told, environment, audio, options.rave_steps, options.diffwave_steps)
-    with told.section("Theirs in ours"):
-        theirs_in_ours(told, audio)
-    with told.section("Ours in theirs"):
-        our_codec_in_theirs(told, environment, audio)
-        our_diffusion_in_theirs(told, environment)
+    log = Transcript(options.transcript, work, audio)
+    with log.section("Patch and install"):
+        patch(log, options.rave_tree, "RAVE")
+        patch(log, options.diffwave_tree, "diffwave")
+        install(log, environment)
+    with log.section("The loop"):
+        loop(log, environment, audio, options.rave_steps, options.diffwave_steps)
+    with log.section("Theirs in ours"):
+        theirs_in_ours(log, audio)
+    with log.section("Ours in theirs"):
+        our_codec_in_theirs(log, environment, audio)
+        our_diffusion_in_theirs(log, environment)
 
 
-def patch(told: Transcript, tree: Path, name: str) -> None:
+def patch(log: Transcript, tree: Path, name: str) -> None:
     """Copy a tree into the folder and patch the copy."""
-    shutil.copytree(tree, told.folder / name, symlinks=True)
-    told.run("python", ROOT / "scripts" / "apply_patches.py", name, shown=40)
+    shutil.copytree(tree, log.folder / name, symlinks=True)
+    log.run("python", ROOT / "scripts" / "apply_patches.py", name, shown=40)
 
 
-def install(told: Transcript, environment: Path) -> None:
+def install(log: Transcript, environment: Path) -> None:
     """Install both trees in a new environment with the torch that this project is tested with."""
-    (told.folder / "constraints.txt").write_text("torch==2.13.0\n")
-    told.run("python", "-m", "venv", environment.name, shown=0)
-    told.run(
+    (log.folder / "constraints.txt").write_text("torch==2.13.0\n")
+    log.run("python", "-m", "venv", environment.name, shown=0)
+    log.run(
         *("pip", "install", "--quiet", "--constraint", "constraints.txt"),
         *("--editable", "./RAVE", "--editable", "./diffwave"),
         environment=environment,
@@ -154,12 +154,12 @@ def install(told: Transcript, environment: Path) -> None:
 
 
 def loop(
-    told: Transcript, environment: Path, audio: Path, rave_steps: int, diffwave_steps: int
+    log: Transcript, environment: Path, audio: Path, rave_steps: int, diffwave_steps: int
 ) -> None:
-    """Walk from recordings to generated audio with the patched commands alone."""
+    """Go from recordings to generated audio with the patched commands only."""
 
     def run(*command: str | Path, shown: int = SHOWN_LINES, only: str = r"\S") -> None:
-        told.run(*command, environment=environment, shown=shown, only=only)
+        log.run(*command, environment=environment, shown=shown, only=only)
 
     run(
         *("rave", "preprocess", "--input_path", audio, "--output_path", "db"),
@@ -175,7 +175,7 @@ def loop(
         *("--workers", "1", "--gpu", "-1"),
         only=r"^(train|val) set:|^Compression|^Receptive field|stopped:",
     )
-    their_run = trained_run(told)
+    their_run = trained_run(log)
     run(
         *("rave", "encode", "--model", their_run, "--input", audio, "--out_path", "latents"),
         *("--spectrograms", "spectrograms"),
@@ -185,7 +185,7 @@ def loop(
         *("--spectrograms", "spectrograms", "--max_steps", str(diffwave_steps)),
         *("--set", "residual_channels=96", "--set", "residual_layers=8"),
     )
-    spectrogram = first_spectrogram(told)
+    spectrogram = first_spectrogram(log)
     run(
         *("python", "-m", "diffwave.inference", "diffusion", "-s", spectrogram),
         *("--seconds", "10", "--count", "2", "-o", "generated"),
@@ -198,81 +198,81 @@ def loop(
         *("rave", "decode", "--model", their_run, "--input", "latents"),
         *("--out_path", "reconstructions"),
     )
-    told.write("# Levels of the recordings, of their reconstructions, and of what was generated:")
-    for folder in (audio, told.folder / "reconstructions", told.folder / "generated-audio"):
+    log.write("# Levels of the recordings, of their reconstructions, and of what was generated:")
+    for folder in (audio, log.folder / "reconstructions", log.folder / "generated-audio"):
         for path in sorted(path for path in folder.rglob("*") if path.suffix in (".flac", ".wav")):
-            told.write(describe(path))
+            log.write(describe(path))
 
 
-def trained_run(told: Transcript) -> Path:
+def trained_run(log: Transcript) -> Path:
     """Return the run folder of the patched `rave train`, whose name ends in a hash."""
-    return next((told.folder / "runs").glob("piano_*"))
+    return next((log.folder / "runs").glob("piano_*"))
 
 
-def first_spectrogram(told: Transcript) -> Path:
+def first_spectrogram(log: Transcript) -> Path:
     """Return the spectrogram that both sides follow."""
-    return min((told.folder / "spectrograms").rglob("*.npy"))
+    return min((log.folder / "spectrograms").rglob("*.npy"))
 
 
-def theirs_in_ours(told: Transcript, audio: Path) -> None:
+def theirs_in_ours(log: Transcript, audio: Path) -> None:
     """Open their run, latents and diffusion run with our commands."""
-    their_run = trained_run(told)
-    told.run("rave", "encode", their_run, audio, "latents-ours")
-    told.write(compare_arrays(told.folder / "latents", told.folder / "latents-ours"))
-    told.run("rave", "decode", their_run, "generated", "generated-audio-ours")
-    told.write(compare_audio(told.folder / "generated-audio", told.folder / "generated-audio-ours"))
-    told.run("python", "-m", "diffwave.preprocess", "latents", audio, "spectrograms-ours")
-    told.write(compare_arrays(told.folder / "spectrograms", told.folder / "spectrograms-ours"))
-    spectrogram = first_spectrogram(told)
-    told.run(
+    their_run = trained_run(log)
+    log.run("rave", "encode", their_run, audio, "latents-ours")
+    log.write(compare_arrays(log.folder / "latents", log.folder / "latents-ours"))
+    log.run("rave", "decode", their_run, "generated", "generated-audio-ours")
+    log.write(compare_audio(log.folder / "generated-audio", log.folder / "generated-audio-ours"))
+    log.run("python", "-m", "diffwave.preprocess", "latents", audio, "spectrograms-ours")
+    log.write(compare_arrays(log.folder / "spectrograms", log.folder / "spectrograms-ours"))
+    spectrogram = first_spectrogram(log)
+    log.run(
         *("python", "-m", "diffwave.inference", "diffusion", "generated-ours"),
         *("--spectrogram", spectrogram, "--seconds", "10", "--count", "2", "--sampler", "ddim"),
     )
-    told.write(compare_arrays(told.folder / "generated", told.folder / "generated-ours"))
+    log.write(compare_arrays(log.folder / "generated", log.folder / "generated-ours"))
 
 
-def our_codec_in_theirs(told: Transcript, environment: Path, audio: Path) -> None:
+def our_codec_in_theirs(log: Transcript, environment: Path, audio: Path) -> None:
     """Train our codec on the same recordings, and open its run and latents with theirs."""
-    told.run("rave", "preprocess", audio, "prepared", "--sample-rate", "22050")
-    told.run(
+    log.run("rave", "preprocess", audio, "prepared", "--sample-rate", "22050")
+    log.run(
         *("rave", "train", "tiny", "--data", "prepared", "--out", "our-rave"),
         *("--set", "MAX_STEPS=300", "--set", "PHASE_1_STEPS=300"),
     )
-    told.run("rave", "encode", "our-rave", audio, "our-latents")
-    told.run("rave", "export", "our-rave", "our-rave-for-acids", "--format", "acids-rave")
-    told.run(
+    log.run("rave", "encode", "our-rave", audio, "our-latents")
+    log.run("rave", "export", "our-rave", "our-rave-for-acids", "--format", "acids-rave")
+    log.run(
         *("rave", "encode", "--model", "our-rave-for-acids", "--input", audio),
         *("--out_path", "our-latents-theirs"),
         environment=environment,
     )
-    told.write(compare_arrays(told.folder / "our-latents", told.folder / "our-latents-theirs"))
-    told.run("rave", "decode", "our-rave-for-acids", "our-latents-theirs", "our-audio")
-    told.run(
+    log.write(compare_arrays(log.folder / "our-latents", log.folder / "our-latents-theirs"))
+    log.run("rave", "decode", "our-rave-for-acids", "our-latents-theirs", "our-audio")
+    log.run(
         *("rave", "decode", "--model", "our-rave-for-acids", "--input", "our-latents-theirs"),
         *("--out_path", "our-audio-theirs"),
         environment=environment,
     )
-    told.write(compare_audio(told.folder / "our-audio", told.folder / "our-audio-theirs"))
+    log.write(compare_audio(log.folder / "our-audio", log.folder / "our-audio-theirs"))
 
 
-def our_diffusion_in_theirs(told: Transcript, environment: Path) -> None:
+def our_diffusion_in_theirs(log: Transcript, environment: Path) -> None:
     """Train our diffusion model on those latents, and generate with theirs."""
-    told.run(
+    log.run(
         *("python", "-m", "diffwave.train", "our-latents", "--config", "tiny"),
         *("--out", "our-diffusion", "--set", "MAX_STEPS=100"),
     )
-    told.run("python", "-m", "diffwave.export", "our-diffusion", "our-diffusion-for-lmnt")
+    log.run("python", "-m", "diffwave.export", "our-diffusion", "our-diffusion-for-lmnt")
     shared = ("--seconds", "10", "--count", "2")
-    told.run(
+    log.run(
         *("python", "-m", "diffwave.inference", "our-diffusion", "our-generated", *shared),
         *("--sampler", "ddim"),
     )
-    told.run(
+    log.run(
         *("python", "-m", "diffwave.inference", "our-diffusion-for-lmnt", *shared),
         *("-o", "our-generated-theirs"),
         environment=environment,
     )
-    told.write(compare_arrays(told.folder / "our-generated", told.folder / "our-generated-theirs"))
+    log.write(compare_arrays(log.folder / "our-generated", log.folder / "our-generated-theirs"))
 
 
 def describe(path: Path) -> str:

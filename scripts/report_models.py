@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from report_html import plain
 from report_plots import loss_curve, skill_curve, trajectories, trajectory_plane
 from training_curves import (
@@ -26,6 +25,7 @@ from training_curves import (
 )
 
 from diffwave.pages.markup import escape, figure, grid, paragraph, section, signed, table
+from rave.compute.arrays import Float32Array
 from rave.files.atomic import read_json
 from rave.latent_dataset import LatentDataset
 
@@ -163,15 +163,15 @@ def latents(folder: Path, models: Path, varied: str) -> str:
 
     model = open_run(models / "diffusion").model
 
-    def standardized(name: str) -> NDArray[np.float32]:
+    def standardized(name: str) -> Float32Array:
         """Return a file's raw latents (D, N) as input of the model, (K, N)."""
         import torch
 
         raw = torch.from_numpy(np.load(folder / name))[None]
-        found: NDArray[np.float32] = model.standardizer.standardize(raw)[0].numpy()
+        found: Float32Array = model.standardizer.standardize(raw)[0].numpy()
         return found
 
-    def all_of(name: str) -> NDArray[np.float32]:
+    def all_of(name: str) -> Float32Array:
         files = LatentDataset(folder / name).header.files
         return np.concatenate([standardized(f"{name}/{file.path}") for file in files], axis=1)
 

@@ -31,7 +31,7 @@ def read_curves(run: Path) -> Curves:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import tb_logging
 
-    tb_logging.get_logger().setLevel("ERROR")  # it warns of every point that a resumed run redid
+    tb_logging.get_logger().setLevel("ERROR")  # it warns of every point that a resumed run repeats
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
     tags = events.Tags()["scalars"]
@@ -41,7 +41,7 @@ def read_curves(run: Path) -> Curves:
 
 
 def skill_by_level(curves: Curves) -> dict[float, float]:
-    """Return the skill at the end of the training by log-SNR; none if it was not measured."""
+    """Return the skill at the end of the training by log-SNR; empty if it was not measured."""
     return {
         float(tag.removeprefix(SKILL_AT_LEVEL)): curve[-1][1]
         for tag, curve in curves.items()
@@ -50,9 +50,9 @@ def skill_by_level(curves: Curves) -> dict[float, float]:
 
 
 def thinned(curves: Curves) -> Curves:
-    """Return curves of at most `MAX_POINTS` points, evenly chosen, the first and last among them.
+    """Return curves of at most `MAX_POINTS` points, evenly spread, with the first and the last.
 
-    Curves that have a value that is no finite number, and Lightning's epoch, are left out.
+    Curves with values that are not finite, and Lightning's epoch, are left out.
     """
     thin = {}
     for tag, curve in curves.items():

@@ -36,7 +36,7 @@ class Command:
     """A command that does little, and its options.
 
     Attributes:
-        words: Of the command.
+        words: Words of the command.
         options: By the name in the parser; of positional arguments the destination.
         seen: Where a change is looked for, unless an option says otherwise.
     """

@@ -290,7 +290,7 @@ COMMANDS = {
             "--sample-rate": Case("--sample-rate 16000"),
             "--mels": Case("--mels 5"),
             "--force": Case("--force", after="{audio} {out} --make-spectrograms --mels 4"),
-            "--seed": Case("--seed 1", refused="--seed does not go with --make-spectrograms"),
+            "--seed": Case("--seed 1", refused="--seed does not work with --make-spectrograms"),
         },
     ),
     "diffwave.evaluate": Command(

@@ -57,14 +57,14 @@ def test_what_stands_for_many_is_scaled():
     side = Measured(Side("theirs", "none:none", {}, scale=20.0))
     side.add({"seconds": 0.5, "peak_mib": 7.0, "flops": 0, "p99_s": 0.1})
     assert side.seconds == [10.0]
-    assert side.told == {"p99_s": [0.1]}
+    assert side.measured == {"p99_s": [0.1]}
 
 
 def test_the_table_names_every_side_and_what_went_wrong():
     failed = measured("theirs", [])
     failed.error = "ImportError: no rave"
     ours = measured("ours", [1.0])
-    ours.told = {"p99_s": [2.0]}
+    ours.measured = {"p99_s": [2.0]}
     text = table([outcome(ours, failed).record({})])
     assert "p99_s 2 (2 to 2)" in text
     assert "| ours |" in text

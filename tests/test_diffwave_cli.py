@@ -225,7 +225,7 @@ def test_training_warns_of_sampled_posteriors(
 ) -> None:
     write_latent_folder(tmp_path / "z", arrays, contents=POSTERIOR_SAMPLE)
     assert train_tiny(tmp_path / "z", tmp_path / "run", "--dry-run") == 0
-    assert "white noise in it" in capsys.readouterr().err
+    assert "Its uninformative dimensions are white noise" in capsys.readouterr().err
 
 
 def test_training_warns_of_white_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,7 +137,7 @@ def test_folder_of_controls_is_checked(
     latents, audio = folders
     out = tmp_path / "controls"
     assert preprocess.main([str(latents), str(audio), str(out), "--controls", "pitch"]) == 2
-    assert "no control 'pitch'. Choose of: loudness, chroma, onsets" in capsys.readouterr().err
+    assert "no control 'pitch'. Choose from: loudness, chroma, onsets" in capsys.readouterr().err
     assert not out.exists()
     (audio / "a.wav").write_text("not audio")
     assert preprocess.main([str(latents), str(audio), str(out), "--controls", "loudness"]) == 1
@@ -147,17 +147,17 @@ def test_folder_of_controls_is_checked(
         header.check_matches(made_for, "these", "these latents")
     with pytest.raises(ValueError, match=r"another codec \(fingerprint 0ther,.* Make the controls"):
         replace(header, codec="0ther").check_matches(made_for, "these", "those")
-    with pytest.raises(ValueError, match=r"holds no control 'chroma'; it holds loudness"):
+    with pytest.raises(ValueError, match=r"holds no control 'chroma', only loudness"):
         header.check_has(["chroma"], out)
     capsys.readouterr()
     assert preprocess.main([str(latents), str(audio), str(out)]) == 2
-    assert "holds controls; add --controls, or choose another folder" in capsys.readouterr().err
+    assert "holds controls. Add --controls, or choose another folder" in capsys.readouterr().err
 
 
 def test_a_drawn_control_must_have_its_channels(tmp_path: Path) -> None:
     np.save(tmp_path / "curve.npy", np.zeros(40, np.float32))
     assert open_control(tmp_path / "curve.npy", "loudness").shape == (1, 40)
-    with pytest.raises(ValueError, match=r"chroma of float32 \(12, 40\) is needed"):
+    with pytest.raises(ValueError, match=r"chroma needs float32 \(12, 40\)"):
         open_control(tmp_path / "curve.npy", "chroma")
     with pytest.raises(ValueError, match="Cannot read the control"):
         open_control(tmp_path / "none.npy", "chroma")

@@ -54,7 +54,7 @@ def test_figures_short_of_a_failure_are_none() -> None:
     assert silent_decode(-41.0, -20.0, 1.0) is not None
     found = silent_decode(-70.0, -70.0, 1.0)
     assert found is not None
-    assert "held out decode to -70 dB" in found.message
+    assert "Held-out latents decode to -70 dB" in found.message
 
 
 def test_exploding_norm_tells_where_it_begins() -> None:
@@ -76,7 +76,7 @@ def test_a_schedule_is_foreign_to_one_side_at_most_levels_and_to_what_has_learne
     found = foreign_schedule(less, nothing)
     assert found is not None
     assert "At 3 of 5 noise levels" in found.message
-    assert "told of less noise than there is (0.80 of the error)" in found.message
+    assert "the error falls to 0.80 with a timestep of less noise than there is" in found.message
     assert foreign_schedule(less[[0, 1, 3, 4]], nothing[:4]) is None  # half of the levels
     both = less.copy()
     both[3, 7] = 0.4

@@ -124,7 +124,7 @@ def test_a_run_is_told_from_the_latents_whose_header_it_holds(
     ("arguments", "message"),
     [
         (["{tmp}"], "is neither a latent folder (with latents.json) nor a run (with run.json)"),
-        (["{tmp}/nothing"], "nothing' does not exist. Give what rave encode"),
+        (["{tmp}/nothing"], "nothing' does not exist. Give a folder that rave encode"),
         (
             ["{latents}", "--codec", "{tmp}"],
             "is a latent folder; --codec is for a run. Leave it out.",
@@ -137,7 +137,7 @@ def test_a_run_is_told_from_the_latents_whose_header_it_holds(
         (["{run}", "--out", "{latents}/a.npy"], "is a file; the output is a folder."),
         (["{latents}", "--config", "loud"], "There is no recipe 'loud'"),
         (["{latents}", "--set", "LATENT_SIZE=2"], "LATENT_SIZE cannot be set"),
-        (["{latents}", "--set", "PREDICTION='epsilon'"], "cannot tell the latents"),
+        (["{latents}", "--set", "PREDICTION='epsilon'"], "cannot be used with a schedule"),
         (["{latents}", "--set", "FIDELITY=0"], "FIDELITY is 0"),
     ],
 )

@@ -63,7 +63,7 @@ def run(folder, capsys, *more, **changed):
 def test_the_ladder_is_measured_written_and_the_same_in_any_batch(folder, capsys, monkeypatch):
     code, text, shown = run(folder, capsys, "--out", folder / "one")
     assert code == 0
-    done, total = re.findall(r"Hearing: 100%.* (\d+)/(\d+) \[", shown)[-1]
+    done, total = re.findall(r"Measuring: 100%.* (\d+)/(\d+) \[", shown)[-1]
     assert done == total
     record = json.loads((folder / "one" / "evaluation.json").read_text())
     assert (folder / "one" / "ladder.png").stat().st_size > 1000
@@ -103,14 +103,14 @@ def test_the_ladder_is_drawn_with_the_seed_that_is_given(folder, capsys, monkeyp
 @pytest.mark.parametrize(
     ("more", "changed", "told"),
     [
-        (["--seconds", 1], {}, "3.1 to 600 is possible"),
+        (["--seconds", 1], {}, "it must be from 3.1 to 600"),
         (["--seconds", 60], {}, "the longest held-out recording lasts"),
         (["--count", 1], {}, "at least 2 are needed"),
         (["--seeds", 0], {}, "at least 1 is needed"),
         (["--seed", -1], {}, "is not a seed"),
         ([], {"audio": "latents"}, "Give the folder that rave encode read"),
         ([], {"codec": "audio"}, "audio"),
-        (["--guidance", "chroma=2"], {}, "needs chroma to follow"),
+        (["--guidance", "chroma=2"], {}, "needs the condition chroma"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(folder, capsys, more, changed, told):

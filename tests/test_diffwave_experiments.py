@@ -87,7 +87,7 @@ def test_variant_a_writes_one_channel_that_broadcasts():
     predicted = network(noisy, torch.tensor([3, 3]))
     assert predicted.shape == (2, 1, 109)
     assert diary_loss("l1", predicted, noisy).shape == noisy.shape
-    with pytest.raises(ValueError, match="1 channel is broadcast"):
+    with pytest.raises(ValueError, match="1 channel would be broadcast"):
         DiffWave(128, 30, 64, 109, out_channels=1)
 
 

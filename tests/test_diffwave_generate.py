@@ -213,5 +213,5 @@ def test_condition_must_fit_the_model() -> None:
     short = Conditions({"spectrogram": np.zeros((5, 7), np.float32)})
     with pytest.raises(ValueError, match="has 7 frames, but 4 latent frames need 8"):
         short.window(model, 0, 4)
-    with pytest.raises(ValueError, match="guidance scale of spectrogram needs spectrogram"):
+    with pytest.raises(ValueError, match="Guidance of spectrogram needs spectrogram"):
         Sampling(model, [0], 0, num_steps=1, guidance={"spectrogram": 2.0}).generate(4)

@@ -48,7 +48,7 @@ def test_memory_of_an_autoregression_is_its_closed_form(coefficient: float) -> N
     np.testing.assert_allclose(found.correlation[:, :8].mean(axis=0), coefficient**lags, atol=0.03)
 
 
-def test_memory_longer_than_the_lags_is_told_to_be_longer() -> None:
+def test_memory_longer_than_the_lags_is_reported_as_longer() -> None:
     found = memory([autoregression(1, 20_000, 0.99, 0)], 64)
     assert not found.is_whole.any()
     assert 30 < found.frames[0] < 99.5
@@ -138,22 +138,22 @@ def sampled(folder: Path, contents: str) -> LatentDiagnosis:
     return diagnose_latents(folder, SHORT)
 
 
-def test_samples_of_the_posterior_are_told_with_the_dimensions_they_lose(tmp_path: Path) -> None:
+def test_samples_of_the_posterior_are_reported_with_their_noise(tmp_path: Path) -> None:
     found = sampled(tmp_path / "sampled", POSTERIOR_SAMPLE)
     assert (found.latent_size, found.num_white) == (8, 6)
     assert found.white_shares[:2].max() < 0.8 < 0.97 < found.white_shares[2:].min()
-    told = latent_report.words(found)
-    assert "6 of the 8 dimensions modelled are noise" in told
-    assert "Encode again without --sample" in told
-    assert "6 of 8 dimensions that carry nothing are noise" in told
-    assert "informative dimensions                2 of 8" in told
-    assert "Train." not in told
+    text = latent_report.words(found)
+    assert "6 of the 8 dimensions modelled are noise" in text
+    assert "Encode again without --sample" in text
+    assert "6 of 8 dimensions are uninformative, so they are noise" in text
+    assert "informative dimensions                2 of 8" in text
+    assert "Train." not in text
 
 
 def test_noise_in_posterior_means_is_left_to_fidelity(tmp_path: Path) -> None:
-    told = latent_report.words(sampled(tmp_path / "mean", "posterior mean"))
-    assert "Lower FIDELITY: 6 of 8 dimensions modelled are noise" in told
-    assert "--sample" not in told
+    text = latent_report.words(sampled(tmp_path / "mean", "posterior mean"))
+    assert "Lower FIDELITY: 6 of 8 dimensions modelled are noise" in text
+    assert "--sample" not in text
 
 
 def test_principal_dimensions_are_counted_by_their_variance(tmp_path: Path) -> None:
@@ -174,8 +174,8 @@ def test_advice_follows_from_the_recipe(tmp_path: Path) -> None:
     assert "Raise SEGMENT_FRAMES" not in latent_report.words(diagnose_latents(latents, longer))
     assert "SCHEDULE='cosine'" not in latent_report.words(diagnose_latents(latents, longer))
     short_schedule = replace(longer, schedule=named_schedule("diffwave"))
-    told = latent_report.words(diagnose_latents(latents, short_schedule))
-    assert "Choose SCHEDULE='cosine': 'diffwave' leaves 28 % of the signal" in told
+    text = latent_report.words(diagnose_latents(latents, short_schedule))
+    assert "Choose SCHEDULE='cosine': 'diffwave' leaves 28 % of the signal" in text
 
 
 def test_a_file_may_be_read_in_any_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

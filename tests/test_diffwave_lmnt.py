@@ -176,8 +176,8 @@ def test_every_weight_has_a_name_of_its_own_there() -> None:
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"raw_size": None}, "lacks 'raw_size' in its params"),
-        ({"prediction": None}, "lacks 'prediction'"),
+        ({"raw_size": None}, "has no 'raw_size' in its params"),
+        ({"prediction": None}, "has no 'prediction'"),
         ({"prediction": "score"}, "There is no prediction 'score'"),
         ({"prediction": "epsilon"}, "ends in pure noise"),
         ({"residual_layers": 2.5}, "residual_layers = 2.5 in its params; a whole number"),
@@ -187,10 +187,10 @@ def test_every_weight_has_a_name_of_its_own_there() -> None:
         ({"noise_schedule": [0, 0.1]}, "noise_schedule = [0, 0.1] in its params"),
         ({"noise_schedule": []}, "noise_schedule = [] in its params"),
         ({"mel_hop_samples": 300}, "hop of 300"),
-        ({"latent_size": 9}, "9 of 4 latent dimensions"),
+        ({"latent_size": 9}, "latent size is 9; it must be from 1 to the 4"),
         ({"residual_channels": 10**6}, "GiB of weights"),
         ({"residual_layers": 6}, "weight 'residual_layers.5"),
-        ({"residual_layers": 4}, "weights that its params do not account for"),
+        ({"residual_layers": 4}, "weights that do not belong to"),
     ],
 )
 def test_odd_params_are_refused_by_name(params: dict[str, Any], words: str) -> None:
@@ -252,16 +252,16 @@ def test_inference_refuses_what_is_no_latent_run_of_theirs(
         return refusal(capsys, code)
 
     run = write_run(tmp_path / "foreign", {"state_dict": {}}, header)
-    assert "is no checkpoint of lmnt diffwave" in refused(run)
+    assert "is not a checkpoint of lmnt diffwave" in refused(run)
     run = write_run(tmp_path / "list", [1], header)
     assert "holds a list, not a checkpoint" in refused(run)
     old = make_checkpoint(False, hop_samples_latent=None)
     run = write_run(tmp_path / "old", old, header)
-    assert "lacks 'hop_samples_latent' in its params" in refused(run)
+    assert "has no 'hop_samples_latent' in its params" in refused(run)
     run = write_run(tmp_path / "hop", make_checkpoint(True), replace(header, hop_samples=2048))
-    assert "4 dimensions, hop 1024; the latents.json beside it says 4 dimensions, hop 2048" in (
-        refused(run)
-    )
+    error = refused(run)
+    assert "4 dimensions, hop 1024, but the latents.json beside it states 4 dimensions" in error
+    assert "hop 2048. Copy the latents.json of its training latents there." in error
     (run / "latents.json").unlink()
     assert "has no latents.json beside it" in refused(run)
     (run / "weights-7.pt").write_bytes(b"no weights")
@@ -339,7 +339,7 @@ def test_export_replaces_nothing_but_an_earlier_export(
     run = write_run(tmp_path / "theirs", make_checkpoint(True), replace(header, files=[]))
     out = tmp_path / "out"
     assert export.main([str(run), str(out)]) == 0
-    assert "holds the model of step 7, with spectrograms" in capsys.readouterr().out
+    assert "of step 7: 4 dimensions, 15.62 frames/s, with spectrograms" in capsys.readouterr().out
     before = (out / "weights.pt").read_bytes()
     assert "add --force to replace" in refusal(capsys, export.main([str(run), str(out)]))
     assert export.main([str(run), str(out), "--force"]) == 0

@@ -242,18 +242,18 @@ def test_what_does_not_fit_is_refused(
     assert rave_main(["export", codec, ours]) == 0
     for arguments, words in (
         ([run, out], "add --codec RUN"),
-        ([run, str(tmp_path / "folder"), "--noise-seed", "0"], "--noise-seed is for nn~; give OUT"),
+        ([run, str(tmp_path / "folder"), "--noise-seed", "0"], "--noise-seed is only for nn~;"),
         (
             [run, out, "--codec", ours],
             "cannot be exported again. Give the run that it was exported from",
         ),
         ([run, out, "--codec", other], "is of another codec"),
         ([run, str(tmp_path / "there.ts"), "--codec", codec], "exists. Choose another name"),
-        ([run, out, "--codec", codec, "--steps", "0"], "--steps is 0; 1 to 50 are possible"),
+        ([run, out, "--codec", codec, "--steps", "0"], "--steps is 0; it must be from 1 to 50"),
         ([run, out, "--codec", codec, "--sampler", "ddpm"], "There is no sampler for nn~ 'ddpm'"),
         ([run, out, "--codec", codec, "--window", "0.001"], "is too short: it shares"),
         ([run, out, "--codec", codec, "--host-rate", "48000"], "A host at 48000 Hz cannot run"),
-        ([run, str(tmp_path / "folder"), "--codec", codec], "--codec is for nn~"),
+        ([run, str(tmp_path / "folder"), "--codec", codec], "--codec is only for nn~"),
         ([codec, out, "--codec", codec], "is a rave run; a diffwave run is needed"),
     ):
         assert export.main(arguments) == 2

@@ -75,7 +75,7 @@ def test_a_diagnosis_is_the_same_each_time(healthy_run: Path, diagnosis: RunDiag
     assert other["sampling"]["noisy"] != diagnosis.figures["sampling"]["noisy"]
 
 
-def test_words_and_picture_tell_each_part(diagnosis: RunDiagnosis, tmp_path: Path) -> None:
+def test_words_and_picture_show_each_part(diagnosis: RunDiagnosis, tmp_path: Path) -> None:
     words = run_report.words(diagnosis)
     figures = diagnosis.figures
     assert "Nothing found: none of the ten known failures shows in this run." in words
@@ -223,7 +223,7 @@ def test_a_condition_that_says_what_others_say_is_followed_alone(tmp_path: Path)
         model.conditioners[name].layers = Half()
 
 
-def test_each_of_several_conditions_is_told_apart(tmp_path: Path) -> None:
+def test_each_of_several_conditions_is_reported(tmp_path: Path) -> None:
     arrays = {
         f"{folder}/{n}.npy": autoregression(3, 100, 0.5, seed)
         for seed, (folder, n) in enumerate((f, n) for f in ("bach", "chopin") for n in "abc")
@@ -270,15 +270,15 @@ def test_a_run_finds_its_latents_until_they_move(
     monkeypatch.chdir(tmp_path)
     assert TrainingData.read(run).latents == folder / "latents"
     shutil.move(folder / "latents", tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=r"which is not there any more\. Add --latents DIR"):
+    with pytest.raises(ValueError, match=r"which no longer exists\. Add --latents DIR"):
         diagnose_run(run)
     monkeypatch.setattr(run_samples, "NUM_GENERATED", 2)
     assert diagnose_run(run, latents=tmp_path / "elsewhere").figures["is_training_data"]
     (run / "data.json").unlink()
-    with pytest.raises(ValueError, match=r"does not say where its latents are\. Add --latents DIR"):
+    with pytest.raises(ValueError, match=r"not store where its latents are\. Add --latents DIR"):
         diagnose_run(run)
     with pytest.raises(
-        ValueError, match=r"does not say where its controls are\. Add --controls DIR"
+        ValueError, match=r"does not store where its controls are\. Add --controls DIR"
     ):
         diagnose_run(run, latents=tmp_path / "elsewhere")
 
@@ -286,7 +286,7 @@ def test_a_run_finds_its_latents_until_they_move(
 def test_folders_that_do_not_fit_a_run_are_refused(
     healthy_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ValueError, match="follows no spectrograms; leave out --spectrograms"):
+    with pytest.raises(ValueError, match=r"follows no spectrograms\. Leave out --spectrograms"):
         diagnose_run(healthy_run, spectrograms=tmp_path)
     foreign = {"a.npy": autoregression(3, 200, 0.5, 0)}
     write_latent_folder(tmp_path / "foreign", foreign, codec="another")

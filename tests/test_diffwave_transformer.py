@@ -109,4 +109,4 @@ def test_the_recipe_trains_follows_and_makes_long_clips(
     assert [block["x"] > 0 for block in network["levels"][0]["blocks"]] == [True, True]
     assert (run / "diagnosis" / "diagnosis.png").exists()
     assert export.main([str(run), str(tmp_path / "lmnt")]) == 2
-    assert "is a transformer, which lmnt diffwave has not" in capsys.readouterr().err
+    assert "is a transformer, which lmnt diffwave does not" in capsys.readouterr().err

@@ -241,9 +241,9 @@ def test_folder_is_checked_before_any_work(
     (out / "a.wav").write_text("mine")
     following = ["--spectrogram", str(folder)]
     for options, words in (
-        ([run, tmp_path / "new", *following, "--count", "2"], "--count does not go with a folder"),
+        ([run, tmp_path / "new", *following, "--count", "2"], "--count does not work with a "),
         ([run, folder, *following, "--force"], "is inside the input folder"),
-        ([run, out, *following], "exists; add --force"),
+        ([run, out, *following], "exists. Add --force"),
         ([run, tmp_path / "new.wav", "--spectrogram", empty], "no files that end in .spec.npy"),
         ([free, tmp_path / "new", *following], "trained without spectrograms"),
         ([tmp_path / "none", out, "--fast"], "does not exist. Give a waveform run"),
@@ -258,13 +258,13 @@ def test_folder_is_checked_before_any_work(
     ("params", "words"),
     [
         ({"residual_channels": 5}, "weight 'input_projection.weight' is (4, 1, 1); (5, 1, 1)"),
-        ({"residual_layers": 3}, "weights that its params do not account for"),
-        ({"residual_layers": None}, "lacks 'residual_layers'"),
-        ({"hop_samples": 300}, "hop_samples = 300 in its params; 256, which is"),
+        ({"residual_layers": 3}, "weights that do not belong to"),
+        ({"residual_layers": None}, "has no 'residual_layers'"),
+        ({"hop_samples": 300}, "hop_samples = 300 in its params; 256 (the factor"),
         ({"noise_schedule": [0.1, 1.0]}, "a list of betas from 0 to 0.999"),
-        ({"noise_schedule": [0.1]}, "two at least"),
+        ({"noise_schedule": [0.1]}, "at least two"),
         ({"inference_noise_schedule": "fast"}, "inference_noise_schedule = 'fast'"),
-        ({"unconditional": True, "audio_len": 9}, "weights that its params do not account for"),
+        ({"unconditional": True, "audio_len": 9}, "weights that do not belong to"),
     ],
 )
 def test_odd_params_are_refused_by_name(
@@ -288,13 +288,13 @@ def test_what_does_not_fit_is_refused(
     out, follow = tmp_path / "out", ["--spectrogram", str(mel)]
     for run, options, words in (
         (vocoder, [], "add --spectrogram F.spec.npy"),
-        (vocoder, [*follow, "--seconds", "1"], "has a length of its own"),
+        (vocoder, [*follow, "--seconds", "1"], "which sets the length"),
         (vocoder, ["--spectrogram", str(tmp_path / "pickle.npy")], "Cannot read spectrogram"),
-        (vocoder, ["--spectrogram", str(tmp_path / "nan.npy")], "no numbers"),
-        (free, follow, "trained without spectrograms: no --spectrogram"),
-        (free, ["--seconds", "-1"], "a number above 0"),
+        (vocoder, ["--spectrogram", str(tmp_path / "nan.npy")], "NaN or infinite"),
+        (free, follow, "trained without spectrograms. Leave out --spectrogram"),
+        (free, ["--seconds", "-1"], "it must be above 0"),
         (free, ["--count", "0"], "at least 1 is needed"),
-        (outside, [*follow, "--fast"], "outside the schedule of the training"),
+        (outside, [*follow, "--fast"], "outside the training schedule"),
     ):
         assert vocode.main([str(run), str(out), *options]) == 2
         assert words in capsys.readouterr().err
@@ -303,10 +303,10 @@ def test_what_does_not_fit_is_refused(
     assert "is a file; give a folder" in capsys.readouterr().err
     mels = ["--make-spectrograms", "--mels"]
     for options, words in (
-        ([*mels, "8", "--count", "2"], "--count does not go with --make-spectrograms"),
-        ([*mels, "8", "--fast"], "--fast does not go with --make-spectrograms"),
+        ([*mels, "8", "--count", "2"], "--count does not work with --make-spectrograms"),
+        ([*mels, "8", "--fast"], "--fast does not work with --make-spectrograms"),
         ([*mels, "0"], "--mels is 0; at least 1 is needed"),
-        (["--mels", "8"], "--mels belongs to --make-spectrograms"),
+        (["--mels", "8"], "--mels works only with --make-spectrograms"),
         ([], "is not a waveform run of lmnt diffwave. python -m diffwave.inference generates"),
     ):
         assert vocode.main([str(tmp_path), str(out), *options]) == 2
@@ -315,7 +315,7 @@ def test_what_does_not_fit_is_refused(
         assert command.main([str(vocoder), *more]) == 2
         error = capsys.readouterr().err
         assert "is a model of audio, not of latents" in error
-        assert "python -m diffwave.vocode makes audio with it" in error
+        assert "Use it with python -m diffwave.vocode" in error
 
 
 class Malice:

@@ -204,7 +204,7 @@ def test_a_label_that_the_run_does_not_know_is_named(tmp_path, capsys):
     write_latent_folder(folder, arrays | more)
     assert diffwave_train.main([*words, *settings("MAX_STEPS=9")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "a labelled folder 'z', which the run does not know; it was begun with x, y." in error
+    assert "a labelled folder 'z', but the run was started with x, y." in error
 
 
 def test_a_split_survives_its_file(tmp_path):

@@ -258,7 +258,7 @@ def test_controls_made_of_another_file_of_that_name_are_refused_and_made_again(
     (tmp_path / "in/song.wav").rename(tmp_path / "in/song.WAV")  # as long, of the same time
     walk(tmp_path, codec, capsys, "lat")
     header = LatentHeader.read(tmp_path / "lat")
-    with pytest.raises(ValueError, match=r"'song.npy' of those was made of 'song.WAV', but its"):
+    with pytest.raises(ValueError, match=r"'song.npy' of those was made from 'song.WAV', but its"):
         ControlHeader.read(tmp_path / "controls").check_matches(header, "these", "those")
     assert walk(tmp_path, codec, capsys, "controls")["controls"]["num_done"] == 1
     ControlHeader.read(tmp_path / "controls").check_matches(header, "these", "those")

@@ -292,7 +292,7 @@ def test_a_failure_that_cannot_be_undone_says_so_and_the_next_run_goes_on(tree, 
         patch.setattr(os, "replace", fail)
         code, _, err = apply(tree)
     assert code == 2 and moved & before
-    assert "Stopped half-way" in err and "run again" in err
+    assert "Stopped halfway" in err and "run again" in err
     assert apply(tree)[0] == 0
     assert apply_patches.state_of(tree, version_of(tree)) == ("patched", {})
 
@@ -344,7 +344,7 @@ def test_patches_that_are_not_those_of_base_change_nothing(tree, apply, monkeypa
     for base in copy.glob("*/BASE"):
         sha = version.after[added(version)]
         base.write_text(base.read_text().replace(sha, sha[::-1]))
-    assert_refused(apply, tree, f"do not make '{added(version)}' what BASE says")
+    assert_refused(apply, tree, f"do not make '{added(version)}' as in BASE")
     version.series[-1].write_text("no patch")
     assert_refused(apply, tree, version.series[-1].name)
     version.series[-1].unlink()

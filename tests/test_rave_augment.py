@@ -95,7 +95,7 @@ def test_what_cannot_be_used_is_skipped_or_refused_in_a_sentence(tmp_path, run, 
     assert figures["recorded_s"] == pytest.approx(9000 / RATE_HZ)
     assert figures["duration_s"] > 5 * figures["recorded_s"]
     assert run("--semitones", "30") == EXIT_ERROR
-    assert "-12 to 12 is possible" in capsys.readouterr().err
+    assert "it must be from -12 to 12" in capsys.readouterr().err
     (tmp_path / "out" / "a~1.flac").rename(tmp_path / "in" / "b.flac")
     assert run("--force") == EXIT_ERROR
     assert "'b.flac' is a version of 'a.wav' that `rave augment` wrote" in capsys.readouterr().err

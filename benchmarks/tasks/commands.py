@@ -36,7 +36,7 @@ def commands(
     for program in needs:
         if shutil.which(program) is None:
             raise RuntimeError(f"'{program}', which this needs, is not installed.")
-    told = [[sys.executable if word == PYTHON else word for word in step] for step in steps]
+    commands = [[sys.executable if word == PYTHON else word for word in step] for step in steps]
 
     def run() -> dict[str, Any]:
         for path in map(Path, outputs):
@@ -44,7 +44,7 @@ def commands(
                 shutil.rmtree(path)
             path.unlink(missing_ok=True)
         start = time.perf_counter()
-        peaks = [_peak_mib(step, answer) for step in told]
+        peaks = [_peak_mib(step, answer) for step in commands]
         return {"seconds": time.perf_counter() - start, "peak_mib": max(peaks)}
 
     return run

@@ -119,9 +119,9 @@ class Comparison:
         run = TRAINED[name]
         folder = self.work / "trained" / name
         found = around(self.python, folder, run, self.data[run.dataset])
-        told = self._checked(dict(zip(HEADS[1:], found, strict=True)))
+        checked = self._checked(dict(zip(HEADS[1:], found, strict=True)))
         words = " ".join((run.config, *run.flags))
-        return [f"{words}, on its {run.dataset} LMDB", *told.values()]
+        return [f"{words}, on its {run.dataset} LMDB", *checked.values()]
 
     def _build(self, kind: str, folder: Path) -> None:
         if not (folder / "stages.npz").exists():

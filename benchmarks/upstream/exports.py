@@ -54,9 +54,9 @@ def export(python: Path, run: Path, folder: Path, *flags: str) -> Path:
     # Not where this project's own `rave` is found.
     outside = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     folder.mkdir(parents=True, exist_ok=True)
-    told = subprocess.run(command, capture_output=True, text=True, env=outside, cwd=folder)
-    if told.returncode:
-        last = told.stderr.strip().splitlines()[-1:] or ["no message"]
+    done = subprocess.run(command, capture_output=True, text=True, env=outside, cwd=folder)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise ValueError(f"acids-rave cannot export it: {last[0]}")
     suffix = "_streaming" if "--streaming" in flags else ""
     return folder / f"{name}{suffix}.ts"
@@ -274,10 +274,10 @@ def main(paths: Sequence[str]) -> int:
     failed = 0
     for path in paths:
         try:
-            told = ", ".join(f"{name} {v:.1e}" for name, v in compare(Path(path)).items())
+            message = ", ".join(f"{name} {v:.1e}" for name, v in compare(Path(path)).items())
         except ValueError as error:
-            told, failed = str(error), 1
-        print(f"{path}: {told}", flush=True)
+            message, failed = str(error), 1
+        print(f"{path}: {message}", flush=True)
     return failed
 
 

@@ -92,8 +92,8 @@ def make_datasets(python: Path, folder: Path) -> dict[str, Path]:
         if not (made[name] / "metadata.yaml").exists():
             shutil.rmtree(made[name], ignore_errors=True)
             sizes = ("--num_signal", str(CROP_SAMPLES), "--output_path", str(made[name]))
-            told = ("preprocess", "--input_path", str(audio), *sizes, *flags)
-            rave_there(python, *told, answer="y\n")  # lazy asks
+            arguments = ("preprocess", "--input_path", str(audio), *sizes, *flags)
+            rave_there(python, *arguments, answer="y\n")  # lazy asks
     return made
 
 

@@ -1,4 +1,4 @@
-"""Whether latents can be learned; what a run has learned, and what is wrong with it."""
+"""Diagnosis of latents before a training, and of a trained run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RECORD, PICTURE = "diagnosis.json", "diagnosis.png"
 # Where a run's diagnosis is written, inside the run.
 RUN_OUT = "diagnosis"
-# For a person; as JSON-able data; what draws the figures into a file.
+# Text; JSON-able data; a function that draws the figures into a file.
 Report: TypeAlias = tuple[str, dict[str, Any], Callable[[Path], None]]
 
 
@@ -41,15 +41,15 @@ def diagnose_folder(
         path: Folder of latents, or a run of diffwave.train or of the patched lmnt diffwave.
         out: Folder for diagnosis.json and diagnosis.png. None: RUN/diagnosis; of latents, neither
             is written.
-        config: Of latents: recipe of the training that is planned. None: default.
-        settings: Of latents: values of the recipe to change, each NAME=VALUE.
-        latents: Of a run: the latents that it was trained on, if they have moved.
-        spectrograms: Of a run: the same of its spectrograms.
-        controls: Of a run: the same of its controls.
-        codec: Of a run: a run folder of `rave train`, or a .ts file (it runs code: open only files
+        config: For latents: recipe of the planned training. None: default.
+        settings: For latents: values of the recipe to change, each NAME=VALUE.
+        latents: For a run: the latents that it was trained on, if they have moved.
+        spectrograms: For a run: its spectrograms, if they have moved.
+        controls: For a run: its controls, if they have moved.
+        codec: For a run: run folder of `rave train`, or a .ts file (it runs code: open only files
             you trust), to report whether generated latents decode to silence.
-        seed: Of a run: random seed. None: 0.
-        device: Of a run: auto, cpu, cuda, cuda:N or mps. None: auto.
+        seed: For a run: random seed. None: 0.
+        device: For a run: auto, cpu, cuda, cuda:N or mps. None: auto.
 
     Returns:
         The figures are those of diagnosis.json. Findings are no error.
@@ -77,11 +77,11 @@ def diagnose_folder(
     is_run = _is_run(path)
     here, there = ("a run", "latents") if is_run else ("a latent folder", "a run")
     others = of_latents if is_run else of_runs
-    if given := [option for option, value in others.items() if value is not None]:
-        raise ValueError(f"'{path}' is {here}; {', '.join(given)} is for {there}. Leave it out.")
+    if refused := [option for option, value in others.items() if value is not None]:
+        raise ValueError(f"'{path}' is {here}; {', '.join(refused)} is for {there}. Leave it out.")
     folder = None if out is None else Path(out)
     if is_run and folder is None:
-        folder = (path if path.is_dir() else path.parent) / RUN_OUT  # it may be a file of weights
+        folder = (path if path.is_dir() else path.parent) / RUN_OUT  # path may be a file of weights
     if folder is not None:
         _check_out(folder, path, is_run)
     if is_run:
@@ -104,10 +104,10 @@ def diagnose_folder(
 
 
 def _is_run(path: Path) -> bool:
-    """Return whether a path is a run; a run holds a header of its latents too.
+    """Return whether a path is a run, not a latent folder; a run also has a latent header.
 
     Raises:
-        ValueError: If it is neither a run of diffusion nor a latent folder.
+        ValueError: If it is neither a diffusion run nor a latent folder.
     """
     if (path / "run.json").exists():
         return True
@@ -123,12 +123,12 @@ def _is_run(path: Path) -> bool:
         return True
     raise ValueError(
         f"'{path}' is neither a latent folder (with latents.json) nor a run (with run.json). Give "
-        "what rave encode, diffwave.inference or diffwave.train wrote."
+        "a folder that rave encode, diffwave.inference or diffwave.train wrote."
     )
 
 
 def _check_out(out: Path, path: Path, is_run: bool) -> None:
-    """Check that a diagnosis may be written into a folder."""
+    """Refuse an output folder that a diagnosis must not be written into."""
     from rave.files.atomic import check_output_folder
 
     if is_run and out.exists() and not out.is_dir():
@@ -144,23 +144,23 @@ def _of_latents(path: Path, config: str, settings: Sequence[str]) -> Report:
     from rave.latents.folder import GENERATED, LatentHeader
 
     if LatentHeader.read(path).contents == GENERATED:
-        made = diagnose_generated(path)
-        text = latent_report.words_of_generated(made)
-        return text, made.record(), partial(latent_picture.draw_generated, made)
+        generated = diagnose_generated(path)
+        text = latent_report.words_of_generated(generated)
+        return text, generated.record(), partial(latent_picture.draw_generated, generated)
     found = diagnose_latents(path, read_recipe(config, settings))
     return latent_report.words(found), found.record(), partial(latent_picture.draw, found)
 
 
 def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Recipe:
-    """Return what a recipe of diffwave.train says of latents and losses.
+    """Return the values of a recipe of diffwave.train that a diagnosis needs.
 
     Args:
         config: Name of a recipe, or .gin file.
-        settings: Lines NAME=VALUE that change it.
-        seed: Of the training.
+        settings: Values to change, each NAME=VALUE.
+        seed: Random seed of the training.
 
     Raises:
-        ValueError: If it cannot be read, or sets what follows from the latents.
+        ValueError: If it cannot be read, or sets a value that follows from the latents.
     """
     from diffwave.diagnosis.expected_losses import Recipe
     from rave.experiment import build
@@ -177,12 +177,12 @@ def read_recipe(config: str, settings: Sequence[str] = (), seed: int = 0) -> Rec
     )
 
 
-def _of_run(path: Path, **given: Any) -> Report:
+def _of_run(path: Path, **options: Any) -> Report:
     from diffwave.diagnosis import run_picture, run_report
     from diffwave.diagnosis.run import diagnose_run
 
     def progress(part: str) -> None:
         print(f"Looking at {part} …", file=sys.stderr)
 
-    found = diagnose_run(path, **given, progress=progress)
+    found = diagnose_run(path, **options, progress=progress)
     return run_report.words(found), found.record(), partial(run_picture.draw, found.figures)

@@ -1,4 +1,4 @@
-"""How far generated music is from the recordings that a run was trained on."""
+"""Measure how far generated music is from the recordings that a run was trained on."""
 
 from __future__ import annotations
 
@@ -49,36 +49,36 @@ def evaluate_run(
     seed: int = 0,
     device: str = "auto",
 ) -> Result:
-    """Measure a ladder from recordings to noise, and write its figures and picture.
+    """Compare generated music with recordings and with noise; write figures and a picture.
 
-    Rungs, all of the same length: held-out recordings, the codec's reconstructions of them,
-    generated music, Gaussian latents, noise. Beside it the spread over seeds, diversity, and
-    whether training music is copied.
+    The rungs of this ladder, all of the same length: held-out recordings, the codec's
+    reconstructions of them, generated music, Gaussian latents, noise. Also measured: the spread
+    over seeds, diversity, and whether training music is copied.
 
     Args:
         run: Run folder of diffwave.train.
-        latents_dir: The latents that it was trained on.
-        audio_dir: The recordings that these were encoded from.
+        latents_dir: Latents that the run was trained on.
+        audio_dir: Recordings that these latents were encoded from.
         codec: Run folder of `rave train`, or a .ts file (it runs code: open only files you trust).
-        count: Clips of each rung.
-        seconds: Length of a clip.
-        seeds: Sets of generated clips, whose spread is reported.
-        patches: Patches of 3 s that a distance is measured with; only figures computed with the
-            same number are comparable. None: all of a rung.
+        count: Clips per rung.
+        seconds: Length of a clip in seconds.
+        seeds: Number of sets of generated clips; their spread is reported.
+        patches: Number of 3 s patches per distance; only figures computed with the same number are
+            comparable. None: all patches of a rung.
         steps: Sampling steps.
-        guidance: Guidance scale of all that is followed, or of each by name.
-        spectrograms: The spectrograms that it was trained on, if they have moved.
-        controls: The controls that it was trained on, if they have moved.
+        guidance: Guidance scale of all conditions, or of each by name.
+        spectrograms: Spectrograms that the run was trained on, if they have moved.
+        controls: Controls that the run was trained on, if they have moved.
         out: Folder for evaluation.json and ladder.png. None: RUN/evaluation.
         seed: Random seed.
         device: auto, cpu, cuda, cuda:N or mps.
 
     Returns:
-        The figures are those of evaluation.json.
+        Figures: the content of evaluation.json.
 
     Raises:
         ValueError: If a value is not possible, or an input cannot be used or does not fit.
-        OSError: If something cannot be read or written.
+        OSError: If a file cannot be read or written.
     """
     run, latents, audio, codec_path = Path(run), Path(latents_dir), Path(audio_dir), Path(codec)
     _check(count, seconds, seeds)
@@ -90,16 +90,16 @@ def evaluate_run(
     model = trained.model.to(torch_device)
     build_sampler(DPM_SOLVER, model.schedule, steps)  # its checks only
     followed = [name for name in model.conditioners if name != LABEL]
-    given = TrainingData(latents, path_or_none(spectrograms), path_or_none(controls))
-    data = open_data(trained, training_settings(run), given, PHRASE_FRAMES)
+    folders = TrainingData(latents, path_or_none(spectrograms), path_or_none(controls))
+    data = open_data(trained, training_settings(run), folders, PHRASE_FRAMES)
     scales = parse_guidance(guidance, followed)
     data = replace(data, num_frames=round(seconds * trained.header.frame_rate_hz))
     segments = data.segments(data.held_out, count)
     if not len(segments):
         longest_s = max(c.num_frames for c in data.held_out) / trained.header.frame_rate_hz
         raise ValueError(
-            f"--seconds is {seconds:g}; the longest held-out recording lasts "
-            f"{longest_s:.1f} s. Ask for less, or hold out more."
+            f"--seconds is {seconds:g}, but the longest held-out recording lasts {longest_s:.1f} "
+            "s. Give fewer seconds, or hold out more."
         )
     for clip in [*data.training, *data.held_out]:
         recording_path(audio, clip)
@@ -107,7 +107,7 @@ def evaluate_run(
     opened.check_latents(trained.header, latents)
     num_rungs = 5 + seeds + bool(model.conditioners)
     total = len(without_versions(data.training)) + num_rungs * len(segments)
-    with tqdm(desc="Hearing", total=total, unit="clip", file=sys.stderr) as bar:
+    with tqdm(desc="Measuring", total=total, unit="clip", file=sys.stderr) as bar:
         ladder = Ladder(
             trained,
             data,
@@ -121,7 +121,7 @@ def evaluate_run(
             lambda: bar.update() and None,
         )
         found = measure_ladder(ladder, seeds, patches)
-    asked = {
+    options = {
         "codec": codec_path,
         "count": count,
         "seconds": seconds,
@@ -139,7 +139,7 @@ def evaluate_run(
         "run": str(run),
         "codec": str(codec_path),
         "seed": seed,
-        "command": _command(run, latents, audio, asked),
+        "command": _command(run, latents, audio, options),
         "train_steps": trained.num_steps,
         "held_out": sorted({clip.file.path for clip in data.held_out}),
         "clips": len(segments),
@@ -150,15 +150,15 @@ def evaluate_run(
     draw(record, folder / PICTURE)
     lines = [found.words(), f"Figures: '{folder / RECORD}'. Picture: '{folder / PICTURE}'."]
     if len(segments) < count:
-        lines.insert(0, f"The held-out music has room for {len(segments)} clips a rung only.")
+        lines.insert(0, f"The held-out music has room for only {len(segments)} clips per rung.")
     return Result("\n".join(lines), record)
 
 
-def _command(run: Path, latents: Path, audio: Path, asked: Mapping[str, Any]) -> str:
-    """Return the command line that measures the same again."""
+def _command(run: Path, latents: Path, audio: Path, options: Mapping[str, Any]) -> str:
+    """Return the command line that repeats the measurement."""
     parameters = inspect.signature(evaluate_run).parameters
     parts = [str(run), str(latents), str(audio)]
-    for name, value in asked.items():
+    for name, value in options.items():
         if value != parameters[name].default:
             values = value if isinstance(value, list) else [value]
             parts += [part for each in values for part in (f"--{name}", str(each))]
@@ -167,7 +167,7 @@ def _command(run: Path, latents: Path, audio: Path, asked: Mapping[str, Any]) ->
 
 def _check(count: int, seconds: float, seeds: int) -> None:
     if not SHORTEST_S + 0.1 <= seconds <= 600:
-        raise ValueError(f"--seconds is {seconds:g}; 3.1 to 600 is possible.")
+        raise ValueError(f"--seconds is {seconds:g}; it must be from 3.1 to 600.")
     if count < 2:
         raise ValueError(f"--count is {count}; at least 2 are needed.")
     if seeds < 1:

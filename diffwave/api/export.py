@@ -1,4 +1,4 @@
-"""A run as a .ts that plays in nn~, or as a run of the patched lmnt diffwave."""
+"""Export a run: a .ts file that plays in nn~, or a run of the patched lmnt diffwave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from diffwave.model import LatentDiffusion
 
 NUM_STEPS = 8
-SHORTEST_WINDOW = 64  # frames, by default
+SHORTEST_WINDOW = 64  # frames, the smallest default
 
 
 def export_run(
@@ -27,32 +27,33 @@ def export_run(
     host_rate: int | None = None,
     force: bool = False,
 ) -> Result:
-    """Write a run and its codec as TorchScript for nn~, or the run for the patched lmnt diffwave.
+    """Write a run with its codec as TorchScript for nn~, or the run for the patched lmnt diffwave.
 
-    All but `force` is for nn~.
+    All options but `force` are for nn~.
 
     Args:
         run: Run folder of diffwave.train.
-        out: File to write, which ends in .ts and is for nn~; or folder to write, for lmnt diffwave:
-            weights.pt and latents.json.
-        codec: The codec of its latents: a run of `rave train` or of acids-rave, or a .ts of
+        out: File to write for nn~ (name.ts), or folder to write for lmnt diffwave (weights.pt and
+            latents.json).
+        codec: Codec of the run's latents: a run of `rave train` or of acids-rave, or a .ts of
             acids-rave (it runs code: open only files you trust).
-        ema: Take the averaged weights of a run of acids-rave.
+        ema: Use the averaged weights, if the codec is a run of acids-rave.
         steps: Sampling steps. None: 8.
         sampler: dpm-solver++ or ddim. None: dpm-solver++.
-        window: Seconds sampled at a time. None: two receptive fields, at least 64 latent frames.
-        noise_seed: Random seed, from 0 on, of the same music each time. None: other music each
-            time.
+        window: Seconds sampled at a time; with conditions, this adds to the latency. None: two
+            receptive fields, at least 64 latent frames.
+        noise_seed: Random seed, 0 or more, for the same music each time. None: new music each time.
         host_rate: Sample rate of the host in Hz, twice or four times the codec's. None: the
             codec's.
-        force: Replace what an earlier export wrote there.
+        force: Replace an earlier export.
 
     Raises:
-        ValueError: If a run cannot be read, they do not fit, or the folder holds something else.
+        ValueError: If a run cannot be read, run and codec do not fit, or the folder holds other
+            files.
         OSError: If the output cannot be written.
     """
     run, out = Path(run), Path(out)
-    for_nn_tilde = {
+    nn_tilde_options = {
         "--codec": codec,
         "--ema": ema,
         "--steps": steps,
@@ -64,16 +65,16 @@ def export_run(
     if out.suffix == ".ts":
         if codec is None:
             raise ValueError(
-                "A .ts plays through its codec: add --codec RUN, which made the latents."
+                "A .ts file needs the codec that encoded the latents: add --codec RUN."
             )
         if out.exists() and not force:
             raise ValueError(f"'{out}' exists. Choose another name, or add --force.")
         return _write_nn_tilde(
             run, out, Path(codec), ema, steps, sampler, window, noise_seed, host_rate
         )
-    for option, value in for_nn_tilde.items():
+    for option, value in nn_tilde_options.items():
         if value is not None and value is not False:
-            raise ValueError(f"{option} is for nn~; give OUT a name that ends in .ts.")
+            raise ValueError(f"{option} is only for nn~; give OUT a name that ends in .ts.")
     return _write_lmnt(run, out, force)
 
 
@@ -106,13 +107,13 @@ def _write_nn_tilde(
     model, header = trained.model, trained.header
     codec, form, num_latents = load_streamable(codec_path, ema=ema)
     header.identity.check_same(form.identity, f"Run '{run}'", f"the codec '{codec_path}'")
-    usual = max(4 * (model.network.receptive_field_frames // 2), SHORTEST_WINDOW)
-    frames = max(round(window * header.frame_rate_hz), 1) if window else usual
+    default = max(4 * (model.network.receptive_field_frames // 2), SHORTEST_WINDOW)
+    frames = max(round(window * header.frame_rate_hz), 1) if window else default
     windows = Windows.of(model, frames)
     max_steps = min(MAX_STEPS, len(model.schedule))
     steps = min(NUM_STEPS, max_steps) if steps is None else steps
     if not 1 <= steps <= max_steps:
-        raise ValueError(f"--steps is {steps}; 1 to {max_steps} are possible.")
+        raise ValueError(f"--steps is {steps}; it must be from 1 to {max_steps}.")
     sampler = StreamingSampler(model, windows, sampler_name or DPM_SOLVER, max_steps)
     seed = FRESH_NOISE if noise_seed is None else noise_seed
     # The file is the codec of all latents, also where those made are the first principal ones.
@@ -141,7 +142,7 @@ def _write_nn_tilde(
     }
     text = (
         "'{file}' ({size_mib:.1f} MiB) plays the model of step {num_steps} in nn~ at "
-        "{sample_rate_hz} Hz, {steps} sampling steps, {window_s:.2f} s at a time. Late: sample "
+        "{sample_rate_hz} Hz: {steps} sampling steps, {window_s:.2f} s at a time. Latency: sample "
         "{latency_samples} samples."
     )
     follows = ", ".join(sampler.followed) or "nothing"
@@ -150,7 +151,7 @@ def _write_nn_tilde(
 
 
 def _guess(model: LatentDiffusion, denoiser: Any = None) -> Any:
-    """Return what a model, or the denoiser of an export of it, makes of noise and a condition."""
+    """Return the output of a model, or of its export's denoiser, for noise and a condition."""
     import torch
 
     draw = torch.Generator().manual_seed(0)
@@ -160,8 +161,8 @@ def _guess(model: LatentDiffusion, denoiser: Any = None) -> Any:
     with torch.no_grad():
         if denoiser is not None:
             return denoiser(noisy, timestep, condition)
-        given = condition if model.is_conditional else None
-        return model.denoise_guided(noisy, timestep, [(1.0, given)])
+        followed = condition if model.is_conditional else None
+        return model.denoise_guided(noisy, timestep, [(1.0, followed)])
 
 
 def _write_lmnt(run: Path, out: Path, force: bool) -> Result:
@@ -179,21 +180,21 @@ def _write_lmnt(run: Path, out: Path, force: bool) -> Result:
     check_output_folder(out, run)
     _check_empty(out, force)
     content = checkpoint_from_model(trained.model, trained.header, trained.num_steps)
-    again = model_from_checkpoint(content, f"'{out}'")
-    found = largest_difference([_guess(trained.model)], [_guess(again.eval())])
-    check_difference(found, out)
+    export = model_from_checkpoint(content, f"'{out}'")
+    difference = largest_difference([_guess(trained.model)], [_guess(export.eval())])
+    check_difference(difference, out)
     write_lmnt_run(out, content, trained.header)
     model, header = trained.model, trained.header
-    what = "with spectrograms" if model.is_conditional else "without spectrograms"
+    conditions = "with spectrograms" if model.is_conditional else "without spectrograms"
     size_mib = (out / WEIGHTS).stat().st_size / 2**20
     summary = (
-        f"'{out}' ({size_mib:.1f} MiB) holds the model of step {trained.num_steps}, "
-        f"{what}, of {header.latent_size} dimensions at {header.frame_rate_hz:.2f} frames/s."
+        f"'{out}' ({size_mib:.1f} MiB) holds the model of step {trained.num_steps}: "
+        f"{header.latent_size} dimensions, {header.frame_rate_hz:.2f} frames/s, {conditions}."
     )
     figures = {
         "folder": str(out),
         "size_mib": size_mib,
-        "largest_difference": found,
+        "largest_difference": difference,
         "num_steps": trained.num_steps,
         "is_conditional": model.is_conditional,
         "latent_size": model.standardizer.latent_size,
@@ -204,7 +205,7 @@ def _write_lmnt(run: Path, out: Path, force: bool) -> Result:
 
 
 def _check_empty(folder: Path, force: bool) -> None:
-    """Check that a folder is new or empty, or holds an earlier export that may be replaced."""
+    """Check that a folder is new, is empty, or holds an earlier export that may be replaced."""
     from diffwave.upstream.run import WEIGHTS
     from rave.latents.folder import HEADER_NAME
 

@@ -1,4 +1,4 @@
-"""Spectrograms or controls that a model can follow, aligned to the frames of a latent folder."""
+"""Make spectrograms or controls for a model to follow, aligned to the latent frames."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CHECK = partial(check_record, num_frames=int)
 
 
 @dataclass(frozen=True)
-class Places:
-    """What a folder of conditions is made of.
+class ConditionFolders:
+    """The folders from which conditions are made, and the one to make.
 
     Attributes:
-        header: Of the latents.
-        audio: Folder that they were encoded from.
+        header: Header of the latents.
+        audio: Folder of the audio that was encoded.
         out: Folder to make.
         sources: Audio file of each latent file, relative to `audio`.
     """
@@ -43,43 +43,43 @@ def make_conditions(
     mels: int = 80,
     force: bool = False,
 ) -> Result:
-    """Write log-mel spectrograms, or controls, of the audio that latents were encoded from.
+    """Write log-mel spectrograms, or controls, of the audio that was encoded to latents.
 
-    The same call again continues, and takes in what was added or changed.
+    The same call again continues, and adds new and changed files.
 
     Args:
         latents_dir: Folder of latents.
-        audio_dir: Folder of the audio that they were encoded from.
+        audio_dir: Folder of the audio that was encoded.
         out_dir: Folder to make.
-        controls: Names of controls: loudness, chroma, onsets; empty for all three; those made
-            earlier are kept up to date. None: spectrograms.
+        controls: Names of controls: loudness, chroma, onsets; empty for all three. Controls of an
+            earlier call are also updated. None: spectrograms.
         mel_hop: Samples between frames of a spectrogram; must divide the hop of the latents.
         mels: Mel bands of a spectrogram.
-        force: Make the folder anew if its settings differ.
+        force: Replace a folder made with other settings.
 
     Returns:
-        The figures hold the counts of files, and the reason of each that was skipped.
+        Figures: number of files, and the reason for each skipped file.
 
     Raises:
         ValueError: If a value is not possible, or a folder or all of its files cannot be used.
-        OSError: If something cannot be written.
+        OSError: If a file cannot be written.
     """
     latents, audio, out = Path(latents_dir), Path(audio_dir), Path(out_dir)
     header = LatentHeader.read(latents)
     if not audio.is_dir():
-        raise ValueError(f"'{audio}' is not a folder. Give the folder that was encoded.")
+        raise ValueError(f"'{audio}' is not a folder. Give the folder of the encoded audio.")
     sources = {file.path: file.source for file in header.files if file.source}
     if not sources:
         raise ValueError(f"'{latents}' holds no latents that were encoded from audio.")
     check_output_folder(out, audio)
     check_output_folder(out, latents)
-    places = Places(header, audio, out, sources)
+    folders = ConditionFolders(header, audio, out, sources)
     if controls is None:
-        return _make_spectrograms(places, mel_hop, mels, force)
-    return _make_controls(places, controls, force)
+        return _make_spectrograms(folders, mel_hop, mels, force)
+    return _make_controls(folders, controls, force)
 
 
-def _make_spectrograms(places: Places, mel_hop: int, mels: int, force: bool) -> Result:
+def _make_spectrograms(folders: ConditionFolders, mel_hop: int, mels: int, force: bool) -> Result:
     from diffwave.conditioner import whole_ratio
     from diffwave.conditions.controls import HEADER_NAME as CONTROLS_HEADER
     from diffwave.conditions.spectrogram import HEADER_NAME as MELS_HEADER
@@ -87,18 +87,14 @@ def _make_spectrograms(places: Places, mel_hop: int, mels: int, force: bool) -> 
     from rave.jobs.journal import Journal
     from rave.jobs.loop import process_files
 
-    header, sources, out = places.header, places.sources, places.out
+    header, sources, out = folders.header, folders.sources, folders.out
     ratio = whole_ratio(header.hop_samples, mel_hop)
     if mels < 1:
         raise ValueError(f"--mels is {mels}; at least 1 is needed.")
-    _check_kind(out, CONTROLS_HEADER, "controls; add --controls, or choose")
+    _check_kind(out, CONTROLS_HEADER, "controls. Add --controls, or choose")
     num_frames = {file.path: file.num_frames for file in header.files}
     transform = LogMel(header.sample_rate_hz, mel_hop, mels)
-    settings = {
-        **_origin(header),
-        "mel_hop_samples": mel_hop,
-        "num_mels": mels,
-    }
+    settings = {**_origin(header), "mel_hop_samples": mel_hop, "num_mels": mels}
     journal = Journal(out / JOURNAL_NAME, settings, force=force)
     remove_partials(out)
 
@@ -107,20 +103,13 @@ def _make_spectrograms(places: Places, mel_hop: int, mels: int, force: bool) -> 
         write_spectrogram(out / name, source, transform, header.sample_rate_hz, num_mel_frames)
         return {"num_frames": num_frames[name]}
 
-    audio = {path: places.audio / source for path, source in sources.items()}
+    audio = {path: folders.audio / source for path, source in sources.items()}
     paths = {path: path for path in sources}
-    made_of = {path: {"source": source} for path, source in sources.items()}
+    origins = {path: {"source": source} for path, source in sources.items()}
     report = process_files(
-        audio,
-        work,
-        paths,
-        journal,
-        "Spectrograms",
-        CHECK,
-        header=MELS_HEADER,
-        known=made_of,
+        audio, work, paths, journal, "Spectrograms", CHECK, header=MELS_HEADER, known=origins
     )
-    report.check_any(f"'{places.audio}'", "Made spectrograms of")
+    report.check_any(f"'{folders.audio}'", "Made spectrograms of")
     files = {name: record["num_frames"] for name, record in report.records.items()}
     SpectrogramHeader(
         **settings,
@@ -138,7 +127,7 @@ def _make_spectrograms(places: Places, mel_hop: int, mels: int, force: bool) -> 
     return Result(report.summary("Made spectrograms of"), figures, len(report.skipped))
 
 
-def _make_controls(places: Places, controls: Sequence[str], force: bool) -> Result:
+def _make_controls(folders: ConditionFolders, controls: Sequence[str], force: bool) -> Result:
     from diffwave.conditions.controls import HEADER_NAME as CONTROLS_HEADER
     from diffwave.conditions.controls import (
         NUM_CHANNELS,
@@ -150,16 +139,16 @@ def _make_controls(places: Places, controls: Sequence[str], force: bool) -> Resu
     from rave.jobs.journal import Journal
     from rave.jobs.loop import process_files
 
-    header, sources, out = places.header, places.sources, places.out
+    header, sources, out = folders.header, folders.sources, folders.out
     names = check_controls(controls)
-    _check_kind(out, MELS_HEADER, "spectrograms; choose")
+    _check_kind(out, MELS_HEADER, "spectrograms. Choose")
     num_frames = {file.path: file.num_frames for file in header.files}
     journal = Journal(out / JOURNAL_NAME, _origin(header), force=force)
-    made = {name.partition("/")[0] for name in journal.names}
-    names = check_controls([*names, *made])  # those of an earlier call are kept up to date
+    earlier = {name.partition("/")[0] for name in journal.names}
+    names = check_controls([*names, *earlier])  # also updates the controls of an earlier call
     remove_partials(out)
     items = {
-        f"{name}/{path}": places.audio / source
+        f"{name}/{path}": folders.audio / source
         for path, source in sources.items()
         for name in names
     }
@@ -171,13 +160,13 @@ def _make_controls(places: Places, controls: Sequence[str], force: bool) -> Resu
         return {"num_frames": num_frames[path]}
 
     paths = {item: item for item in items}
-    made_of = {item: {"source": sources[item.partition("/")[2]]} for item in items}
+    origins = {item: {"source": sources[item.partition("/")[2]]} for item in items}
     report = process_files(
-        items, work, paths, journal, "Controls", CHECK, header=CONTROLS_HEADER, known=made_of
+        items, work, paths, journal, "Controls", CHECK, header=CONTROLS_HEADER, known=origins
     )
     skipped = {item.partition("/")[2]: reason for item, reason in report.skipped.items()}
     if len(skipped) == len(sources):
-        replace(report, records={}).check_any(f"'{places.audio}'", "Made")
+        replace(report, records={}).check_any(f"'{folders.audio}'", "Made")
     files = {path: num_frames[path] for path in sources if path not in skipped}
     channels = {name: NUM_CHANNELS[name] for name in names}
     ControlHeader(
@@ -201,7 +190,7 @@ def _origin(header: LatentHeader) -> dict[str, Any]:
     }
 
 
-def _check_kind(folder: Path, other_header: str, what: str) -> None:
+def _check_kind(folder: Path, other_header: str, other_kind: str) -> None:
     """Check that a folder does not hold the other kind of conditions."""
     if (folder / other_header).exists():
-        raise ValueError(f"'{folder}' holds {what} another folder.")
+        raise ValueError(f"'{folder}' holds {other_kind} another folder.")

@@ -44,30 +44,28 @@ def train_diffusion(
     """Train a diffusion model. The same call again resumes from the last checkpoint.
 
     Args:
-        latents: What `rave encode` or `rave shard` wrote: a folder, or an address such as
-            s3://bucket/set.
-        out: Run folder, which `diffwave.inference` reads.
+        latents: Folder of `rave encode` or `rave shard`, or an address such as s3://bucket/set.
+        out: Run folder to write; `diffwave.inference` reads it.
         config: Name of a recipe, such as default or tiny, or path of a .gin file.
-        settings: Lines NAME=VALUE that change the recipe, such as "MAX_STEPS=5000".
-        spectrograms: What `diffwave.preprocess` wrote, for a model that follows a spectrogram.
-        controls: What `diffwave.preprocess --controls` wrote, for a model that follows them.
-        control_names: Of these controls, those to follow. None named: all.
-        labels: The folders at the top of the latent tree are classes that the model follows.
-        seed: Of weights, segments, noise and timesteps, 0 to 2^32 - 1.
+        settings: Settings NAME=VALUE that change the recipe, such as "MAX_STEPS=5000".
+        spectrograms: Folder of `diffwave.preprocess`, for a model that follows spectrograms.
+        controls: Folder of `diffwave.preprocess --controls`, for a model that follows controls.
+        control_names: Controls to follow. Empty: all controls of the folder.
+        labels: Follow class labels: the names of the top folders of the latents.
+        seed: Random seed of weights, segments, noise and timesteps, 0 to 2^32 - 1.
         device: auto, cpu, cuda, cuda:N or mps.
-        devices: GPUs (or processes on the CPU) of each node that share each batch.
-        nodes: Nodes that share each batch; each makes this call.
+        devices: GPUs (or processes on the CPU) per node that share each global batch.
+        nodes: Nodes that share each global batch; each node makes this call.
         dry_run: Return the resolved recipe and write nothing.
 
     Returns:
-        Figures: `num_steps`, `best_step`, `latent_size` of `raw_size` dimensions that hold
-        `fidelity` of the variance, the held-out loss beside its references (see `diffwave.skill`),
-        and of a model that follows conditions `conditioner_gain`. Empty in all processes of a
-        shared training but the first.
+        Figures: `num_steps`; `best_step`; the `latent_size` of `raw_size` dimensions that hold
+        `fidelity` of the variance; the held-out loss and its references (`diffwave.skill`); with
+        conditions also `conditioner_gain`. With several processes, only the first returns figures.
 
     Raises:
-        ValueError: If the latents, the conditions, the recipe or a setting cannot be used, or `out`
-            holds another run; if the loss is not finite any more.
+        ValueError: If the latents, the conditions, the recipe or a setting cannot be used, `out`
+            holds another run, or the loss becomes NaN or infinite.
         OSError: If a file cannot be read or written.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once the step is finished and saved.
     """
@@ -77,7 +75,7 @@ def train_diffusion(
     controls = Path(controls) if controls else None
     if controls and not controls.exists():
         raise ValueError(
-            f"'{controls}' does not exist. Give what diffwave.preprocess --controls wrote."
+            f"'{controls}' does not exist. Give a folder of diffwave.preprocess --controls."
         )
     from torch.utils.data import DataLoader
 
@@ -121,12 +119,12 @@ def train_diffusion(
         labels=_labels(training_clips, earlier) if labels else (),
     )
     fitted = _fitted_standardizer(reader, training_clips, training.fidelity, earlier)
-    given = {
+    bindings = {
         "RAW_SIZE": header.latent_size,
         "LATENT_SIZE": fitted.latent_size,
-        **_conditions(reader),
+        **_condition_bindings(reader),
     }
-    built = build(recipe.bind(given), seed)
+    built = build(recipe.bind(bindings), seed)
     if dry_run:
         return Result(built.config.rstrip(), {"config": built.config})
     model: LatentDiffusion = built.model
@@ -142,14 +140,14 @@ def train_diffusion(
         TrainingData(latents, spectrograms, controls).write(out)
     if finished_steps(out):
         assert earlier is not None
-        model.load_state_dict(earlier.state_dict())  # scales of conditions, as measured at first
+        model.load_state_dict(earlier.state_dict())  # keeps the scales of conditions
     num_frames = training.segment_frames
     held_out = FixedSegments(reader, held_out_clips, num_frames, training.held_out_segments)
-    known = FixedSegments(reader, training_clips, num_frames, REFERENCE_SEGMENTS)
+    measured = FixedSegments(reader, training_clips, num_frames, REFERENCE_SEGMENTS)
     objective = training.objective(model.prediction)
-    references, levels = measure_references(model, known, held_out, objective)
-    if white := white_latents(references, f"{objective.prediction}, {objective.loss}"):
-        print(f"warning: {white}", file=sys.stderr)
+    references, levels = measure_references(model, measured, held_out, objective)
+    if warning := white_latents(references, f"{objective.prediction}, {objective.loss}"):
+        print(f"warning: {warning}", file=sys.stderr)
     segments = SegmentDataset(reader, training_clips, num_frames, training.seed)
     held_out_batches: Any = DataLoader(held_out, batch_size=training.batch_size)
 
@@ -183,7 +181,7 @@ def _result(
     references: ReferenceLosses,
     levels: LossCurve,
 ) -> Result:
-    """Judge the trained model on what is held out, and write skill.json."""
+    """Judge the trained model on held-out segments, and write skill.json."""
     import torch
 
     from diffwave.run import open_run
@@ -211,20 +209,20 @@ def _result(
     }
     verdict = judged.verdict
     if model.is_conditional:
-        verdict += " (The references do not see the conditions, the model does.)"
+        verdict += " (The model sees the conditions, the references do not.)"
         gains = _gains(model, held_out, objective)
         figures["conditioner_gain"] = gains
         if gains:
             shown = ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items())
             verdict += (
-                "\nConditioner gain (held-out loss with conditions of other clips, over that with "
-                f"the right ones): {shown}."
+                "\nConditioner gain (held-out loss with conditions of other clips / with the right "
+                f"ones): {shown}."
             )
     return Result(verdict, figures)
 
 
 def _earlier(run: Path) -> LatentDiffusion | None:
-    """Return the model of a run that is begun, with its last weights if it has any; or None."""
+    """Return the model of a run to resume, with its last weights if it has any; or None."""
     from diffwave.model import LatentDiffusion
     from diffwave.run import KIND
     from rave.experiment import rebuild_model
@@ -239,24 +237,24 @@ def _earlier(run: Path) -> LatentDiffusion | None:
 
 
 def _labels(clips: Sequence[Clip], earlier: LatentDiffusion | None) -> Sequence[str]:
-    """Return the names of the labels: those of the run, if it is begun.
+    """Return the names of the labels, in the order of the run if it is resumed.
 
     Raises:
-        ValueError: If there are fewer than two, or one that the run does not know.
+        ValueError: If there are fewer than two, or the run was started without one of them.
     """
     from diffwave.clips import label_names
     from diffwave.conditioner import LABEL, LabelConditioner
 
-    known = earlier.named_conditioners().get(LABEL) if earlier else None
+    conditioner = earlier.named_conditioners().get(LABEL) if earlier else None
     found = label_names(clips)
-    if not isinstance(known, LabelConditioner):
+    if not isinstance(conditioner, LabelConditioner):
         return found
-    if new := sorted(set(found) - set(known.names)):
+    if new := sorted(set(found) - set(conditioner.names)):
         raise ValueError(
-            f"The latents have a labelled folder '{new[0]}', which the run does not know; it was "
-            f"begun with {', '.join(known.names)}. Take the folder out, or give another --out."
+            f"The latents have a labelled folder '{new[0]}', but the run was started with "
+            f"{', '.join(conditioner.names)}. Remove the folder, or give another --out."
         )
-    return known.names
+    return conditioner.names
 
 
 def _gains(model: Any, held_out: Any, objective: Objective) -> dict[str, float]:
@@ -277,8 +275,8 @@ def _check_contents(header: LatentHeader, folder: Path | str) -> None:
 
     if header.contents == POSTERIOR_SAMPLE:
         print(
-            f"warning: '{folder}' holds samples of the posterior. Dimensions that carry nothing "
-            "are white noise in it, which no model can learn; encode the posterior mean instead.",
+            f"warning: '{folder}' holds samples of the posterior. Its uninformative dimensions "
+            "are white noise, which no model can learn; encode the posterior mean instead.",
             file=sys.stderr,
         )
     if header.contents == GENERATED:
@@ -288,7 +286,7 @@ def _check_contents(header: LatentHeader, folder: Path | str) -> None:
 def _fitted_standardizer(
     reader: ClipReader, clips: Sequence[Clip], fidelity: float, earlier: LatentDiffusion | None
 ) -> Standardizer:
-    """Return the standardizer of the clips; of a run that is begun it keeps its size."""
+    """Return the standardizer of the clips; a resumed run keeps its latent size."""
     from diffwave.clips import sample
     from diffwave.standardizer import Standardizer
 
@@ -296,31 +294,32 @@ def _fitted_standardizer(
     return Standardizer.fit((reader.raw(clip) for clip in sample(clips)), fidelity, latent_size)
 
 
-def _conditions(reader: ClipReader) -> dict[str, Any]:
-    """Return what a recipe is given of the conditions that are read; nothing if there are none."""
+def _condition_bindings(reader: ClipReader) -> dict[str, Any]:
+    """Return the recipe's values that follow from the conditions; empty without conditions."""
     from diffwave.conditioner import LABEL, SPECTROGRAM
     from rave.runs.gin_text import Macro, Reference
 
-    given: dict[str, Any] = {}
-    parts = {
+    bindings: dict[str, Any] = {}
+    conditioners = {
         name: Reference(f"{name}/conditioner.ControlConditioner")
         for name in reader.sources
         if name != SPECTROGRAM
     }
     if reader.spectrograms is not None:
-        parts = {SPECTROGRAM: Reference("conditioner.SpectrogramConditioner"), **parts}
+        spectrogram = Reference("conditioner.SpectrogramConditioner")
+        conditioners = {SPECTROGRAM: spectrogram, **conditioners}
         _, mels = reader.spectrograms
-        given |= {
+        bindings |= {
             "NUM_MELS": mels.num_mels,
             "HOP_SAMPLES": mels.hop_samples,
             "MEL_HOP_SAMPLES": mels.mel_hop_samples,
         }
     if reader.labels:
-        parts[LABEL] = Reference("conditioner.LabelConditioner")
-        given["LABELS"] = list(reader.labels)
-    if parts:
-        given |= {
-            "model.LatentDiffusion.conditioners": parts,
+        conditioners[LABEL] = Reference("conditioner.LabelConditioner")
+        bindings["LABELS"] = list(reader.labels)
+    if conditioners:
+        bindings |= {
+            "model.LatentDiffusion.conditioners": conditioners,
             "NETWORK_CONDITION_CHANNELS": Macro("CONDITION_CHANNELS"),
         }
-    return given
+    return bindings

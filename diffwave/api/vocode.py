@@ -1,4 +1,4 @@
-"""Audio from a waveform run of lmnt diffwave, and the spectrograms that such a run follows."""
+"""Make audio with a waveform run of lmnt diffwave, and the spectrograms that such a run follows."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from rave.parsing import check_seed, one_line
 SUFFIXES = (".wav", ".flac")
 SPEC = ".spec.npy"
 AUDIO_JOURNAL, SPECTROGRAM_JOURNAL = ".inference.jsonl", ".preprocess.jsonl"
-LMNT_RATE_HZ, LMNT_MELS = 22050, 80  # lmnt diffwave's
+LMNT_RATE_HZ, LMNT_MELS = 22050, 80  # defaults of lmnt diffwave
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What is to be made.
+    """Length and spectrogram of the audio to generate.
 
     Attributes:
-        num_samples: Of each item.
-        spectrogram: (1, M, F) to follow, or None.
+        num_samples: Length of the audio in samples.
+        spectrogram: (1, M, F) spectrogram to follow, or None.
     """
 
     num_samples: int
@@ -65,24 +65,25 @@ def vocode_audio(
     device: str = "auto",
     force: bool = False,
 ) -> Result:
-    """Write audio of a waveform run: of a spectrogram, of each of a folder, or out of noise.
+    """Generate audio with a waveform run, from spectrograms or from noise.
 
     Args:
         run: Run folder of lmnt diffwave, or its weights.pt.
         out: Folder to write, or for one clip a file that ends in .wav or .flac.
         spectrogram: File of `make_vocoder_spectrograms` to follow, or a folder of them.
         from_audio: Audio file to follow, or a folder of them.
-        count: Clips to make; each has random numbers of its own. None: 1.
-        seconds: Length, of a run without spectrograms. None: as in its training.
-        fast: Sample with the short schedule of the run.
+        count: Number of clips, each with its own noise. None: 1.
+        seconds: Length of each clip, for a run without spectrograms. None: as in its training.
+        fast: Use the run's short noise schedule.
         seed: Random seed of the first clip.
         device: auto, cpu, cuda, cuda:N or mps.
-        force: Replace files that exist.
+        force: Replace existing files.
 
     Raises:
-        ValueError: If the run is none of audio, a value is not possible, or an input does not fit.
+        ValueError: If the run is not a waveform run, a value is not possible, or an input does not
+            fit.
         AudioError: If the audio to follow cannot be read.
-        OSError: If something cannot be read or written.
+        OSError: If a file cannot be read or written.
     """
     run, out = Path(run), Path(out)
     vocoder = read_vocoder(run)
@@ -107,7 +108,7 @@ def vocode_audio(
         if source.is_dir():
             if count is not None:
                 raise ValueError(
-                    f"--count does not go with a folder ('{source}'): one each is made."
+                    f"--count does not work with a folder ('{source}'): one clip per file is made."
                 )
             _check_condition(run, vocoder, spectrogram, from_audio, seconds)
             return _vocode_folder(source, out, vocoder, is_audio, fast, seed, force, figures)
@@ -116,7 +117,7 @@ def vocode_audio(
     check_no_source(paths, sources)
     _check_condition(run, vocoder, spectrogram, from_audio, seconds)
     if vocoder.num_samples is None:
-        clip = _following(sources[0], vocoder, is_audio=is_audio)
+        clip = _clip_of(sources[0], vocoder, is_audio=is_audio)
     else:
         clip = Clip(_num_samples(seconds, vocoder.num_samples, vocoder.sample_rate_hz), None)
     items, written = [], {}
@@ -145,7 +146,7 @@ def _vocode_folder(
 ) -> Result:
     """Write the audio of every spectrogram, or of every recording, of a folder.
 
-    Each is what is made of that file alone.
+    Each result is the same as for that file alone.
     """
     check_output_folder(out, folder)
     if is_audio:
@@ -159,14 +160,16 @@ def _vocode_folder(
     outputs = {name: out / path for name, path in paths.items()}
     settings = {"run": vocoder.stamp, "is_audio": is_audio, "is_fast": fast, "seed": seed}
     journal = Journal(out / AUDIO_JOURNAL, settings, force=force)
-    there = [path for path in outputs.values() if path.exists()]
-    if there and not journal.path.exists() and not force:
-        raise ValueError(f"'{there[0]}' exists; add --force to replace it, or name another folder.")
+    existing = [path for path in outputs.values() if path.exists()]
+    if existing and not journal.path.exists() and not force:
+        raise ValueError(
+            f"'{existing[0]}' exists. Add --force to replace it, or choose another folder."
+        )
     remove_partials(out)
 
     def work(name: str, source: Path) -> dict[str, Any]:
         try:
-            clip = _following(source, vocoder, is_audio=is_audio)
+            clip = _clip_of(source, vocoder, is_audio=is_audio)
         except ValueError as error:
             raise SkipFile(str(error)) from error
         return _write(outputs[name], vocoder, clip, seed, fast)
@@ -191,18 +194,18 @@ def make_vocoder_spectrograms(
     mels: int = LMNT_MELS,
     force: bool = False,
 ) -> Result:
-    """Write FILE.spec.npy, (M, F), of every audio file of a folder, as lmnt diffwave's preprocess.
+    """Write FILE.spec.npy, (M, F), for each audio file, as lmnt diffwave's preprocess does.
 
     Args:
         audio_dir: Folder of audio files.
         out_dir: Folder to write; may be `audio_dir`.
-        sample_rate: In Hz.
+        sample_rate: Sample rate in Hz.
         mels: M, mel bands.
-        force: Make the folder anew if its settings differ.
+        force: Replace a folder made with other settings.
 
     Raises:
         ValueError: If a value is not possible, or no file can be used.
-        OSError: If something cannot be written.
+        OSError: If a file cannot be written.
     """
     audio, out = Path(audio_dir), Path(out_dir)
     if mels < 1:
@@ -240,7 +243,7 @@ def _write(
     fast: bool,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Write one file; return its `rave.audio.blocks.Quantizer.figures`."""
+    """Generate and write one file; return its `rave.audio.blocks.Quantizer.figures`."""
     device = vocoder.model.step_table.device
     spectrogram = None if clip.spectrogram is None else clip.spectrogram.to(device)
     generator = torch.Generator().manual_seed(seed)
@@ -251,7 +254,7 @@ def _write(
 
 
 def _outputs(out: Path, count: int, is_forced: bool) -> list[Path]:
-    """Return the files to write: OUT itself if it is named as one, else files in the folder OUT."""
+    """Return the files to write: OUT if it ends in .wav or .flac, else files in the folder OUT."""
     if count < 1:
         raise ValueError(f"--count is {count}; at least 1 is needed.")
     is_file = out.suffix.lower() in SUFFIXES
@@ -260,55 +263,55 @@ def _outputs(out: Path, count: int, is_forced: bool) -> list[Path]:
     if not is_file and out.exists() and not out.is_dir():
         raise ValueError(f"'{out}' is a file; give a folder, or a name that ends in .wav or .flac.")
     paths = [out] if is_file else [out / f"generated_{index:03d}.wav" for index in range(count)]
-    there = [path for path in paths if path.exists()]
-    if there and not is_forced:
-        raise ValueError(f"'{there[0]}' exists; add --force to replace it, or name another.")
+    existing = [path for path in paths if path.exists()]
+    if existing and not is_forced:
+        raise ValueError(f"'{existing[0]}' exists. Add --force to replace it, or choose another.")
     return paths
 
 
 def _num_samples(seconds: float | None, trained_samples: int, rate_hz: int) -> int:
-    """Return the length of a clip that follows nothing."""
+    """Return the length in samples of a clip without a spectrogram."""
     if seconds is None:
         return trained_samples
     if not 0 < seconds < float("inf"):
-        raise ValueError(f"--seconds is {seconds}; a number above 0 is needed.")
+        raise ValueError(f"--seconds is {seconds}; it must be above 0.")
     return max(round(seconds * rate_hz), 1)
 
 
 def _check_condition(
     run: Path, vocoder: Vocoder, spectrogram: object, from_audio: object, seconds: float | None
 ) -> None:
-    """Check that there is something to follow, exactly if the model takes it."""
+    """Check that a spectrogram or audio is given if, and only if, the model needs it."""
     if vocoder.num_samples is not None:
         for name, value in (("--spectrogram", spectrogram), ("--from-audio", from_audio)):
             if value is not None:
-                raise ValueError(f"'{run}' was trained without spectrograms: no {name}.")
+                raise ValueError(f"'{run}' was trained without spectrograms. Leave out {name}.")
         return
     if seconds is not None:
-        raise ValueError("--seconds does not go with a spectrogram, which has a length of its own.")
+        raise ValueError("--seconds works only without a spectrogram, which sets the length.")
     if (spectrogram is None) == (from_audio is None):
         raise ValueError(
-            f"'{run}' makes audio of a spectrogram: add --spectrogram F.spec.npy, or "
-            "--from-audio F (not both), a file or a folder."
+            f"'{run}' needs a spectrogram: add --spectrogram F.spec.npy or --from-audio F (not "
+            "both), with a file or a folder."
         )
     if spectrogram is None and not vocoder.has_known_window:
         raise ValueError(
-            "The run was trained on spectrograms of another window than 1024 samples, which cannot "
-            "be made here. Give one with --spectrogram."
+            "The run was trained on spectrograms with a window other than 1024 samples, which "
+            "cannot be made here. Give one with --spectrogram."
         )
 
 
-def _following(path: Path, vocoder: Vocoder, *, is_audio: bool) -> Clip:
+def _clip_of(path: Path, vocoder: Vocoder, *, is_audio: bool) -> Clip:
     read = _spectrogram_of if is_audio else _read_spectrogram
-    found = read(path, vocoder)
-    return Clip(found.shape[1] * HOP_SAMPLES, found[None].to(torch.float32))
+    spectrogram = read(path, vocoder)
+    return Clip(spectrogram.shape[1] * HOP_SAMPLES, spectrogram[None].to(torch.float32))
 
 
 def _read_spectrogram(path: Path, vocoder: Vocoder) -> Tensor:
-    found = np.array(open_spectrogram(path, vocoder.model.num_mels, None))
-    if found.shape[1] == 0 or not np.isfinite(found).all():
-        raise ValueError(f"'{path}' holds no frames, or values that are no numbers.")
-    return torch.from_numpy(found)
+    spectrogram = np.array(open_spectrogram(path, vocoder.model.num_mels, None))
+    if spectrogram.shape[1] == 0 or not np.isfinite(spectrogram).all():
+        raise ValueError(f"'{path}' holds no frames, or NaN or infinite values.")
+    return torch.from_numpy(spectrogram)
 
 
 def _spectrogram_of(path: Path, vocoder: Vocoder) -> Tensor:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffwave.pages.markup import image
 from diffwave.pages.plots import spectrogram_png
 from rave.audio.io import read_audio
+from rave.compute.arrays import Float32Array
 
-Array = NDArray[np.float32]
 # Columns of a spectrogram, points of a curve: as many as a wide window can show.
 NUM_COLUMNS, NUM_POINTS = 1000, 500
 MIN_HOP = 128
@@ -19,7 +18,9 @@ NUM_AXES = 6
 LANE = 40  # height of an axis; the width is 1000
 
 
-def timeline(path: Path, sample_rate_hz: int, axes: tuple[Array, Array] | None = None) -> str:
+def timeline(
+    path: Path, sample_rate_hz: int, axes: tuple[Float32Array, Float32Array] | None = None
+) -> str:
     """Return a file's wave, spectrogram and latents, one below the other.
 
     Args:
@@ -42,7 +43,7 @@ def timeline(path: Path, sample_rate_hz: int, axes: tuple[Array, Array] | None =
     )
 
 
-def _wave(audio: Array) -> str:
+def _wave(audio: Float32Array) -> str:
     edges = np.linspace(0, len(audio), min(NUM_POINTS, len(audio)) + 1).astype(int)[:-1]
     high, low = np.maximum.reduceat(audio, edges), np.minimum.reduceat(audio, edges)
     x = np.linspace(0, 1000, len(edges))
@@ -55,7 +56,7 @@ def _wave(audio: Array) -> str:
     )
 
 
-def _curves(along: Array, shares: Array) -> str:
+def _curves(along: Float32Array, shares: Float32Array) -> str:
     lanes = []
     for axis in range(min(NUM_AXES, len(along))):
         curve = _thinned(along[axis])
@@ -71,7 +72,7 @@ def _curves(along: Array, shares: Array) -> str:
     return "".join(lanes)
 
 
-def _thinned(curve: Array) -> Array:
+def _thinned(curve: Float32Array) -> Float32Array:
     if len(curve) <= NUM_POINTS:
         return curve
     edges = np.linspace(0, len(curve), NUM_POINTS + 1).astype(int)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffwave.api.inference import generate
 from diffwave.app.commands import Command, Job, as_typed, command, rounded, run_command, short
@@ -31,10 +30,10 @@ from rave.api.result import Result
 from rave.audio.formats import AUDIO_SUFFIXES
 from rave.audio.io import AudioStream, write_audio
 from rave.codec import load_codec
+from rave.compute.arrays import Float32Array
 from rave.compute.device import choose_device
 from rave.latents.folder import LatentHeader, read_latents
 
-Array = NDArray[np.float32]
 # A longer sound is cut; a larger file is refused.
 MAX_SOUND_S, MAX_FILE_GB = 300.0, 1
 LERP, SLERP = "lerp", "slerp"
@@ -118,7 +117,7 @@ class Session:
         """Return at most `count` results of the folder, the newest first."""
         return newest_results(self.folder, count)
 
-    def axes_of(self, latents: Path) -> tuple[Array, Array]:
+    def axes_of(self, latents: Path) -> tuple[Float32Array, Float32Array]:
         """Return latents along their principal axes (D, N), widest first, and the axes' shares.
 
         The axes are the codec's; if it has none, the dimensions by their variance.
@@ -132,7 +131,7 @@ class Session:
         variance = along.var(axis=1)
         return along, variance / max(float(variance.sum()), 1e-12)
 
-    def axes_of_result(self, result: Output) -> tuple[Array, Array] | None:
+    def axes_of_result(self, result: Output) -> tuple[Float32Array, Float32Array] | None:
         """Return the axes of a result, or None if it has no latents of this codec."""
         if result.latents is None:
             return None
@@ -143,7 +142,7 @@ class Session:
         except ValueError:
             return None
 
-    def spreads(self, sound: Sound) -> Array:
+    def spreads(self, sound: Sound) -> Float32Array:
         """Return the standard deviation of a sound along each principal axis, (D,)."""
         return np.asarray(self.axes_of(sound.latents)[0].std(axis=1))
 

@@ -1,4 +1,4 @@
-"""Controls that a musician has at hand, one value or vector per latent frame, and their folder.
+"""Controls for musicians (one value or vector per latent frame), and the folder that holds them.
 
     CONTROLS_DIR/
       controls.json               header: format version, codec, rate, hop, controls, files
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from diffwave.conditions.framing import Array, centred_windows, hann_window
+from diffwave.conditions.framing import centred_windows, hann_window
 from diffwave.conditions.header import ConditionHeader
 from diffwave.conditions.spectrogram import mono_blocks
+from rave.compute.arrays import Float32Array, Float64Array
 from rave.latents.folder import open_array, write_latents
 
 FORMAT, VERSION, HEADER_NAME = "rave-controls", 1, "controls.json"
@@ -30,28 +30,28 @@ NUM_CHANNELS = {LOUDNESS: 1, CHROMA: 12, ONSETS: 1}
 CONTROLS = tuple(NUM_CHANNELS)
 
 QUIETEST_DB = -80.0
-# Chroma: long enough to tell semitones apart from about 110 Hz on.
+# Chroma: long enough to separate semitones above about 110 Hz.
 CHROMA_WINDOW_S = 0.186
-# A chroma whose strongest class has this power is halved, so that silence has none at all. About
-# that of a sine at -76 dBFS.
+# Added to the power of the strongest class before dividing by it, so that silence gives 0. About
+# the power of a sine at -76 dBFS.
 CHROMA_FLOOR = 1e-4
-# Onsets: fine enough for an attack to rise within one step, as librosa's defaults are at 22 kHz.
+# Onsets: an attack rises within one step, as with librosa's defaults at 22 kHz.
 ONSET_HOP_S, ONSET_WINDOW_S, ONSET_MELS = 0.0125, 0.0465, 64
 BLOCK_WINDOWS = 512
 
 
 @dataclass(frozen=True)
 class ControlHeader(ConditionHeader):
-    """What controls.json says.
+    """The content of controls.json.
 
     Attributes:
         codec: Fingerprint of the codec of the latents.
-        sample_rate_hz: Of the codec.
+        sample_rate_hz: Sample rate of the codec.
         hop_samples: Audio samples per latent frame.
-        controls: Each control's number of channels.
-        files: Each array's path, below the folder of each control, with its number of frames.
-        skipped: Files that could not be used, and why.
-        sources: The audio file of each array; empty: not known.
+        controls: Number of channels of each control.
+        files: Number of frames of each array, by its path below the folder of each control.
+        skipped: Files that could not be used, with the reasons.
+        sources: Audio file of each array; empty if not known.
     """
 
     NAME: ClassVar[str] = HEADER_NAME
@@ -69,25 +69,25 @@ class ControlHeader(ConditionHeader):
         """Check that the folder holds the named controls.
 
         Raises:
-            ValueError: If one is missing; the message names those there are.
+            ValueError: If one is missing; the message lists the controls of the folder.
         """
         for name in names:
             if name not in self.controls:
                 raise ValueError(
-                    f"'{folder}' holds no control '{name}'; it holds {', '.join(self.controls)}. "
+                    f"'{folder}' holds no control '{name}', only {', '.join(self.controls)}. "
                     f"Make it with python -m diffwave.preprocess --controls {name}."
                 )
 
 
 class Transform(Protocol):
-    """Makes one control of a stream of audio."""
+    """Compute one control of a stream of audio."""
 
-    def blocks(self, audio: Iterable[Array], num_frames: int) -> Iterator[Array]:
+    def blocks(self, audio: Iterable[Float32Array], num_frames: int) -> Iterator[Float32Array]:
         """Yield the control, block after block.
 
         Args:
             audio: Blocks of mono samples, (n,) each.
-            num_frames: In total; the audio is cut, or continued as silence, to fit.
+            num_frames: Total number of frames; the audio is cut or padded with silence to fit.
 
         Yields:
             (channels, frames); the frames add up to `num_frames`.
@@ -95,10 +95,10 @@ class Transform(Protocol):
 
 
 class Loudness:
-    """A-weighted level in dB: a sine of 1 kHz at full scale has -3, silence -80.
+    """A-weighted level in dB: -3 for a full-scale sine of 1 kHz, -80 for silence.
 
-    Each frame weighs its own hop most and half of each neighbour's (a Hann window of two hops), so
-    that every sample counts equally.
+    The window of a frame is a Hann window of two hops: its own hop and half of each neighbour's. So
+    every sample counts equally.
 
     Source: Engel et al. 2020, arXiv:2001.04643, section 3 and their public implementation: the
     A-weighted power of a short-time spectrum. Differs: aligned to the latent frames, and an
@@ -111,14 +111,14 @@ class Loudness:
         self._hop = hop_samples
         self._window = hann_window(2 * hop_samples)
         frequencies = librosa.fft_frequencies(sr=sample_rate_hz, n_fft=2 * hop_samples)
-        with np.errstate(divide="ignore"):  # of 0 Hz, whose weight is the least there is
+        with np.errstate(divide="ignore"):  # 0 Hz gets the smallest weight
             weight_db = librosa.A_weighting(frequencies, min_db=QUIETEST_DB)
-        # rfft has each frequency but the first and the last once, where the whole has it twice.
+        # rfft leaves out the negative frequencies, so all but the first and the last count twice.
         count = np.full(len(frequencies), 2.0)
         count[[0, -1]] = 1.0
         self._weight = count * 10.0 ** (weight_db / 10.0) / (2 * hop_samples)
 
-    def blocks(self, audio: Iterable[Array], num_frames: int) -> Iterator[Array]:
+    def blocks(self, audio: Iterable[Float32Array], num_frames: int) -> Iterator[Float32Array]:
         """Yield (1, frames) in dB."""
         size = len(self._window)
         for windows in centred_windows(audio, self._hop, size, num_frames, BLOCK_WINDOWS):
@@ -130,8 +130,8 @@ class Loudness:
 class Chroma:
     """Strength of the twelve pitch classes, C first: the strongest is 1, in silence all are 0.
 
-    Source: librosa.feature.chroma_stft (McFee et al. 2015, "librosa"). Differs: tuning of 440 Hz
-    for every file, windows aligned to the latent frames, no noise made as strong as music.
+    Source: librosa.feature.chroma_stft (McFee et al. 2015, "librosa"). Differs: a fixed tuning of
+    440 Hz, windows aligned to the latent frames, faint noise is not scaled up to 1.
     """
 
     def __init__(self, sample_rate_hz: int, hop_samples: int) -> None:
@@ -139,7 +139,7 @@ class Chroma:
         self._hop = hop_samples
         self._window = hann_window(_power_of_two(CHROMA_WINDOW_S * sample_rate_hz))
 
-    def blocks(self, audio: Iterable[Array], num_frames: int) -> Iterator[Array]:
+    def blocks(self, audio: Iterable[Float32Array], num_frames: int) -> Iterator[Float32Array]:
         """Yield (12, frames) in [0, 1]."""
         from rave.compute.numba_safe import librosa
 
@@ -152,7 +152,7 @@ class Chroma:
 
 
 class Onsets:
-    """How much the spectrum rises within each frame, in dB over the mean of its mel bands.
+    """Rise of the spectrum within each frame in dB, averaged over mel bands.
 
     Source: librosa.onset.onset_strength, i.e. spectral flux after Böck & Widmer 2013, "Maximum
     filter vibrato suppression for onset detection". Differs: summed over the steps of a latent
@@ -170,8 +170,8 @@ class Onsets:
             sr=sample_rate_hz, n_fft=len(self._window), n_mels=ONSET_MELS, fmax=sample_rate_hz / 2
         )
 
-    def blocks(self, audio: Iterable[Array], num_frames: int) -> Iterator[Array]:
-        """Yield (1, frames) in dB, 0 and more."""
+    def blocks(self, audio: Iterable[Float32Array], num_frames: int) -> Iterator[Float32Array]:
+        """Yield (1, frames) in dB, at least 0."""
         from rave.compute.numba_safe import librosa
 
         size, count = len(self._window), num_frames * self._ratio
@@ -194,7 +194,7 @@ TRANSFORMS: dict[str, Callable[[int, int], Transform]] = {
 
 
 def check_controls(names: Iterable[str]) -> list[str]:
-    """Return the named controls in their usual order; all of them for none.
+    """Return the named controls in their fixed order; without names, all controls.
 
     Raises:
         ValueError: If there is no such control.
@@ -202,12 +202,12 @@ def check_controls(names: Iterable[str]) -> list[str]:
     names = list(names)
     for name in names:
         if name not in CONTROLS:
-            raise ValueError(f"There is no control '{name}'. Choose of: {', '.join(CONTROLS)}.")
+            raise ValueError(f"There is no control '{name}'. Choose from: {', '.join(CONTROLS)}.")
     return [name for name in CONTROLS if name in names or not names]
 
 
 def build_transform(name: str, sample_rate_hz: int, hop_samples: int) -> Transform:
-    """Return the transform that makes a control, by its name."""
+    """Return the transform that computes the named control."""
     return TRANSFORMS[name](sample_rate_hz, hop_samples)
 
 
@@ -217,7 +217,7 @@ def write_control(
     """Write one control of an audio file, whole or not at all, in bounded memory.
 
     Raises:
-        AudioError: If the audio cannot be read, to its end.
+        AudioError: If the audio cannot be read to its end.
         OSError: If `path` cannot be written.
     """
     transform = build_transform(name, sample_rate_hz, hop_samples)
@@ -225,16 +225,16 @@ def write_control(
     write_latents(path, blocks, NUM_CHANNELS[name], is_durable=False)
 
 
-def open_control(path: Path, name: str, num_frames: int | None = None) -> NDArray[np.float32]:
-    """Return a control's file, memory-mapped, (channels, num_frames or any number).
+def open_control(path: Path, name: str, num_frames: int | None = None) -> Float32Array:
+    """Return the content of a control's file, memory-mapped, (channels, num_frames or any number).
 
-    A file with one channel may as well be of shape (frames,).
+    A file with one channel may also have the shape (frames,).
 
     Raises:
-        ValueError: If the file is missing, has another shape, or values that are not finite.
+        ValueError: If the file is missing or has another shape.
     """
     try:
-        array: NDArray[np.float32] = open_array(path)
+        array: Float32Array = open_array(path)
     except ValueError as error:
         raise ValueError(f"Cannot read the control '{path}' ({error}).") from error
     channels = NUM_CHANNELS[name]
@@ -243,13 +243,13 @@ def open_control(path: Path, name: str, num_frames: int | None = None) -> NDArra
     frames = array.shape[-1] if num_frames is None else num_frames
     if array.shape != (channels, frames) or array.dtype != np.float32:
         raise ValueError(
-            f"'{path}' holds {array.dtype} {array.shape}; {name} of float32 {(channels, frames)} "
-            "is needed, one column per latent frame."
+            f"'{path}' holds {array.dtype} {array.shape}; {name} needs float32 "
+            f"{(channels, frames)}, one column per latent frame."
         )
     return array
 
 
-def _power(windows: Array, window: NDArray[np.float64]) -> NDArray[np.float64]:
+def _power(windows: Float32Array, window: Float64Array) -> Float64Array:
     """Return the power spectra of windows (n, size), (n, size // 2 + 1)."""
     return np.asarray(np.square(np.abs(np.fft.rfft(windows * window, axis=1))))
 

@@ -1,36 +1,35 @@
-"""A stream of audio cut into overlapping windows, in blocks of bounded memory."""
+"""Cut a stream of audio into overlapping windows, in blocks of bounded memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from rave.compute.arrays import Float32Array, Float64Array
 
 
 def centred_windows(
-    audio: Iterable[Array],
+    audio: Iterable[Float32Array],
     hop_samples: int,
     window_samples: int,
     num_windows: int,
     block_windows: int,
-) -> Iterator[Array]:
+) -> Iterator[Float32Array]:
     """Yield windows of audio, window i centred on sample (i + 1/2)·hop.
 
-    So window i lies in the middle of the samples i·hop to (i + 1)·hop. Before its start and after
-    its end the audio is silent. How the audio is divided into blocks makes no difference.
+    So the centre of window i is the middle of samples i·hop to (i + 1)·hop. The audio counts as
+    silent before its start and after its end. The division into blocks does not change the result.
 
     Args:
         audio: Blocks of mono samples, (n,) each.
-        hop_samples: Between windows.
-        window_samples: Of each window.
-        num_windows: In total; the audio is cut, or continued as silence, to fit.
-        block_windows: At most so many windows at a time.
+        hop_samples: Samples from one window to the next.
+        window_samples: Length of a window in samples.
+        num_windows: Total number of windows; the audio is cut or padded with silence to fit.
+        block_windows: Largest number of windows per block.
 
     Yields:
-        (windows, window_samples), a view of the samples that are held.
+        (windows, window_samples), a view of a buffer.
     """
     before = window_samples // 2 - hop_samples // 2
     # Window i reads samples i·hop - before to i·hop - before + window; `held` starts there.
@@ -55,7 +54,7 @@ def centred_windows(
         done += count
 
 
-def hann_window(num_samples: int) -> NDArray[np.float64]:
+def hann_window(num_samples: int) -> Float64Array:
     """Return a periodic Hann window of power 1."""
     window = np.hanning(num_samples + 1)[:-1]
     return np.asarray(window / np.sqrt(np.square(window).sum()))

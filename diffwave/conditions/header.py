@@ -1,4 +1,4 @@
-"""What the headers of spectrograms and of controls have in common."""
+"""The common part of the headers of spectrograms and of controls."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rave.latents.identity import CodecIdentity
 
 
 class ConditionHeader:
-    """Header of a folder of conditions that were made for latents; a dataclass completes it.
+    """Header of a folder of conditions made for latents. Subclasses are dataclasses.
 
     Attributes:
-        NAME: Of the file.
+        NAME: File name of the header.
         TAG: Format and version.
-        WHAT: What one of the conditions is.
+        WHAT: Name of the kind of condition, for messages.
         codec: Fingerprint of the codec of the latents.
-        sample_rate_hz: Of the codec.
+        sample_rate_hz: Sample rate of the codec.
         hop_samples: Audio samples per latent frame.
-        files: Each array's path with its number of latent frames.
-        sources: The audio file of each array; empty: not known.
+        files: Number of latent frames of each array, by its path.
+        sources: Audio file of each array; empty if not known.
     """
 
     NAME: ClassVar[str]
@@ -42,7 +42,7 @@ class ConditionHeader:
         """Return the header of a folder.
 
         Raises:
-            ValueError: If the folder has none, or one that this program cannot read.
+            ValueError: If the header is missing or cannot be read.
         """
         path, what = folder / cls.NAME, f"a {cls.WHAT} folder"
         return read_header(path, what, lambda content: built(cls, content), _remedy(cls), **cls.TAG)
@@ -52,27 +52,27 @@ class ConditionHeader:
 
         Args:
             latents: Header of the latents.
-            this: What to call the conditions in the message.
-            that: What to call the latents.
+            this: Name of the conditions in the message.
+            that: Name of the latents in the message.
 
         Raises:
-            ValueError: If codec, rate or hop differ, or files are missing, of another length or
-                made of other audio files.
+            ValueError: If codec, rate or hop differ, files are missing or have another length, or
+                they were made from other audio files.
         """
-        what, again, size = self.WHAT, _remedy(type(self)), latents.latent_size
-        found = CodecIdentity(self.codec, self.sample_rate_hz, self.hop_samples, size)
-        found.check_same(latents.identity, this, that, again)
+        what, remedy, size = self.WHAT, _remedy(type(self)), latents.latent_size
+        identity = CodecIdentity(self.codec, self.sample_rate_hz, self.hop_samples, size)
+        identity.check_same(latents.identity, this, that, remedy)
         other = [f.path for f in latents.files if self.files.get(f.path) != f.num_frames]
         if other:
             raise ValueError(
-                f"{len(other)} of {len(latents.files)} clips of {that} have no {what} of "
-                f"their length in {this} (first: '{other[0]}'). {again}"
+                f"{len(other)} of {len(latents.files)} clips of {that} have no {what} of the same "
+                f"length in {this} (first: '{other[0]}'). {remedy}"
             )
-        for file in latents.files:  # a name of theirs may have been another file's before
+        for file in latents.files:  # the name may have belonged to another audio file before
             if (source := self.sources.get(file.path, file.source)) != file.source:
                 raise ValueError(
-                    f"'{file.path}' of {that} was made of '{file.source}', but its {what} in "
-                    f"{this} of '{source}'. {again}"
+                    f"'{file.path}' of {that} was made from '{file.source}', but its {what} in "
+                    f"{this} from '{source}'. {remedy}"
                 )
 
 

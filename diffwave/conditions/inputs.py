@@ -1,4 +1,4 @@
-"""What a result is to follow: curves of any length and a label, cut into windows.
+"""Conditions that generated music follows: curves of any length and a label, cut into windows.
 
 C channels of a curve, N latent frames, R a curve's frames per latent frame.
 """
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diffwave.conditioner import LABEL, SPECTROGRAM, LabelConditioner, SpectrogramConditioner
@@ -25,34 +24,35 @@ from diffwave.conditions.spectrogram import (
     open_spectrogram,
     write_spectrogram,
 )
+from rave.compute.arrays import Float32Array
 
 if TYPE_CHECKING:
     from diffwave.model import LatentDiffusion
     from rave.latents.folder import LatentHeader
 
-# One scale for all that is followed, a scale of each name, or texts [NAME=]SCALE.
+# One scale for all conditions, a scale for each name, or texts [NAME=]SCALE.
 Guidance: TypeAlias = float | Mapping[str, float] | Sequence[str]
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all items of a batch follow.
+    """Conditions that all items of a batch follow.
 
     Attributes:
-        curves: By name, (C, N·R), may be memory-mapped; frame n·R begins with latent frame n.
-        label: Number of the class label, or None.
+        curves: (C, N·R) curves by name, may be memory-mapped; frame n·R starts with latent frame n.
+        label: Index of the class label, or None.
     """
 
-    curves: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    curves: Mapping[str, Float32Array] = field(default_factory=dict)
     label: int | None = None
 
     @property
     def names(self) -> list[str]:
-        """Return the names of what is followed."""
+        """Return the names of the conditions."""
         return [*self.curves, *([] if self.label is None else [LABEL])]
 
     def num_frames(self, model: LatentDiffusion) -> int | None:
-        """Return for how many latent frames there are curves; None if there are none.
+        """Return the number of latent frames of the shortest curve; None without curves.
 
         Raises:
             ValueError: If a curve is too short for one frame.
@@ -61,8 +61,8 @@ class Conditions:
         for name, length in lengths.items():
             if length == 0:
                 raise ValueError(
-                    f"The {name} to follow has {self.curves[name].shape[1]} frames; one latent "
-                    f"frame needs {model.named_conditioners()[name].ratio}."
+                    f"The {name} to follow has {self.curves[name].shape[1]} frames; at least "
+                    f"{model.named_conditioners()[name].ratio} are needed (one latent frame)."
                 )
         return min(lengths.values(), default=None)
 
@@ -73,7 +73,7 @@ class Conditions:
         """Return the inputs of latent frames start to stop: (1, C, n·R) each, label (1,).
 
         Raises:
-            ValueError: If a curve does not reach so far.
+            ValueError: If a curve is shorter than that.
         """
         inputs: dict[str, Tensor] = {}
         for name, curve in self.curves.items():
@@ -81,7 +81,7 @@ class Conditions:
             if curve.shape[1] < stop * ratio:
                 raise ValueError(
                     f"The {name} to follow has {curve.shape[1]} frames, but {stop} latent frames "
-                    f"need {stop * ratio}. Ask for fewer --seconds."
+                    f"need {stop * ratio}. Give fewer --seconds."
                 )
             part = np.array(curve[:, start * ratio : stop * ratio])
             inputs[name] = torch.from_numpy(part)[None]
@@ -103,31 +103,31 @@ def open_conditions(
     """Yield conditions for a model, from files.
 
     Args:
-        model: That is to follow them.
-        header: Of the latents it was trained on.
-        from_audio: Audio file from which all curves that the model follows are made.
-        spectrogram: A file of diffwave.preprocess; stands in for that of the audio.
-        controls: A file of each named control; stands in for that of the audio.
+        model: Model that follows them.
+        header: Header of its training latents.
+        from_audio: Audio file from which the model's curves are made.
+        spectrogram: File of diffwave.preprocess; replaces the spectrogram of the audio.
+        controls: File of each named control; replaces the control of the audio.
         label: Name of a class label.
-        only: Names of the curves to make from the audio; none stands for all.
+        only: Names of the curves to make from the audio; empty for all.
 
     Raises:
-        ValueError: If the model does not follow what is given, or a file does not fit.
+        ValueError: If the model does not follow a given condition, or a file does not fit.
         AudioError: If the audio cannot be read.
     """
-    given = {**({SPECTROGRAM: spectrogram} if spectrogram else {}), **(controls or {})}
-    model.check_conditions([*given, *([LABEL] if label is not None else [])])
+    files = {**({SPECTROGRAM: spectrogram} if spectrogram else {}), **(controls or {})}
+    model.check_conditions([*files, *([LABEL] if label is not None else [])])
     if only and from_audio is None:
         raise ValueError(f"--follow {only[0]} needs --from-audio, the recording to follow.")
     model.check_conditions(only)
-    names = [n for n in model.conditioners if n != LABEL and (not only or n in {*only, *given})]
+    names = [n for n in model.conditioners if n != LABEL and (not only or n in {*only, *files})]
     if from_audio is not None and not names:
         model.check_conditions([f"'{from_audio}'"])
     with contextlib.ExitStack() as stack:
-        curves: dict[str, NDArray[np.float32]] = {}
+        curves: dict[str, Float32Array] = {}
         folder = None
-        for name in names if from_audio is not None else given:
-            path = given.get(name)
+        for name in names if from_audio is not None else files:
+            path = files.get(name)
             if path is None:
                 assert from_audio is not None
                 if folder is None:
@@ -142,7 +142,7 @@ def open_conditions(
             assert isinstance(labels, LabelConditioner)
             number = labels.index(label)
         yield Conditions(curves, number)
-        curves.clear()  # closes the files before their folder goes
+        curves.clear()  # closes the files before their folder is deleted
 
 
 def _write_curve(
@@ -158,7 +158,7 @@ def _write_curve(
         write_control(path, audio, name, rate_hz, hop, num_frames)
 
 
-def _open_curve(path: Path, name: str, model: LatentDiffusion) -> NDArray[np.float32]:
+def _open_curve(path: Path, name: str, model: LatentDiffusion) -> Float32Array:
     conditioner = model.conditioners[name]
     if isinstance(conditioner, SpectrogramConditioner):
         return open_spectrogram(path, conditioner.num_mels, None)
@@ -169,7 +169,7 @@ def parse_controls(texts: list[str]) -> dict[str, Path]:
     """Return the files of controls given as NAME=FILE.
 
     Raises:
-        ValueError: If one is written otherwise, or there is no such control.
+        ValueError: If a text has another form, or there is no such control.
     """
     controls: dict[str, Path] = {}
     for text in texts:
@@ -182,25 +182,25 @@ def parse_controls(texts: list[str]) -> dict[str, Path]:
     return controls
 
 
-def guidance_texts(given: Guidance) -> list[str]:
-    """Return guidance as it is typed: SCALE for all, or NAME=SCALE."""
-    if isinstance(given, Mapping):
-        return [f"{name}={scale}" for name, scale in given.items()]
-    return [str(given)] if isinstance(given, float | int) else list(given)
+def guidance_texts(guidance: Guidance) -> list[str]:
+    """Return guidance as the command line takes it: SCALE for all, or NAME=SCALE."""
+    if isinstance(guidance, Mapping):
+        return [f"{name}={scale}" for name, scale in guidance.items()]
+    return [str(guidance)] if isinstance(guidance, float | int) else list(guidance)
 
 
-def parse_guidance(given: Guidance, followed: list[str]) -> dict[str, float]:
-    """Return the guidance scale of each name that is followed.
+def parse_guidance(guidance: Guidance, followed: list[str]) -> dict[str, float]:
+    """Return the guidance scale of each condition.
 
     Args:
-        given: One scale for all, a scale of each name, or texts: SCALE for all, or NAME=SCALE.
-        followed: Names of what is followed.
+        guidance: One scale for all, a scale for each name, or texts: SCALE for all, or NAME=SCALE.
+        followed: Names of the conditions.
 
     Raises:
-        ValueError: If one is no number, or names what is not followed.
+        ValueError: If a scale is not a number, or a name is not a condition.
     """
     scales: dict[str, float] = {}
-    for text in guidance_texts(given):
+    for text in guidance_texts(guidance):
         name, sign, number = text.rpartition("=")
         try:
             scale = float(number)
@@ -215,7 +215,7 @@ def parse_guidance(given: Guidance, followed: list[str]) -> dict[str, float]:
             )
         if sign and name not in followed:
             raise ValueError(
-                f"--guidance {text} needs {name} to follow; given are: {', '.join(followed)}."
+                f"--guidance {text} needs the condition {name}; given: {', '.join(followed)}."
             )
-        scales |= {name: scale} if sign else {one: scale for one in followed if one not in scales}
+        scales |= {name: scale} if sign else {key: scale for key in followed if key not in scales}
     return scales

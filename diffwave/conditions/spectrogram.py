@@ -5,7 +5,7 @@
       a.npy, sub/b.npy      float32 (M, N·R) in [0, 1], beside each (D, N) of the latent folder
 
 Latent frame n covers the audio from n·hop to (n + 1)·hop; its R mel frames are centred in R equal
-parts of that stretch. M mel bands, R = hop / mel hop.
+parts of this range. M mel bands, R = hop / mel hop.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffwave.conditioner import whole_ratio
 from diffwave.conditions.framing import centred_windows, hann_window
 from diffwave.conditions.header import ConditionHeader
+from rave.compute.arrays import Float32Array
 from rave.latents.folder import open_array, write_latents
 
 FORMAT, VERSION, HEADER_NAME = "rave-spectrograms", 1, "spectrograms.json"
@@ -34,17 +34,17 @@ BLOCK_FRAMES = 512
 
 @dataclass(frozen=True)
 class SpectrogramHeader(ConditionHeader):
-    """What spectrograms.json says.
+    """The content of spectrograms.json.
 
     Attributes:
         codec: Fingerprint of the codec of the latents.
-        sample_rate_hz: Of the codec.
+        sample_rate_hz: Sample rate of the codec.
         hop_samples: Audio samples per latent frame.
         mel_hop_samples: Audio samples per mel frame.
         num_mels: M.
-        files: Each array's path with its number of latent frames.
-        skipped: Files that could not be used, and why.
-        sources: The audio file of each array; empty: not known.
+        files: Number of latent frames of each array, by its path.
+        skipped: Files that could not be used, with the reasons.
+        sources: Audio file of each array; empty if not known.
     """
 
     NAME: ClassVar[str] = HEADER_NAME
@@ -65,10 +65,10 @@ class SpectrogramHeader(ConditionHeader):
         return whole_ratio(self.hop_samples, self.mel_hop_samples)
 
 
-def open_spectrogram(path: Path, num_mels: int, num_mel_frames: int | None) -> NDArray[np.float32]:
-    """Return a spectrogram file, memory-mapped, (num_mels, num_mel_frames or any number)."""
+def open_spectrogram(path: Path, num_mels: int, num_mel_frames: int | None) -> Float32Array:
+    """Return a file's spectrogram, memory-mapped, (num_mels, num_mel_frames or any number)."""
     try:
-        array: NDArray[np.float32] = open_array(path)
+        array: Float32Array = open_array(path)
     except ValueError as error:
         raise ValueError(f"Cannot read spectrogram '{path}' ({error}).") from error
     frames = array.shape[-1] if num_mel_frames is None else num_mel_frames
@@ -81,28 +81,31 @@ def open_spectrogram(path: Path, num_mels: int, num_mel_frames: int | None) -> N
 
 
 class LogMel:
-    """The transform, in blocks of bounded memory that add up to the whole.
+    """Compute log-mel spectrograms in blocks of bounded memory, exactly as in one piece.
 
     Args:
-        sample_rate_hz: Of the audio.
-        mel_hop_samples: Between frames.
+        sample_rate_hz: Sample rate of the audio.
+        mel_hop_samples: Audio samples per mel frame.
         num_mels: M.
 
     Raises:
-        ValueError: If the rate is too low to hold the lowest mel band.
+        ValueError: If the sample rate is too low for the lowest mel band.
 
     Source: the public implementation of Kong et al. 2020. Differs: mel frame i is centred on sample
-    (i + 1/2)·hop instead of i·hop, and the audio continues as silence beyond its ends.
+    (i + 1/2)·hop instead of i·hop, and the audio is padded with silence at both ends.
     """
 
     def __init__(self, sample_rate_hz: int, mel_hop_samples: int, num_mels: int) -> None:
         from rave.compute.numba_safe import librosa
 
         if sample_rate_hz <= 2 * LOWEST_HZ:
-            raise ValueError(f"A spectrogram needs more than {2 * LOWEST_HZ} Hz sample rate.")
+            raise ValueError(
+                f"The sample rate is {sample_rate_hz} Hz; a spectrogram needs more than "
+                f"{2 * LOWEST_HZ:g} Hz."
+            )
         self.mel_hop_samples = mel_hop_samples
         self.num_mels = num_mels
-        self._filters: NDArray[np.float32] = librosa.filters.mel(
+        self._filters: Float32Array = librosa.filters.mel(
             sr=sample_rate_hz,
             n_fft=WINDOW_SAMPLES,
             n_mels=num_mels,
@@ -113,14 +116,12 @@ class LogMel:
         )
         self._window = hann_window(WINDOW_SAMPLES)
 
-    def blocks(
-        self, audio: Iterable[NDArray[np.float32]], num_mel_frames: int
-    ) -> Iterator[NDArray[np.float32]]:
+    def blocks(self, audio: Iterable[Float32Array], num_mel_frames: int) -> Iterator[Float32Array]:
         """Yield the spectrogram of a stream of audio, block after block.
 
         Args:
             audio: Blocks of mono samples, (n,) each.
-            num_mel_frames: In total; the audio is cut, or continued as silence, to fit.
+            num_mel_frames: Total number of frames; the audio is cut or padded with silence to fit.
 
         Yields:
             (M, frames) in [0, 1]; the frames add up to `num_mel_frames`.
@@ -129,13 +130,13 @@ class LogMel:
         for windows in centred_windows(audio, hop, WINDOW_SAMPLES, num_mel_frames, BLOCK_FRAMES):
             yield self._log_mel(windows)
 
-    def of_lmnt_diffwave(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the spectrogram of whole audio as lmnt diffwave has it.
+    def of_lmnt_diffwave(self, audio: Float32Array) -> Float32Array:
+        """Return the spectrogram of whole audio as lmnt diffwave computes it.
 
         Frame i is centred on sample i·hop, and the audio is mirrored at its ends.
 
         Args:
-            audio: (T,).
+            audio: (T,) mono samples.
 
         Returns:
             (M, 1 + T // hop) in [0, 1].
@@ -155,7 +156,7 @@ class LogMel:
         blocks = [self._log_mel(windows[start : start + BLOCK_FRAMES]) for start in starts]
         return np.concatenate(blocks, axis=1)
 
-    def _log_mel(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _log_mel(self, frames: Float32Array) -> Float32Array:
         magnitude = np.abs(np.fft.rfft(frames * self._window, axis=1))
         mel = self._filters @ magnitude.T
         level_db = 20.0 * np.log10(np.maximum(mel, SMALLEST_MAGNITUDE)) - REFERENCE_DB
@@ -168,7 +169,7 @@ def write_spectrogram(
     """Write the spectrogram of an audio file, whole or not at all, in bounded memory.
 
     Raises:
-        AudioError: If the audio cannot be read, to its end.
+        AudioError: If the audio cannot be read to its end.
         OSError: If `path` cannot be written.
     """
     audio = mono_blocks(source, sample_rate_hz)
@@ -176,11 +177,11 @@ def write_spectrogram(
     write_latents(path, blocks, transform.num_mels, is_durable=False)
 
 
-def mono_blocks(path: Path, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+def mono_blocks(path: Path, sample_rate_hz: int) -> Iterator[Float32Array]:
     """Yield the samples of an audio file as mono, (n,) each.
 
     Raises:
-        AudioError: If the audio cannot be read, to its end.
+        AudioError: If the audio cannot be read to its end.
     """
     from rave.audio.io import AudioStream
 
@@ -188,9 +189,9 @@ def mono_blocks(path: Path, sample_rate_hz: int) -> Iterator[NDArray[np.float32]
 
 
 def count_frames(path: Path, sample_rate_hz: int, hop_samples: int) -> int:
-    """Return how many latent frames an audio file has: ceil(samples / hop).
+    """Return the number of latent frames of an audio file: ceil(samples / hop).
 
     Raises:
-        AudioError: If the audio cannot be read, to its end.
+        AudioError: If the audio cannot be read to its end.
     """
     return -(-sum(len(block) for block in mono_blocks(path, sample_rate_hz)) // hop_samples)

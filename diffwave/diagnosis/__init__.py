@@ -1,1 +1,1 @@
-"""What is wrong with a model or its data, and how is that known?"""
+"""What is wrong with a model or its data, and how is that measured?"""

@@ -21,9 +21,9 @@ from diffwave.training import held_out_errors
 from rave.latent_dataset import Clip
 
 BATCH_SIZE = 16
-# Told as ignored: a conditioner gain below, while conditions of other clips change the prediction
-# by less, relatively. A class label may say little of each frame and still be followed, and a
-# spectrogram of other music always changes what is predicted, if it is looked at.
+# A condition is reported as ignored if its gain is below the first, and conditions of other clips
+# change the prediction by less than the second, relatively. A class label may carry little about
+# each frame and still be followed; a spectrogram that is followed always changes the prediction.
 SMALLEST_GAIN, SMALLEST_CHANGE = 1.02, 0.1
 
 
@@ -33,7 +33,7 @@ class ConditionerGain:
 
     Attributes:
         loss: Held-out loss with the right conditions.
-        shuffled_loss: With conditions of other clips.
+        shuffled_loss: Held-out loss with conditions of other clips.
     """
 
     loss: float
@@ -41,7 +41,7 @@ class ConditionerGain:
 
     @property
     def gain(self) -> float:
-        """Return shuffled over right: 1 where the conditions are ignored."""
+        """Return shuffled loss over right loss: 1 if the conditions are ignored."""
         return self.shuffled_loss / self.loss
 
 
@@ -55,13 +55,13 @@ def conditioner_gain(
 ) -> ConditionerGain:
     """Return the held-out loss with right conditions and with conditions shuffled across clips.
 
-    Both times each segment meets the same noise at the same timestep.
+    Each segment has the same noise and timestep both times.
 
     Args:
-        model: In evaluation mode.
-        segments: Held-out, with all conditions of the model.
-        objective: Of the training.
-        names: Of the conditions to shuffle, the others being right; None for all.
+        model: Model in evaluation mode.
+        segments: Held-out segments, with all conditions of the model.
+        objective: Objective of the training.
+        names: Names of the conditions to shuffle; the others stay right. None: all.
         is_alone: Whether the others are absent instead.
 
     Raises:
@@ -71,7 +71,7 @@ def conditioner_gain(
     model.check_conditions(names)
     if not names or len(segments) < 2:
         raise ValueError(
-            f"Conditions cannot be shuffled: there are {len(names)} of them in {len(segments)} "
+            f"Conditions cannot be shuffled: the run has {len(names)} of them and {len(segments)} "
             "held-out segments; 1 and 2 are needed. Train with a condition, on more audio."
         )
     order = order_across_clips(segments.clips)
@@ -96,10 +96,12 @@ def conditioner_gain(
 
 
 def order_across_clips(clips: Sequence[Clip]) -> list[int]:
-    """Return for each segment one of another clip, or one far away where a clip is the most.
+    """Return for each segment the index of one of another clip.
+
+    If one clip has more than half of the segments, it may be a distant one of the same clip.
 
     Args:
-        clips: Of each segment; those of one clip are neighbours.
+        clips: Clip of each segment; segments of one clip are neighbours.
     """
     longest = max(Counter((clip.file.path, clip.start) for clip in clips).values())
     shift = min(longest, len(clips) // 2)
@@ -107,14 +109,14 @@ def order_across_clips(clips: Sequence[Clip]) -> list[int]:
 
 
 def conditioner_curves(probe: Probe, others: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
-    """Return what conditions of other clips do at each noise level.
+    """Return the effect of conditions of other clips at each noise level.
 
     Args:
-        probe: Of a conditional model.
-        others: Conditions of other clips for each of its segments, by name.
+        probe: Probe of a conditional model.
+        others: Conditions of other clips for each segment of the probe, by name.
 
     Returns:
-        By name of the condition exchanged, the others being right, and "all" if there are several:
+        By name of the exchanged condition (the others stay right), and "all" if there are several:
         `log_snr` of the levels, `gain` of the squared error, and `change`, the root mean square
         change of the prediction relative to the prediction.
     """
@@ -139,14 +141,14 @@ def conditioner_curves(probe: Probe, others: Mapping[str, Tensor]) -> dict[str, 
 def ignored_conditioner(
     gains: Mapping[str, float], changes: Mapping[str, float], loss: float, white: float
 ) -> Finding | None:
-    """Return a finding if a network that has learnt something makes nothing of a condition.
+    """Return a finding if a network has learnt something but ignores a condition.
 
     Args:
-        gains: Conditioner gain by name; of one among several the higher one, beside the others and
-            alone.
+        gains: Conditioner gain by name; of several conditions the higher of the gains beside the
+            others and alone.
         changes: Largest relative change of the prediction by conditions of other clips, by name.
         loss: Held-out loss.
-        white: Loss of taking the latents for white noise.
+        white: Held-out loss of treating the latents as white noise.
     """
     if not loss < white:
         return None  # nothing has been learnt yet
@@ -157,10 +159,8 @@ def ignored_conditioner(
     ]
     if not ignored:
         return None
-    told = ", ".join(
+    listed = ", ".join(
         f"{name} (gain {gains[name]:.3f}, prediction changed by {changes[name]:.1%})"
         for name in ignored
     )
-    return Finding(
-        IGNORED_CONDITIONER, f"With conditions of other clips the network errs as little: {told}."
-    )
+    return Finding(IGNORED_CONDITIONER, f"Conditions of other clips give the same error: {listed}.")

@@ -1,4 +1,4 @@
-"""What a training would do with latents, and which losses to expect of it."""
+"""How a training would use latents, and which losses to expect of it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from diffwave.schedule import COSINE, SCHEDULES, NoiseSchedule, named_schedule
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training would do with the latents; as the recipe `default` unless said otherwise.
+    """How a training would use the latents; the defaults are those of the recipe `default`.
 
     Attributes:
         fidelity: Share of the variance to model.
         held_out_fraction: Share of the files kept for validation.
-        held_out_segments: Segments of a validation.
-        segment_frames: Latent frames of a segment.
-        schedule: Its noise levels.
+        held_out_segments: Number of segments of a validation.
+        segment_frames: Latent frames per segment.
+        schedule: Noise schedule.
         objective: Prediction, loss and weighting.
     """
 
@@ -59,13 +59,13 @@ class ExpectedLoss:
 
 @dataclass(frozen=True)
 class ScheduleEnd:
-    """What a schedule leaves at its last timestep.
+    """The signal that a schedule leaves at its last timestep.
 
     Attributes:
-        schedule: Its name.
-        num_timesteps: T.
+        schedule: Name of the schedule.
+        num_timesteps: Number of timesteps T.
         signal: Signal power left, of 1.
-        snr_db: The same relative to the noise; None where nothing is left.
+        snr_db: Signal-to-noise ratio; None if no signal is left.
     """
 
     schedule: str
@@ -75,7 +75,7 @@ class ScheduleEnd:
 
 
 def schedule_end(name: str) -> ScheduleEnd:
-    """Return what a schedule leaves at its end."""
+    """Return the signal that a schedule leaves at its last timestep."""
     schedule = named_schedule(name)
     signal = float(schedule.alpha_bar[-1])
     snr_db = 10.0 * math.log10(signal / (1.0 - signal)) if signal > 0 else None
@@ -92,20 +92,20 @@ def expected_losses(
     """Return the reference losses of one objective.
 
     Args:
-        gaussian: Fitted to training segments.
-        held_out: Of held-out segments.
-        name: Of the schedule.
-        schedule: Of the training.
-        objective: Of the training.
+        gaussian: Gaussian model of the training segments.
+        held_out: Spectral density of the held-out segments.
+        name: Name of the schedule.
+        schedule: Noise schedule of the training.
+        objective: Objective of the training.
     """
-    found = reference_losses(gaussian, held_out, schedule, objective)
-    return ExpectedLoss(name, **asdict(objective), **asdict(found))
+    losses = reference_losses(gaussian, held_out, schedule, objective)
+    return ExpectedLoss(name, **asdict(objective), **asdict(losses))
 
 
 def all_expected_losses(
     gaussian: GaussianModel, held_out: SpectralDensity, names: Iterable[str] = SCHEDULES
 ) -> Iterator[ExpectedLoss]:
-    """Yield the losses of schedules by name, with every kind of loss and prediction they allow."""
+    """Yield the losses of schedules, for every kind of loss and prediction that they allow."""
     for name in names:
         schedule = named_schedule(name)
         for loss in get_args(LossKind):

@@ -1,8 +1,8 @@
 """The known ways in which a diffusion model over latents fails, by name.
 
-Each has a page in docs/diagnosis.md. What is measured to find one, and its threshold,
-stands with the measurement: diffwave.diagnosis.latents, diffwave.diagnosis.network,
-diffwave.diagnosis.conditioner, diffwave.diagnosis.samples.
+Each has a section in docs/diagnosis.md. The measurements and thresholds that detect them are in
+diffwave.diagnosis.latents, diffwave.diagnosis.network, diffwave.diagnosis.conditioner and
+diffwave.diagnosis.samples.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Finding:
 
     Attributes:
         name: One of `REMEDIES`.
-        message: What was measured, and what it means; one sentence.
+        message: The measurement and its meaning, in one sentence.
     """
 
     name: str
@@ -60,10 +60,10 @@ class Finding:
 
 
 def findings_in_words(findings: Sequence[Finding], where: str) -> str:
-    """Return the findings, one a line, or that there are none.
+    """Return the findings, one per line, or that there are none.
 
     Args:
-        findings: Of a diagnosis.
+        findings: Findings of a diagnosis.
         where: What was diagnosed, e.g. "this run".
     """
     if not findings:

@@ -1,4 +1,4 @@
-"""What is wrong with a folder of generated latents, from its header and its values alone."""
+"""Failures of a folder of generated latents, from its header and its values alone."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffwave.diagnosis.failures import Finding
 from diffwave.diagnosis.generated_latents import compare, varying
 from diffwave.diagnosis.samples import clamped_sampler, level_lost
+from rave.compute.arrays import Float32Array, Float64Array
 from rave.latent_dataset import LatentDataset
 from rave.latents.folder import LatentHeader
 
-# Values that are looked at for piling up, at most, evenly from all frames: 128 MB.
+# Largest number of values that are searched for clamping, evenly from all frames: 128 MB.
 NUM_VALUES = 2**25
 
 
@@ -26,20 +26,20 @@ class GeneratedDiagnosis:
 
     Attributes:
         folder: The latent folder.
-        header: Its header, which has the statistics of the training latents.
-        files: Of each file, its path and what `generated.compare` says.
+        header: Its header, with the statistics of the training latents.
+        files: Path, number of frames and figures (`generated_latents.compare`) of each file.
         rms: (D,) root mean square deviation from the mean of the training latents.
-        findings: The known failures that show.
+        findings: Known failures that were found.
     """
 
     folder: Path
     header: LatentHeader
     files: Sequence[dict[str, Any]]
-    rms: NDArray[np.float64]
+    rms: Float64Array
     findings: Sequence[Finding]
 
     @property
-    def relative(self) -> NDArray[np.float64]:
+    def relative(self) -> Float64Array:
         """Return the level of each dimension that varies in training, relative to training."""
         std = np.asarray(self.header.statistics.std)
         varies = varying(std)
@@ -62,10 +62,10 @@ class GeneratedDiagnosis:
 
 
 def diagnose_generated(folder: Path) -> GeneratedDiagnosis:
-    """Return what is wrong with generated latents.
+    """Diagnose a folder of generated latents.
 
     Args:
-        folder: What diffwave.inference wrote.
+        folder: Latent folder that diffwave.inference wrote.
 
     Raises:
         ValueError: If it cannot be read, is empty, or holds values that are not finite.
@@ -73,21 +73,19 @@ def diagnose_generated(folder: Path) -> GeneratedDiagnosis:
     latents = LatentDataset(folder)
     header, num_frames = latents.header, sum(file.num_frames for file in latents.files)
     if num_frames == 0:
-        raise ValueError(f"'{folder}' holds not one frame. Generate again.")
-    power: NDArray[np.float64] = np.zeros(header.latent_size)
-    mean, skip = (
-        np.asarray(header.statistics.mean),
-        -(-num_frames * header.latent_size // NUM_VALUES),
-    )
-    files, values = list[dict[str, Any]](), list[NDArray[np.float32]]()
+        raise ValueError(f"'{folder}' holds no frames. Generate again.")
+    power: Float64Array = np.zeros(header.latent_size)
+    mean = np.asarray(header.statistics.mean)
+    skip = -(-num_frames * header.latent_size // NUM_VALUES)
+    files, values = list[dict[str, Any]](), list[Float32Array]()
     for index, file in enumerate(latents.files):
         if file.num_frames == 0:
             continue
         array = latents.array(index)
-        found = compare(array, header)
-        shift = np.asarray(found["mean"]) - mean
-        power += (np.square(found["std"]) + np.square(shift)) * (file.num_frames / num_frames)
-        files.append({"path": file.path, "num_frames": file.num_frames, **found})
+        figures = compare(array, header)
+        shift = np.asarray(figures["mean"]) - mean
+        power += (np.square(figures["std"]) + np.square(shift)) * (file.num_frames / num_frames)
+        files.append({"path": file.path, "num_frames": file.num_frames, **figures})
         values.append(np.array(array[:, ::skip]))
     rms = np.sqrt(power)
     findings = (

@@ -1,4 +1,4 @@
-"""A diagnosis of latents in words: what was found, what to do, and the figures."""
+"""A diagnosis of latents as text: findings, what to do, and the figures."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from diffwave.skill import FEWEST_UNITS, TOO_LITTLE
 from rave.latents.folder import POSTERIOR_SAMPLE
 from rave.parsing import one_line
 
-# Advised against: a segment in which the slowest dimension's memory fits fewer times, so that few
-# segments show how it goes on.
+# A segment should be at least this many times as long as the slowest dimension's memory, so that
+# many segments show how it continues.
 FEW_MEMORIES = 2
-# A distribution nearer to normal is said to look like noise: a histogram hardly shows it. Of 20
-# minutes of piano, collapsed dimensions have 0.005 to 0.02, others 0.09 to 0.17.
+# A distribution nearer to normal is reported to look like noise: a histogram hardly shows the
+# difference. In 20 minutes of piano, collapsed dimensions have 0.005 to 0.02, others 0.09 to 0.17.
 NEARLY_NORMAL = 0.03
-# A schedule that leaves more signal power at its end begins to sample from what it never saw.
+# If a schedule leaves more signal power at its end, sampling starts from noise never trained on.
 LITTLE_SIGNAL = 1e-3
 
 
 def words(found: LatentDiagnosis) -> str:
-    """Return what a diagnosis of latents says."""
+    """Return a diagnosis of latents as text."""
     parts = [
         _what(found),
         findings_in_words(found.findings, "these latents"),
@@ -43,7 +43,7 @@ def words(found: LatentDiagnosis) -> str:
 
 
 def words_of_generated(found: GeneratedDiagnosis) -> str:
-    """Return what a diagnosis of generated latents says."""
+    """Return a diagnosis of generated latents as text."""
     header = found.header
     num_frames = sum(file.num_frames for file in header.files)
     level, width = found.relative, max(len(each["path"]) for each in found.files)
@@ -53,7 +53,7 @@ def words_of_generated(found: GeneratedDiagnosis) -> str:
         "",
         findings_in_words(found.findings, "these generated latents"),
         "",
-        "More shows in the run that generated them: python -m diffwave.diagnose RUN",
+        "Diagnose the run that generated them for more: python -m diffwave.diagnose RUN",
         "",
         "Relative to the training latents",
         f"  level of a dimension: {level.min():.2f} to {level.max():.2f}, median "
@@ -96,30 +96,30 @@ def _verdict(found: LatentDiagnosis) -> str:
         can += f", but {found.num_white} of the {num_dimensions} dimensions modelled are noise"
     return (
         f"{can}: the best linear denoiser leaves {share:.0f} % of the loss of white noise, on "
-        "held-out latents. The less, the more there is to learn."
+        "held-out latents. The lower, the more there is to learn."
     )
 
 
 def _to_do(found: LatentDiagnosis) -> list[str]:
-    """Return what the figures advise beside the findings, one a line, if there is anything."""
+    """Return advice that follows from the figures, one item per line, if there is any."""
     header, recipe, expected = found.header, found.recipe, found.expected[0]
     num_collapsed = int((~header.statistics.is_informative).sum())
     lines = []
     if header.contents == POSTERIOR_SAMPLE:
         lines.append(
-            f"Encode again without --sample. These are samples of the posterior, in which the "
-            f"{num_collapsed} of {header.latent_size} dimensions that carry nothing are noise."
+            f"Encode again without --sample. These are samples of the posterior: {num_collapsed} "
+            f"of {header.latent_size} dimensions are uninformative, so they are noise."
         )
     elif 0 < found.num_white < found.latent_size:
         lines.append(
             f"Lower FIDELITY: {found.num_white} of {found.latent_size} dimensions modelled are "
-            "noise, in which nothing can be learned."
+            "noise, which cannot be learned."
         )
     slowest = float(found.memory.frames.max())
     if recipe.segment_frames < FEW_MEMORIES * slowest:
         lines.append(
-            f"Raise SEGMENT_FRAMES: segments of {recipe.segment_frames} frames hold the memory of "
-            f"the slowest dimension, {slowest:.0f} frames, less than {FEW_MEMORIES} times."
+            f"Raise SEGMENT_FRAMES: {recipe.segment_frames} frames are less than {FEW_MEMORIES} "
+            f"times the memory of the slowest dimension ({slowest:.0f} frames)."
         )
     signal = float(recipe.schedule.alpha_bar[-1])
     if signal > LITTLE_SIGNAL:
@@ -146,7 +146,7 @@ def _dimensions(found: LatentDiagnosis) -> str:
         (
             "informative dimensions",
             f"{is_informative.sum()} of {len(is_informative)} "
-            f"({statistics.information.sum():.1f} nats a frame; KL {sum(statistics.kl):.1f})",
+            f"({statistics.information.sum():.1f} nats per frame; KL {sum(statistics.kl):.1f})",
         ),
         ("principal dimensions of the variance", counts),
         (
@@ -200,7 +200,7 @@ def _losses(found: LatentDiagnosis) -> str:
     predictions = get_args(Prediction)
     width = max(len(each.schedule) for each in others)
     lines = [
-        "Held-out losses to expect: of predicting nothing, white noise, the best linear denoiser",
+        "Expected held-out losses: predicting zero, white noise model, best linear denoiser",
         f"  this recipe ({_objective(recipe)}): {_three(recipe)}",
     ]
     for loss in get_args(LossKind):
@@ -230,7 +230,7 @@ def _objective(expected: ExpectedLoss) -> str:
 
 
 def duration(num_frames: float, rate_hz: float) -> str:
-    """Return how long some latent frames last, in the unit that suits."""
+    """Return the duration of a number of latent frames, as text in ms, s or minutes."""
     seconds = num_frames / rate_hz
     if seconds < 1:
         return f"{1000 * seconds:.0f} ms"

@@ -1,4 +1,4 @@
-"""How long latents remember, and how normal they are: figures that need no model.
+"""Memory of latents and their distance from a normal distribution: figures without a model.
 
 C channels, L lags, N frames.
 """
@@ -11,45 +11,46 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-# Lags are summed up to this many memories, beyond which there is little but the noise of estimates.
+from rave.compute.arrays import Float64Array, FloatArray
+
+# Lags are summed up to this many memories; beyond, estimates are little but noise.
 WINDOW = 5
 
 
 @dataclass(frozen=True)
 class Memory:
-    """How alike frames of one channel are over time.
+    """Correlation of each channel with itself over time.
 
     Attributes:
-        correlation: (C, L) of each channel with itself, 0 to L - 1 frames later.
-        frames: (C,) sum of the squared correlations over all lags, later and earlier.
-        is_whole: (C,) False where L is too small to see the end of it, so that there is more.
+        correlation: (C, L) correlation of each channel with itself, 0 to L - 1 frames later.
+        frames: (C,) sum of the squared correlations over all lags, in both directions.
+        is_whole: (C,) False where the memory is longer than L lags can show.
     """
 
-    correlation: Array
-    frames: Array
+    correlation: Float64Array
+    frames: Float64Array
     is_whole: NDArray[np.bool_]
 
 
-def memory(blocks: Iterable[Array], num_lags: int) -> Memory:
-    """Return how long channels remember.
+def memory(blocks: Iterable[Float64Array], num_lags: int) -> Memory:
+    """Return the memory of channels.
 
-    The squares count a channel that swings, whose plain sum would be near 0, as what it is:
+    Squares are summed, so that an oscillating channel, whose plain sum would be near 0, counts as
     predictable. White noise has a memory of 1 frame, an autoregression of coefficient m one of
     (1 + m²) / (1 - m²) frames.
 
     Args:
-        blocks: Neighbouring frames (C, N) about a mean of 0. One block at least.
-        num_lags: L.
+        blocks: Blocks (C, N) of neighbouring frames with mean 0; one block at least.
+        num_lags: Number of lags L.
 
     Source: Sokal 1997, "Monte Carlo methods in statistical mechanics", section 3 (how far to sum).
         Differs: squares.
     """
-    total: Array | float = 0.0
-    count: Array | float = 0.0
+    total: Float64Array | float = 0.0
+    count: Float64Array | float = 0.0
     for block in blocks:
         num_frames = block.shape[1]
-        size = 2 ** int(num_frames + num_lags - 1).bit_length()  # room for all lags, no circle
+        size = 2 ** int(num_frames + num_lags - 1).bit_length()  # padded: no circular correlation
         power = np.square(np.abs(np.fft.rfft(block, size, axis=1)))
         total = total + np.fft.irfft(power, size, axis=1)[:, :num_lags]
         count = count + np.maximum(num_frames - np.arange(num_lags), 0)
@@ -62,8 +63,8 @@ def memory(blocks: Iterable[Array], num_lags: int) -> Memory:
     return Memory(correlation, up_to[np.arange(len(up_to)), last], is_whole)
 
 
-def distance_from_normal(values: NDArray[np.floating]) -> Array:
-    """Return how far each channel of (C, N), of mean 0 and variance 1, is from N(0, 1).
+def distance_from_normal(values: FloatArray) -> Float64Array:
+    """Return the distance from N(0, 1) of each channel of (C, N), of mean 0 and variance 1.
 
     Returns:
         (C,) Kolmogorov's distance: the largest difference between the share of frames below a value
@@ -71,6 +72,6 @@ def distance_from_normal(values: NDArray[np.floating]) -> Array:
     """
     from scipy import stats
 
-    # The distance is exact; "asymp" is how its probability is found, which is not used.
+    # The distance is exact; "asymp" concerns only its probability, which is not used.
     tests = [stats.ks_1samp(each, stats.norm.cdf, method="asymp") for each in values]
     return np.array([test.statistic for test in tests])

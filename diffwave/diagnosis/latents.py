@@ -1,4 +1,4 @@
-"""Can latents be learned, and what will a training show? From the latents alone, without a model.
+"""Whether latents can be learned, and which losses to expect; measured without a model.
 
 D raw latent size, K modelled dimensions, P principal dimensions, L lags, N frames.
 """
@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from diffwave.clips import split_clips
 from diffwave.dataset import RUN_OF_SEGMENTS, ClipReader, FixedSegments, standardized_runs
@@ -26,7 +25,7 @@ from diffwave.diagnosis.expected_losses import (
     schedule_end,
 )
 from diffwave.diagnosis.failures import WHITE_LATENTS, Finding
-from diffwave.diagnosis.latent_statistics import Array, Memory, distance_from_normal, memory
+from diffwave.diagnosis.latent_statistics import Memory, distance_from_normal, memory
 from diffwave.objective import Objective
 from diffwave.reference_loss import (
     REFERENCE_SEGMENTS,
@@ -46,33 +45,32 @@ from diffwave.schedule import (
 )
 from diffwave.skill import units
 from diffwave.standardizer import PrincipalDimensions, Standardizer, check_fidelity
+from rave.compute.arrays import Float32Array, Float64Array
 from rave.latent_dataset import Clip, LatentDataset
 from rave.latents.folder import GENERATED, LatentHeader
 
-# Told to be white noise: best linear denoiser above this share of the loss of `white`. Of white
-# noise it is 1 (0.9999 and more in draws of many sizes), of latents of which no more is to be known
-# than that neighbouring frames correlate by 0.3 (9 % of their variance) it is 0.977.
+# Latents are reported as white noise if the best linear denoiser is above this share of the loss of
+# `white`. White noise has 1 (0.9999 and more in draws of many sizes); latents whose only structure
+# is that neighbouring frames correlate by 0.3 (9 % of their variance) have 0.977.
 WHITE_SHARE = 0.98
-# The same for one dimension, whose share is measured on fewer values: of 20 minutes of piano,
-# encoded as samples of the posterior, dimensions of noise have 0.970 to 1.023, others at most
-# 0.785.
+# The same for one dimension, whose share is measured on fewer values. In 20 minutes of piano,
+# encoded as samples of the posterior, noise has 0.970 to 1.023, other dimensions at most 0.785.
 WHITE_DIMENSION_SHARE = 0.96
-# Shares of the variance for which the number of principal dimensions is given.
+# Shares of the variance for which the number of principal dimensions is reported.
 FIDELITIES = (0.9, 0.95, 0.99)
-# Read at once.
+# Frames read at once.
 BLOCK_FRAMES = 4096
-# Of which memory and distribution are measured, at most: a million frames, from all over.
+# Largest number of blocks that memory and distribution are measured on: a million frames.
 NUM_BLOCKS = 256
-# Up to so many frames apart frames are compared: 24 s at 21.5 frames a second.
+# Lags, in frames, at which correlation is measured: 24 s at 21.5 frames per second.
 NUM_LAGS = 512
-# Whose distribution is measured, about.
+# Approximate number of frames whose distribution is measured.
 DISTRIBUTION_FRAMES = 65536
-# Of the curves over noise levels.
+# Noise levels of the curves.
 CURVE_LOG_SNR = np.linspace(-8.0, 8.0, 65)
-
-# Before progress is shown.
+# Seconds before progress is shown.
 PROGRESS_DELAY_S = 2.0
-# By which latents are judged, on the schedule `cosine`, whatever the recipe is.
+# Objective by which latents are judged, with the schedule `cosine`, whatever the recipe is.
 USUAL = Objective("v", "mse")
 
 T = TypeVar("T")
@@ -80,37 +78,37 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LatentDiagnosis:
-    """What was measured of a folder of real latents.
+    """Measurements of a folder of real latents.
 
     Attributes:
         folder: The latent folder.
         header: Its header.
-        recipe: Of the training that is considered.
-        variance: (P,) of the training latents along each principal dimension, falling.
-        num_for: How many principal dimensions hold each of `FIDELITIES` of the variance.
-        latent_size: K.
-        references: v, mse, cosine: whether the latents are white.
+        recipe: Recipe of the planned training.
+        variance: (P,) variance of the training latents per principal dimension, falling.
+        num_for: Number of principal dimensions that hold each of `FIDELITIES` of the variance.
+        latent_size: Number of modelled dimensions K.
+        references: Reference losses (v, mse, cosine) that show whether the latents are white.
         white_shares: (K,) `gaussian` over `white` of each modelled dimension.
-        raw_memory: Of the D raw dimensions.
-        memory: Of the K modelled dimensions.
-        normal_distances: (K,) of each modelled dimension's distribution from a normal one.
-        ends: Of each schedule.
-        expected: Of the recipe, and then of every schedule, prediction and kind of loss.
-        curve: v, mse over log-SNR.
-        num_held_out: Independent units of the held-out latents, see `diffwave.skill.units`.
+        raw_memory: Memory of the D raw dimensions.
+        memory: Memory of the K modelled dimensions.
+        normal_distances: (K,) distance of each modelled dimension from a normal distribution.
+        ends: End of each schedule.
+        expected: Losses of the recipe, then of every schedule, prediction and kind of loss.
+        curve: Reference losses (v, mse) over log-SNR.
+        num_held_out: Number of independent units of the held-out latents.
     """
 
     folder: Path
     header: LatentHeader
     recipe: Recipe
-    variance: Array
+    variance: Float64Array
     num_for: Mapping[float, int]
     latent_size: int
     references: ReferenceLosses
-    white_shares: Array
+    white_shares: Float64Array
     raw_memory: Memory
     memory: Memory
-    normal_distances: Array
+    normal_distances: Float64Array
     ends: Sequence[ScheduleEnd]
     expected: Sequence[ExpectedLoss]
     curve: LossCurve
@@ -118,13 +116,13 @@ class LatentDiagnosis:
 
     @property
     def findings(self) -> list[Finding]:
-        """Return the known failures that show."""
+        """Return the known failures that were found."""
         finding = white_latents(self.references)
         return [finding] if finding else []
 
     @property
     def num_white(self) -> int:
-        """Return how many of the modelled dimensions are white noise."""
+        """Return the number of modelled dimensions that are white noise."""
         return int((self.white_shares > WHITE_DIMENSION_SHARE).sum())
 
     def record(self) -> dict[str, Any]:
@@ -162,11 +160,11 @@ class LatentDiagnosis:
 
 
 def white_latents(references: ReferenceLosses, objective: str = "v, mse, cosine") -> Finding | None:
-    """Return the finding that latents are white noise, where they are.
+    """Return a finding if latents are white noise.
 
     Args:
-        references: Of held-out latents.
-        objective: Of the references, in words.
+        references: Reference losses of held-out latents.
+        objective: Prediction, loss and schedule of the references, for the message.
     """
     share = references.gaussian / references.white
     if share <= WHITE_SHARE:
@@ -180,16 +178,16 @@ def white_latents(references: ReferenceLosses, objective: str = "v, mse, cosine"
 
 
 def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagnosis:
-    """Return what the latents of a folder promise.
+    """Diagnose a folder of latents.
 
-    Files are read three times, in parts. What is kept of them does not grow with their number.
+    Files are read three times, in parts. Memory does not grow with their number.
 
     Args:
-        folder: A latent folder of real music.
-        recipe: Of the training that is considered; None for the default.
+        folder: Latent folder of real music.
+        recipe: Recipe of the planned training. None: the default.
 
     Raises:
-        ValueError: If the folder holds generated latents, too little, or what cannot be read.
+        ValueError: If the folder holds generated latents or too few, or cannot be read.
     """
     recipe = recipe or Recipe()
     check_fidelity(recipe.fidelity)
@@ -198,15 +196,15 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
     if header.contents == GENERATED:
         raise ValueError(
             f"'{folder}' holds generated latents; those of real music are needed. "
-            "Give what rave encode wrote."
+            "Give a folder that rave encode wrote."
         )
     reader = ClipReader.open(dataset)
     training, held_out = split_clips(header.files, recipe.held_out_fraction)
-    blocks, others = list(_blocks(training)), list(_blocks(held_out))
+    blocks, held_out_blocks = list(_blocks(training)), list(_blocks(held_out))
     principal = PrincipalDimensions.of(
         _finite(reader, block) for block in _shown(blocks, "Dimensions", len(blocks))
     )
-    for block in _shown(others, "Held-out files", len(others)):
+    for block in _shown(held_out_blocks, "Held-out files", len(held_out_blocks)):
         _finite(reader, block)
     standardizer = Standardizer.of(principal, recipe.fidelity)
 
@@ -215,14 +213,14 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
     runs = _shown(standardized_runs(standardizer, segments), "Covariance", num_runs)
     gaussian = fit_gaussian(runs)
     segments = FixedSegments(reader, held_out, recipe.segment_frames, recipe.held_out_segments)
-    data = SpectralDensity(standardizer.latent_size, recipe.segment_frames)
+    density = SpectralDensity(standardizer.latent_size, recipe.segment_frames)
     for run, num_valid_frames in standardized_runs(standardizer, segments):
-        data.add(run, num_valid_frames)
+        density.add(run, num_valid_frames)
     cosine = named_schedule(COSINE)
-    _, white, linear = channel_errors(gaussian, data, cosine.alpha_bar.numpy(), "v")
+    _, white, linear = channel_errors(gaussian, density, cosine.alpha_bar.numpy(), "v")
     names = _shown(SCHEDULES, "Losses", len(SCHEDULES))
     levels = alpha_bar_from_log_snr(torch.from_numpy(CURVE_LOG_SNR)).numpy()
-    raw_memory, own_memory, distances = _over_time(reader, standardizer, header, blocks)
+    raw_memory, modelled_memory, distances = _over_time(reader, standardizer, header, blocks)
     return LatentDiagnosis(
         folder,
         header,
@@ -230,37 +228,37 @@ def diagnose_latents(folder: Path, recipe: Recipe | None = None) -> LatentDiagno
         variance=principal.variance[principal.is_real],
         num_for={fidelity: principal.count(fidelity) for fidelity in FIDELITIES},
         latent_size=standardizer.latent_size,
-        references=reference_losses(gaussian, data, cosine, USUAL),
+        references=reference_losses(gaussian, density, cosine, USUAL),
         white_shares=linear.mean(axis=0) / white.mean(axis=0),
         raw_memory=raw_memory,
-        memory=own_memory,
+        memory=modelled_memory,
         normal_distances=distances,
         ends=[schedule_end(name) for name in SCHEDULES],
         expected=[
             expected_losses(
-                gaussian, data, recipe.schedule_name, recipe.schedule, recipe.objective
+                gaussian, density, recipe.schedule_name, recipe.schedule, recipe.objective
             ),
-            *all_expected_losses(gaussian, data, names),
+            *all_expected_losses(gaussian, density, names),
         ],
-        curve=loss_curve(gaussian, data, levels, USUAL),
+        curve=loss_curve(gaussian, density, levels, USUAL),
         num_held_out=len(set(units(segments.clips).tolist())),
     )
 
 
 def _over_time(
     reader: ClipReader, standardizer: Standardizer, header: LatentHeader, blocks: Sequence[Clip]
-) -> tuple[Memory, Memory, Array]:
+) -> tuple[Memory, Memory, Float64Array]:
     """Return the memory of raw and of modelled dimensions, and the latter's distances from normal.
 
-    Measured together, of blocks from all over the training latents.
+    All are measured on the same blocks, evenly spread over the training latents.
     """
     count = min(NUM_BLOCKS, len(blocks))
     chosen = [blocks[index * len(blocks) // count] for index in range(count)]
     skip = -(-sum(block.num_frames for block in chosen) // DISTRIBUTION_FRAMES)
-    raw_size, kept = header.latent_size, list[NDArray[np.float32]]()
+    raw_size, kept = header.latent_size, list[Float32Array]()
     mean = standardizer.mean.double().numpy()[:, None]
 
-    def both() -> Iterator[Array]:
+    def both() -> Iterator[Float64Array]:
         for block in _shown(chosen, "Memory", count):
             raw = reader.raw(block)
             latents = standardizer.standardize(torch.from_numpy(np.array(raw))[None])[0].numpy()
@@ -268,12 +266,11 @@ def _over_time(
             yield np.concatenate([raw - mean, latents])
 
     found = memory(both(), NUM_LAGS)
-    parts = (
+    raw_memory, modelled_memory = (
         Memory(found.correlation[rows], found.frames[rows], found.is_whole[rows])
         for rows in (slice(raw_size), slice(raw_size, None))
     )
-    raw_memory, own_memory = parts
-    return raw_memory, own_memory, distance_from_normal(np.concatenate(kept, axis=1))
+    return raw_memory, modelled_memory, distance_from_normal(np.concatenate(kept, axis=1))
 
 
 def _blocks(clips: Sequence[Clip]) -> Iterator[Clip]:
@@ -283,8 +280,8 @@ def _blocks(clips: Sequence[Clip]) -> Iterator[Clip]:
             yield Clip(clip.file, start, min(start + BLOCK_FRAMES, clip.stop))
 
 
-def _finite(reader: ClipReader, block: Clip) -> NDArray[np.float32]:
-    """Return the raw latents of a block, if all of them are numbers."""
+def _finite(reader: ClipReader, block: Clip) -> Float32Array:
+    """Return the raw latents of a block; refuse values that are not finite."""
     raw = reader.raw(block)
     if not np.isfinite(raw).all():
         path = Path(reader.latents.place) / block.file.path
@@ -295,7 +292,7 @@ def _finite(reader: ClipReader, block: Clip) -> NDArray[np.float32]:
 
 
 def _shown(items: Iterable[T], label: str, count: int) -> Iterable[T]:
-    """Return some items; while they are gone through, progress is shown where it takes long."""
+    """Return items that show their progress on stderr if iterating over them takes long."""
     from tqdm import tqdm
 
     shown: Iterable[T] = tqdm(

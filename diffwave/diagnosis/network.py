@@ -1,4 +1,4 @@
-"""What goes on inside a trained network, measured on held-out latents.
+"""Measurements inside a trained network, on held-out latents.
 
 B segments, K latent size, H hidden channels, N latent frames, L noise levels, T timesteps.
 """
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffwave.denoiser import add_noise, stratified_timesteps, target
@@ -25,42 +24,42 @@ from diffwave.model import LatentDiffusion
 from diffwave.network import DiffWave
 from diffwave.schedule import NoiseSchedule
 from diffwave.training import NOISE_STREAM, generator_for
+from rave.compute.arrays import FloatArray
 
-Array = NDArray[np.floating]
-# Log-SNR at which the network is looked into: form, between, detail.
+# Log-SNR at which magnitudes are measured: form, between, detail.
 LEVELS = (-4, 0, 4)
-# Told timesteps beside the right one, as shares of the schedule.
+# Shifts of the timestep that the network gets, as shares of the schedule.
 SHIFTS = (-0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2)
-# Levels at which a schedule is tried; outside of them little depends on the level told.
+# Log-SNR at which timesteps are shifted; outside, predictions hardly depend on the timestep.
 SCHEDULE_LEVELS = (-4, -2, 0, 2, 4)
-# Told as broadcast: share of the prediction's power in its mean over channels. Of independent
-# channels it is 1 / K, of equal ones 1.
+# Reported as broadcast: a larger share of the prediction's power in its mean over channels.
+# Independent channels have 1 / K, equal ones 1.
 BROADCAST_SHARE = 0.9
-# Told as read from the residual stream: the prediction changes less than this, relatively, without
-# the skips. Read from the skips it changes by 1.
+# Reported as read from the residual stream: without the skips, the prediction changes by less than
+# this, relatively. If it is read from the skips, it changes by 1.
 READOUT_CHANGE = 0.05
-# A prediction smaller than this is none: the network has not been trained.
+# Smaller root mean squares count as no prediction: the network has not been trained.
 SMALLEST_PREDICTION = 1e-4
-# Told as foreign: error with the best told timestep over that with the right one. A network of this
-# schedule is best at the right one, give or take the draw of the segments.
+# Reported as foreign: a smaller error with the best timestep, relative to that with the right one.
+# A network of this schedule is best at the right one, up to the choice of the segments.
 FOREIGN_GAIN = 0.97
-# Two schedules are one if no signal power differs by more; float32 differs by less.
+# Schedules are the same if no signal power differs by more; float32 rounding is below.
 SAME_ALPHA_BAR = 1e-3
-# What is looked at in each block; a transformer has the first alone.
+# Measured in each block; a transformer has only the first.
 BLOCK_PARTS = ("x", "y", "gate", "skip", "condition", "timestep")
-# Steps of a training that are replayed, at most: enough for each of 1000 timesteps to be seen.
+# Largest number of training steps that are replayed: enough to draw each of 1000 timesteps.
 REPLAYED_STEPS = 20000
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Held-out segments with fixed noise, about which a network is asked at any noise level.
+    """Held-out segments with fixed noise, on which a network predicts at any noise level.
 
     Attributes:
-        model: In evaluation mode.
-        latents: (B, K, N), standardized, all of it music.
-        noise: (B, K, N).
-        inputs: The segments' conditions by name.
+        model: Model in evaluation mode.
+        latents: (B, K, N) standardized latents without padding.
+        noise: (B, K, N) noise.
+        inputs: Conditions of the segments by name.
     """
 
     model: LatentDiffusion
@@ -69,42 +68,42 @@ class Probe:
     inputs: Mapping[str, Tensor]
 
     def timestep(self, log_snr: float) -> int:
-        """Return the timestep whose level is the nearest."""
+        """Return the timestep with the nearest noise level."""
         return int((self.model.schedule.log_snr - log_snr).abs().argmin())
 
     @torch.no_grad()
     def predict(
-        self, timestep: int, told: int | None = None, inputs: Mapping[str, Tensor] | None = None
+        self, timestep: int, stated: int | None = None, inputs: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the prediction and its target, each (B, K, N).
 
         Args:
-            timestep: Whose level the noisy latents have.
-            told: Timestep that the network is told; None for the same.
-            inputs: Conditions that it is told; None for the segments' own.
+            timestep: Timestep of the noise in the latents.
+            stated: Timestep that the network gets as input. None: the same.
+            inputs: Conditions that it gets. None: those of the segments.
         """
         count, _, num_frames = self.latents.shape
         alpha_bar = self.model.alpha_bar(torch.full((count,), timestep))
         condition = self.model.condition(
             self.inputs if inputs is None else inputs, None, count, num_frames
         )
-        steps = torch.full((count,), timestep if told is None else told)
+        steps = torch.full((count,), timestep if stated is None else stated)
         output = self.model(add_noise(self.latents, self.noise, alpha_bar), steps, condition)
         return output, target(self.model.prediction, self.latents, self.noise, alpha_bar)
 
 
 def rms(values: Tensor) -> float:
     """Return the root mean square."""
-    return float(values.cpu().double().square().mean().sqrt())  # float64 is not everywhere
+    return float(values.cpu().double().square().mean().sqrt())  # not every device has float64
 
 
 def magnitudes(probe: Probe, log_snr: float) -> dict[str, Any]:
-    """Return root mean squares through the network at the timestep nearest to a log-SNR.
+    """Return root mean squares inside the network at the timestep nearest to a log-SNR.
 
     Returns:
-        `input`, `skip_sum` and `output` of the network; and a list over the blocks of `x`, the
-        stream after the block; `y`, before the gate; `gate`, of the sigmoid, 0 to 1; `skip`;
-        `condition` and `timestep`, what these add to y and to x (None without conditions).
+        `input`, `skip_sum` and `output` of the network; `blocks`, for each block `x`, the stream
+        after it; `y`, the input of the gate; `gate`, the sigmoid, 0 to 1; `skip`; `condition` and
+        `timestep`, which these add to y and to x (None without conditions).
     """
     network, seen = probe.model.network, dict[tuple[int, str], Any]()
     handles = []
@@ -149,7 +148,7 @@ def magnitudes(probe: Probe, log_snr: float) -> dict[str, Any]:
 
 
 def _block_magnitudes(seen: dict[str, Any]) -> dict[str, float | None]:
-    if "dilated" not in seen:  # of a transformer, which has a stream and nothing else
+    if "dilated" not in seen:  # a transformer has only a stream
         return {**dict.fromkeys(BLOCK_PARTS), "x": rms(seen["block"])}
     dilated = seen["dilated"]
     y = dilated if "scale" not in seen else dilated * (1.0 + seen["scale"])
@@ -166,14 +165,14 @@ def _block_magnitudes(seen: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _centred(prediction: Tensor) -> Tensor:
-    """Return a prediction without its constant in each channel, which says nothing."""
+    """Return a prediction without its mean in each channel, which carries no information."""
     return prediction - prediction.mean(dim=(0, 2), keepdim=True)
 
 
 def broadcast_share(probe: Probe) -> float | None:
     """Return the share of the prediction's power that lies in its mean over channels.
 
-    None for a network of one channel, and for one that predicts nothing.
+    None for a network with one channel, or with predictions of almost 0.
     """
     prediction = _centred(probe.predict(probe.timestep(0))[0])
     if prediction.shape[1] < 2 or rms(prediction) < SMALLEST_PREDICTION:
@@ -185,22 +184,22 @@ def broadcast_output(share: float | None, latent_size: int) -> Finding | None:
     """Return a finding if all channels of the prediction are (almost) the same.
 
     Args:
-        share: See `broadcast_share`.
-        latent_size: K.
+        share: Share that `broadcast_share` returned.
+        latent_size: Number of channels K.
     """
     if share is None or not share > BROADCAST_SHARE:
         return None
     return Finding(
         BROADCAST_OUTPUT,
-        f"{share:.0%} of the prediction's power is the same in all {latent_size} channels; of "
-        f"channels that say something of their own it would be about {1 / latent_size:.0%}.",
+        f"{share:.0%} of the prediction's power is the same in all {latent_size} channels; "
+        f"independent channels would have about {1 / latent_size:.0%}.",
     )
 
 
 def readout_change(probe: Probe) -> float | None:
-    """Return how much the prediction changes, relatively, if no block gives its skip.
+    """Return the relative change of the prediction if the skips of all blocks are left out.
 
-    None for a network that has no skips, and for one that predicts nothing.
+    None for a network without skips, or with predictions of almost 0.
     """
     if not isinstance(probe.model.network, DiffWave):
         return None
@@ -221,42 +220,42 @@ def readout_change(probe: Probe) -> float | None:
 
 
 def residual_readout(change: float | None) -> Finding | None:
-    """Return a finding if the prediction does not come from the skips; see `readout_change`."""
+    """Return a finding if the prediction does not come from the skips (`readout_change`)."""
     if change is None or not change < READOUT_CHANGE:
         return None
     return Finding(
         RESIDUAL_READOUT,
         f"Without the skips of all blocks the prediction changes by {change:.1%}: it is read from "
-        "the residual stream, which each block divides by the root of 2.",
+        "the residual stream, which each block divides by the square root of 2.",
     )
 
 
-def told_errors(probe: Probe) -> dict[str, Any]:
-    """Return mean squared errors where the network is told other timesteps than the latents have.
+def shifted_errors(probe: Probe) -> dict[str, Any]:
+    """Return mean squared errors if the network gets other timesteps than the latents have.
 
     Returns:
-        `log_snr` of L levels; `shifts` of the told timestep as shares of the schedule; `error`,
-        (L, number of shifts); `zero`, (L,), the error of predicting nothing.
+        `log_snr` of L levels; `shifts` of the timestep as shares of the schedule; `error`,
+        (L, number of shifts); `zero`, (L,), the error of predicting 0.
     """
     last = len(probe.model.schedule) - 1
     timesteps = sorted({probe.timestep(level) for level in SCHEDULE_LEVELS}, reverse=True)
     errors, zero = [], []
     for right in timesteps:
-        told = [min(max(right + round(shift * last), 0), last) for shift in SHIFTS]
-        pairs = [probe.predict(right, each) for each in told]
+        shifted = [min(max(right + round(shift * last), 0), last) for shift in SHIFTS]
+        pairs = [probe.predict(right, each) for each in shifted]
         errors.append([rms(output - wanted) ** 2 for output, wanted in pairs])
         zero.append(rms(pairs[0][1]) ** 2)
     log_snr = probe.model.schedule.log_snr[timesteps].tolist()
     return {"log_snr": log_snr, "shifts": list(SHIFTS), "error": errors, "zero": zero}
 
 
-def foreign_schedule(errors: Array, zero: Array) -> Finding | None:
-    """Return a finding if a network is better when told timesteps to one side of the right ones.
+def foreign_schedule(errors: FloatArray, zero: FloatArray) -> Finding | None:
+    """Return a finding if the error falls with timesteps to one side of the right ones.
 
     Args:
-        errors: (L, number of `SHIFTS`); see `told_errors`.
-        zero: (L,) errors of predicting nothing. A network that is never better has learnt nothing,
-            with whatever schedule.
+        errors: (L, number of `SHIFTS`) errors that `shifted_errors` returned.
+        zero: (L,) errors of predicting 0. A network that is never better has learnt nothing,
+            with any schedule.
     """
     right = errors[:, SHIFTS.index(0.0)]
     best = np.asarray(SHIFTS)[errors.argmin(axis=1)]
@@ -268,9 +267,9 @@ def foreign_schedule(errors: Array, zero: Array) -> Finding | None:
     lowest = float((errors.min(axis=1) / right)[is_better].mean())
     return Finding(
         FOREIGN_SCHEDULE,
-        f"At {is_better.sum()} of {len(errors)} noise levels the network errs less when it is told "
-        f"of {side} noise than there is ({lowest:.2f} of the error): it was trained with another "
-        "schedule than the checkpoint holds.",
+        f"At {is_better.sum()} of {len(errors)} noise levels the error falls to {lowest:.2f} with "
+        f"a timestep of {side} noise than there is: the network was trained with another schedule "
+        "than the checkpoint holds.",
     )
 
 
@@ -278,8 +277,8 @@ def other_schedule(found: NoiseSchedule, named: NoiseSchedule) -> Finding | None
     """Return a finding if a checkpoint's schedule is not the one that its run names.
 
     Args:
-        found: Of the checkpoint.
-        named: Of model.gin.
+        found: Schedule of the checkpoint.
+        named: Schedule of model.gin.
     """
     if len(found) == len(named):
         difference = float((found.alpha_bar - named.alpha_bar).abs().max())
@@ -299,8 +298,8 @@ def timestep_coverage(
     """Return which timesteps a training has drawn, by drawing them again.
 
     Returns:
-        `replayed_steps` of `num_steps`; `share` of the timesteps drawn at least once; `visits` of
-        each tenth of the schedule, as shares of all visits.
+        `replayed_steps` of `num_steps`; `share` of the timesteps drawn at least once; `visits`,
+        the share of all draws in each tenth of the schedule.
     """
     replayed = min(num_steps, REPLAYED_STEPS)
     visits = torch.zeros(num_timesteps, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""A whole diagnosis of a run: what it has learned, its network, its conditions, its samples."""
+"""Diagnosis of a run: what it has learned, its network, its conditions, its samples."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ from diffwave.upstream.run import is_lmnt_run
 from rave.codec import load_codec
 from rave.experiment import rebuild_model
 
-# Held-out segments that the network is asked about; each costs some hundred passes.
+# Held-out segments that the network is measured on; each costs about a hundred passes.
 NUM_PROBED = 16
-# Samples of a network that is wired wrong, or is asked with another schedule than its own, may have
-# any level. That follows from the first, and would only hide it.
+# A network that is wired wrong, or sampled with another schedule than its own, may generate any
+# level. That follows from the first failure, so it is not reported.
 WRONG_NETWORKS = (BROADCAST_OUTPUT, RESIDUAL_READOUT, FOREIGN_SCHEDULE)
 LEVELS_OF_SAMPLES = (EXPLODING_NORM, LEVEL_LOST, SILENT_DECODE)
 
 
 @dataclass(frozen=True)
 class RunDiagnosis:
-    """What was measured of a run, and what is wrong with it.
+    """Measurements of a run, and its known failures.
 
     Attributes:
-        figures: Numbers, texts, lists and dicts of them.
-        findings: The failures found; none in a healthy run.
+        figures: Numbers, texts, and lists and dicts of them.
+        findings: Failures found; none in a healthy run.
     """
 
     figures: dict[str, Any]
@@ -89,27 +89,27 @@ def diagnose_run(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> RunDiagnosis:
-    """Return the diagnosis of a run.
+    """Diagnose a run.
 
     Args:
-        folder: What diffwave.train wrote, or a run of the patched lmnt diffwave.
-        latents: The latents that it was trained on, if they have moved since.
-        spectrograms: The same of its spectrograms.
-        controls: The same of its controls.
-        codec: Decodes generated latents; None leaves out what needs it.
-        device: To compute on; None for the CPU.
-        seed: Of what is generated.
+        folder: Run of diffwave.train or of the patched lmnt diffwave.
+        latents: Folder of the latents that it was trained on, if they have moved.
+        spectrograms: Folder of its spectrograms, if they have moved.
+        controls: Folder of its controls, if they have moved.
+        codec: Codec that decodes generated latents. None: they are not decoded.
+        device: Device to compute on. None: the CPU.
+        seed: Random seed of the samples.
         progress: Called with a few words when a part of the work begins.
 
     Raises:
         ValueError: If the folder is no run, or its latents or conditions are not found or are
-            not those of the run.
+            those of another run.
     """
-    tell = progress or (lambda _: None)
+    progress = progress or (lambda _: None)
     device = device or torch.device("cpu")
     run, settings = open_run(folder), training_settings(folder)
-    given = TrainingData(latents, spectrograms, controls)
-    data = open_data(run, settings, given, FEWEST_FRAMES)
+    moved = TrainingData(latents, spectrograms, controls)
+    data = open_data(run, settings, moved, FEWEST_FRAMES)
     decoder = None
     if codec is not None:
         decoder = load_codec(codec, device)
@@ -128,26 +128,26 @@ def diagnose_run(
         "timesteps": None,
         "conditioner": None,
     }
-    tell("what has been learned")
+    progress("what has been learned")
     num_frames = settings.segment_frames
     held_out = FixedSegments(data.reader, data.held_out, num_frames, settings.held_out_segments)
-    known = FixedSegments(data.reader, data.training, num_frames, REFERENCE_SEGMENTS)
+    training = FixedSegments(data.reader, data.training, num_frames, REFERENCE_SEGMENTS)
     objective = settings.objective(run.model.prediction)
-    references, levels = measure_references(run.model, known, held_out, objective)
+    references, levels = measure_references(run.model, training, held_out, objective)
     gaussian, usual = _linear(run.model, data)
     run.model.to(device)
     figures |= _learned(run.model, held_out, objective, references, levels)
-    if not is_lmnt_run(folder):  # whose draws follow from its noise as well
+    if not is_lmnt_run(folder):  # whose draws depend on its noise too
         figures["timesteps"] = network.timestep_coverage(
             settings.seed, settings.batch_size, run.num_steps, len(run.model.schedule)
         )
-    tell("the network")
+    progress("the network")
     probed = data.segments(data.held_out, NUM_PROBED)
     probe = _probe(run.model, data, probed, seed)
     figures["network"], causes = _network(run, probe)
     causes.append(white_latents(usual))
     if run.model.is_conditional and len(probed) > 1:
-        tell("the conditions")
+        progress("the conditions")
         figures["conditioner"] = followed = _conditioner(probe, probed, held_out, objective)
         changes = {name: max(each["change"]) for name, each in followed["curves"].items()}
         causes.append(
@@ -155,7 +155,7 @@ def diagnose_run(
                 followed["best_gain"], changes, figures["held_out_loss"], references.white
             )
         )
-    tell("the samples")
+    progress("the samples")
     more, effects = diagnose_samples(run, data, gaussian, decoder, seed)
     findings = [each for each in causes if each is not None]
     if any(each.name in WRONG_NETWORKS for each in findings):
@@ -164,16 +164,16 @@ def diagnose_run(
 
 
 def _linear(model: LatentDiffusion, data: RunData) -> tuple[GaussianModel, ReferenceLosses]:
-    """Return the best linear denoiser, and the losses by which latents are judged."""
+    """Return the best linear denoiser, and the reference losses that show white latents."""
     standardizer = model.standardizer
-    known = data.segments(data.training, REFERENCE_SEGMENTS)
-    gaussian = fit_gaussian(standardized_runs(standardizer, known))
-    power = SpectralDensity(standardizer.latent_size, data.num_frames)
+    training = data.segments(data.training, REFERENCE_SEGMENTS)
+    gaussian = fit_gaussian(standardized_runs(standardizer, training))
+    density = SpectralDensity(standardizer.latent_size, data.num_frames)
     for latents, num_frames in standardized_runs(
         standardizer, data.segments(data.held_out, NUM_REAL)
     ):
-        power.add(latents, num_frames)
-    return gaussian, reference_losses(gaussian, power, named_schedule(COSINE), USUAL)
+        density.add(latents, num_frames)
+    return gaussian, reference_losses(gaussian, density, named_schedule(COSINE), USUAL)
 
 
 def _learned(
@@ -183,7 +183,7 @@ def _learned(
     references: ReferenceLosses,
     levels: LossCurve,
 ) -> dict[str, Any]:
-    """Return loss, references and skill over log-SNR, as the training measures them."""
+    """Return loss, references and skill over log-SNR, as training measures them."""
     device = model.standardizer.mean.device
     errors = []
     with torch.no_grad():
@@ -215,14 +215,14 @@ def _probe(
 def _network(
     run: DiffusionRun, probe: network.Probe
 ) -> tuple[dict[str, Any], list[Finding | None]]:
-    """Return what was measured of the network, and what is wrong with it."""
+    """Return measurements of the network, and findings."""
     share, change = network.broadcast_share(probe), network.readout_change(probe)
-    told = network.told_errors(probe)
+    shifted = network.shifted_errors(probe)
     figures = {
         "levels": [network.magnitudes(probe, level) for level in network.LEVELS],
         "broadcast_share": share,
         "readout_change": change,
-        "told": told,
+        "told": shifted,
     }
     foreign = None
     if not is_lmnt_run(run.folder):
@@ -232,7 +232,7 @@ def _network(
         network.broadcast_output(share, run.model.standardizer.latent_size),
         network.residual_readout(change),
         foreign
-        or network.foreign_schedule(*(np.asarray(told[each]) for each in ("error", "zero"))),
+        or network.foreign_schedule(*(np.asarray(shifted[each]) for each in ("error", "zero"))),
     ]
 
 
@@ -242,7 +242,7 @@ def _conditioner(
     held_out: FixedSegments,
     objective: Objective,
 ) -> dict[str, Any]:
-    """Return gains over all noise levels, and what other conditions change at each."""
+    """Return gains over all noise levels, and the effect of other conditions at each level."""
     order = order_across_clips(probed.clips)
     others = {name: value[order] for name, value in probe.inputs.items()}
     model = probe.model
@@ -265,7 +265,7 @@ def _conditioner(
 
 
 def _jsonable(content: Any) -> Any:
-    """Return content with None for what is no finite number."""
+    """Return content with None for numbers that are not finite."""
     if isinstance(content, dict):
         return {key: _jsonable(value) for key, value in content.items()}
     if isinstance(content, list | tuple):

@@ -1,4 +1,4 @@
-"""The music that a run was trained on, found again."""
+"""The latents and conditions that a run was trained on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from diffwave.settings import TrainingSettings
 from rave.held_out import Split
 from rave.latent_dataset import Clip, LatentDataset
 
-# Read at a time.
+# Frames read at once.
 STRETCH_FRAMES = 4096
 
 
@@ -30,11 +30,11 @@ class RunData:
     """The latents of a run, with their conditions.
 
     Attributes:
-        reader: Of both.
-        training: Clips it was trained on.
-        held_out: The others.
-        num_frames: Of a segment; some clip of each kind is as long.
-        is_known: Whether they are the very latents of the training.
+        reader: Reader of latents and conditions.
+        training: Clips that the run was trained on.
+        held_out: Held-out clips.
+        num_frames: Frames per segment; the longest clip of each kind has at least as many.
+        is_known: Whether they are the same latents as those of the training.
     """
 
     reader: ClipReader
@@ -44,7 +44,7 @@ class RunData:
     is_known: bool
 
     def segments(self, clips: list[Clip], count: int) -> FixedSegments:
-        """Return segments without padding, at most `count`."""
+        """Return at most `count` segments without padding."""
         long_enough = [clip for clip in clips if clip.num_frames >= self.num_frames]
         return FixedSegments(self.reader, long_enough, self.num_frames, count)
 
@@ -62,9 +62,9 @@ class RunData:
         """Yield standardized training latents, (K, n) each.
 
         Args:
-            model: Holds the standardizer.
-            overlap: Frames that stretches of one clip share.
-            num_frames: Frames in all, at most, evenly spread over the clips.
+            model: Model with the standardizer.
+            overlap: Frames that neighbouring stretches of one clip share.
+            num_frames: Largest number of frames in all, evenly spread over the clips.
         """
         device = model.standardizer.mean.device
         stretches = [
@@ -79,31 +79,31 @@ class RunData:
 
 
 def open_data(
-    run: DiffusionRun, settings: TrainingSettings, given: TrainingData, fewest_frames: int
+    run: DiffusionRun, settings: TrainingSettings, moved: TrainingData, fewest_frames: int
 ) -> RunData:
     """Return the latents and conditions of a run.
 
     Args:
-        run: The run.
-        settings: Of its training.
-        given: Folders that stand in for those the run names.
-        fewest_frames: Of a segment.
+        run: Opened run.
+        settings: Settings of its training.
+        moved: Folders that replace those that the run names.
+        fewest_frames: Smallest number of frames per segment.
 
     Raises:
         ValueError: If a folder is not found, does not fit the run, or is not needed; or if there
             is too little held-out music.
     """
-    model, known = run.model, TrainingData.read(run.folder)
+    model, stored = run.model, TrainingData.read(run.folder)
     names = [name for name in model.conditioners if name in CONTROLS]
-    latents = _folder("latents", given.latents, known.latents, run, True)
+    latents = _folder("latents", moved.latents, stored.latents, run, True)
     spectrograms = _folder(
         "spectrograms",
-        given.spectrograms,
-        known.spectrograms,
+        moved.spectrograms,
+        stored.spectrograms,
         run,
         SPECTROGRAM in model.conditioners,
     )
-    controls = _folder("controls", given.controls, known.controls, run, bool(names))
+    controls = _folder("controls", moved.controls, stored.controls, run, bool(names))
     assert latents is not None
     dataset = LatentDataset(latents, takes_shards=False)
     header = dataset.header
@@ -117,7 +117,7 @@ def open_data(
         labels.names if isinstance(labels, LabelConditioner) else (),
     )
     split = Split.read(run.folder)
-    is_grown = split is not None and latents == known.latents  # since the run began
+    is_grown = split is not None and latents == stored.latents  # since the run began
     is_known = is_grown or header.statistics == run.header.statistics
     clips = split_clips(header.files, (is_known and split) or settings.held_out_fraction)
     longest = min(max(clip.num_frames for clip in kind) for kind in clips)
@@ -132,31 +132,31 @@ def open_data(
 
 def _folder(
     what: str,
-    given: Path | str | None,
-    known: Path | str | None,
+    moved: Path | str | None,
+    stored: Path | str | None,
     run: DiffusionRun,
     is_needed: bool,
 ) -> Path | None:
-    """Return where something is, None if it is not needed."""
+    """Return the folder of latents or conditions; None if the run needs none."""
     if not is_needed:
-        if given is not None:
-            raise ValueError(f"Run '{run.folder}' follows no {what}; leave out --{what}.")
+        if moved is not None:
+            raise ValueError(f"Run '{run.folder}' follows no {what}. Leave out --{what}.")
         return None
-    if given is not None:
-        return Path(given)
-    if known is None:
+    if moved is not None:
+        return Path(moved)
+    if stored is None:
         raise ValueError(
-            f"Run '{run.folder}' does not say where its {what} are. Add --{what} DIR: the folder "
+            f"Run '{run.folder}' does not store where its {what} are. Add --{what} DIR: the folder "
             "that it was trained on."
         )
-    if isinstance(known, str):
+    if isinstance(stored, str):
         raise ValueError(
-            f"Run '{run.folder}' was trained on the sharded set '{known}'. Add --{what} DIR: a "
-            f"folder of the same {what}, as rave unshard makes it."
+            f"Run '{run.folder}' was trained on the sharded set '{stored}'. Add --{what} DIR: a "
+            f"folder of the same {what}, as rave unshard writes it."
         )
-    if not known.is_dir():
+    if not stored.is_dir():
         raise ValueError(
-            f"The {what} of run '{run.folder}' were in '{known}', which is not there any more. "
-            f"Add --{what} DIR."
+            f"The {what} of run '{run.folder}' were in '{stored}', which no longer exists. "
+            f"Add --{what} DIR: their new place."
         )
-    return known
+    return stored

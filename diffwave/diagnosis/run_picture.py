@@ -1,4 +1,4 @@
-"""A picture of a run's diagnosis: six plots, all of held-out latents but for the sampling."""
+"""Picture of a run's diagnosis: six plots, all but the sampling of held-out latents."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def _skill(axes: Axes, figures: dict[str, Any]) -> None:
     gains.legend(loc="upper right")
 
 
-def _timesteps(axes: Axes, told: dict[str, Any]) -> None:
-    right = told["shifts"].index(0.0)
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(told["error"])))
-    for level, errors, colour in zip(told["log_snr"], told["error"], colours, strict=True):
+def _timesteps(axes: Axes, shifted: dict[str, Any]) -> None:
+    right = shifted["shifts"].index(0.0)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(shifted["error"])))
+    for level, errors, colour in zip(shifted["log_snr"], shifted["error"], colours, strict=True):
         axes.plot(
-            told["shifts"],
+            shifted["shifts"],
             np.asarray(errors) / errors[right],
             color=colour,
             marker="o",

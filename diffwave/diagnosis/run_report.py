@@ -1,4 +1,4 @@
-"""A diagnosis of a run in words and short tables."""
+"""Diagnosis of a run as sentences and short tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffwave.diagnosis.run import RunDiagnosis
 
 
 def words(found: RunDiagnosis) -> str:
-    """Return what a diagnosis of a run says: findings first, then short tables."""
+    """Return a diagnosis of a run as text: findings first, then short tables."""
     figures = found.figures
     parts = [
         _run(figures),
@@ -35,20 +35,20 @@ def _run(figures: dict[str, Any]) -> str:
         return line
     return (
         f"{line}\n'{figures['latents']}' are not the latents of its training: what is held out "
-        "here may have been trained on."
+        "here may have been in the training."
     )
 
 
 def _learned(figures: dict[str, Any]) -> str:
-    told = f"{figures['verdict']} Losses: {figures['prediction']}, {figures['loss']}, weighting "
-    told += f"{figures['weighting']}."
+    text = f"{figures['verdict']} Losses: {figures['prediction']}, {figures['loss']}, weighting "
+    text += f"{figures['weighting']}."
     if figures["follows"]:
-        told += " (The references do not see the conditions.)"
-    return told
+        text += " (The references do not use the conditions.)"
+    return text
 
 
 def _noise_levels(figures: dict[str, Any]) -> str:
-    """Return skill and what conditions do over log-SNR."""
+    """Return skill and the effect of conditions over log-SNR."""
     bins = figures["by_log_snr"]
     levels = [each["log_snr"] for each in bins]
     rows = [
@@ -57,20 +57,20 @@ def _noise_levels(figures: dict[str, Any]) -> str:
         ["skill", *(f"{each['skill']:.2f}" for each in bins)],
     ]
     conditioner = figures["conditioner"]
-    told = ""
+    gain_text = ""
     if conditioner is not None:
         for name, curve in conditioner["curves"].items():
             for key, label in (("gain", "gain"), ("change", "change by")):
                 row = [_nearest(curve["log_snr"], curve[key], level) for level in levels]
                 rows.append([f"{label} {name}", *(f"{value:.2f}" for value in row)])
         gains = [f"{name} {gain:.2f}" for name, gain in conditioner["gain"].items()]
-        told = f"Conditioner gain over all noise levels: {', '.join(gains)}."
+        gain_text = f"Conditioner gain over all noise levels: {', '.join(gains)}."
         if len(gains) > 1:
             alone = [f"{k} {v:.2f}" for k, v in conditioner["gain_alone"].items() if k != "all"]
-            told += f" Without the others: {', '.join(alone)}."
-        told += "\nGain: error with conditions of other clips over that with the right ones. "
-        told += "Change: of the\nprediction by conditions of other clips, relative to it.\n"
-    return told + table(rows)
+            gain_text += f" Without the others: {', '.join(alone)}."
+        gain_text += "\nGain: error with conditions of other clips / error with the right ones. "
+        gain_text += "Change: relative\nchange of the prediction by conditions of other clips.\n"
+    return gain_text + table(rows)
 
 
 def _nearest(places: Sequence[float], values: Sequence[float], wanted: float) -> float:
@@ -80,18 +80,18 @@ def _nearest(places: Sequence[float], values: Sequence[float], wanted: float) ->
 def _timesteps(figures: dict[str, Any]) -> str:
     timesteps = figures["timesteps"]
     if timesteps is None:
-        return "Which timesteps the training drew is not known for a run of lmnt diffwave."
+        return "The timesteps that the training drew are not known for a run of lmnt diffwave."
     replayed, most = timesteps["replayed_steps"], timesteps["num_steps"]
     which = f"{replayed} steps" if replayed == most else f"the first {replayed} of {most} steps"
     visits = timesteps["visits"]
     return (
         f"Timesteps: {timesteps['share']:.1%} of them drawn in {which}; each tenth of the schedule "
-        f"{min(visits):.1%} to {max(visits):.1%} of the time."
+        f"has {min(visits):.1%} to {max(visits):.1%} of the draws."
     )
 
 
 def _network(network: dict[str, Any]) -> str:
-    """Return magnitudes by block, at the level between form and detail."""
+    """Return magnitudes by block at the middle noise level, and the checks of the output."""
     level = network["levels"][len(network["levels"]) // 2]
     names = [name for name, value in level["blocks"][0].items() if value is not None]
     rows = [
@@ -103,24 +103,24 @@ def _network(network: dict[str, Any]) -> str:
         ),
     ]
     skip_sum = level["skip_sum"]
-    told = "Output" if skip_sum is None else f"Sum of the skips {skip_sum:.2f}, output"
+    sums = "Output" if skip_sum is None else f"Sum of the skips {skip_sum:.2f}, output"
     lines = [
         f"Through the network at log-SNR {level['log_snr']:+.1f} (timestep {level['timestep']}), "
         "root mean squares:",
         table(rows),
-        f"{told} {level['output']:.2f}.",
+        f"{sums} {level['output']:.2f}.",
     ]
     share, change = network["broadcast_share"], network["readout_change"]
     if share is not None:
-        lines.append(f"Of the output's power {share:.0%} is the same in all channels.")
+        lines.append(f"{share:.0%} of the output's power is the same in all channels.")
     if change is not None:
         lines.append(f"Without the skips the output changes by {change:.0%}.")
-    told = network["told"]
-    best = [min(row) / row[told["shifts"].index(0.0)] for row in told["error"]]
-    levels = ", ".join(f"{level:+.0f}" for level in told["log_snr"])
+    shifted = network["told"]
+    best = [min(row) / row[shifted["shifts"].index(0.0)] for row in shifted["error"]]
+    levels = ", ".join(f"{level:+.0f}" for level in shifted["log_snr"])
     lines.append(
-        f"Told the timestep that suits it best instead of the right one, it makes "
-        f"{', '.join(f'{each:.2f}' for each in best)} of the error (log-SNR {levels})."
+        f"Lowest error with any timestep, relative to the right one: "
+        f"{', '.join(f'{each:.2f}' for each in best)} (log-SNR {levels})."
     )
     return "\n".join(lines)
 
@@ -132,7 +132,7 @@ def _sampling(sampling: dict[str, Any]) -> str:
     for name, label in (
         ("alpha_bar", "signal power"),
         ("noisy", "noisy latents"),
-        ("expected", "as the schedule has it"),
+        ("expected", "predicted by the schedule"),
         ("denoised", "denoised latents"),
         ("linear", "of a linear denoiser"),
     ):
@@ -145,7 +145,7 @@ def _sampling(sampling: dict[str, Any]) -> str:
 def _samples(figures: dict[str, Any]) -> str:
     samples, nearest = figures["samples"], figures["nearest"]
     if samples is None:
-        return "The samples are not finite, so nothing can be said of them."
+        return "The samples are not finite, so they cannot be measured."
     generated, training, held_out = (samples[k] for k in ("generated", "training", "held_out"))
     rows = [["", "generated", "training"]]
     for name, label in (
@@ -159,13 +159,13 @@ def _samples(figures: dict[str, Any]) -> str:
         values = [each["distance"][name] for each in (generated, training)]
         rows.append([label, *(f"{value:.3f}" for value in values)])
     lines = [
-        "Distance from held-out latents, of generated ones and of as much of the training:",
+        "Distance from held-out latents, of generated and of as many training latents:",
         table(rows),
         f"Level of raw latents: {samples['level']:.2f} of the training latents'.",
         f"Extremes in the model's space: generated {_extremes(generated)}, held-out "
         f"{_extremes(held_out)}.",
-        f"To the nearest window of the training: generated {nearest['generated']:.3f}, held-out "
-        f"{nearest['held_out']:.3f} (cosine distance; a copy has 0).",
+        f"Distance to the nearest training window: generated {nearest['generated']:.3f}, held-out "
+        f"{nearest['held_out']:.3f} (cosine; a copy has 0).",
     ]
     decoded = figures["decoded"]
     if decoded is not None:
@@ -181,7 +181,7 @@ def _extremes(segments: dict[str, Any]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as columns, the first one to the left."""
+    """Return rows of cells as aligned text; the first column is aligned left."""
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     return "\n".join(
         "  "

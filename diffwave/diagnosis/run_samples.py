@@ -1,4 +1,4 @@
-"""What a run generates, measured against the music that it was trained on and against the rest."""
+"""Samples of a run, compared with its training and held-out latents."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ from diffwave.diagnosis import samples
 from diffwave.diagnosis.failures import Finding
 from diffwave.diagnosis.run_data import RunData
 from diffwave.diagnosis.sample_statistics import windows
+from diffwave.model import LatentDiffusion
 from diffwave.reference_loss import GaussianModel
 from diffwave.run import DiffusionRun
 from rave.codec import Codec
+from rave.compute.arrays import FloatArray
 from rave.noise import DecoderNoise
 
-# Segments that are generated, real ones to compare them with, at most, and those that are decoded.
+# Number of segments: generated, real ones for comparison (at most), decoded.
 NUM_GENERATED, NUM_REAL, NUM_DECODED = 32, 128, 4
-# Frames that a segment needs so that autocorrelation and windows can be told.
+# Frames that a segment needs for autocorrelation and windows.
 FEWEST_FRAMES = 2 * samples.PHRASE_FRAMES
-# Frames of the training that are searched for copies, at most: three hours at 21.5 frames/s.
+# Largest number of training frames searched for copies: three hours at 21.5 frames per second.
 SEARCHED_FRAMES = 2**18
 
 
 def diagnose_samples(
     run: DiffusionRun, data: RunData, gaussian: GaussianModel, decoder: Codec | None, seed: int
 ) -> tuple[dict[str, Any], list[Finding]]:
-    """Generate, and return what was measured of the samples, and what is wrong with them.
+    """Generate samples; return their measurements and findings.
 
     Args:
-        run: Its model on the device to compute on.
-        data: Its latents. Samples follow the conditions of held-out clips.
-        gaussian: The best linear denoiser of the training latents.
-        decoder: Decodes samples; None leaves that out.
-        seed: Of the samples.
+        run: Run with its model on the device to compute on.
+        data: Latents of the run. Samples follow the conditions of held-out clips.
+        gaussian: Best linear denoiser of the training latents.
+        decoder: Codec that decodes the samples. None: they are not decoded.
+        seed: Random seed of the samples.
     """
     model, header = run.model, run.header
     raw_held_out, latents, _ = data.batch(data.segments(data.held_out, NUM_REAL), model)
@@ -71,20 +73,15 @@ def diagnose_samples(
         **samples.describe(generated, training, held_out),
     }
     few = held_out[_places(len(held_out), NUM_GENERATED)]
-    cut = [windows(each, samples.PHRASE_FRAMES).astype(np.float32) for each in (generated, few)]
-    stretches = data.stretches(model, samples.PHRASE_FRAMES - 1, SEARCHED_FRAMES)
-    distances = samples.nearest_distances(
-        np.concatenate(cut).reshape(-1, generated.shape[1], samples.PHRASE_FRAMES),
-        (each.numpy() for each in stretches),
-    )
-    near, real = distances[: len(cut[0])], distances[len(cut[0]) :]
+    queries = (windows(each, samples.PHRASE_FRAMES) for each in (generated, few))
+    near, real = training_distances(data, model, *queries)
     figures["nearest"] = {
         "generated": float(np.median(near)),
         "held_out": float(np.median(real)),
     }
     findings = [
         samples.clamped_sampler(generated) or samples.clamped_sampler(raw.cpu().numpy()),
-        # What has exploded has no level that could have been lost on the way to raw latents.
+        # The level of exploded latents follows from the explosion.
         exploding or samples.level_lost(deviation, std),
         samples.memorised(near, real),
     ]
@@ -99,11 +96,22 @@ def diagnose_samples(
     return figures, [each for each in findings if each is not None]
 
 
+def training_distances(
+    data: RunData, model: LatentDiffusion, *queries: FloatArray
+) -> list[FloatArray]:
+    """Return for each set of windows (Q, K·`PHRASE_FRAMES`) the distances to the training (Q,)."""
+    points = np.concatenate([each.astype(np.float32) for each in queries])
+    points = points.reshape(len(points), -1, samples.PHRASE_FRAMES)
+    stretches = data.stretches(model, samples.PHRASE_FRAMES - 1, SEARCHED_FRAMES)
+    distances = samples.nearest_distances(points, (each.numpy() for each in stretches))
+    return np.split(distances, np.cumsum([len(each) for each in queries[:-1]]))
+
+
 def _some(clips: Tensor) -> Any:
-    """Return a few of some clips as an array."""
+    """Return `NUM_DECODED` of the clips as an array."""
     return clips[_places(len(clips), NUM_DECODED)].cpu().numpy()
 
 
 def _places(length: int, count: int) -> Any:
-    """Return at most `count` places in a list, evenly spread."""
+    """Return at most `count` indices of a list, evenly spread."""
     return np.linspace(0, length - 1, min(count, length)).astype(int)

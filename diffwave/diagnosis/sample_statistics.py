@@ -1,4 +1,4 @@
-"""How far generated latents lie from real ones: sliced Wasserstein distance, mean, std, memory.
+"""Distances of generated from real latents: sliced Wasserstein, mean, std, autocorrelation.
 
 S segments, K latent size, N frames of a segment, W frames of a window.
 """
@@ -8,33 +8,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+from rave.compute.arrays import FloatArray
+
 NUM_DIRECTIONS = 256
 LAGS = (1, 2, 4, 8, 16)
 
 
-def windows(segments: Array, num_frames: int) -> Array:
-    """Return all windows of segments (S, K, N) side by side, as points (S·(N // W), K·W)."""
+def windows(segments: FloatArray, num_frames: int) -> FloatArray:
+    """Return all adjacent windows of segments (S, K, N), as points (S·(N // W), K·W)."""
     count = segments.shape[2] // num_frames
     cut = segments[:, :, : count * num_frames]
     parts = cut.reshape(*cut.shape[:2], count, num_frames).transpose(0, 2, 1, 3)
-    points: Array = parts.reshape(-1, segments.shape[1] * num_frames)
+    points: FloatArray = parts.reshape(-1, segments.shape[1] * num_frames)
     return points
 
 
-def sliced_wasserstein(one: Array, other: Array, num_frames: int, seed: int = 0) -> float:
+def sliced_wasserstein(one: FloatArray, other: FloatArray, num_frames: int, seed: int = 0) -> float:
     """Return the sliced Wasserstein distance between the windows of two sets of segments.
 
     Along each of 256 random directions both sets are sorted and compared rank by rank. Two finite
-    sets of the same law are not at distance 0: compare with the distance of real to real.
+    sets of the same law are not at distance 0: compare with the distance of real from real.
 
     Args:
-        one: (S, K, N).
-        other: (S', K, N').
-        num_frames: W. 1 compares single frames, more compares what follows what as well.
-        seed: Of the directions; distances can be compared if it is the same.
+        one: (S, K, N) segments.
+        other: (S', K, N') segments.
+        num_frames: Window length W. 1 compares single frames, more also compares their order.
+        seed: Random seed of the directions; distances are comparable only with the same seed.
 
     Returns:
         Root of the mean square over ranks and directions, in units of the values.
@@ -46,15 +46,15 @@ def sliced_wasserstein(one: Array, other: Array, num_frames: int, seed: int = 0)
     directions /= np.linalg.norm(directions, axis=0)
     projected = [np.sort(each @ directions, axis=0) for each in (first, second)]
     count = min(len(first), len(second))
-    # Of the larger set those ranks that lie where the smaller one's do.
+    # From the larger set, the ranks at the same quantiles as those of the smaller one.
     one_by_one = [
         each[((np.arange(count) + 0.5) * len(each) / count).astype(int)] for each in projected
     ]
     return float(np.sqrt(np.square(one_by_one[0] - one_by_one[1]).mean()))
 
 
-def autocorrelation(segments: Array) -> Array:
-    """Return each channel's correlation with itself some frames later, (K, number of `LAGS`)."""
+def autocorrelation(segments: FloatArray) -> FloatArray:
+    """Return the autocorrelation of each channel at `LAGS`, (K, number of lags)."""
     centred = segments - segments.mean(axis=(0, 2), keepdims=True)
     power = np.square(centred).mean(axis=(0, 2))
     return np.stack(
@@ -69,10 +69,10 @@ class SampleStatistics:
 
     Attributes:
         frames: Sliced Wasserstein distance of single frames.
-        windows: The same of 16 frames at a time.
+        windows: Sliced Wasserstein distance of windows of 16 frames.
         mean: Root mean square difference of the channels' means.
-        std: Of the channels' standard deviations.
-        autocorrelation: Of their autocorrelations at `LAGS`.
+        std: The same of the channels' standard deviations.
+        autocorrelation: The same of their autocorrelations at `LAGS`.
     """
 
     frames: float
@@ -82,10 +82,10 @@ class SampleStatistics:
     autocorrelation: float
 
 
-def compare(generated: Array, real: Array) -> SampleStatistics:
+def compare(generated: FloatArray, real: FloatArray) -> SampleStatistics:
     """Return the distances of generated segments (S, K, N) from real ones (S', K, N')."""
 
-    def distance(one: Array, other: Array) -> float:
+    def distance(one: FloatArray, other: FloatArray) -> float:
         return float(np.sqrt(np.square(one - other).mean()))
 
     return SampleStatistics(

@@ -1,7 +1,7 @@
-"""What a trained model generates: the trace of its sampling, and what is wrong with the samples.
+"""Samples of a trained model: the trace of its sampling, and detectors of failures.
 
-The detectors are functions of measured figures, so that they serve a run and a folder of generated
-latents alike. S sampling steps, K latent size, D raw latent size, N frames, W frames of a window.
+The detectors are functions of figures, so they serve both a run and a folder of generated latents.
+S sampling steps, K latent size, D raw latent size, N frames, W frames of a window.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diffwave.diagnosis.failures import (
@@ -29,53 +28,54 @@ from diffwave.diagnosis.sample_statistics import LAGS, autocorrelation, compare
 from diffwave.model import LatentDiffusion
 from diffwave.reference_loss import GaussianModel, SpectralDensity
 from diffwave.sampling.generation import Sampling
+from rave.compute.arrays import FloatArray
 
 if TYPE_CHECKING:
     from rave.codec import Codec
     from rave.noise import DecoderNoise
 
-Array = NDArray[np.floating]
-# Of DPM-Solver++; more do not come nearer to held-out latents (docs/results.md).
+# Steps of DPM-Solver++; more do not come nearer to held-out latents (docs/results.md).
 NUM_STEPS = 20
-# Frames of the windows that are compared with the training's: long enough to be a phrase, short
-# enough that a segment holds some.
+# Frames per window for the search of copies: long enough to be a phrase, short enough that a
+# segment holds several.
 PHRASE_FRAMES = 16
-# Told as clamped: share of values that lie exactly on the largest or the smallest. Continuous
-# values lie there twice in all; clamped at 3 standard deviations, N(0, 1) lies there 0.27 %.
+# Reported as clamped: a larger share of values equal to the largest or the smallest one. Continuous
+# data has two such values in all; N(0, 1) clamped at 3 standard deviations has 0.27 %.
 CLAMPED_SHARE = 1e-3
-# and number of them, so that few values are no pile.
+# Smaller numbers of such values are not counted.
 CLAMPED_COUNT = 10
-# A dimension whose values lie closer together, relative to the widest one, stands still.
+# A dimension whose range is smaller, relative to the widest one, counts as constant.
 SMALLEST_EXTENT = 1e-3
-# Told as exploding: root mean square of the noisy latents over what the schedule predicts.
+# Reported as exploding: a larger root mean square of the noisy latents, relative to the schedule's.
 EXPLODING_RATIO = 2.0
 # A dimension with a smaller share of the variance may have been left out by FIDELITY.
 SMALLEST_VARIANCE_SHARE = 0.01
-# Told as silent: generated latents decode this far below held-out ones, or these below full scale.
+# Reported as silent: generated latents decode this far below held-out ones, or these to less than
+# the second, of full scale.
 SILENT_BELOW_DB, SILENT_DB = 20.0, -60.0
-# Told as memorised: median distance of generated windows to the training's nearest, over that of
-# held-out windows. Windows of the same law have 1, copies 0.
+# Reported as memorised: a smaller median distance of generated windows to their nearest training
+# window, relative to that of held-out windows. Windows of the same law have 1, copies 0.
 MEMORISED_RATIO = 0.5
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The levels that latents pass through as they are sampled.
+    """Levels of the latents during sampling.
 
     Attributes:
-        alpha_bar: (S + 1,) signal power at the beginning of each step, and 1 for the result.
-        noisy: (S + 1,) root mean square of what each step begins with, and of the result.
-        expected: (S + 1,) the same as the schedule predicts it.
-        denoised: (S,) root mean square of what the model takes the latents for.
-        linear: (S,) of what the best linear denoiser would; more is known by a model that knows
-            more, and by one that follows conditions.
+        alpha_bar: (S + 1,) signal power at the start of each step, and 1 for the result.
+        noisy: (S + 1,) root mean square of the input of each step, and of the result.
+        expected: (S + 1,) root mean square that the schedule predicts.
+        denoised: (S,) root mean square of the model's estimate of the clean latents.
+        linear: (S,) the same of the best linear denoiser; a model that knows more, or follows
+            conditions, has more.
     """
 
-    alpha_bar: Array
-    noisy: Array
-    expected: Array
-    denoised: Array
-    linear: Array
+    alpha_bar: FloatArray
+    noisy: FloatArray
+    expected: FloatArray
+    denoised: FloatArray
+    linear: FloatArray
 
 
 @torch.no_grad()
@@ -88,16 +88,16 @@ def trace_sampling(
     gaussian: GaussianModel,
     num_steps: int = NUM_STEPS,
 ) -> tuple[Tensor, Trace]:
-    """Return latents (B, K, N) as `Sampling` makes them, and their trace.
+    """Generate latents (B, K, N) with `Sampling`; return them and their trace.
 
     Args:
-        model: Trained.
-        num_frames: N.
-        count: B.
-        seed: Of the first item.
-        inputs: What each item follows, by name: curves (B, C, N·R), label (B,).
-        gaussian: Of the latents that the model was trained on, in segments of N frames.
-        num_steps: S.
+        model: Trained model.
+        num_frames: Frames N per item.
+        count: Number of items B.
+        seed: Random seed of the first item.
+        inputs: Conditions of the items by name: curves (B, C, N·R), label (B,).
+        gaussian: Gaussian model of the training latents, in segments of N frames.
+        num_steps: Sampling steps S.
     """
     steps: list[tuple[float, float, float]] = []
 
@@ -139,30 +139,30 @@ def exploding_norm(trace: Trace) -> Finding | None:
     )
 
 
-def clamped_share(values: Array) -> float:
-    """Return the share of values that lie exactly on the largest or the smallest of them.
+def clamped_share(values: FloatArray) -> float:
+    """Return the share of values that equal the largest or the smallest of them.
 
     Args:
-        values: (..., D, N). A dimension that (almost) stands still is left out.
+        values: (..., D, N) latents. Dimensions that are (almost) constant are left out.
     """
     moving = _moving(values)
     count = int((moving == moving.min()).sum() + (moving == moving.max()).sum())
     return count / moving.size if CLAMPED_COUNT <= count < moving.size else 0.0
 
 
-def _moving(values: Array) -> Array:
-    """Return the dimensions of values (..., D, N) that do not stand still; all, if all do."""
+def _moving(values: FloatArray) -> FloatArray:
+    """Return the dimensions of values (..., D, N) that are not constant; all if all are."""
     rows = np.moveaxis(values, -2, 0).reshape(values.shape[-2], -1)
     extent = rows.max(axis=1) - rows.min(axis=1)
-    moving: Array = rows[extent >= SMALLEST_EXTENT * extent.max()]
+    moving: FloatArray = rows[extent >= SMALLEST_EXTENT * extent.max()]
     return moving
 
 
-def clamped_sampler(values: Array) -> Finding | None:
-    """Return a finding if values pile up at their extremes.
+def clamped_sampler(values: FloatArray) -> Finding | None:
+    """Return a finding if many values equal the extremes.
 
     Args:
-        values: (..., D, N) generated latents, all of them finite.
+        values: (..., D, N) finite generated latents.
     """
     share = clamped_share(values)
     if share <= CLAMPED_SHARE:
@@ -175,8 +175,8 @@ def clamped_sampler(values: Array) -> Finding | None:
     )
 
 
-def relative_level(deviation: Array, training_std: Array) -> float:
-    """Return the level of raw latents, all dimensions together, relative to the training's.
+def relative_level(deviation: FloatArray, training_std: FloatArray) -> float:
+    """Return the level of raw latents over all dimensions, relative to the training latents'.
 
     Args:
         deviation: (D,) root mean square deviation from the training mean.
@@ -185,7 +185,7 @@ def relative_level(deviation: Array, training_std: Array) -> float:
     return float(np.sqrt(np.square(deviation).mean() / np.square(training_std).mean()))
 
 
-def level_lost(deviation: Array, training_std: Array) -> Finding | None:
+def level_lost(deviation: FloatArray, training_std: FloatArray) -> Finding | None:
     """Return a finding if raw generated latents have another level than the training latents.
 
     Args:
@@ -204,7 +204,7 @@ def level_lost(deviation: Array, training_std: Array) -> Finding | None:
     return Finding(
         LEVEL_LOST,
         f"The level of generated latents is {level:.2f} of the training latents', and off by more "
-        f"than a factor {LOUD:g} in {num_off} of {len(ratio)} dimensions that matter.",
+        f"than a factor {LOUD:g} in {num_off} of the {len(ratio)} dimensions that matter.",
     )
 
 
@@ -213,16 +213,16 @@ def silent_decode(generated_db: float, held_out_db: float, level: float) -> Find
 
     Args:
         generated_db: Level of the audio that generated latents decode to, dB of full scale.
-        held_out_db: Of that which held-out latents decode to.
-        level: Of generated latents, relative to the training latents'.
+        held_out_db: The same of held-out latents.
+        level: Level of generated latents, relative to the training latents'.
     """
     if not QUIET <= level <= LOUD:
-        return None  # the latents are wrong, whatever the codec makes of them
+        return None  # the latents are wrong, so their audio shows nothing
     if held_out_db < SILENT_DB:
         return Finding(
             SILENT_DECODE,
-            f"Real latents that were held out decode to {held_out_db:.0f} dB of full scale: the "
-            "codec is not theirs, or has not learnt to decode.",
+            f"Held-out latents decode to {held_out_db:.0f} dB of full scale: this is another "
+            "codec than theirs, or it has not learnt to decode.",
         )
     if generated_db >= held_out_db - SILENT_BELOW_DB:
         return None
@@ -233,8 +233,8 @@ def silent_decode(generated_db: float, held_out_db: float, level: float) -> Find
     )
 
 
-def memorised(generated: Array, held_out: Array) -> Finding | None:
-    """Return a finding if generated windows lie much nearer to the training than held-out ones.
+def memorised(generated: FloatArray, held_out: FloatArray) -> Finding | None:
+    """Return a finding if generated windows are much nearer to the training than held-out ones.
 
     Args:
         generated: Distance of each generated window to the nearest training window.
@@ -245,21 +245,21 @@ def memorised(generated: Array, held_out: Array) -> Finding | None:
         return None
     return Finding(
         MEMORISED,
-        f"Windows of {PHRASE_FRAMES} generated frames lie at {ratio:.2f} of the distance to their "
-        "nearest training window at which held-out music lies: they are copies.",
+        f"Windows of {PHRASE_FRAMES} generated frames are at {ratio:.2f} of the distance of "
+        "held-out music from its nearest training windows: they are copies.",
     )
 
 
-def nearest_distances(queries: Array, training: Iterable[Array]) -> Array:
-    """Return how far each window lies from the nearest one of the training, at any offset.
+def nearest_distances(queries: FloatArray, training: Iterable[FloatArray]) -> FloatArray:
+    """Return the distance of each window to its nearest training window, at any offset.
 
     Args:
         queries: (Q, K, W) windows of latents.
         training: Stretches of training latents, (K, n) each.
 
     Returns:
-        (Q,) one minus the cosine between both, which no level changes: 0 of a copy, 1 of what has
-        nothing in common. 2 where there is no training window at all.
+        (Q,) cosine distance, which does not depend on level: 0 for a copy, 1 if nothing is in
+        common, 2 if there is no training window at all.
     """
     count, latent_size, num_frames = queries.shape
     points = _unit(queries.reshape(count, -1))
@@ -267,31 +267,31 @@ def nearest_distances(queries: Array, training: Iterable[Array]) -> Array:
     for stretch in training:
         if stretch.shape[1] < num_frames:
             continue
-        known = np.lib.stride_tricks.sliding_window_view(stretch, num_frames, axis=1)
-        cosine = points @ _unit(known.transpose(1, 0, 2).reshape(-1, latent_size * num_frames)).T
+        others = np.lib.stride_tricks.sliding_window_view(stretch, num_frames, axis=1)
+        cosine = points @ _unit(others.transpose(1, 0, 2).reshape(-1, latent_size * num_frames)).T
         nearest = np.maximum(nearest, cosine.max(axis=1))
     return 1.0 - nearest
 
 
-def _unit(points: Array) -> Array:
+def _unit(points: FloatArray) -> FloatArray:
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
-    unit: Array = points / np.maximum(lengths, 1e-12)
+    unit: FloatArray = points / np.maximum(lengths, 1e-12)
     return unit
 
 
-def describe(generated: Array, training: Array, held_out: Array) -> dict[str, Any]:
-    """Return statistics of generated segments, and of training ones, against held-out segments.
+def describe(generated: FloatArray, training: FloatArray, held_out: FloatArray) -> dict[str, Any]:
+    """Compare generated and training segments with held-out segments.
 
     Args:
-        generated: (S, K, N).
-        training: (S, K, N), as many, to show how far real music lies from real music.
-        held_out: (S', K, N).
+        generated: (S, K, N) generated segments.
+        training: (S, K, N) training segments; they show how far real music is from real music.
+        held_out: (S', K, N) held-out segments.
 
     Returns:
         `generated`, `training` and `held_out`: `mean` and `std` of each channel, `lowest` and
-        `highest` value, `autocorrelation` at `lags`, averaged over channels. Of the first two as
-        well their distances from held-out segments: those of `sample_statistics`, under
-        `distance`, and `covariance`, relative to the norm of the held-out covariance.
+        `highest` value, `autocorrelation` at `lags`, averaged over channels. The first two also
+        have `distance` from held-out segments: the fields of `SampleStatistics`, and
+        `covariance`, relative to the norm of the held-out covariance.
     """
     sets = {"generated": generated, "training": training, "held_out": held_out}
     figures: dict[str, Any] = {"lags": list(LAGS)}
@@ -312,8 +312,8 @@ def describe(generated: Array, training: Array, held_out: Array) -> dict[str, An
     return figures
 
 
-def decoded_db(codec: Codec, clips: Array, noise: DecoderNoise) -> float:
-    """Return the median level of the audio that raw latents (S, D, N) decode to, dB full scale."""
+def decoded_db(codec: Codec, clips: FloatArray, noise: DecoderNoise) -> float:
+    """Return the median level of the audio of raw latents (S, D, N), in dB of full scale."""
     levels = [
         20.0 * np.log10(np.sqrt(np.square(codec.decode(clip, noise)).mean()) + 1e-9)
         for clip in clips

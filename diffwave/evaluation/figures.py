@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from diffwave.diagnosis.run_samples import SEARCHED_FRAMES
+from diffwave.diagnosis.run_samples import training_distances
 from diffwave.diagnosis.sample_statistics import windows
-from diffwave.diagnosis.samples import PHRASE_FRAMES, nearest_distances
+from diffwave.diagnosis.samples import PHRASE_FRAMES
 from diffwave.evaluation.ladder import (
     FOLLOWING,
     GAUSSIAN,
@@ -29,6 +28,7 @@ from diffwave.evaluation.ladder import (
     TITLES,
     Ladder,
 )
+from rave.compute.arrays import Float32Array
 from rave.evaluation.audio_statistics import DISTANCES
 from rave.evaluation.folders import Piece, all_distances, groups, num_patches, pair_scores, pooled
 from rave.evaluation.frechet import estimate, estimate_kernel
@@ -257,18 +257,18 @@ def _copying(ladder: Ladder, latents: Tensor) -> dict[str, float]:
     real = (
         standardizer.standardize(torch.from_numpy(raw).to(standardizer.mean.device)).cpu().numpy()
     )
-    cut = [_windows(each) for each in (latents.numpy(), real)]
-    stretches = ladder.data.stretches(ladder.run.model, PHRASE_FRAMES - 1, SEARCHED_FRAMES)
-    found = nearest_distances(np.concatenate(cut), (each.numpy() for each in stretches))
-    ours, theirs = (float(np.median(part)) for part in (found[: len(cut[0])], found[len(cut[0]) :]))
+    queries = (_windows(each) for each in (latents.numpy(), real))
+    distances = training_distances(ladder.data, ladder.run.model, *queries)
+    ours, theirs = (float(np.median(each)) for each in distances)
     return {"generated": ours, "held_out": theirs, "ratio": ours / max(theirs, 1e-12)}
 
 
-def _windows(segments: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return windows (Q, K, W) of segments, at most `NUM_SEARCHED`, evenly spread."""
+def _windows(segments: Float32Array) -> Float32Array:
+    """Return at most `NUM_SEARCHED` windows (Q, K·W) of segments, evenly spread."""
     points = windows(segments, PHRASE_FRAMES)
     places = np.linspace(0, len(points) - 1, min(NUM_SEARCHED, len(points))).astype(int)
-    return points[places].reshape(-1, segments.shape[1], PHRASE_FRAMES).astype(np.float32)
+    chosen: Float32Array = points[places]
+    return chosen
 
 
 def _joined(clips: Sequence[list[Piece]]) -> list[Piece]:

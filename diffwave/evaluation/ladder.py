@@ -23,12 +23,12 @@ from diffwave.sampling.generation import Sampling
 from diffwave.standardizer import PrincipalDimensions
 from rave.audio.io import AudioStream
 from rave.codec import Codec
+from rave.compute.arrays import Float32Array
 from rave.evaluation.folders import Listener, Piece, measure_blocks
 from rave.held_out import originals
 from rave.latent_dataset import Clip
 from rave.noise import DecoderNoise
 
-Array = NDArray[np.float32]
 BATCH_SIZE = 4
 HELD_OUT, RECONSTRUCTION, GENERATED, FOLLOWING, GAUSSIAN, NORMAL, NOISE = (
     "held_out",
@@ -190,7 +190,7 @@ class Ladder:
             clips.append(self._measured(mono, label))
         return clips
 
-    def _recording(self, clip: Clip, start: int, stop: int) -> Iterator[Array]:
+    def _recording(self, clip: Clip, start: int, stop: int) -> Iterator[Float32Array]:
         """Yield samples start to stop of the recording of a clip, (1, t) each."""
         position = 0
         path = recording_path(self.recordings, clip)

@@ -9,12 +9,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffwave.objective import LossKind
 from diffwave.schedule import NoiseSchedule
+from rave.compute.arrays import Float64Array
 
-Array = NDArray[np.float64]
 # Mean of |x| where x is N(0, 1).
 MEAN_ABSOLUTE = math.sqrt(2.0 / math.pi)
 
@@ -24,7 +23,7 @@ def zero_loss(loss: LossKind) -> float:
     return 1.0 if loss == "mse" else MEAN_ABSOLUTE
 
 
-def white_errors(schedule: NoiseSchedule, loss: LossKind) -> Array:
+def white_errors(schedule: NoiseSchedule, loss: LossKind) -> Float64Array:
     """Return the loss at each timestep of the best guess of the noise in white data, (T,)."""
     alpha_bar = schedule.alpha_bar.numpy()
     return alpha_bar if loss == "mse" else MEAN_ABSOLUTE * np.sqrt(alpha_bar)
@@ -59,7 +58,7 @@ def share_of_timesteps_seen(num_draws: int, num_timesteps: int) -> float:
     return 1.0 - (1.0 - 1.0 / num_timesteps) ** num_draws
 
 
-def spread_of_loss(errors: Array, batch_size: int) -> dict[str, float]:
+def spread_of_loss(errors: Float64Array, batch_size: int) -> dict[str, float]:
     """Return the standard deviation of a batch's loss that the draw of the timesteps causes.
 
     Args:
@@ -89,7 +88,7 @@ def bounded_loss(schedule: NoiseSchedule, loss: LossKind) -> float:
     x = np.linspace(-5.0, 5.0, 201)
     answers = np.linspace(0.0, 1.0, 101)
     alpha_bar = schedule.alpha_bar.numpy()[:, None, None]
-    total: Array = np.zeros((len(x), len(answers)))
+    total: Float64Array = np.zeros((len(x), len(answers)))
     for part in np.array_split(alpha_bar, max(len(alpha_bar) // 20, 1)):
         off = np.sqrt(1.0 - part) * x[:, None] - answers
         if loss == "mse":
@@ -100,19 +99,19 @@ def bounded_loss(schedule: NoiseSchedule, loss: LossKind) -> float:
     return float((total.min(axis=1) / len(alpha_bar) * weights).sum() / weights.sum())
 
 
-def _mean_absolute(mean: Array, std: Array) -> Array:
+def _mean_absolute(mean: Float64Array, std: Float64Array) -> Float64Array:
     """Return E|N(mean, std²)|."""
     from scipy.special import erf
 
     z = mean / std
-    value: Array = std * MEAN_ABSOLUTE * np.exp(-(z**2) / 2) + mean * erf(z / math.sqrt(2))
+    value: Float64Array = std * MEAN_ABSOLUTE * np.exp(-(z**2) / 2) + mean * erf(z / math.sqrt(2))
     return value
 
 
 def sampled_std(
     schedule: NoiseSchedule,
     gain: Callable[[int, float], float],
-) -> Array:
+) -> Float64Array:
     """Return the standard deviation of x after each step of ancestral sampling, (T + 1,).
 
     For a model whose prediction of the noise is a multiple of its input, so that x stays Gaussian:
@@ -136,7 +135,7 @@ def sampled_std(
     return np.array(found)
 
 
-def posterior_variance(alpha_bar: Array, betas: Array, timestep: int) -> float:
+def posterior_variance(alpha_bar: Float64Array, betas: Float64Array, timestep: int) -> float:
     """Return the variance of the noise that an ancestral step adds; none at the last step.
 
     Source: Ho et al. 2020, arXiv:2006.11239, equation 7.
@@ -147,7 +146,7 @@ def posterior_variance(alpha_bar: Array, betas: Array, timestep: int) -> float:
     return float(before / (1.0 - alpha_bar[timestep]) * betas[timestep])
 
 
-def clamped_std(schedule: NoiseSchedule, limit: float) -> Array:
+def clamped_std(schedule: NoiseSchedule, limit: float) -> Float64Array:
     """Return the standard deviation of x if it is cut to ± limit after every step, (T + 1,).
 
     For a model that predicts nothing. The law of one number is carried from step to step on a grid,
@@ -158,7 +157,7 @@ def clamped_std(schedule: NoiseSchedule, limit: float) -> Array:
     alpha_bar, betas = schedule.alpha_bar.numpy(), schedule.betas.numpy()
     grid = np.linspace(-limit, limit, 401)
     edges = np.concatenate([[-np.inf], (grid[1:] + grid[:-1]) / 2, [np.inf]])
-    law: Array | None = None
+    law: Float64Array | None = None
     found = [1.0]
     for timestep in reversed(range(len(schedule))):
         std = max(math.sqrt(posterior_variance(alpha_bar, betas, timestep)), 1e-9)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diffwave.sampling.generation import Sampling
@@ -24,8 +23,8 @@ from diffwave.sampling.samplers import (
     sample,
 )
 from diffwave.schedule import NoiseSchedule
+from rave.compute.arrays import Float32Array
 
-Array = NDArray[np.float32]
 # Share of the noise that the known frames are treated as having.
 DAMPING = 0.01
 
@@ -41,7 +40,7 @@ def steps_of(strength: float, num_steps: int) -> int:
     return round(strength * num_steps)
 
 
-def unchanged(sampling: Sampling, raw: Array, start: int, stop: int) -> Iterator[Tensor]:
+def unchanged(sampling: Sampling, raw: Float32Array, start: int, stop: int) -> Iterator[Tensor]:
     """Yield frames start to stop of a clip (D, N) for each item, (B, D, n) each."""
     size = sampling.windows_of(raw.shape[1]).num_frames
     for first in range(start, stop, size):
@@ -50,7 +49,7 @@ def unchanged(sampling: Sampling, raw: Array, start: int, stop: int) -> Iterator
 
 
 @torch.no_grad()
-def vary(sampling: Sampling, raw: Array, strength: float) -> Iterator[Tensor]:
+def vary(sampling: Sampling, raw: Float32Array, strength: float) -> Iterator[Tensor]:
     """Yield variations of a clip, (B, D, n) each, N frames in all.
 
     Noise is added to the clip, up to the noise level at which the last `strength` of the sampling
@@ -88,7 +87,7 @@ def vary(sampling: Sampling, raw: Array, strength: float) -> Iterator[Tensor]:
         done += latents.shape[2]
 
 
-def _read(sampling: Sampling, raw: Array, start: int, stop: int) -> Tensor:
+def _read(sampling: Sampling, raw: Float32Array, start: int, stop: int) -> Tensor:
     """Return frames start to stop of a clip on the device of the model, (1, D, n)."""
     return torch.from_numpy(np.array(raw[:, start:stop]))[None].to(sampling.device)
 
@@ -179,7 +178,7 @@ def _inner(one: Tensor, other: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def inpaint(sampling: Sampling, raw: Array, start: int, stop: int) -> Tensor:
+def inpaint(sampling: Sampling, raw: Float32Array, start: int, stop: int) -> Tensor:
     """Return new frames start to stop that fit the frames around them, (B, D, stop - start).
 
     Args:
@@ -206,7 +205,7 @@ def inpaint(sampling: Sampling, raw: Array, start: int, stop: int) -> Tensor:
 
 
 @torch.no_grad()
-def continue_clip(sampling: Sampling, raw: Array, num_frames: int) -> Iterator[Tensor]:
+def continue_clip(sampling: Sampling, raw: Float32Array, num_frames: int) -> Iterator[Tensor]:
     """Yield the continuation of a clip, (B, D, n) each, `num_frames` frames in all.
 
     Each window continues the last receptive field of all frames before it.

@@ -1,4 +1,4 @@
-"""The values and weights of a checkpoint of lmnt diffwave, each checked when it is read."""
+"""Values and weights of a checkpoint of lmnt diffwave; each is checked when it is read."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 
 from diffwave.schedule import NoiseSchedule, alpha_bar_from_betas
 
-LARGEST_SIZE = 2**24  # of a layer, a hop or a clip
+LARGEST_SIZE = 2**24  # largest size of a layer, a hop or a clip
 MAX_DILATION_CYCLE = 32
 
 
 class Params:
-    """The values of `params`.
+    """The `params` of a checkpoint.
 
     Args:
-        params: As the checkpoint has them.
-        what: What to call the checkpoint in a message.
-        remedy: What to do where a value is missing.
+        params: Values by name.
+        what: Name of the checkpoint in a message.
+        remedy: Advice in a message about a missing value.
     """
 
     def __init__(
@@ -36,15 +36,15 @@ class Params:
     def _value(self, name: str) -> Any:
         if self._params.get(name) is None:
             raise ValueError(
-                f"{self.what} lacks '{name}' in its params, so its model cannot be built. "
+                f"{self.what} has no '{name}' in its params, so its model cannot be built. "
                 + self._remedy
             )
         return self._params[name]
 
     def refusal(self, name: str, needed: str) -> ValueError:
-        """Return the error that says what a value is and what it has to be."""
-        found = reprlib.repr(self._params[name])
-        return ValueError(f"{self.what} has {name} = {found} in its params; {needed} is needed.")
+        """Return the error that states a value and what is needed instead."""
+        value = reprlib.repr(self._params[name])
+        return ValueError(f"{self.what} has {name} = {value} in its params; {needed} is needed.")
 
     def size(self, name: str, largest: int = LARGEST_SIZE) -> int:
         """Return a whole number from 1 to `largest`."""
@@ -65,7 +65,7 @@ class Params:
         betas = self._value(name)
         is_list = isinstance(betas, list) and all(isinstance(beta, float | int) for beta in betas)
         if not is_list or not betas or min(betas) < 0 or max(betas) > largest or betas[0] == 0:
-            raise self.refusal(name, f"a list of betas from 0 to {largest:g}, the first above 0,")
+            raise self.refusal(name, f"a list of betas from 0 to {largest:g} (the first above 0)")
         return [float(beta) for beta in betas]
 
     def schedule(self) -> NoiseSchedule:
@@ -78,10 +78,10 @@ def checked_weight(weights: dict[str, Any], name: str, shape: torch.Size, what: 
     """Return a weight of a checkpoint.
 
     Raises:
-        ValueError: If it is missing or of another shape; the message names it.
+        ValueError: If it is missing or has another shape; the message names it.
     """
-    found = weights.get(name)
-    if not isinstance(found, Tensor) or found.shape != shape or not found.is_floating_point():
-        given = f"is {tuple(found.shape)}" if isinstance(found, Tensor) else "is missing"
-        raise ValueError(f"{what}: weight '{name}' {given}; {tuple(shape)} is needed.")
-    return found
+    weight = weights.get(name)
+    if not isinstance(weight, Tensor) or weight.shape != shape or not weight.is_floating_point():
+        state = f"is {tuple(weight.shape)}" if isinstance(weight, Tensor) else "is missing"
+        raise ValueError(f"{what}: weight '{name}' {state}; {tuple(shape)} is needed.")
+    return weight

@@ -1,13 +1,13 @@
-"""Latent runs of the patched lmnt diffwave: their checkpoint to our model, and ours to theirs.
+"""Convert latent runs of the patched lmnt diffwave to our model, and our model to theirs.
 
     RUN/
       weights.pt      step, params, model, ema: plain tensors and builtins
       latents.json    header of the training latents, as in our own runs
 
-Network, conditioner and standardizer are the same functions as ours under other names, but for
-two things. Their residual block has the sigmoid in the first half of its channels, ours in the
-second. And their network always has a condition: a run without spectrograms has a constant one,
-which is here a part of the bias that it is added to.
+Network, conditioner and standardizer are the same functions as ours under other names, with two
+differences. Their residual block has the sigmoid in the first half of its channels, ours in the
+second. Their network always has a condition: a run without spectrograms has a constant one, which
+is added to the bias here.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from rave.runs.model_size import limited_size
 
 WEIGHTS = "weights.pt"
 CONDITIONER, NULL_CONDITION = "spectrogram_upsampler", "spectrogram_upsampler.null_condition"
-# Our name of a setting of the training, theirs.
+# Training settings: our name, their name.
 SETTINGS = {
     "batch_size": "batch_size",
     "segment_frames": "crop_frames",
     "held_out_fraction": "held_out_fraction",
     "held_out_segments": "held_out_segments",
 }
-# Our name of a part, theirs.
+# Parts of the model: our name, their name.
 NAMES = {
     r"network\.input": "input_projection",
     r"network\.step\.0": "diffusion_embedding.projection1",
@@ -53,7 +53,7 @@ NAMES = {
     r"conditioners\.spectrogram": CONDITIONER,
     r"standardizer": "standardizer",
 }
-# What the patched diffwave can predict.
+# Predictions of the patched lmnt diffwave.
 PREDICTIONS = ("epsilon", "v", "x0")
 LINK_BYTES = 64
 NUMBERED = re.compile(r"weights-(\d+)\.pt")
@@ -61,18 +61,18 @@ GATED = re.compile(r".*\.(dilated_conv|conditioner_projection)\.(weight|bias)")
 
 
 def is_lmnt_run(path: Path) -> bool:
-    """Return whether `path` is a folder of the patched lmnt diffwave, or its weights file."""
+    """Return whether `path` is a run folder of lmnt diffwave, or its weights file."""
     if path.is_dir():
         return weights_file(path).exists() and not (path / "run.json").exists()
     return path.suffix == ".pt" and path.exists()
 
 
 def weights_file(path: Path) -> Path:
-    """Return the checkpoint of a run folder; a checkpoint is itself.
+    """Return the checkpoint of a run folder; a checkpoint is returned as given.
 
-    weights.pt is a link to the newest checkpoint. Where a copy has made a text of the link, as
-    file systems without links do, the text is followed; where it has left the link out, or it leads
-    nowhere, the newest of weights-STEP.pt is taken.
+    weights.pt is a link to the newest checkpoint. A file system without links may have copied the
+    link as a text file, which is followed. If the link is missing or broken, the newest of
+    weights-STEP.pt is used.
     """
     if path.is_dir():
         folder, path = path, path / WEIGHTS
@@ -91,10 +91,10 @@ def read_lmnt_run(path: Path) -> tuple[LatentDiffusion, LatentHeader, int]:
     """Return model, header of the training latents, and number of training steps.
 
     Args:
-        path: Where `is_lmnt_run`.
+        path: Run folder or weights file, as accepted by `is_lmnt_run`.
 
     Raises:
-        ValueError: If it cannot be read or is no latent run; see `model_from_checkpoint`.
+        ValueError: If the run cannot be read, or is not a run on latents.
     """
     weights_path = weights_file(path)
     what = f"'{weights_path}'"
@@ -102,39 +102,39 @@ def read_lmnt_run(path: Path) -> tuple[LatentDiffusion, LatentHeader, int]:
     model = model_from_checkpoint(checkpoint, what)
     if not (weights_path.parent / HEADER_NAME).exists():
         raise ValueError(
-            f"{what} has no {HEADER_NAME} beside it, which names the codec of its latents. "
-            "Copy the one of the latents it was trained on."
+            f"{what} has no {HEADER_NAME} beside it, which names the codec. Copy the "
+            f"{HEADER_NAME} of its training latents there."
         )
     header = LatentHeader.read(weights_path.parent)
     values = Params(checkpoint["params"], what)
-    found = (values.size("raw_size"), values.size("hop_samples_latent"))
-    if found != (header.latent_size, header.hop_samples):
+    size, hop = values.size("raw_size"), values.size("hop_samples_latent")
+    if (size, hop) != (header.latent_size, header.hop_samples):
         raise ValueError(
-            "{} is a model of latents of {} dimensions, hop {}; ".format(what, *found)
-            + f"the {HEADER_NAME} beside it says {header.latent_size} dimensions, hop "
-            f"{header.hop_samples}. Copy the one of the latents it was trained on."
+            f"{what} was trained on latents with {size} dimensions, hop {hop}, but the "
+            f"{HEADER_NAME} beside it states {header.latent_size} dimensions, hop "
+            f"{header.hop_samples}. Copy the {HEADER_NAME} of its training latents there."
         )
     num_steps = checkpoint.get("step")
     return model, header, num_steps if isinstance(num_steps, int) else 0
 
 
 def read_lmnt_settings(path: Path) -> dict[str, Any]:
-    """Return what a run says of its training, by our names.
+    """Return the training settings of a run, by our names.
 
     Args:
-        path: Where `is_lmnt_run`.
+        path: Run folder or weights file, as accepted by `is_lmnt_run`.
 
     Raises:
-        ValueError: If it cannot be read.
+        ValueError: If the run cannot be read.
     """
     weights_path = weights_file(path)
     params = read_checkpoint(weights_path, "Give a run folder of diffwave.train.").get("params")
-    known = params if isinstance(params, dict) else {}
-    return {ours: known[theirs] for ours, theirs in SETTINGS.items() if theirs in known}
+    values = params if isinstance(params, dict) else {}
+    return {ours: values[theirs] for ours, theirs in SETTINGS.items() if theirs in values}
 
 
 def write_lmnt_run(folder: Path, checkpoint: dict[str, Any], header: LatentHeader) -> None:
-    """Write weights.pt and latents.json, of a checkpoint of `checkpoint_from_model`.
+    """Write weights.pt and latents.json, from a checkpoint of `checkpoint_from_model`.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -142,49 +142,47 @@ def write_lmnt_run(folder: Path, checkpoint: dict[str, Any], header: LatentHeade
     content = packed(checkpoint)
     with atomic_write(folder / WEIGHTS) as temporary:
         temporary.write_bytes(content)
-        (folder / HEADER_NAME).unlink(missing_ok=True)  # it must not outlive its weights
+        (folder / HEADER_NAME).unlink(missing_ok=True)  # no old header beside new weights
     replace(header, files=[], skipped={}).write(folder)
 
 
 def model_from_checkpoint(checkpoint: dict[str, Any], what: str) -> LatentDiffusion:
-    """Return the model of a checkpoint of theirs, with its averaged weights if there are any.
+    """Return the model of their checkpoint, with its averaged weights if there are any.
 
     Args:
-        checkpoint: What weights.pt holds.
-        what: What to call it in a message.
+        checkpoint: Content of weights.pt.
+        what: Name of the checkpoint in a message.
 
     Raises:
-        ValueError: If it models audio instead of latents, or if a value or a weight is missing,
-            unknown or of another size; the message names it.
+        ValueError: If it is a model of audio instead of latents, or a value or weight is missing,
+            unknown or has another size; the message names it.
     """
     params = checkpoint.get("params")
     weights = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(params, dict) or not isinstance(weights, dict):
         raise ValueError(
-            f"{what} is no checkpoint of lmnt diffwave: it lacks params or model. "
+            f"{what} is not a checkpoint of lmnt diffwave: params or model is missing. "
             "Give a run folder of diffwave.train."
         )
     if "latent_size" not in params:
         raise ValueError(
-            f"{what} is a model of audio, not of latents (params has no latent_size), which this "
-            "command cannot use. python -m diffwave.vocode makes audio with it; for latents, "
-            "train the patched lmnt diffwave on a latent folder."
+            f"{what} is a model of audio, not of latents (params has no latent_size). Use it with "
+            "python -m diffwave.vocode; for latents, train the patched lmnt diffwave on a latent "
+            "folder."
         )
     values = Params(params, what)
     is_conditional = bool(params.get("spectrogram_mels"))
     if not is_conditional:
         weights = _without_condition(weights, values)
     schedule = values.schedule()
-    with (
-        limited_size(what),
-        torch.device("meta"),
-    ):  # sizes only, until they are known to be those of the weights
+    # On the device meta: no memory before the sizes are compared with the weights.
+    with limited_size(what), torch.device("meta"):
         conditioner = _conditioner(values) if is_conditional else None
         network = DiffWave(
             latent_size=values.size("latent_size"),
             num_blocks=values.size("residual_layers"),
             hidden_channels=values.size("residual_channels"),
-            segment_frames=1,  # the cycle is given, so nothing is fitted to it
+            segment_frames=1,  # unused: the cycle is given
             dilation_cycle=values.size("dilation_cycle_length", MAX_DILATION_CYCLE),
             condition_channels=values.size("n_mels") if is_conditional else 0,
         )
@@ -206,40 +204,40 @@ def _conditioner(values: Params) -> SpectrogramConditioner:
 def checkpoint_from_model(
     model: LatentDiffusion, header: LatentHeader, num_steps: int
 ) -> dict[str, Any]:
-    """Return what weights.pt holds of a model of ours.
+    """Return the content of weights.pt for one of our models.
 
-    Its optimizer is empty: a training continued from it begins with fresh moments, and with their
-    own training settings.
+    It has no optimizer state: further training starts with new moments, and with lmnt diffwave's
+    training settings.
 
     Args:
-        model: Trained.
-        header: Of the latents it was trained on.
-        num_steps: Training steps behind the weights.
+        model: Trained model.
+        header: Header of its training latents.
+        num_steps: Training steps of the weights.
 
     Raises:
-        ValueError: If the model has a part that their network has not; the message names it.
+        ValueError: If their network does not support a part of the model; the message names it.
     """
     network, conditioner = model.network, model.conditioner
     if not isinstance(network, DiffWave):
         raise ValueError(
-            "The model's network is a transformer, which lmnt diffwave has not. "
-            "Train one with another --config."
+            "The model's network is a transformer, which lmnt diffwave does not support. "
+            "Train a model with another --config."
         )
     others = [name for name in model.conditioners if name != SPECTROGRAM]
     if others:
         raise ValueError(
-            f"The model follows {', '.join(others)}, which lmnt diffwave cannot. "
-            "Train one with spectrograms alone, or without conditions."
+            f"The model follows {', '.join(others)}, which lmnt diffwave does not support. "
+            "Train a model with spectrograms only, or without conditions."
         )
     if model.prediction not in PREDICTIONS:
         raise ValueError(
-            f"The model predicts '{model.prediction}', which lmnt diffwave cannot. "
-            "Train one with --set PREDICTION=\"'v'\"."
+            f"The model predicts '{model.prediction}', which lmnt diffwave does not support. "
+            "Train a model with --set PREDICTION=v."
         )
     if network.condition_channels and network.conditioning != CONCATENATION:
         raise ValueError(
-            f"The model's CONDITIONING is '{network.conditioning}', which lmnt diffwave has not. "
-            f"Train one with --set CONDITIONING=\"'{CONCATENATION}'\"."
+            f"The model's CONDITIONING is '{network.conditioning}', which lmnt diffwave does not "
+            f"support. Train a model with --set CONDITIONING={CONCATENATION}."
         )
     params: dict[str, Any] = {
         "sample_rate": header.sample_rate_hz,
@@ -283,44 +281,44 @@ def lmnt_name(name: str) -> str:
 
 
 def _named_weights(model: LatentDiffusion) -> dict[str, Tensor]:
-    """Return parameters and buffers, without the schedule, which they keep among the params."""
+    """Return parameters and buffers, without the schedule, which is in their params."""
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
 def _with_halves_swapped(name: str, tensor: Tensor) -> Tensor:
-    """Return a weight of theirs as ours or ours as theirs: content and gate change places."""
+    """Return their weight as ours, or ours as theirs, with content and gate swapped."""
     return torch.cat(tensor.chunk(2)[::-1]) if GATED.fullmatch(name) else tensor
 
 
 def load_weights(
     model: nn.Module, names: dict[str, str], weights: dict[str, Any], what: str
 ) -> None:
-    """Give a model the weights of a checkpoint of theirs.
+    """Load the weights of their checkpoint into a model.
 
     Args:
-        model: May be without memory (device meta).
-        names: Our name of each weight, theirs.
-        weights: By their names.
-        what: What to call the checkpoint in a message.
+        model: Model to load into; may be on the device meta.
+        names: Their name of each weight, by our name.
+        weights: Weights by their names.
+        what: Name of the checkpoint in a message.
 
     Raises:
-        ValueError: If a weight is missing, unknown or of another shape; the message names it.
+        ValueError: If a weight is missing, unknown or has another shape; the message names it.
     """
     unknown = sorted(set(weights) - set(names.values()))
     if unknown:
         raise ValueError(
-            f"{what} holds {len(unknown)} weights that its params do not account for "
+            f"{what} holds {len(unknown)} weights that do not belong to the model of its params "
             f"(first: '{unknown[0]}')."
         )
     state: dict[str, Any] = model.state_dict()  # with the schedule
     for ours, theirs in names.items():
-        found = checked_weight(weights, theirs, state[ours].shape, what).float()
-        state[ours] = _with_halves_swapped(theirs, found)
+        weight = checked_weight(weights, theirs, state[ours].shape, what).float()
+        state[ours] = _with_halves_swapped(theirs, weight)
     model.load_state_dict(state, assign=True)
 
 
 def _without_condition(weights: dict[str, Any], values: Params) -> dict[str, Any]:
-    """Return weights of a network without a condition that is the same function."""
+    """Return the weights of an equivalent network without a condition."""
     channels, hidden = values.size("n_mels"), values.size("residual_channels")
     null = checked_weight(weights, NULL_CONDITION, torch.Size([channels, 1]), values.what)
     kept = {name: tensor for name, tensor in weights.items() if not name.startswith(CONDITIONER)}
@@ -331,18 +329,18 @@ def _without_condition(weights: dict[str, Any], values: Params) -> dict[str, Any
             kept, f"{projection}.weight", torch.Size([2 * hidden, channels, 1]), values.what
         )
         size = torch.Size([2 * hidden])
-        own, more = (
+        bias, projected = (
             checked_weight(kept, name, size, values.what)
             for name in (bias_name, f"{projection}.bias")
         )
-        constant = weight[:, :, 0].double() @ null[:, 0].double() + more.double()
-        kept[bias_name] = (own.double() + constant).float()
+        constant = weight[:, :, 0].double() @ null[:, 0].double() + projected.double()
+        kept[bias_name] = (bias.double() + constant).float()
         del kept[f"{projection}.weight"], kept[f"{projection}.bias"]
     return kept
 
 
 def _zero_condition(network: DiffWave) -> dict[str, Tensor]:
-    """Return weights of a condition of one channel that adds nothing."""
+    """Return the weights of a one-channel condition that has no effect."""
     size = 2 * network.input.out_channels
     zeros = {NULL_CONDITION: torch.zeros(1, 1)}
     for index in range(len(network.blocks)):

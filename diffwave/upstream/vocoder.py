@@ -1,8 +1,8 @@
-"""Models of audio that lmnt diffwave trained (0.1.7 and later), opened as they are.
+"""Open models of audio that were trained with lmnt diffwave (0.1.7 and later).
 
     RUN/weights.pt      step, params, model: plain tensors and builtins
 
-Their network is that of our latents with one channel, the halves of its gate exchanged.
+Their network is our latent network with one channel and with the halves of its gate swapped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UPSAMPLER = {
     "upsampler.0": "spectrogram_upsampler.conv1",
     "upsampler.2": "spectrogram_upsampler.conv2",
 }
-# What checkpoints older than the fast sampling lack: the levels that lmnt diffwave has for it.
+# The fast schedule of lmnt diffwave, for checkpoints from before it was stored.
 FAST_BETAS = [0.0001, 0.001, 0.01, 0.05, 0.2, 0.5]
 LARGEST_BETA = 0.999
 
@@ -35,12 +35,12 @@ class Vocoder:
     """A trained model of audio.
 
     Attributes:
-        model: In evaluation mode.
-        sample_rate_hz: Of its audio.
-        num_samples: How much a model without a spectrogram makes at a time; None for the others.
+        model: The model, in evaluation mode.
+        sample_rate_hz: Sample rate of its audio.
+        num_samples: Training length in samples of a model without spectrograms; None for others.
         has_known_window: Whether its spectrograms are those of `LogMel.of_lmnt_diffwave`.
-        num_steps: Training steps behind the weights.
-        stamp: Of the file of the weights, from before it was read.
+        num_steps: Training steps of the weights.
+        stamp: Stamp of the weights file, taken before it was read.
     """
 
     model: WaveformDiffusion
@@ -52,13 +52,13 @@ class Vocoder:
 
 
 def read_vocoder(path: Path) -> Vocoder | None:
-    """Return the model of a run of lmnt diffwave; None if the run models latents, or is another's.
+    """Return the model of a waveform run of lmnt diffwave; None if the run is of another kind.
 
     Args:
-        path: A run folder, or its weights file.
+        path: Run folder or weights file.
 
     Raises:
-        ValueError: If it is a checkpoint that cannot be read; see `vocoder_from_checkpoint`.
+        ValueError: If the checkpoint cannot be read, or its values and weights do not fit.
     """
     if not is_lmnt_run(path):
         return None
@@ -72,31 +72,29 @@ def read_vocoder(path: Path) -> Vocoder | None:
 
 
 def vocoder_from_checkpoint(checkpoint: dict[str, Any], what: str) -> Vocoder:
-    """Return the model of a checkpoint of lmnt diffwave, of the sizes that its params tell.
+    """Return the model of a checkpoint of lmnt diffwave, with the sizes of its params.
 
     Args:
-        checkpoint: What weights.pt holds.
-        what: What to call it in a message.
+        checkpoint: Content of weights.pt.
+        what: Name of the checkpoint in a message.
 
     Raises:
-        ValueError: If a value or a weight is missing, unknown or of another size; the message names
+        ValueError: If a value or weight is missing, unknown or has another size; the message names
             it.
     """
     params, weights = checkpoint.get("params"), checkpoint.get("model")
     if not isinstance(params, dict) or not isinstance(weights, dict):
         raise ValueError(
-            f"{what} is no checkpoint of lmnt diffwave: it lacks params or model. "
+            f"{what} is not a checkpoint of lmnt diffwave: params or model is missing. "
             "Give its run folder, or its weights.pt."
         )
     params = {"inference_noise_schedule": FAST_BETAS, **params}
     values = Params(params, what, "Give a checkpoint as lmnt diffwave saves it.")
     is_conditional = not params.get("unconditional")
     if is_conditional and values.size("hop_samples") != HOP_SAMPLES:
-        raise values.refusal("hop_samples", f"{HOP_SAMPLES}, which is what its upsampler makes,")
-    with (
-        limited_size(what),
-        torch.device("meta"),
-    ):  # sizes only, until they are known to be those of the weights
+        raise values.refusal("hop_samples", f"{HOP_SAMPLES} (the factor of its upsampler)")
+    # On the device meta: no memory before the sizes are compared with the weights.
+    with limited_size(what), torch.device("meta"):
         model = WaveformDiffusion(
             num_mels=values.size("n_mels") if is_conditional else 0,
             num_blocks=values.size("residual_layers"),
@@ -120,7 +118,7 @@ def vocoder_from_checkpoint(checkpoint: dict[str, Any], what: str) -> Vocoder:
 def _betas(values: Params, params: dict[str, Any], name: str) -> list[float]:
     betas = values.betas(name, LARGEST_BETA)
     if min(betas) == 0 or (name == "noise_schedule" and len(betas) < 2):
-        raise values.refusal(name, "a list of betas above 0, two at least,")
+        raise values.refusal(name, "a list of betas above 0 (at least two)")
     return betas
 
 

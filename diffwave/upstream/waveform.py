@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from diffwave.network import EMBEDDING_SIZE, DiffWave
 
-# Each of two transposed convolutions makes 16 columns of one.
+# Upsampling factor of each of two transposed convolutions.
 UPSAMPLING, UPSAMPLER_KERNEL = 16, (3, 32)
 HOP_SAMPLES = UPSAMPLING**2
 UPSAMPLER_SLOPE = 0.4
-# Mel frames beside its own that reach a sample through the upsampler.
+# Neighbouring mel frames on each side that affect a sample through the upsampler.
 UPSAMPLER_REACH = 2
-# The table's waves turn 10^4 times as fast in the last column as in the first.
+# Exponent of the highest frequency in the step table: 10^4 times the lowest.
 FASTEST = 4.0
-# Mel frames that the network is given at a time; it bounds the memory, not the result.
+# Mel frames per call of the network; this limits memory and does not change the result.
 PIECE_FRAMES = 512
 
 
@@ -30,14 +30,13 @@ class WaveformDiffusion(nn.Module):
 
     Args:
         num_mels: M; 0 for a model without a spectrogram.
-        num_blocks: Residual blocks.
+        num_blocks: Number of residual blocks.
         hidden_channels: H.
-        dilation_cycle: Blocks after which the dilation is 1 again.
+        dilation_cycle: Blocks after which the dilation starts at 1 again.
         betas: Noise schedule of the training.
-        fast_betas: A shorter one to sample with.
+        fast_betas: Shorter noise schedule for fast sampling.
 
-    Source: Kong et al. 2020, arXiv:2009.09761, and lmnt-com/diffwave 0.1.7, whose checkpoints it
-    holds.
+    Source: Kong et al. 2020, arXiv:2009.09761, and lmnt-com/diffwave 0.1.7, whose checkpoints fit.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class WaveformDiffusion(nn.Module):
             latent_size=1,
             num_blocks=num_blocks,
             hidden_channels=hidden_channels,
-            segment_frames=1,  # the cycle is given, so nothing is fitted to it
+            segment_frames=1,  # unused: the cycle is given
             dilation_cycle=dilation_cycle,
             condition_channels=num_mels,
         )
@@ -69,14 +68,14 @@ class WaveformDiffusion(nn.Module):
 
         Args:
             audio: (B, T).
-            step: (B,) or (1,), index of a training beta; between two, the embedding is too.
-            spectrogram: (B, M, F) in [0, 1], exactly if the model takes one.
+            step: (B,) or (1,), index of a training beta; fractions interpolate the embedding.
+            spectrogram: (B, M, F) in [0, 1]; None for a model without spectrograms.
 
         Returns:
             (B, T).
 
         Raises:
-            ValueError: If the spectrogram is missing, not wanted or of another shape.
+            ValueError: If the spectrogram is missing, not expected or has another shape.
         """
         self._check(audio, spectrogram)
         below = step.floor().long()
@@ -92,16 +91,16 @@ class WaveformDiffusion(nn.Module):
             return
         needed = (len(audio), self.num_mels, audio.shape[1] // HOP_SAMPLES)
         if spectrogram is None or spectrogram.shape != needed or audio.shape[1] % HOP_SAMPLES:
-            given = "none" if spectrogram is None else f"one of shape {tuple(spectrogram.shape)}"
+            shape = "missing" if spectrogram is None else f"of shape {tuple(spectrogram.shape)}"
             raise ValueError(
-                f"A spectrogram of shape {needed} is needed for audio of shape "
-                f"{tuple(audio.shape)} (0 mel bands stand for none); {given} was given."
+                f"The spectrogram is {shape}; for audio of shape {tuple(audio.shape)} the shape "
+                f"{needed} is needed (0 mel bands: no spectrogram)."
             )
 
     def _noise(
         self, audio: Tensor, step: Tensor, spectrogram: Tensor | None, piece_frames: int
     ) -> Tensor:
-        """Return the same as `forward`, made of pieces with all that they depend on beside them."""
+        """Return the same as `forward`, computed in pieces with enough context on each side."""
         reach = (self.network.receptive_field_frames - 1) // 2
         margin = (-(-reach // HOP_SAMPLES) + UPSAMPLER_REACH) * HOP_SAMPLES
         size, length = piece_frames * HOP_SAMPLES, audio.shape[1]
@@ -125,26 +124,26 @@ class WaveformDiffusion(nn.Module):
         progress: Callable[[], object] = lambda: None,
         piece_frames: int = PIECE_FRAMES,
     ) -> Tensor:
-        """Return audio made of noise.
+        """Return audio sampled from noise.
 
         Args:
             audio: (B, T) noise of variance 1.
-            spectrogram: (B, M, F) to follow, exactly if the model takes one.
-            generator: Of the noise that is added; its device is the CPU, so a seed is heard the
-                same on every device.
-            is_fast: Whether the short schedule is used.
-            progress: Called after each step.
-            piece_frames: Mel frames at a time; does not change the result.
+            spectrogram: (B, M, F) to follow; None for a model without spectrograms.
+            generator: CPU generator of the added noise, so that a seed gives the same audio on
+                every device.
+            is_fast: Whether to use the short noise schedule.
+            progress: Function to call after each step.
+            piece_frames: Mel frames per call of the network; does not change the result.
 
         Returns:
             (B, T), nominally in [-1, 1].
 
         Raises:
-            ValueError: If shapes do not fit, or the short schedule leaves that of the training.
+            ValueError: If shapes do not fit, or the short schedule is outside that of the training.
 
-        Source: Kong et al. 2020, algorithm 2 and section 3.3. Differs: as lmnt diffwave, audio is
-        clamped to [-1, 1] after every step; here not after the last, so that what writes it counts
-        what it limits.
+        Source: Kong et al. 2020, algorithm 2 and section 3.3. Differs: as in lmnt diffwave, audio
+        is clamped to [-1, 1] after every step, but not after the last, so that the writer can count
+        clipped samples.
         """
         self._check(audio, spectrogram)
         betas = self.fast_betas if is_fast else self.betas
@@ -163,13 +162,13 @@ class WaveformDiffusion(nn.Module):
         return audio
 
     def steps_of(self, betas: Sequence[float]) -> list[float]:
-        """Return where in the training's schedule the noise levels of another lie.
+        """Return the (fractional) training steps with the noise levels of another schedule.
 
         Raises:
-            ValueError: If one lies outside of it.
+            ValueError: If a noise level is outside the training schedule.
 
-        Source: Kong et al. 2020, section 3.3. Differs: lmnt diffwave leaves out a level that lies
-        outside, and gives those before it the steps of others.
+        Source: Kong et al. 2020, section 3.3. Differs: lmnt diffwave leaves out a level outside the
+        training schedule, and gives wrong steps to those before it.
         """
         training = [math.sqrt(value) for value in _alpha_bar(self.betas)]
         steps = []
@@ -179,8 +178,8 @@ class WaveformDiffusion(nn.Module):
             step = next(below, None)
             if step is None:
                 raise ValueError(
-                    f"Noise level {index + 1} of {len(betas)} of the schedule to sample with lies "
-                    "outside the schedule of the training. Sample without --fast."
+                    f"Noise level {index + 1} of {len(betas)} of the short schedule is outside the "
+                    "training schedule. Sample without --fast."
                 )
             distance = training[step] - training[step + 1]
             steps.append(step + ((training[step] - root) / distance if distance else 0.0))
@@ -190,8 +189,8 @@ class WaveformDiffusion(nn.Module):
 def step_table(num_steps: int) -> Tensor:
     """Return the embeddings of whole steps, (num_steps, EMBEDDING_SIZE).
 
-    Angles reach 10^4·num_steps, so that float32, in which the networks were trained, is a part of
-    the definition. The table is made on the CPU.
+    Angles reach 10^4·num_steps, so the rounding of float32, as in training, matters. The table is
+    computed on the CPU.
     """
     half = EMBEDDING_SIZE // 2
     steps = torch.arange(num_steps, device="cpu", dtype=torch.float32)
@@ -209,7 +208,7 @@ def _alpha_bar(betas: Sequence[float]) -> list[float]:
 
 
 def _upsampler() -> nn.Sequential:
-    """Return (B, 1, M, F) to (B, 1, M, F·HOP_SAMPLES)."""
+    """Return the layers from (B, 1, M, F) to (B, 1, M, F·HOP_SAMPLES)."""
     layers: list[nn.Module] = []
     for _ in range(2):
         stride, padding = (1, UPSAMPLING), (1, UPSAMPLING // 2)
