@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rave.api.shard import shard_latents as shard_latents
     from rave.api.train import train_codec as train_codec
     from rave.api.train_prior import train_prior as train_prior
+    from rave.api.transcribe import transcribe_audio as transcribe_audio
     from rave.api.unshard import unshard_latents as unshard_latents
     from rave.audio.io import read_audio as read_audio
     from rave.audio.io import write_audio as write_audio
@@ -51,6 +52,7 @@ _MODULES = {
     "shard_latents": "api.shard",
     "train_codec": "api.train",
     "train_prior": "api.train_prior",
+    "transcribe_audio": "api.transcribe",
     "unshard_latents": "api.unshard",
     "write_audio": "audio.io",
 }

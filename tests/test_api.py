@@ -22,6 +22,7 @@ FUNCTIONS = {
     "preprocess": "preprocess_folder",
     "encode": "encode_folder",
     "shard": "shard_latents",
+    "transcribe": "transcribe_audio",
     "unshard": "unshard_latents",
     "decode": "decode_folder",
     "generate": "generate_audio",
