@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from report_html import plain
-from report_plots import loss_curve, skill_curve, trajectories, trajectory_plane
+from report_plots import loss_curve, piano_rolls, skill_curve, trajectories, trajectory_plane
 from training_curves import (
     CODEC_DECIBELS,
     CODEC_HELD_OUT,
@@ -105,6 +105,55 @@ def _views(rungs: Sequence[Mapping[str, Any]]) -> str:
         "those of the training recordings. Smaller is nearer."
     )
     return figure(table("Second view", heads, rows), caption, "table")
+
+
+def notes(folder: Path, followed: str) -> str:
+    """Return the section about notes: of a recording, its reconstruction, and what follows it.
+
+    Args:
+        folder: Folder of the demo.
+        followed: Name of the recording.
+    """
+    from rave.audio.io import AudioStream
+    from rave.notes.scores import note_scores
+    from rave.notes.transcriber import SAMPLE_RATE_HZ, Transcriber
+
+    paths = {
+        "recording": folder / "recordings" / followed,
+        "reconstruction": folder / "reconstructions" / followed,
+        "generated, following it": min((folder / "following_audio").glob("*.wav")),
+    }
+    transcriber = Transcriber()
+    heard = {
+        name: transcriber.transcribe(AudioStream(path, SAMPLE_RATE_HZ, 1))
+        for name, path in paths.items()
+    }
+    right = heard["recording"]
+    scores = {name: note_scores(right, found) for name, found in heard.items() if found != right}
+    rows = [[name, f"{s['note_f1']:.2f}", f"{s['frame_f1']:.2f}"] for name, s in scores.items()]
+    return section(
+        "Notes",
+        paragraph(
+            f"What is heard in {Path(followed).stem} by a network that transcribes music. F1 of "
+            "notes counts those of equal pitch whose onsets are within 50 ms; 1 is all of them."
+        ),
+        grid(
+            [
+                figure(
+                    piano_rolls(
+                        {name: found.notes for name, found in heard.items()}, "Piano rolls"
+                    ),
+                    "The same scale of time and pitch in all.",
+                ),
+                figure(
+                    table("Notes kept", ["", "F1 of notes", "F1 of frames"], rows),
+                    "Compared with the recording.",
+                    "table",
+                ),
+            ],
+            "plots",
+        ),
+    )
 
 
 def training(curves: Curves) -> str:

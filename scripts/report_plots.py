@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from diffwave.pages.plots import GENERATED, INK, REAL, Array, Curve, inline_svg, legend_above, line
+from rave.notes.note import Note
 
 
 def loss_curve(
@@ -30,6 +31,29 @@ def loss_curve(
         legend_above(axes)
 
     return inline_svg(draw, name)
+
+
+def piano_rolls(rows: Mapping[str, Sequence[Note]], label: str) -> str:
+    """Return piano rolls on one scale of time and pitch, one below the other, as SVG.
+
+    Args:
+        rows: The notes of each recording by its title; the first is real.
+        label: Name for screen readers.
+    """
+
+    def draw(axes: Sequence[Axes]) -> None:
+        for number, (each, (title, notes)) in enumerate(zip(axes, rows.items(), strict=True)):
+            each.hlines(
+                [note.pitch for note in notes],
+                [note.start_s for note in notes],
+                [note.end_s for note in notes],
+                colors=GENERATED if number else REAL,
+                linewidth=3,
+            )
+            each.set(title=title, ylabel="MIDI pitch")
+        axes[-1].set_xlabel("seconds")
+
+    return inline_svg(draw, label, 1.7 * len(rows), len(rows), sharex=True, sharey=True)
 
 
 def latent_profile(real: Array, generated: Array, order: Array, label: str) -> str:
