@@ -42,6 +42,10 @@ rave decode EMPTY missing o
 rave decode EMPTY EMPTY o --shift x
 rave generate EMPTY missing.flac o
 rave generate missing EMPTY o
+rave transcribe missing o
+rave transcribe A.wav o
+rave transcribe A.wav EMPTY
+rave transcribe EMPTY o
 rave interpolate missing A.wav A.wav o
 rave interpolate EMPTY missing.wav A.wav o
 rave interpolate EMPTY A.wav o

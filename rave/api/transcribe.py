@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.api.result import Result
-from rave.files.atomic import check_output_folder, remove_partials
+from rave.files.atomic import check_output_folder, check_record, remove_partials
 from rave.files.errors import SkipFile
 from rave.jobs.journal import Journal
 from rave.jobs.loop import process_files, result_names
@@ -82,7 +82,7 @@ def _transcribe_folder(audio: Path, out: Path, is_forced: bool) -> Result:
         names,
         journal,
         "Transcribing",
-        lambda record: (int(record["num_notes"]), float(record["duration_s"])),
+        lambda record: check_record(record, num_notes=int, duration_s=float),
     )
     report.check_any(f"'{audio}'", "Transcribed")
     report.remove_stale()
