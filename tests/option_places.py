@@ -278,7 +278,8 @@ class Guesser:
 
     def transcribe(self, blocks: Iterable[NDArray[np.float32]]) -> Transcription:
         audio = np.concatenate([*blocks], axis=1)
-        rng, duration_s = np.random.default_rng(zlib.crc32(audio.tobytes())), audio.size / NOTE_RATE_HZ
+        rng = np.random.default_rng(zlib.crc32(audio.tobytes()))
+        duration_s = audio.size / NOTE_RATE_HZ
         starts = np.sort(rng.uniform(0, duration_s, 2 + round(2 * duration_s)))
         notes = [Note(s, s + rng.uniform(0.1, 0.6), int(rng.integers(40, 80))) for s in starts]
         sounds = rng.random((-(-audio.size // FRAME_SAMPLES), NUM_PITCHES)) < 0.05

@@ -60,7 +60,7 @@ ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """Two stereo recordings, two of notes, and a codec that knows how loud its training audio was."""
+    """Two stereo recordings, two of notes, and a codec that knows its training levels."""
     folder = tmp_path_factory.mktemp("figures")
     for seed, (name, seconds) in enumerate(SECONDS.items()):
         audio = noise(round(seconds * RATE_HZ), 2, seed, GAINS[name])

@@ -128,8 +128,8 @@ def test_the_kernel_distance_has_no_bias_at_any_size(shift, size):
     sigma, dimensions = 2.0, 3
     within = (sigma**2 / (sigma**2 + 2)) ** (dimensions / 2)
     needed = 200 * within * (1 - np.exp(-dimensions * shift**2 / (2 * (sigma**2 + 2))))
-    draws = rng.standard_normal((600, 2, size, dimensions)) + [[[0.0]], [[shift]]]
-    found = [kernel_distance(one, other, sigma) for one, other in draws]
+    draws = rng.standard_normal((600, 2, size, dimensions))
+    found = [kernel_distance(one, other + shift, sigma) for one, other in draws]
     assert np.mean(found) == pytest.approx(needed, abs=4 * np.std(found) / np.sqrt(len(found)))
     assert (min(found) < 0) == (shift == 0 or size == 4)
 

@@ -103,9 +103,7 @@ def test_stretches_give_the_notes_of_one_pass(
 
 
 @pytest.mark.parametrize("num_samples", [1, 255, 256, 257, 36163, 36164, 36165, 43844, 80000])
-def test_there_is_a_frame_for_each_256_samples(
-    num_samples: int, transcriber: Transcriber
-) -> None:
+def test_there_is_a_frame_for_each_256_samples(num_samples: int, transcriber: Transcriber) -> None:
     found = transcriber.transcribe([np.zeros((1, num_samples), np.float32)])
     windows, rest = divmod(num_samples, 36164)
     assert len(found.sounding) == windows * 142 + min(-(-rest // 256), 142)
