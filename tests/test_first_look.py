@@ -205,7 +205,7 @@ def test_help_lists_every_recipe_and_option_that_there_is(capsys):
 @pytest.mark.parametrize(
     ("program", "line", "expected"),
     [
-        ("rave.main_cli", "rave tr", {"train", "train_prior"}),
+        ("rave.main_cli", "rave tr", {"train", "train_prior", "transcribe"}),
         ("rave.main_cli", "rave train sm", {"small"}),
         ("rave.main_cli", "rave train tiny --init", {"--initialise-from"}),
         ("rave.main_cli", "rave encode run in out --backend o", {"openvino"}),
