@@ -61,8 +61,11 @@ def test_a_recording_moved_by_a_second_moves_its_notes(transcriber: Transcriber)
     audio = render(CHORDS)
     late = np.pad(audio, ((0, 0), (SAMPLE_RATE_HZ, 0)))
     notes = transcriber.transcribe([audio]).notes
-    moved = [Note(n.start_s + 1, n.end_s + 1, n.pitch) for n in notes]
-    assert note_scores(moved, transcriber.transcribe([late]).notes)["note_f1"] >= 0.95
+    moved = [Note(n.start_s + 1, n.end_s + 1, n.pitch, n.strength) for n in notes]
+    found = transcriber.transcribe([late]).notes
+    sure, found = ([n for n in each if n.strength > 0.4] for each in (moved, found))
+    assert len(sure) == len(CHORDS)
+    assert note_scores(sure, found)["note_f1"] == 1.0  # a doubtful one may begin elsewhere
 
 
 @pytest.mark.parametrize("semitones", [-3, 2])

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,9 +146,11 @@ class _Transcribing:
 
         from rave.notes.transcriber import SAMPLE_RATE_HZ
 
+        blocks = iter(stream)
+        first = list(islice(blocks, 1))  # no bar for what cannot be read
         with tqdm(
             desc=name, unit="s", file=sys.stderr, disable=not self.is_progress_shown
         ) as progress:
-            for block in stream:
+            for block in chain(first, blocks):
                 yield block
                 progress.update(round(block.shape[1] / SAMPLE_RATE_HZ, 1))
