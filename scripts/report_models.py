@@ -128,8 +128,10 @@ def notes(folder: Path, followed: str) -> str:
         name: transcriber.transcribe(AudioStream(path, SAMPLE_RATE_HZ, 1))
         for name, path in paths.items()
     }
-    right = heard["recording"]
-    scores = {name: note_scores(right, found) for name, found in heard.items() if found != right}
+    right, *others = heard.values()
+    scores = {
+        name: note_scores(right, found) for name, found in zip([*heard][1:], others, strict=True)
+    }
     rows = [[name, f"{s['note_f1']:.2f}", f"{s['frame_f1']:.2f}"] for name, s in scores.items()]
     return section(
         "Notes",

@@ -47,6 +47,7 @@ COMMANDS = {
     "rave unshard": ("{shards} {out}", ""),
     "rave decode": ("{codec} {latents} {out}", "--seed 1"),
     "rave generate": ("{codec} {audio} {out}", "--seed 1"),
+    "rave transcribe": ("{audio} {out}", ""),
     "rave interpolate": ("{codec} {one} {one} {out} --steps 2", "--seed 1"),
     "rave evaluate": ("{audio} {audio} --out {out}.json", ""),
     "rave train_prior": (f"{{latents}} --out {{out}} {sets(PRIOR)}", ""),

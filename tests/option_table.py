@@ -126,6 +126,14 @@ COMMANDS = {
             **WEIGHTS,
         },
     ),
+    "rave transcribe": Command(
+        "{audio} {out}",
+        {
+            "audio": place("audio", "other_audio"),
+            "out": OUT,
+            "--force": Case("--force", after="{other_tone} {out}/a/1.mid"),
+        },
+    ),
     "rave interpolate": Command(
         "{codec} {tone} {other_tone} {out} --steps 2",
         {

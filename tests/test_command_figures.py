@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from audio_files import noise, write
+from audio_files import noise, sine, write
 from diffwave_data import settings
 from rave_models import SHORT, known_audio, write_run
 from training_curves import read_curves
@@ -23,6 +23,7 @@ from rave.audio.io import read_audio
 from rave.codec import load_codec, load_run
 from rave.latents.statistics import INFORMATIVE_NATS
 from rave.main_cli import AVAILABLE_SCRIPTS
+from rave.notes.midi import read_midi
 from rave.runs.checkpoint import last_checkpoint, read_checkpoint
 
 RATE_HZ, HOP, SIZE = 44100, 64, 4
@@ -33,6 +34,7 @@ FRAMES = {name: -int(-seconds * RATE_HZ // HOP) for name, seconds in SECONDS.ite
 TRAINING_DBFS = (-30.0, -20.0)
 TRAINED_ON = ("long.npy",)  # the other is held out
 NUM_CLASSES = 8
+PLAYED = {"scale.wav": (60, 62, 64, 65), "octave.wav": (57, 69)}  # MIDI numbers, one after another
 PRIOR = " ".join(
     f"--set {each}"
     for each in (
@@ -58,11 +60,14 @@ ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """Two stereo recordings, and a codec that knows how loud its training audio was."""
+    """Two stereo recordings, two of notes, and a codec that knows its training levels."""
     folder = tmp_path_factory.mktemp("figures")
     for seed, (name, seconds) in enumerate(SECONDS.items()):
         audio = noise(round(seconds * RATE_HZ), 2, seed, GAINS[name])
         write(folder / "in" / name, audio * [[1.0], [0.5]], RATE_HZ, subtype="FLOAT")
+    for name, pitches in PLAYED.items():
+        tones = [sine(440 * 2 ** ((pitch - 69) / 12), RATE_HZ, 0.5, 0.3) for pitch in pitches]
+        write(folder / "played" / name, np.concatenate(tones, axis=1), RATE_HZ)
     run = write_run(folder / "run", "v2", *SHORT, "NUM_CHANNELS=2")
     content = read_checkpoint(last_checkpoint(run))
     for name, weight in content["state_dict"].items():
@@ -147,6 +152,13 @@ def of_generate(folder, out):
     return of_decode(folder, out) | levels_read({name: folder / "in" / name for name in SECONDS})
 
 
+def of_transcribe(folder, out):
+    notes = {name: read_midi((out / name).with_suffix(".mid")) for name in PLAYED}
+    for name, pitches in PLAYED.items():
+        assert {note.pitch for note in notes[name]} >= {*pitches}
+    return counts() | flat({"num_notes": {name: len(found) for name, found in notes.items()}})
+
+
 def of_interpolate(folder, out):
     paths = {str(folder / "in" / name): folder / "in" / name for name in SECONDS}
     cut = {path: 0.0 for path in paths}
@@ -228,6 +240,7 @@ LAWS = {
     "rave encode": ("run in {out}", of_encode),
     "rave decode": ("run encode {out}", of_decode),
     "rave generate": ("run in {out}", of_generate),
+    "rave transcribe": ("played {out}", of_transcribe),
     "rave interpolate": ("run in/long.wav in/short.wav {out} --weight 0.25", of_interpolate),
     "rave shard": ("encode {out} --shard-mb 0.015", of_shard),
     "rave unshard": ("shard {out}", of_unshard),
@@ -291,6 +304,7 @@ def test_sentences_say_the_numbers_of_the_figures_in_their_units(results):
     encoded, shard = figures["rave encode"], figures["rave shard"]
     prior, trained = figures["rave train_prior"], figures["diffwave.train"]
     blend = figures["rave interpolate"]["blends"]["slerp"]
+    notes = figures["rave transcribe"]["num_notes"]
     minutes = figures["rave augment"]["duration_s"] / 60
     needed = {
         "rave preprocess": "holds 2 files, 0.1 minutes, 44100 Hz, 2 channel(s).",
@@ -300,6 +314,7 @@ def test_sentences_say_the_numbers_of_the_figures_in_their_units(results):
         f"{encoded['information_nats_per_frame']:.1f} nats per frame.",
         "rave decode": "Decoded 2 files, 0 unchanged.",
         "rave generate": "holds 2 audio files.",
+        "rave transcribe": f"holds 2 MIDI files, {sum(notes.values())} notes.",
         "rave interpolate": f"slerp: mean length of the latents {blend['latent_length']:.2f}, "
         f"{blend['level_dbfs']:.1f} dBFS",
         "rave shard": f"in 2 shards of {shard['num_bytes'] / 2e6:.0f} MB; 2 written now.",

@@ -23,7 +23,10 @@ from demo_walk import Stage, walk_stages
 from released_models import release, train_diffusion
 
 from diffwave import inference
+from rave.audio.io import AudioStream
 from rave.main_cli import main as rave
+from rave.notes.scores import note_scores
+from rave.notes.transcriber import SAMPLE_RATE_HZ, Transcriber
 from rave.parsing import EXIT_ERROR
 
 CARD = """# Tones
@@ -173,10 +176,35 @@ def test_the_report_tells_the_ladder_the_curves_the_licence_and_the_commands(wal
     assert "Tones by nobody (https://example.org/tones), CC0." in page
     assert "They are short" not in page
     assert "are synthesized" not in page  # these were given
-    assert page.count('<svg role="img"') == 4
+    assert page.count('<svg role="img"') == 5
     assert "rave decode ../models/codec varied varied_audio" in page
     addresses = [part.split('"')[0] for part in page.split('src="')[1:]]
     assert all(found.startswith("data:") for found in addresses)
+
+
+def test_the_report_tells_how_many_notes_of_the_recording_are_kept(walked):
+    plan = json.loads((walked / demo_walk.JOURNAL).read_text())
+    page, transcriber = (walked / "report.html").read_text(), Transcriber()
+    following = min((walked / "following_audio").glob("*.wav"))
+    right, *others = (
+        transcriber.transcribe(AudioStream(path, SAMPLE_RATE_HZ, 1))
+        for path in (
+            *(walked / part / plan["followed"] for part in ("recordings", "reconstructions")),
+            following,
+        )
+    )
+    table = page.partition("Notes kept")[2].partition("</table>")[0]
+    for name, found in zip(("reconstruction", "generated, following it"), others, strict=True):
+        scores = note_scores(right, found)
+        cells = rf"{name}\D*{scores['note_f1']:.2f}\D*{scores['frame_f1']:.2f}\D"
+        assert re.search(cells, table), table
+
+
+def test_a_report_of_music_without_notes_is_written(tmp_path):
+    for part in ("recordings", "reconstructions", "following_audio"):
+        write(tmp_path / part / "a.wav", np.zeros((1, 22050), np.float32), 22050)
+    section = report_models.notes(tmp_path, "a.wav")
+    assert section.count("<td>1.00</td>") == 4  # silence where silence is right
 
 
 def test_a_model_without_evaluation_curves_and_card_has_a_report_too(walked, tmp_path):

@@ -23,12 +23,14 @@ from diffwave.evaluation.ladder import FOLLOWING, GAUSSIAN, GENERATED, RECONSTRU
 from rave.evaluation.audio_statistics import measure
 from rave.evaluation.folders import Piece
 from rave.main_cli import main
+from rave.notes.statistics import NOTE_DISTANCES
 
 MODELS = Path(__file__).parents[1] / "models"
 
 SAMPLE = Path(__file__).parent / "golden" / "evaluation.json"
 RUNG_KEYS = set(["name", "title", "frechet", "frechet_std", "interval", "patches", "seeds"])
-RUNG_KEYS |= set(["spectral", "onset", "chroma", "loudness"])
+RUNG_KEYS |= set(["spectral", "onset", "chroma", "loudness", "kernel", "kernel_std"])
+RUNG_KEYS |= set([*NOTE_DISTANCES, "note_f1", "note_f1_std", "frame_f1", "frame_f1_std"])
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,11 @@ def test_the_ladder_is_measured_written_and_the_same_in_any_batch(folder, capsys
         assert set(rung) == RUNG_KEYS
         assert rung["title"] in text
         assert rung["patches"] == 2
+        assert f"{rung['kernel']:.2f} ± {rung['kernel_std']:.2f}" in text
+        is_pair = rung["name"] in (RECONSTRUCTION, FOLLOWING)
+        assert (rung["note_f1"] is not None) == (rung["frame_f1_std"] is not None) == is_pair
     named = {rung["name"]: rung for rung in record["rungs"]}
+    assert named["held_out"]["kernel"] < named["noise"]["kernel"]
     assert len(named[GENERATED]["seeds"]) == 2
     assert named["held_out"]["frechet"] < named["noise"]["frechet"]
     assert named["held_out"]["spectral"] < named["noise"]["spectral"]
@@ -86,6 +92,7 @@ def test_the_ladder_is_measured_written_and_the_same_in_any_batch(folder, capsys
     again = json.loads((folder / "two" / "evaluation.json").read_text())
     for one, other in zip(record["rungs"], again["rungs"], strict=True):
         assert one["frechet"] == pytest.approx(other["frechet"], rel=1e-3)
+        assert one["kernel"] == pytest.approx(other["kernel"], rel=1e-3, abs=1e-3)
     # Another seed draws another set.
     assert named[GENERATED]["seeds"][0] != named[GENERATED]["seeds"][1]
 

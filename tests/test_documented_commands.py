@@ -43,6 +43,7 @@ AFTER_TOUR = [
     "docs/following-and-editing.md",
     "docs/from-and-to-upstream.md",
     "docs/latent-format.md",
+    "docs/notes.md",
     "docs/scaling.md",
 ]
 # Of these only the options are looked at: hours of work on recordings that are not here.
@@ -282,7 +283,8 @@ def own(tmp_path_factory):
     for kind in ("recordings", "piano", "drums"):
         record(folder / kind, *pieces)
     record(folder / "elsewhere", "g.flac", "h.flac")
-    record(folder, "solo.flac", "a.wav", "b.wav", "other.wav", "song.flac", "tapped.wav", seconds=2)
+    takes = ("solo.flac", "a.wav", "b.wav", "other.wav", "song.flac", "tapped.wav", "take.wav")
+    record(folder, *takes, seconds=2)
     shutil.copytree(ROOT / "models", folder / "models")
     for name in ("acids-lmdb", "their-db"):
         shutil.copytree(ROOT / "tests" / "golden" / "acids_rave_lmdb", folder / name)

@@ -75,6 +75,7 @@ FINISHED = {
         "{codec} {audio} {out}",
         {**CODECS, **DECODED, "--sample": "--sample", "inputs": "{audio} {other_audio}"},
     ),
+    "rave transcribe": ("{audio} {out}", {"audio": "{audio} {other_audio}"}),
     "rave shard": (
         "{many} {out} --shard-mb 0.011",
         {

@@ -42,6 +42,10 @@ rave decode EMPTY missing o
 rave decode EMPTY EMPTY o --shift x
 rave generate EMPTY missing.flac o
 rave generate missing EMPTY o
+rave transcribe missing o
+rave transcribe A.wav o
+rave transcribe A.wav EMPTY
+rave transcribe EMPTY o
 rave interpolate missing A.wav A.wav o
 rave interpolate EMPTY missing.wav A.wav o
 rave interpolate EMPTY A.wav o
@@ -201,7 +205,7 @@ def test_help_lists_every_recipe_and_option_that_there_is(capsys):
 @pytest.mark.parametrize(
     ("program", "line", "expected"),
     [
-        ("rave.main_cli", "rave tr", {"train", "train_prior"}),
+        ("rave.main_cli", "rave tr", {"train", "train_prior", "transcribe"}),
         ("rave.main_cli", "rave train sm", {"small"}),
         ("rave.main_cli", "rave train tiny --init", {"--initialise-from"}),
         ("rave.main_cli", "rave encode run in out --backend o", {"openvino"}),

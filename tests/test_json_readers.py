@@ -171,7 +171,9 @@ def accepted(record, value, check):
 
 
 # Modules that import the loop by name.
-RESUMING = [f"rave.api.{name}" for name in ("augment", "decode", "encode", "preprocess")]
+RESUMING = [
+    f"rave.api.{name}" for name in ("augment", "decode", "encode", "preprocess", "transcribe")
+]
 RESUMING += ["rave.jobs.loop", "diffwave.api.vocode"]
 
 

@@ -113,6 +113,7 @@ SKIPPING = {
     "rave augment": Skipping("rave/api/augment.py", of_audio("augment")),
     "rave encode": Skipping("rave/api/encode.py", of_audio("encode")),
     "rave generate": Skipping("rave/api/generate.py", of_audio("generate")),
+    "rave transcribe": Skipping("rave/api/transcribe.py", of_audio("transcribe")),
     "rave decode": Skipping(
         "rave/api/decode.py",
         lambda folder, codec, is_damaged: [

@@ -62,6 +62,7 @@ COMMANDS = {
     "lat": (main, "encode", "codec", "in", "lat", "--sample"),
     "dec": (main, "decode", "codec", "lat", "dec"),
     "gen": (main, "generate", "codec", "in", "gen"),
+    "mid": (main, "transcribe", "in", "mid"),
     "aug": (main, "augment", "in", "aug", "--semitones", "0"),
     "shards": (main, "shard", "lat", "shards"),
     "again": (main, "unshard", "shards", "again"),
@@ -168,8 +169,8 @@ def check_all(folder, lengths):
         paths = files_in(folder / made, ".wav")
         found = [soundfile.info(os.fsencode(path)).frames for path in paths]
         assert sorted(found) == sorted(lengths.values()), made
-    for made in ("lat", "prep", "spec", "controls/loudness", "again"):
-        assert len(files_in(folder / made, ".npy", ".pcm")) == len(lengths), made
+    for made in ("lat", "prep", "spec", "mid", "controls/loudness", "again"):
+        assert len(files_in(folder / made, ".npy", ".pcm", ".mid")) == len(lengths), made
     assert len(files_in(folder / "aug", ".wav", ".flac")) == 2 * len(lengths)
 
 

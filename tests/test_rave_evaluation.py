@@ -14,11 +14,18 @@ from test_rave_musicnn import beat, flute, prelude
 
 from rave.api.evaluate import pair_names
 from rave.evaluation.audio_statistics import DISTANCES, distances, followed, measure, pool
-from rave.evaluation.folders import Piece, compare
-from rave.evaluation.frechet import estimate, frechet_distance
+from rave.evaluation.folders import TITLES, Piece, compare
+from rave.evaluation.frechet import (
+    estimate,
+    estimate_kernel,
+    frechet_distance,
+    kernel_bandwidth,
+    kernel_distance,
+)
 from rave.evaluation.musicnn import SAMPLE_RATE_HZ
 from rave.jobs.loop import result_names
 from rave.main_cli import main
+from rave.notes.transcriber import Transcription
 
 RATE_HZ = 22050
 
@@ -82,6 +89,67 @@ def test_the_interval_holds_the_distance_of_sets_that_do_differ():
     assert found.interval[0] < 3.0 < found.interval[1]
     assert found.unbiased == pytest.approx(3.0, abs=0.6)
     assert found == estimate(one, other, 400, 0)
+
+
+def direct_kernel_distance(one, other, bandwidth):
+    """Return 100 times the unbiased squared MMD of a Gaussian kernel, pair by pair."""
+
+    def kernel(a, b):
+        return np.exp(-np.square(a - b).sum() / (2 * bandwidth**2))
+
+    within = [
+        np.mean([kernel(a, b) for i, a in enumerate(each) for j, b in enumerate(each) if i != j])
+        for each in (one, other)
+    ]
+    return 100 * (sum(within) - 2 * np.mean([kernel(a, b) for a in one for b in other]))
+
+
+def median_distance(points):
+    """Return the median distance of two different points."""
+    pairs = [(a, b) for i, a in enumerate(points) for b in points[:i]]
+    return np.median([np.linalg.norm(a - b) for a, b in pairs])
+
+
+def test_the_kernel_distance_is_the_mean_over_all_pairs():
+    rng = np.random.default_rng(4)
+    one, other = rng.standard_normal((12, 5)), 1.5 * rng.standard_normal((9, 5)) + 0.5
+    for bandwidth in (0.3, 2.0, 10.0):
+        needed = direct_kernel_distance(one, other, bandwidth)
+        assert kernel_distance(one, other, bandwidth) == pytest.approx(needed)
+        assert kernel_distance(other, one, bandwidth) == pytest.approx(needed)
+    assert kernel_bandwidth(one) == pytest.approx(median_distance(one))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("size", [4, 30])
+def test_the_kernel_distance_has_no_bias_at_any_size(shift, size):
+    """Of Gaussians N(0, 1) and N(shift, 1) in 3 dimensions the distance has a closed form."""
+    rng = np.random.default_rng(size)
+    sigma, dimensions = 2.0, 3
+    within = (sigma**2 / (sigma**2 + 2)) ** (dimensions / 2)
+    needed = 200 * within * (1 - np.exp(-dimensions * shift**2 / (2 * (sigma**2 + 2))))
+    draws = rng.standard_normal((600, 2, size, dimensions))
+    found = [kernel_distance(one, other + shift, sigma) for one, other in draws]
+    assert np.mean(found) == pytest.approx(needed, abs=4 * np.std(found) / np.sqrt(len(found)))
+    assert min(found) < 0 or shift == 2
+
+
+def test_the_kernel_distance_grows_with_a_shift_and_ignores_the_scale():
+    rng = np.random.default_rng(5)
+    one, other = ([rng.standard_normal((4, 3)) for _ in range(20)] for _ in range(2))
+    found = [
+        estimate_kernel(one, [part + shift for part in other], 60, 0)
+        for shift in (0.0, 0.5, 1.0, 2.0, 4.0)
+    ]
+    distances_found = [each.distance for each in found]
+    assert distances_found == sorted(distances_found)
+    assert abs(distances_found[0]) < 3 * found[0].std
+    assert found[2].distance > 5 * found[2].std
+    scaled = estimate_kernel([9 * part for part in one], [9 * part + 9 for part in other], 60, 0)
+    assert scaled.distance == pytest.approx(found[2].distance)
+    assert scaled.std == pytest.approx(found[2].std)
+    assert found[0] == estimate_kernel(one, other, 60, 0)
+    assert found[0] != estimate_kernel(one, other, 60, 1)
 
 
 def test_statistics_are_0_apart_from_themselves_and_pooling_joins_pieces():
@@ -149,11 +217,20 @@ def test_drums_are_farther_from_music_than_noisy_music_is(folders, capsys, tmp_p
     assert code == 0
     assert "mean log-spectral distance" in text
     assert noisy["pairs"]["0"]["level_difference_db"] == pytest.approx(-0.9, abs=0.2)
+    for name in ("log_spectral_distance_db", "note_f1", "frame_f1"):
+        values = [pair[name] for pair in noisy["pairs"].values()]
+        assert noisy[name] == pytest.approx(np.mean(values)), name
+    assert noisy["note_f1"] > 0.75
+    assert f"F1 of notes {noisy['note_f1']:.2f}, of frames {noisy['frame_f1']:.2f}" in text
+    assert {*TITLES, "frechet", "kernel"} < noisy["distance"].keys()
+    assert {*TITLES, "frechet", "kernel"} == noisy["distance"]["halves"].keys()
+    for title, unit in TITLES.values():
+        assert f"\n{title}, {unit} " in text
     code, text, _ = run(capsys, music, folders / "drums", "--json", "--patches", 5)
     drums = json.loads(text)
     assert code == 0
     assert drums["pairs"] == {}
-    for name in ("frechet", *DISTANCES):
+    for name in ("frechet", "kernel", *DISTANCES):
         assert drums["distance"][name] > noisy["distance"][name], name
     assert drums == json.loads(run(capsys, music, folders / "drums", "--json", "--patches", 5)[1])
 
@@ -162,6 +239,7 @@ def test_the_reference_is_as_near_to_itself_as_its_halves_are(folders, capsys):
     code, text, _ = run(capsys, folders / "music", folders / "music")
     assert code == 0
     assert "cannot be distinguished from more of the reference" in text
+    assert "F1 of notes 1.00, of frames 1.00 over 2 files" in text
     assert "are few" in text
 
 
@@ -172,12 +250,14 @@ def test_halves_of_a_reference_of_any_length_have_a_distance(num_pieces, last):
     rng = np.random.default_rng(num_pieces)
     statistics = measure(rng.standard_normal(RATE_HZ).astype(np.float32), RATE_HZ)
     lengths = [4] * (num_pieces - 1) + [last]
-    reference = [Piece("a", rng.standard_normal((n, 3)), statistics) for n in lengths]
+    silence = Transcription([], np.zeros((86, 11), np.uint8), 1.0)
+    reference = [Piece("a", rng.standard_normal((n, 3)), statistics, silence) for n in lengths]
     found = compare(reference, reference, 0)
     if (num_pieces, last) == (2, 1):  # a half of one patch has no covariance
         assert "too short to compare" in found.reading()
         return
     assert 0 < found.halves < 10
+    assert -100 < found.kernel_halves < 100
     assert found.frechet.size >= sum(lengths) // 2 - 4
     assert "too short" not in found.reading()
 

@@ -40,6 +40,7 @@ RESUMED = [
     "rave generate",
     *("diffwave preprocess", "diffwave preprocess, controls", "diffwave vocode, spectrograms"),
     *("diffwave vocode, mels", "diffwave vocode, audio"),
+    "rave transcribe",
 ]
 SHARDED = ["rave shard", "rave unshard"]  # begun anew where the header of their input changes
 # What they write has a header.

@@ -61,8 +61,11 @@ def test_a_recording_moved_by_a_second_moves_its_notes(transcriber: Transcriber)
     audio = render(CHORDS)
     late = np.pad(audio, ((0, 0), (SAMPLE_RATE_HZ, 0)))
     notes = transcriber.transcribe([audio]).notes
-    moved = [Note(n.start_s + 1, n.end_s + 1, n.pitch) for n in notes]
-    assert note_scores(moved, transcriber.transcribe([late]).notes)["note_f1"] >= 0.95
+    moved = [Note(n.start_s + 1, n.end_s + 1, n.pitch, n.strength) for n in notes]
+    found = transcriber.transcribe([late]).notes
+    sure, found = ([n for n in each if n.strength > 0.4] for each in (moved, found))
+    assert len(sure) == len(CHORDS)
+    assert note_scores(sure, found)["note_f1"] == 1.0  # a doubtful one may begin elsewhere
 
 
 @pytest.mark.parametrize("semitones", [-3, 2])
@@ -103,9 +106,7 @@ def test_stretches_give_the_notes_of_one_pass(
 
 
 @pytest.mark.parametrize("num_samples", [1, 255, 256, 257, 36163, 36164, 36165, 43844, 80000])
-def test_there_is_a_frame_for_each_256_samples(
-    num_samples: int, transcriber: Transcriber
-) -> None:
+def test_there_is_a_frame_for_each_256_samples(num_samples: int, transcriber: Transcriber) -> None:
     found = transcriber.transcribe([np.zeros((1, num_samples), np.float32)])
     windows, rest = divmod(num_samples, 36164)
     assert len(found.sounding) == windows * 142 + min(-(-rest // 256), 142)

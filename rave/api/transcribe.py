@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave.api.result import Result
-from rave.files.atomic import check_output_folder, remove_partials
+from rave.files.atomic import check_output_folder, check_record, remove_partials
 from rave.files.errors import SkipFile
 from rave.jobs.journal import Journal
 from rave.jobs.loop import process_files, result_names
@@ -82,7 +83,7 @@ def _transcribe_folder(audio: Path, out: Path, is_forced: bool) -> Result:
         names,
         journal,
         "Transcribing",
-        lambda record: (int(record["num_notes"]), float(record["duration_s"])),
+        lambda record: check_record(record, num_notes=int, duration_s=float),
     )
     report.check_any(f"'{audio}'", "Transcribed")
     report.remove_stale()
@@ -145,9 +146,11 @@ class _Transcribing:
 
         from rave.notes.transcriber import SAMPLE_RATE_HZ
 
+        blocks = iter(stream)
+        first = list(islice(blocks, 1))  # no bar for what cannot be read
         with tqdm(
             desc=name, unit="s", file=sys.stderr, disable=not self.is_progress_shown
         ) as progress:
-            for block in stream:
+            for block in chain(first, blocks):
                 yield block
                 progress.update(round(block.shape[1] / SAMPLE_RATE_HZ, 1))

@@ -142,9 +142,9 @@ def note_distances(one: NoteStatistics, other: NoteStatistics) -> dict[str, floa
     from scipy.stats import wasserstein_distance
 
     found: dict[str, float | None] = dict.fromkeys(NOTE_DISTANCES)
-    found["polyphony"] = float(
-        wasserstein_distance(*[np.arange(MOST_VOICES + 1)] * 2, one.voices, other.voices)
-    )
+    if one.voices.any() and other.voices.any():
+        voices = [np.arange(MOST_VOICES + 1)] * 2
+        found["polyphony"] = float(wasserstein_distance(*voices, one.voices, other.voices))
     if one.num_notes and other.num_notes:
         rates = [each.num_notes / each.duration_s for each in (one, other)]
         found["notes_per_s"] = float(abs(np.log2(rates[0] / rates[1])))
