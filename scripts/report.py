@@ -165,7 +165,9 @@ def write_report(folder: Path) -> Path:
         figures_of(journal, curves),
         [
             *listening(folder, journal),
-            report_models.notes(folder, journal["followed"]) if journal["followed"] else "",
+            report_models.notes(folder, journal["recordings"], journal["followed"])
+            if journal["followed"]
+            else "",
             report_models.ladder(models),
             report_models.training(curves),
             report_models.latents(folder, models, journal["varied"]),

@@ -28,6 +28,7 @@ from diffwave.pages.markup import escape, figure, grid, paragraph, section, sign
 from rave.compute.arrays import Float32Array
 from rave.files.atomic import read_json
 from rave.latent_dataset import LatentDataset
+from rave.notes.transcriber import Transcription
 
 CROPS = "Log-spectral distance, held-out crops"
 EVALUATION, CARD = "evaluation.json", "README.md"
@@ -107,54 +108,47 @@ def _views(rungs: Sequence[Mapping[str, Any]]) -> str:
     return figure(table("Second view", heads, rows), caption, "table")
 
 
-def notes(folder: Path, followed: str) -> str:
-    """Return the section about notes: of a recording, its reconstruction, and what follows it.
+def notes(folder: Path, recordings: Sequence[str], followed: str) -> str:
+    """Return the section about notes: of recordings, reconstructions, and what follows one.
 
     Args:
         folder: Folder of the demo.
-        followed: Name of the recording.
+        recordings: Names of the recordings.
+        followed: The one that generated music follows.
     """
     from rave.audio.io import AudioStream
     from rave.notes.scores import note_scores
     from rave.notes.transcriber import SAMPLE_RATE_HZ, Transcriber
 
-    paths = {
-        "recording": folder / "recordings" / followed,
-        "reconstruction": folder / "reconstructions" / followed,
-        "generated, following it": min((folder / "following_audio").glob("*.wav")),
-    }
     transcriber = Transcriber()
-    heard = {
-        name: transcriber.transcribe(AudioStream(path, SAMPLE_RATE_HZ, 1))
-        for name, path in paths.items()
-    }
-    right, *others = heard.values()
-    scores = {
-        name: note_scores(right, found) for name, found in zip([*heard][1:], others, strict=True)
-    }
+
+    def heard(path: Path) -> Transcription:
+        return transcriber.transcribe(AudioStream(path, SAMPLE_RATE_HZ, 1))
+
+    real = {name: heard(folder / "recordings" / name) for name in recordings}
+    decoded = {name: heard(folder / "reconstructions" / name) for name in recordings}
+    following = heard(min((folder / "following_audio").glob("*.wav")))
+    pairs = {f"{Path(name).stem}, reconstruction": (real[name], decoded[name]) for name in real}
+    pairs[f"{Path(followed).stem}, generated to follow it"] = real[followed], following
+    scores = {name: note_scores(*pair) for name, pair in pairs.items()}
     rows = [[name, f"{s['note_f1']:.2f}", f"{s['frame_f1']:.2f}"] for name, s in scores.items()]
+    rolls = {
+        "recording": real[followed].notes,
+        "reconstruction": decoded[followed].notes,
+        "generated, following it": following.notes,
+    }
     return section(
         "Notes",
         paragraph(
-            f"What is heard in {Path(followed).stem} by a network that transcribes music. F1 of "
-            "notes counts those of equal pitch whose onsets are within 50 ms; 1 is all of them."
+            "How many notes of the recordings are kept, heard by a network that transcribes music. "
+            "F1 of notes counts those of equal pitch whose onsets are within 50 ms; 1 is all."
         ),
-        grid(
-            [
-                figure(
-                    piano_rolls(
-                        {name: found.notes for name, found in heard.items()}, "Piano rolls"
-                    ),
-                    "The same scale of time and pitch in all.",
-                ),
-                figure(
-                    table("Notes kept", ["", "F1 of notes", "F1 of frames"], rows),
-                    "Compared with the recording.",
-                    "table",
-                ),
-            ],
-            "plots",
+        figure(
+            table("Notes kept", ["", "F1 of notes", "F1 of frames"], rows),
+            "Compared with the recording.",
+            "table",
         ),
+        figure(piano_rolls(rolls, "Piano rolls"), f"{Path(followed).stem}, as it is heard."),
     )
 
 

@@ -194,16 +194,17 @@ def test_the_report_tells_how_many_notes_of_the_recording_are_kept(walked):
         )
     )
     table = page.partition("Notes kept")[2].partition("</table>")[0]
-    for name, found in zip(("reconstruction", "generated, following it"), others, strict=True):
+    for name, found in zip(("reconstruction", "generated to follow it"), others, strict=True):
         scores = note_scores(right, found)
-        cells = rf"{name}\D*{scores['note_f1']:.2f}\D*{scores['frame_f1']:.2f}\D"
+        row = f"{plan['followed'].removesuffix('.wav')}, {name}"
+        cells = rf"{row}\D*{scores['note_f1']:.2f}\D*{scores['frame_f1']:.2f}\D"
         assert re.search(cells, table), table
 
 
 def test_a_report_of_music_without_notes_is_written(tmp_path):
     for part in ("recordings", "reconstructions", "following_audio"):
         write(tmp_path / part / "a.wav", np.zeros((1, 22050), np.float32), 22050)
-    section = report_models.notes(tmp_path, "a.wav")
+    section = report_models.notes(tmp_path, ["a.wav"], "a.wav")
     assert section.count("<td>1.00</td>") == 4  # silence where silence is right
 
 
