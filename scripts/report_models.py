@@ -148,7 +148,10 @@ def notes(folder: Path, recordings: Sequence[str], followed: str) -> str:
             "Compared with the recording.",
             "table",
         ),
-        figure(piano_rolls(rolls, "Piano rolls"), f"{Path(followed).stem}, as it is heard."),
+        grid(
+            [figure(piano_rolls(rolls, "Piano rolls"), f"{Path(followed).stem}, as it is heard.")],
+            "plots",
+        ),
     )
 
 
