@@ -10,6 +10,7 @@ from rave.api.encode import encode_files
 from rave.api.result import Result
 from rave.audio.io import list_audio_files
 from rave.files.atomic import check_no_source, check_output_folder
+from rave.jobs.journal import check_own
 from rave.jobs.loop import result_names
 from rave.latents.bending import Bend
 from rave.latents.folder import LatentHeader
@@ -137,9 +138,4 @@ def _check_outputs(
     latents = result_names(sources, ".npy").values()
     outputs = [folder / path for path in result_names(latents, ".wav").values()]
     check_no_source(outputs, sources.values())
-    existing = [path for path in outputs if path.exists()]
-    if existing and not is_forced and not (folder / JOURNAL_NAME).exists():
-        raise ValueError(
-            f"'{existing[0]}' exists, and `rave generate` did not write it. "
-            "Choose another output folder, or add --force to replace it."
-        )
+    check_own(outputs, folder / JOURNAL_NAME, "rave generate", is_forced=is_forced)

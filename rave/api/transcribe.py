@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rave.api.result import Result
 from rave.files.atomic import check_output_folder, check_record, remove_partials
 from rave.files.errors import SkipFile
-from rave.jobs.journal import Journal
+from rave.jobs.journal import Journal, check_own
 from rave.jobs.loop import process_files, result_names
 
 if TYPE_CHECKING:
@@ -69,12 +69,8 @@ def _transcribe_folder(audio: Path, out: Path, is_forced: bool) -> Result:
     if out.suffix.lower() in MIDI_SUFFIXES:
         raise ValueError(f"'{audio}' is a folder, so the output is one too, not '{out}'.")
     names = result_names(sources, ".mid")
-    existing = [out / path for path in names.values() if (out / path).exists()]
-    if existing and not is_forced and not (out / JOURNAL_NAME).exists():
-        raise ValueError(
-            f"'{existing[0]}' exists, and `rave transcribe` did not write it. Choose another "
-            "output folder, or add --force to replace it."
-        )
+    outputs = (out / path for path in names.values())
+    check_own(outputs, out / JOURNAL_NAME, "rave transcribe", is_forced=is_forced)
     journal = Journal(out / JOURNAL_NAME, {"transcriber": "basic-pitch"}, force=is_forced)
     remove_partials(out)
     report = process_files(

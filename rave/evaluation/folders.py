@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rave.audio.io import AudioStream
 from rave.compute.arrays import Float32Array
 from rave.evaluation.audio_statistics import DISTANCES, AudioStatistics, distances, measure, pool
 from rave.evaluation.frechet import (
+    MOST_FOR_KERNEL,
     NUM_DRAWS,
     Estimate,
     Spread,
@@ -28,7 +30,6 @@ from rave.evaluation.frechet import (
     estimate,
     estimate_kernel,
     frechet_distance,
-    kernel_bandwidth,
     kernel_distance,
 )
 from rave.evaluation.musicnn import PATCH_SAMPLES, SAMPLE_RATE_HZ, embed, load_musicnn
@@ -66,6 +67,11 @@ class Piece:
     embeddings: Float32Array
     statistics: AudioStatistics
     transcription: Transcription = NOTHING
+
+    @cached_property
+    def notes(self) -> NoteStatistics:
+        """Return the statistics of its notes."""
+        return NoteStatistics.of(self.transcription.notes, self.transcription.duration_s)
 
 
 class Listener:
@@ -145,8 +151,7 @@ def pooled(pieces: Sequence[Piece]) -> AudioStatistics:
 
 def pooled_notes(pieces: Sequence[Piece]) -> NoteStatistics:
     """Return the statistics of the notes of all pieces together."""
-    each = [(piece.transcription.notes, piece.transcription.duration_s) for piece in pieces]
-    return NoteStatistics.pooled([NoteStatistics.of(*one) for one in each])
+    return NoteStatistics.pooled([piece.notes for piece in pieces])
 
 
 def pair_scores(reference: Sequence[Piece], audio: Sequence[Piece]) -> dict[str, float]:
@@ -267,13 +272,19 @@ def compare(
         for split in splits
         if size <= smallest
     ]
-    bandwidth = kernel_bandwidth(np.concatenate(groups(reference)))
+    most = MOST_FOR_KERNEL
+    kernel = estimate_kernel(groups(reference), groups(audio), size, seed)
+    kernel_halves = [
+        kernel_distance(one[:most], other[:most], kernel.bandwidth) for one, other in halves
+    ]
     views = [all_distances(*split) for split in splits[:4]]
     return Comparison(
         estimate(groups(reference), groups(audio), size, seed),
-        estimate_kernel(groups(reference), groups(audio), size, seed),
+        kernel,
         _mean([frechet_distance(*half) for half in halves]),
-        _mean([kernel_distance(one, other, bandwidth) for one, other in halves]),
+        _mean(
+            [kernel_distance(one[:most], other[:most], kernel.bandwidth) for one, other in halves]
+        ),
         all_distances(reference, audio),
         {name: _mean([view[name] for view in views]) for name in TITLES},
     )

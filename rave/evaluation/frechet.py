@@ -14,15 +14,16 @@ import numpy as np
 
 from rave.compute.arrays import FloatArray
 
-# Times that sets of equal size are drawn, and that pieces are drawn redrawn with replacement.
+# Draws of sets of equal size, and draws of pieces with replacement.
 NUM_DRAWS, NUM_BOOTSTRAPS = 20, 200
 # The distance is extrapolated from sets with these shares of the patches.
 SIZES = (1.0, 0.75, 0.5)
 # For halves of 15 minutes of piano, the extrapolated distance, which should be 0, was 4 to 72 with
 # sets of 60 patches (at distances of 85 to 119), and -19 to 2 with sets of 146 (at 22 to 42).
 FEWEST_FOR_LINE = 100
-KERNEL_SCALE = 100.0
 INTERVAL_PERCENT = (2.5, 97.5)
+# The kernel distance needs all pairs of patches, so it is of no more than these: 100 minutes.
+KERNEL_SCALE, MOST_FOR_KERNEL = 100.0, 2000
 
 
 def frechet_distance(one: FloatArray, other: FloatArray) -> float:
@@ -76,15 +77,17 @@ def kernel_bandwidth(reference: FloatArray) -> float:
 
 @dataclass(frozen=True)
 class Spread:
-    """A distance of two sets, and how far it can be trusted.
+    """A Kernel Audio Distance, and how far it can be trusted.
 
     Attributes:
-        distance: Between all patches of both.
+        distance: Between all patches of both sets, or 2000 random ones of a larger set.
         std: Standard deviation of the distance over draws of pieces with replacement.
+        bandwidth: Of the kernel.
     """
 
     distance: float
     std: float
+    bandwidth: float
 
 
 def estimate_kernel(
@@ -95,17 +98,23 @@ def estimate_kernel(
     Args:
         one: Groups.
         other: Groups.
-        size: Patches per set that are drawn with replacement.
+        size: Patches per set that are drawn with replacement; 2000 if it is larger.
         seed: Random seed of the draws.
     """
-    rng = np.random.default_rng(seed)
-    joined = np.concatenate(one), np.concatenate(other)
+    rng, size = np.random.default_rng(seed), min(size, MOST_FOR_KERNEL)
+    joined = [
+        np.concatenate(each)
+        if count_patches(each) <= MOST_FOR_KERNEL
+        else _draw(each, MOST_FOR_KERNEL, rng)
+        for each in (one, other)
+    ]
     bandwidth = kernel_bandwidth(joined[0])
     redrawn = [
         kernel_distance(_redraw(one, size, rng), _redraw(other, size, rng), bandwidth)
         for _ in range(NUM_BOOTSTRAPS)
     ]
-    return Spread(kernel_distance(*joined, bandwidth), float(np.std(redrawn)))
+    distance = kernel_distance(joined[0], joined[1], bandwidth)
+    return Spread(distance, float(np.std(redrawn)), bandwidth)
 
 
 @dataclass(frozen=True)

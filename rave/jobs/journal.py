@@ -67,6 +67,26 @@ class FolderLock:
         self.release()
 
 
+def check_own(outputs: Iterable[Path], journal: Path, command: str, *, is_forced: bool) -> None:
+    """Check that a command replaces only files that it wrote itself.
+
+    Args:
+        outputs: The files that it will write.
+        journal: Its journal; there if it wrote into the folder before.
+        command: Its name, for the message.
+        is_forced: Whether anything may be replaced.
+
+    Raises:
+        ValueError: If one of the files exists and there is no journal.
+    """
+    found = next((path for path in outputs if path.exists()), None)
+    if found and not is_forced and not journal.exists():
+        raise ValueError(
+            f"'{found}' exists, and `{command}` did not write it. Choose another output folder, or "
+            "add --force to replace it."
+        )
+
+
 def check_links(folder: Path) -> None:
     """Check that files written into a folder stay inside it; links to files are replaced.
 
