@@ -282,9 +282,7 @@ def compare(
         estimate(groups(reference), groups(audio), size, seed),
         kernel,
         _mean([frechet_distance(*half) for half in halves]),
-        _mean(
-            [kernel_distance(one[:most], other[:most], kernel.bandwidth) for one, other in halves]
-        ),
+        _mean(kernel_halves),
         all_distances(reference, audio),
         {name: _mean([view[name] for view in views]) for name in TITLES},
     )
