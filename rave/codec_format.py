@@ -36,11 +36,12 @@ class CodecFormat:
         latent_size: D.
         encoder_reach_frames: Frames left and right of a frame that the encoder sees.
         decoder_reach_frames: Frames left and right of a frame that the decoder sees.
-        noise_rows: Rows of the decoder's noise input, C·M; 0 if it takes none.
+        noise_rows: Random rows of the decoder's noise input, C·M; 0 if it takes none.
         noise_steps_per_frame: Steps of that input per latent frame, hop / M.
         is_derivative: The model knows the derivative of audio; the codec differentiates and
             integrates.
         num_noise_rows: A, rows of N(0, 1) that the decoder takes below the latents.
+        has_clock: That input has one more row: the number of each step.
         training_audio: What is known of the audio that it was trained on. None, as of acids-rave's:
             latents are decoded as they were encoded.
     """
@@ -56,6 +57,7 @@ class CodecFormat:
     noise_steps_per_frame: int
     is_derivative: bool = False
     num_noise_rows: int = 0  # what .ts files that do not state it have
+    has_clock: bool = False
     training_audio: TrainingAudio | None = None
 
     def __post_init__(self) -> None:
@@ -81,8 +83,6 @@ class CodecFormat:
             model: The model.
             fingerprint: Digest of the original weights, if the model was converted from acids-rave.
         """
-        bands = model.pqmf.num_bands
-        has_noise = getattr(model.decoder, "noise", None) is not None
         found = cls(
             fingerprint=fingerprint or _fingerprint(model),
             sample_rate_hz=model.sample_rate_hz,
@@ -91,8 +91,9 @@ class CodecFormat:
             latent_size=model.latent_size,
             encoder_reach_frames=model.encoder_reach_frames(),
             decoder_reach_frames=model.decoder_reach_frames(),
-            noise_rows=bands * model.num_channels if has_noise else 0,
-            noise_steps_per_frame=model.hop_samples // bands,
+            noise_rows=model.decoder_noise_rows,
+            noise_steps_per_frame=model.noise_steps_per_frame,
+            has_clock=model.has_clock,
             num_noise_rows=model.num_noise_rows,
         )
         return found.of_derivative() if model.is_derivative else found

@@ -99,10 +99,7 @@ def _difference(model: RAVE, source: RAVE) -> float:
     shape = (1, source.num_channels, NUM_COMPARED_HOPS * source.hop_samples)
     audio = 0.1 * torch.randn(shape, generator=generator)
     latents = source.with_noise_rows(source.encode(audio).mean, generator)
-    rows = source.num_channels * source.pqmf.num_bands
-    noise = torch.zeros(1, rows, audio.shape[-1] // source.pqmf.num_bands)
-    if getattr(source.decoder, "noise", None) is not None:
-        noise.uniform_(-1, 1, generator=generator)
+    noise = source.band_noise(latents, generator)
     mode, largest = model.training, 0.0
     model.eval()
     for expected, actual in (

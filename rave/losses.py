@@ -144,6 +144,8 @@ class DecibelDistance(SpectralDistance):
         num_scales_per_step: Scales per step, as in `SpectralDistance`.
         level_weight: Weight of the log ratio of the powers of a frame, which keeps the level where
             frequencies are unsure.
+        is_bounded: The power of the difference is relative to that of both, not of the target: for
+            decoders whose output can be far too loud.
     """
 
     def __init__(
@@ -152,9 +154,10 @@ class DecibelDistance(SpectralDistance):
         log_epsilon: float,
         num_scales_per_step: int | None = None,
         level_weight: float = 0.3,
+        is_bounded: bool = False,
     ) -> None:
         super().__init__(scales, log_epsilon, num_scales_per_step)
-        self.level_weight = level_weight
+        self.level_weight, self.is_bounded = level_weight, is_bounded
 
     def of_powers(self, x: Tensor, y: Tensor, window: Tensor, batch: GlobalBatch) -> Tensor:
         """Return the distance of the power spectra (S, F, K) of target and audio."""
@@ -163,7 +166,8 @@ class DecibelDistance(SpectralDistance):
         logs = 0.5 * (ratio.square().mean(dim=-1) + RATIO_FLOOR).sqrt().mean()
         levels = [torch.log(p.sum(dim=-1) + FRAME_POWER_FLOOR) for p in (x, y)]
         level = 0.5 * (levels[0] - levels[1]).abs().mean()
-        relative = _relative_distance(_magnitude(x), _magnitude(y), batch.mean(x.mean()))
+        power = 0.5 * (x + y) if self.is_bounded else x
+        relative = _relative_distance(_magnitude(x), _magnitude(y), batch.mean(power.mean().detach()))
         return relative + logs + self.level_weight * level
 
 

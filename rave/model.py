@@ -11,10 +11,13 @@ from torch.nn import functional
 
 from rave.blocks.bottleneck import Bottleneck, Gaussian
 from rave.blocks.convolution import reach
+from rave.blocks.oscillators import OscillatorDecoder
 from rave.blocks.posterior import DiagonalGaussian
-from rave.blocks.signals import MEMORY_FRAMES, MelSpectrogram, Recurrent
+from rave.blocks.signals import MEMORY_FRAMES, Recurrent, Spectrogram
 from rave.compute.distributed import ONE_PROCESS, GlobalBatch
 from rave.pqmf import PQMF
+
+LATEST_STEP = 2**20  # at which a crop begins in training, for the clock of oscillators
 
 
 class RAVE(nn.Module):
@@ -57,7 +60,7 @@ class RAVE(nn.Module):
         sample_rate_hz: int,
         num_channels: int = 1,
         bottleneck: Bottleneck | None = None,
-        spectrogram: MelSpectrogram | None = None,
+        spectrogram: Spectrogram | None = None,
         is_raw_output: bool = False,
         is_derivative: bool = False,
     ) -> None:
@@ -149,22 +152,48 @@ class RAVE(nn.Module):
             batch: Of which the latents are a shard.
 
         Returns:
-            (B, C·M, N·hop/M) uniform in [-1, 1), or None.
+            (B, rows, N·steps) uniform in [-1, 1), and the number of each step for oscillators, from
+            a random one on; or None.
         """
-        shaper = getattr(self.decoder, "noise", None)
-        if shaper is None:
+        if not self.decoder_noise_rows:
             return None
-        num_steps = latents.shape[2] * self.hop_samples // self.pqmf.num_bands
-        shape = (batch.size(len(latents)), shaper.out_channels, num_steps)
-        uniform = torch.rand(shape, generator=generator, device=generator.device)
-        return 2.0 * batch.shard(uniform).to(latents) - 1.0
+        num_steps = latents.shape[2] * self.noise_steps_per_frame
+        size, device = batch.size(len(latents)), generator.device
+        shape = (size, self.decoder_noise_rows, num_steps)
+        uniform = torch.rand(shape, generator=generator, device=device)
+        noise = 2.0 * batch.shard(uniform).to(latents) - 1.0
+        if not self.has_clock:
+            return noise
+        first = torch.randint(0, LATEST_STEP, (size, 1, 1), generator=generator, device=device)
+        clock = batch.shard(first).to(latents) + torch.arange(num_steps).to(latents)
+        return torch.cat([noise, clock], dim=1)
+
+    @property
+    def has_clock(self) -> bool:
+        """Return whether the last row of the decoder's noise is the number of each step."""
+        return isinstance(self.decoder, OscillatorDecoder)
+
+    @property
+    def decoder_noise_rows(self) -> int:
+        """Return the random rows that the decoder takes, 0 for none."""
+        if isinstance(self.decoder, OscillatorDecoder):
+            return self.decoder.oscillators.noise_rows
+        shaper = getattr(self.decoder, "noise", None)
+        return 0 if shaper is None else int(shaper.out_channels)
+
+    @property
+    def noise_steps_per_frame(self) -> int:
+        """Return the steps of the decoder's noise per latent frame."""
+        if isinstance(self.decoder, OscillatorDecoder):
+            return self.hop_samples // self.decoder.oscillators.step_samples
+        return self.hop_samples // self.pqmf.num_bands
 
     def decode(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the audio of latents.
 
         Args:
             latents: (B, D, N), raw latents; or (B, D + A, N), with the rows of noise.
-            noise: (B, C·M, N·hop/M) uniform in [-1, 1), for decoders that use noise; drawn if None.
+            noise: As `band_noise` gives it, for decoders that use noise; drawn if None.
 
         Returns:
             (B, C, N·hop_samples), in time with the audio that was encoded. Nominally in [-1, 1].

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
+from rave.blocks.oscillators import PERIOD
 from rave.codec_format import CodecFormat
 from rave.compute.arrays import Float32Array, Float64Array
 
@@ -64,7 +65,7 @@ class DecoderNoise:
         self._is_noise = is_noise & (not as_encoded)
         self._latent_noise = PositionalNoise(seed, "latents", format.latent_size)
         self._added_noise = PositionalNoise(seed, "augmentation", format.num_noise_rows)
-        self._steps = format.noise_steps_per_frame
+        self._steps, self._has_clock = format.noise_steps_per_frame, format.has_clock
         self._band_noise = PositionalNoise(seed, "bands", format.noise_rows)
 
     def decoder_input(self, latents: Float32Array, start: int) -> Float32Array:
@@ -84,9 +85,14 @@ class DecoderNoise:
         return latents
 
     def bands(self, start: int, num_frames: int) -> torch.Tensor | None:
-        """Return the decoder's noise input, (1, C·M, n·hop/M) in [-1, 1), or None."""
+        """Return the decoder's noise input, (1, rows, n·steps) in [-1, 1), or None.
+
+        For oscillators the last row is the number of each step.
+        """
         if not self._band_noise.width:
             return None
         first, last = start * self._steps, (start + num_frames) * self._steps
-        rows = 2.0 * self._band_noise.uniform(first, last) - 1.0
-        return torch.from_numpy(rows.T.astype(np.float32))[None]
+        rows = (2.0 * self._band_noise.uniform(first, last) - 1.0).T
+        if self._has_clock:
+            rows = np.concatenate([rows, np.arange(first, last)[None] % PERIOD])
+        return torch.from_numpy(rows.astype(np.float32))[None]

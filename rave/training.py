@@ -238,7 +238,10 @@ class RaveSystem(TrainingSystem):
         posterior = self._posterior(audio)
         latents = self._latents(posterior, generator)
         noise = self.model.band_noise(latents, generator, batch)
-        reconstruction, bands = self.model.decode_with_bands(latents, noise)
+        if self.band_distance is None:
+            reconstruction = self.model.decode(latents, noise)
+        else:
+            reconstruction, bands = self.model.decode_with_bands(latents, noise)
         reconstruction = reconstruction[..., : audio.shape[-1]].float()
         distance = self.audio_distance(audio, reconstruction, generator, batch)
         values = {"spectral_distance": distance}

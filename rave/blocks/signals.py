@@ -1,7 +1,9 @@
-"""A mel spectrogram as input of the encoder, and a recurrent layer over latents.
+"""Spectrograms as input of the encoder, and a recurrent layer over latents.
 
 B batch, C audio channels, T samples, D latent size, N latent frames, S spectrogram frames.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +14,70 @@ from torch.nn import functional
 MEMORY_FRAMES = 64
 
 
-class MelSpectrogram(nn.Module):
-    """Logarithm of the power in mel bands, frames centred at multiples of the hop.
+class Spectrogram(nn.Module):
+    """Rows of numbers per frame; frames are centred at multiples of the hop.
+
+    Args:
+        window_samples: Length of the longest window.
+        hop_samples: Samples between frames.
+        num_bands: Rows per channel.
+    """
+
+    def __init__(self, window_samples: int, hop_samples: int, num_bands: int) -> None:
+        super().__init__()
+        self.window_samples, self.hop_samples = window_samples, hop_samples
+        self.num_bands = num_bands
+
+    @property
+    def reach_samples(self) -> int:
+        """Return the samples left and right of a frame's centre that it sees."""
+        return self.window_samples // 2
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Return (B, C·bands, S), S = T / hop_samples, for (B, C, T), T > window_samples / 2."""
+        half = self.window_samples // 2
+        return self.of_windows(functional.pad(audio, (half, half), mode="reflect")[..., :-1])
+
+    def of_windows(self, audio: Tensor) -> Tensor:
+        """Return (B, C·bands, S) of the windows that lie within audio (B, C, T), one per hop."""
+        # Not torch.stft: it now writes an argument into exports that older hosts do not support.
+        return self.rows(audio.unfold(-1, self.window_samples, self.hop_samples)).flatten(1, 2)
+
+    def rows(self, windows: Tensor) -> Tensor:
+        """Return (B, C, bands, S) of windows (B, C, S, window_samples)."""
+        raise NotImplementedError
+
+
+class LogSpectrogram(Spectrogram):
+    """Logarithm of the power in each bin of one or more windows. It hears no phase.
+
+    Args:
+        windows: Lengths of the Hann windows, the longest first; all have the same centre.
+        hop_samples: Samples between frames.
+        floor: Added to the power; 1 is the power of a sine of full scale.
+    """
+
+    def __init__(self, windows: Sequence[int], hop_samples: int, floor: float = 1e-8) -> None:
+        super().__init__(windows[0], hop_samples, sum(size // 2 + 1 for size in windows))
+        self.floor, self.sizes = floor, list(windows)
+        for size in windows:
+            shape = torch.hann_window(size)
+            self.register_buffer(f"window_{size}", 2 * shape / shape.sum(), persistent=False)
+
+    def rows(self, windows: Tensor) -> Tensor:
+        """Return (B, C, bands, S) of windows (B, C, S, window_samples), about −2 to 2."""
+        found = []
+        for size in self.sizes:
+            start = (self.window_samples - size) // 2
+            shape: Tensor = getattr(self, f"window_{size}")
+            spectrum = torch.fft.rfft(windows[..., start : start + size] * shape)
+            power = torch.view_as_real(spectrum).square().sum(-1)
+            found.append(0.25 * torch.log(power + self.floor) + 3.0)
+        return torch.cat(found, dim=-1).transpose(2, 3)
+
+
+class MelSpectrogram(Spectrogram):
+    """Logarithm of the power in mel bands.
 
     Args:
         sample_rate_hz: Sample rate of the audio.
@@ -31,33 +95,18 @@ class MelSpectrogram(nn.Module):
         # Takes seconds, which models without a spectrogram need not spend.
         from rave.compute.numba_safe import librosa
 
-        super().__init__()
-        self.window_samples, self.hop_samples = window_samples, hop_samples
-        self.num_bands = num_bands
+        super().__init__(window_samples, hop_samples, num_bands)
         self.register_buffer("window", torch.hann_window(window_samples))
         filters = librosa.filters.mel(
             sr=sample_rate_hz, n_fft=window_samples, n_mels=num_bands, htk=True, norm=None
         )
         self.register_buffer("filters", torch.from_numpy(filters.T.copy()))  # (bins, bands)
 
-    @property
-    def reach_samples(self) -> int:
-        """Return the samples left and right of a frame's centre that it sees."""
-        return self.window_samples // 2
-
-    def forward(self, audio: Tensor) -> Tensor:
-        """Return (B, C·bands, S), S = T / hop_samples, for (B, C, T), T > window_samples / 2."""
-        half = self.window_samples // 2
-        return self.of_windows(functional.pad(audio, (half, half), mode="reflect")[..., :-1])
-
-    def of_windows(self, audio: Tensor) -> Tensor:
-        """Return (B, C·bands, S) of the windows that lie within audio (B, C, T), one per hop."""
-        # Not torch.stft: it now writes an argument into exports that older hosts do not support.
-        windows = audio.unfold(-1, self.window_samples, self.hop_samples) * self.window
-        spectrum = torch.fft.rfft(windows) / self.window.square().sum().sqrt()
+    def rows(self, windows: Tensor) -> Tensor:
+        """Return (B, C, bands, S) of windows (B, C, S, window_samples)."""
+        spectrum = torch.fft.rfft(windows * self.window) / self.window.square().sum().sqrt()
         power = torch.view_as_real(spectrum).square().sum(-1)
-        mel = torch.matmul(power, self.filters).transpose(2, 3)
-        return torch.log1p(mel).flatten(1, 2)
+        return torch.log1p(torch.matmul(power, self.filters)).transpose(2, 3)
 
 
 class Recurrent(nn.Module):

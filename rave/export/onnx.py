@@ -2,7 +2,8 @@
 
 encoder.onnx   audio (1, C, n·hop) → mean, std (1, D, n)
 decoder.onnx   latents (1, D + A, n), the lowest A rows from N(0, 1) (num_noise_rows in codec.json),
-               and for those with noise (1, C·M, n·hop/M) uniform in [-1, 1) → audio (1, C, n·hop)
+               and for those with noise (1, noise_rows, n·noise_steps_per_frame) uniform in [-1, 1),
+               where has_clock with a last row of the numbers of the steps → audio (1, C, n·hop)
 
 Learnt statistics of source and target (AdaIN) are fixed in them.
 """
@@ -61,6 +62,9 @@ def _inputs(model: RAVE, codec_format: CodecFormat, num_frames: int) -> list[dic
         steps = num_frames * codec_format.noise_steps_per_frame
         rows = torch.rand(1, codec_format.noise_rows, steps, generator=draw)
         latents["noise"] = 2 * rows - 1
+        if codec_format.has_clock:
+            clock = torch.arange(steps, dtype=torch.float32).expand(1, 1, -1)
+            latents["noise"] = torch.cat([latents["noise"], clock], dim=1)
     return [{"audio": audio}, latents]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rave.blocks.noise import NoiseGenerator, amplitude
+from rave.blocks.oscillators import OscillatorDecoder
 from rave.blocks.signals import Recurrent
 from rave.blocks.v1 import DecoderV1
 from rave.blocks.v2 import DecoderV2
@@ -135,6 +136,27 @@ class StreamingDecoderV2(nn.Module):
         return torch.tanh(bands)
 
 
+class StreamingOscillatorDecoder(nn.Module):
+    """`OscillatorDecoder` of a stream: the noise and its clock wait for the amplitudes."""
+
+    def __init__(self, decoder: OscillatorDecoder, clock: Clock) -> None:
+        super().__init__()
+        self.net, at_hidden = streamed(decoder.net, clock)
+        self.wave, at_amplitudes = streamed(decoder.wave, at_hidden)
+        self.oscillators, self.bias = decoder.oscillators, decoder.bias
+        self.delay = Delay(at_amplitudes.delay_steps)
+        self.synthesis, self.clock_after = streamed(decoder.oscillators.synthesis, at_amplitudes)
+
+    def forward(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return audio (B, C, n·hop) of latents (B, D, n) and noise of the bank's shape."""
+        hidden = self.net(latents, frame, is_first)
+        amplitudes = amplitude(self.wave(hidden, frame, is_first) + self.bias)
+        parts = self.oscillators.parts(amplitudes, self.delay(noise, is_first))
+        return self.synthesis(parts, frame, is_first).reshape(
+            latents.shape[0], self.oscillators.num_channels, -1
+        )
+
+
 @streamed.register
 def _(layer: Recurrent, clock: Clock) -> tuple[nn.Module, Clock]:
     return StreamingRecurrent(layer, clock), clock
@@ -149,6 +171,8 @@ def streamed_decoder(decoder: nn.Module) -> tuple[nn.Module, Clock]:
     begin = Clock(0, 1)
     if isinstance(decoder, DecoderV1):
         return (v1 := StreamingDecoderV1(decoder, begin)), v1.clock_after
+    if isinstance(decoder, OscillatorDecoder):
+        return (bank := StreamingOscillatorDecoder(decoder, begin)), bank.clock_after
     if isinstance(decoder, DecoderV2):
         return (v2 := StreamingDecoderV2(decoder, begin)), v2.clock_after
     return streamed(decoder, begin)

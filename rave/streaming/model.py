@@ -8,7 +8,8 @@ B batch, C audio channels, M bands, D latent size, A rows of noise, n steps of a
 import torch
 from torch import Tensor, nn
 
-from rave.blocks.signals import MelSpectrogram
+from rave.blocks.oscillators import PERIOD
+from rave.blocks.signals import Spectrogram
 from rave.model import RAVE
 from rave.pqmf import PQMF
 from rave.streaming.decoders import streamed_decoder
@@ -49,11 +50,11 @@ class StreamingAnalysis(nn.Module):
 
 
 class StreamingSpectrogram(nn.Module):
-    """Audio (B, C, n) → mel bands (B, C·bands, n / hop of the spectrogram)."""
+    """Audio (B, C, n) → rows of a spectrogram (B, C·bands, n / hop of the spectrogram)."""
 
     memory: Tensor
 
-    def __init__(self, spectrogram: MelSpectrogram, clock: Clock) -> None:
+    def __init__(self, spectrogram: Spectrogram, clock: Clock) -> None:
         super().__init__()
         self.spectrogram, self.steps_per_frame = spectrogram, clock.steps_per_frame
         hop, window = spectrogram.hop_samples, spectrogram.window_samples
@@ -65,7 +66,7 @@ class StreamingSpectrogram(nn.Module):
         self.register_buffer("memory", torch.zeros(1, 1, 0))
 
     def forward(self, audio: Tensor, frame: int, is_first: bool) -> Tensor:
-        """Return the mel bands that are complete with this block."""
+        """Return the frames that are complete with this block."""
         x = remembered(self.memory, audio, self.kept, is_first)
         self.memory = x[:, :, x.shape[2] - self.kept :].clone()
         start = frame * self.steps_per_frame - self.kept
@@ -130,8 +131,9 @@ class StreamingRAVE(nn.Module):
         self.hop_samples, self.latent_size = model.hop_samples, model.latent_size
         self.bottleneck = model.bottleneck
         self.num_noise_rows = model.num_noise_rows
-        self.noise_rows = model.pqmf.num_bands * model.num_channels
-        self.noise_steps_per_frame = model.hop_samples // model.pqmf.num_bands
+        self.noise_rows = model.decoder_noise_rows or model.pqmf.num_bands * model.num_channels
+        self.noise_steps_per_frame, self.has_clock = model.noise_steps_per_frame, model.has_clock
+        self.period = PERIOD  # TorchScript reads no globals
         begin = Clock(0, model.hop_samples)
         self.analysis = (
             StreamingAnalysis(model.pqmf, begin)
@@ -177,6 +179,10 @@ class StreamingRAVE(nn.Module):
         """
         size = self.latent_size
         latents = torch.cat([self.bottleneck.project(latents[:, :size]), latents[:, size:]], 1)
+        if self.has_clock:
+            first = frame * self.noise_steps_per_frame
+            clock = torch.arange(first, first + noise.shape[2], device=noise.device) % self.period
+            noise = torch.cat([noise, clock.to(noise).expand(noise.shape[0], 1, -1)], 1)
         audio = self.decoder(latents, noise, frame, is_first)
         self.decoder_adaptation[2:] += self.decoder_adaptation[:2]
         if self.synthesis is not None:
