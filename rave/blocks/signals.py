@@ -49,31 +49,40 @@ class Spectrogram(nn.Module):
 
 
 class LogSpectrogram(Spectrogram):
-    """Logarithm of the power in each bin of one or more windows. It hears no phase.
+    """Logarithm of the power in each bin of one or more windows, about −2 to 2. It hears no phase.
 
     Args:
         windows: Lengths of the Hann windows, the longest first; all have the same centre.
         hop_samples: Samples between frames.
-        floor: Added to the power; 1 is the power of a sine of full scale.
+        floor: Added to the power; 1 is that of a sine of full scale.
     """
 
     def __init__(self, windows: Sequence[int], hop_samples: int, floor: float = 1e-8) -> None:
         super().__init__(windows[0], hop_samples, sum(size // 2 + 1 for size in windows))
-        self.floor, self.sizes = floor, list(windows)
-        for size in windows:
-            shape = torch.hann_window(size)
-            self.register_buffer(f"window_{size}", 2 * shape / shape.sum(), persistent=False)
+        self.parts = nn.ModuleList(LogPower(size, floor) for size in windows)
 
     def rows(self, windows: Tensor) -> Tensor:
-        """Return (B, C, bands, S) of windows (B, C, S, window_samples), about −2 to 2."""
-        found = []
-        for size in self.sizes:
-            start = (self.window_samples - size) // 2
-            shape: Tensor = getattr(self, f"window_{size}")
-            spectrum = torch.fft.rfft(windows[..., start : start + size] * shape)
-            power = torch.view_as_real(spectrum).square().sum(-1)
-            found.append(0.25 * torch.log(power + self.floor) + 3.0)
-        return torch.cat(found, dim=-1).transpose(2, 3)
+        """Return (B, C, bands, S) of windows (B, C, S, window_samples)."""
+        return torch.cat([part(windows) for part in self.parts], dim=-1).transpose(2, 3)
+
+
+class LogPower(nn.Module):
+    """Logarithm of the power in each bin of the middle of a window, scaled to about −2 to 2."""
+
+    window: Tensor
+
+    def __init__(self, size: int, floor: float) -> None:
+        super().__init__()
+        shape = torch.hann_window(size)
+        self.size, self.floor = size, floor
+        self.register_buffer("window", 2 * shape / shape.sum(), persistent=False)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Return (…, size / 2 + 1) for (…, at least size)."""
+        start = (windows.shape[-1] - self.size) // 2
+        spectrum = torch.fft.rfft(windows[..., start : start + self.size] * self.window)
+        power = torch.view_as_real(spectrum).square().sum(-1)
+        return 0.25 * torch.log(power + self.floor) + 3.0
 
 
 class MelSpectrogram(Spectrogram):
