@@ -167,7 +167,9 @@ class DecibelDistance(SpectralDistance):
         levels = [torch.log(p.sum(dim=-1) + FRAME_POWER_FLOOR) for p in (x, y)]
         level = 0.5 * (levels[0] - levels[1]).abs().mean()
         power = 0.5 * (x + y) if self.is_bounded else x
-        relative = _relative_distance(_magnitude(x), _magnitude(y), batch.mean(power.mean().detach()))
+        relative = _relative_distance(
+            _magnitude(x), _magnitude(y), batch.mean(power.mean().detach())
+        )
         return relative + logs + self.level_weight * level
 
 

@@ -102,10 +102,9 @@ class OscillatorBank(nn.Module):
         phase = (phase * (2 * math.pi / self.period))[:, None]
         tones, noises = amplitudes.reshape(batch, 2, -1, self.size, steps).unbind(1)
         random = noise[:, :-1].reshape(batch, 2, -1, self.size, steps) * self.noise_scale
-        parts = torch.stack(
-            [tones * phase.cos() + noises * random[:, 0], tones * phase.sin() + noises * random[:, 1]],
-            dim=2,
-        )
+        cosines = tones * phase.cos() + noises * random[:, 0]
+        sines = tones * phase.sin() + noises * random[:, 1]
+        parts = torch.stack([cosines, sines], dim=2)
         return parts.reshape(-1, 2 * self.size, steps)
 
 
