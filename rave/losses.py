@@ -144,8 +144,8 @@ class DecibelDistance(SpectralDistance):
         num_scales_per_step: Scales per step, as in `SpectralDistance`.
         level_weight: Weight of the log ratio of the powers of a frame, which keeps the level where
             frequencies are unsure.
-        is_bounded: The power of the difference is relative to that of both, not of the target: for
-            decoders whose output can be far too loud.
+        is_bounded: The power of the difference is relative to that of both, signal by signal, not
+            to the targets': for decoders whose output can be far too loud.
     """
 
     def __init__(
@@ -166,10 +166,12 @@ class DecibelDistance(SpectralDistance):
         logs = 0.5 * (ratio.square().mean(dim=-1) + RATIO_FLOOR).sqrt().mean()
         levels = [torch.log(p.sum(dim=-1) + FRAME_POWER_FLOOR) for p in (x, y)]
         level = 0.5 * (levels[0] - levels[1]).abs().mean()
-        power = 0.5 * (x + y) if self.is_bounded else x
-        relative = _relative_distance(
-            _magnitude(x), _magnitude(y), batch.mean(power.mean().detach())
-        )
+        target, audio = _magnitude(x), _magnitude(y)
+        if self.is_bounded:
+            both = (x + y).mean(dim=(1, 2)) + POWER_FLOOR
+            relative = ((target - audio).square().mean(dim=(1, 2)) / both).mean()
+        else:
+            relative = _relative_distance(target, audio, batch.mean(x.mean()))
         return relative + logs + self.level_weight * level
 
 

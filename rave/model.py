@@ -165,8 +165,8 @@ class RAVE(nn.Module):
         if not self.has_clock:
             return noise
         first = torch.randint(0, LATEST_STEP, (size, 1, 1), generator=generator, device=device)
-        clock = batch.shard(first).to(latents) + torch.arange(num_steps).to(latents)
-        return torch.cat([noise, clock], dim=1)
+        clock = batch.shard(first).to(latents.device) + torch.arange(num_steps).to(latents.device)
+        return torch.cat([noise.float(), clock.float()], dim=1)  # exact also where latents are not
 
     @property
     def has_clock(self) -> bool:

@@ -153,7 +153,7 @@ class RaveSystem(TrainingSystem):
             (self.discriminator, recipe.discriminator_learning_rate),
         )
         return [
-            torch.optim.Adam(part.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
+            torch.optim.Adam(part.parameters(), lr=rate, betas=(0.5, 0.9), fused=True)
             for part, rate in parts
         ]
 
