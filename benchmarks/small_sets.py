@@ -3,8 +3,8 @@
 python -m benchmarks.small_sets recordings latents models/piano/codec
 
 Each draw splits pieces of 12 s into a reference and others, of which it compares the recordings,
-their decoded latents, and decoded Gaussian latents of the same covariance. It prints the spread of
-each distance over the draws (standard deviation / mean), and how often the three are in this order.
+their decoded latents, and decoded Gaussian latents of the same covariance. It prints their means,
+the spread of the last two (standard deviation / mean), and how often the three are in this order.
 """
 
 from __future__ import annotations
@@ -34,29 +34,27 @@ NUM_DRAWS = 100
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recordings", type=Path)
-    parser.add_argument("latents", type=Path, help="of these recordings")
-    parser.add_argument("codec", type=Path, help="of these latents")
+    for name in ("recordings", "latents", "codec"):
+        parser.add_argument(name, type=Path)
     options = parser.parse_args()
     codec, musicnn = load_codec(options.codec, torch.device("cpu")), load_musicnn()
+    rate_hz, noise = codec.format.sample_rate_hz, DecoderNoise(codec.format, 0)
     dataset, rng = LatentDataset(options.latents), np.random.default_rng(0)
     arrays = [dataset.array(index) for index in range(len(dataset))]
     principal = PrincipalDimensions.of(arrays)
     spread = principal.vectors.T * np.sqrt(np.maximum(principal.variance, 0.0))
     sets: list[list[NDArray[np.float32]]] = [[], [], []]
     for array, file in zip(arrays, dataset.files, strict=True):
-        rate_hz = codec.format.sample_rate_hz
         stream = AudioStream(options.recordings / str(file.source), rate_hz, 1)
         drawn = spread @ rng.standard_normal(array.shape) + principal.mean[:, None]
         sounds = [np.concatenate(list(stream), axis=1)]
-        noise = DecoderNoise(codec.format, 0)
         sounds += [codec.decode(each.astype(np.float32), noise) for each in (array, drawn)]
         for pieces, sound in zip(sets, sounds, strict=True):
             found = embed(musicnn, soxr.resample(sound.mean(axis=0), rate_hz, SAMPLE_RATE_HZ))
             count = len(found) * 3 // PIECE_S
             pieces += np.split(found[: count * PIECE_PATCHES], count)
     count = min(len(pieces) for pieces in sets)
-    print("patches | Fréchet: spread of each, in order | kernel: spread of each, in order")
+    print("patches" + " | means | spread of decoded, of Gaussian | in order" * 2)
     for size in SIZES:
         distances = np.empty((NUM_DRAWS, 2, len(sets)))
         for row in distances:
@@ -69,9 +67,11 @@ def main() -> None:
                 row[0, number] = frechet_distance(reference, audio)
                 row[1, number] = kernel_distance(reference, audio, width)
         cells = [str(size)]
-        for found in distances.swapaxes(0, 1):
-            spreads = ", ".join(f"{s:.2f}" for s in found.std(axis=0) / found.mean(axis=0))
-            cells.append(f"{spreads}, {(np.diff(found, axis=1) > 0).all(axis=1).mean():.0%}")
+        for each in distances.swapaxes(0, 1):
+            means = each.mean(axis=0)
+            spreads = each.std(axis=0)[1:] / means[1:]
+            cells += [f"{means.round(1)}", f"{spreads.round(2)}"]
+            cells.append(f"{(np.diff(each, axis=1) > 0).all(axis=1).mean():.0%}")
         print(" | ".join(cells), flush=True)
 
 
