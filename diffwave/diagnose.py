@@ -65,7 +65,8 @@ def parser() -> argparse.ArgumentParser:
         "--codec",
         type=existing(CODEC),
         metavar="RUN",
-        help="run of rave train, or .ts file: report whether generated latents decode to silence",
+        help="run of rave train, or .ts file: report whether generated latents decode to silence, "
+        "and whether what follows a recording has its notes",
     )
     add_seed(options)
     add_device(options)

@@ -31,8 +31,8 @@ def parser() -> argparse.ArgumentParser:
         PROG,
         "Measure how far generated music is from the recordings that a run was trained on, on a "
         "ladder: held-out\nrecordings, the codec's reconstructions of them, generated music, "
-        "Gaussian latents, noise; all of the\nsame length. Also report the spread over seeds, "
-        "diversity, and whether training music is copied\n(docs/evaluation.md).",
+        "Gaussian latents, noise; all of the\nsame length. Also report which notes are kept, the "
+        "spread over seeds, diversity, and whether training\nmusic is copied (docs/evaluation.md).",
         f"{PROG} runs/diffusion latents recordings --codec runs/rave",
     )
     options.add_argument("run", type=existing(DIFFUSION_RUN), metavar="RUN", help=DIFFUSION_RUN)

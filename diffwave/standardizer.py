@@ -172,6 +172,10 @@ class Standardizer(nn.Module):
         """Return raw latents (B, D, N) of latents (B, K, N); dropped dimensions get their mean."""
         return self.basis.T @ (latents * self.scale[:, None]) + self.mean[:, None]
 
+    def project(self, raw: Tensor) -> Tensor:
+        """Return raw latents (B, D, N) with the K dimensions only; the others get their mean."""
+        return self.unstandardize(self.standardize(raw))
+
 
 def _mean_and_covariance(
     arrays: Iterable[Float32Array],

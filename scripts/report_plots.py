@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from diffwave.pages.plots import GENERATED, INK, REAL, Array, Curve, inline_svg, legend_above, line
+from diffwave.pages.plots import (
+    GENERATED,
+    INK,
+    REAL,
+    Array,
+    Curve,
+    draw_notes,
+    inline_svg,
+    legend_above,
+    line,
+)
 from rave.notes.note import Note
 
 
@@ -43,13 +53,8 @@ def piano_rolls(rows: Mapping[str, Sequence[Note]], label: str) -> str:
 
     def draw(axes: Sequence[Axes]) -> None:
         for number, (each, (title, notes)) in enumerate(zip(axes, rows.items(), strict=True)):
-            each.hlines(
-                [note.pitch for note in notes],
-                [note.start_s for note in notes],
-                [note.end_s for note in notes],
-                colors=GENERATED if number else REAL,
-                linewidth=3,
-            )
+            spans = ((note.start_s, note.end_s, note.pitch) for note in notes)
+            draw_notes(each, spans, GENERATED if number else REAL)
             each.set(title=title, ylabel="MIDI pitch")
         axes[-1].set_xlabel("seconds")
 

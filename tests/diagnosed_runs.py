@@ -1,4 +1,4 @@
-"""A small run that has learned, on latents of known law that follow a loudness."""
+"""Small runs that have learned, on latents of known law: one follows a loudness, one notes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from diffwave import train
 from diffwave.conditions.controls import LOUDNESS, ControlHeader
+from diffwave.conditions.spectrogram import SpectrogramHeader
 from rave.latents.folder import write_latents
 
 SMALL = [
@@ -56,5 +57,38 @@ def train_healthy(folder: Path) -> Path:
     options = [text for setting in SMALL for text in ("--set", setting)]
     paths = [str(folder / "latents"), "--out", str(folder / "run")]
     paths += ["--controls", str(folder / "controls"), LOUDNESS]
+    assert train.main([*paths, "--device", "cpu", *options]) == 0
+    return folder / "run"
+
+
+# A run that plays: each latent dimension is a pitch that sounds where it is above 0.5.
+PITCHES = (45, 52, 58, 65, 71)
+MELS_PER_FRAME = 2
+
+
+def train_playing(folder: Path) -> Path:
+    """Return a small run that follows a spectrogram of the notes that its latents play."""
+    arrays: dict[str, NDArray[np.float32]] = {}
+    rng = np.random.default_rng(1)
+    for file in range(NUM_FILES):
+        rows = np.zeros((len(PITCHES), NUM_FRAMES), dtype=np.float32)
+        for row in rows:
+            start = int(rng.integers(16))
+            while start < NUM_FRAMES:
+                stop = start + int(rng.integers(5, 12))
+                row[start:stop] = 1.0
+                start = stop + int(rng.integers(8, 24))
+        noise = 0.05 * rng.standard_normal(rows.shape)
+        arrays[f"{file}.npy"] = rows + noise.astype(np.float32)
+    header = write_latent_folder(folder / "latents", arrays)
+    for name, array in arrays.items():
+        mels = np.repeat(array, MELS_PER_FRAME, axis=1)
+        write_latents(folder / "spectrograms" / name, [mels], len(PITCHES))
+    files = {file.path: file.num_frames for file in header.files}
+    made_for = header.codec, RATE_HZ, HOP, HOP // MELS_PER_FRAME, len(PITCHES)
+    SpectrogramHeader(*made_for, files).write(folder / "spectrograms")
+    options = [text for setting in SMALL for text in ("--set", setting)]
+    paths = [str(folder / "latents"), "--out", str(folder / "run")]
+    paths += ["--spectrograms", str(folder / "spectrograms")]
     assert train.main([*paths, "--device", "cpu", *options]) == 0
     return folder / "run"

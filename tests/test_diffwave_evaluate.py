@@ -19,7 +19,14 @@ from diffwave import evaluate, train
 from diffwave import preprocess as diffwave_preprocess
 from diffwave.evaluation import ladder
 from diffwave.evaluation.figures import BAR, LadderFigures, _diversity, _position, reading
-from diffwave.evaluation.ladder import FOLLOWING, GAUSSIAN, GENERATED, RECONSTRUCTION, TITLES
+from diffwave.evaluation.ladder import (
+    FOLLOWING,
+    GAUSSIAN,
+    GENERATED,
+    MODELLED,
+    RECONSTRUCTION,
+    TITLES,
+)
 from rave.evaluation.audio_statistics import measure
 from rave.evaluation.folders import Piece
 from rave.main_cli import main
@@ -75,9 +82,11 @@ def test_the_ladder_is_measured_written_and_the_same_in_any_batch(folder, capsys
         assert rung["title"] in text
         assert rung["patches"] == 2
         assert f"{rung['kernel']:.2f} ± {rung['kernel_std']:.2f}" in text
-        is_pair = rung["name"] in (RECONSTRUCTION, FOLLOWING)
+        is_pair = rung["name"] in (RECONSTRUCTION, MODELLED, FOLLOWING)
         assert (rung["note_f1"] is not None) == (rung["frame_f1_std"] is not None) == is_pair
     named = {rung["name"]: rung for rung in record["rungs"]}
+    # All dimensions are modelled.
+    assert named[MODELLED]["frechet"] == pytest.approx(named[RECONSTRUCTION]["frechet"], rel=0.01)
     assert named["held_out"]["kernel"] < named["noise"]["kernel"]
     assert len(named[GENERATED]["seeds"]) == 2
     assert named["held_out"]["frechet"] < named["noise"]["frechet"]
@@ -146,15 +155,18 @@ def test_the_position_is_0_of_reconstruction_and_1_of_gaussian_latents():
 
 
 def test_rungs_out_of_order_are_told_by_name():
-    def figures(*distances):
+    def figures(*distances, modelled=1.0):
         found = [
             {"name": name, "title": TITLES[name], "frechet": distance, "frechet_std": 1.0}
             for name, distance in zip((RECONSTRUCTION, GENERATED, GAUSSIAN), distances, strict=True)
         ]
+        rung = {"name": MODELLED, "title": TITLES[MODELLED], "frechet": modelled}
+        found.insert(1, rung)
         position = _position({**rungs([distances[1]], distances[0], distances[2])})
         return LadderFigures(found, position, {"ratio": 1.0}, {"ratio": 1.0}).record()["reading"]
 
     assert "in order" in figures(1.0, 2.0, 30.0)[0]
+    assert "in order" in figures(1.0, 2.0, 30.0, modelled=99.0)[0]  # it has no place
     assert "within the lower third" in figures(1.0, 2.0, 30.0)[1]
     assert "generated (50.0) beyond Gaussian" in figures(1.0, 50.0, 30.0)[0]
     assert "not within" in figures(1.0, 50.0, 30.0)[1]
@@ -165,10 +177,12 @@ def test_rungs_out_of_order_are_told_by_name():
 def test_what_is_said_of_a_ladder_follows_the_rows_that_are_shown(name):
     record = json.loads((MODELS / name / "evaluation.json").read_text())
     assert record["reading"] == reading(record)
-    rows = [(rung["title"], rung["frechet"]) for rung in record["rungs"]]
+    ordered = [rung for rung in record["rungs"] if rung["name"] != MODELLED]
+    assert len(ordered) == len(record["rungs"]) - 1
+    rows = [(rung["title"], rung["frechet"]) for rung in ordered]
     is_in_order = all(one[1] <= other[1] for one, other in pairwise(rows))
     assert ("is in order" in record["reading"][0]) == is_in_order
-    rising = sorted(record["rungs"], key=lambda rung: rung["frechet"])
+    rising = sorted(ordered, key=lambda rung: rung["frechet"])
     assert "is in order" in reading({**record, "rungs": rising})[0]
     for index in range(len(rows) - 1):
         swapped = [*rising]

@@ -24,7 +24,7 @@ import diffwave.sampling.generation
 from diffwave import train
 from diffwave.conditions.controls import LOUDNESS
 from diffwave.diagnosis import run_picture, run_report
-from diffwave.diagnosis.failures import REMEDIES, WHITE_LATENTS
+from diffwave.diagnosis.failures import NOTES_LOST, REMEDIES, WHITE_LATENTS
 from diffwave.diagnosis.latents import diagnose_latents
 from diffwave.diagnosis.run import RunDiagnosis, diagnose_run
 from diffwave.model import LatentDiffusion
@@ -252,7 +252,8 @@ def test_of_two_failures_both_are_named_unless_one_follows_from_the_other(
 
 
 def test_each_known_failure_is_planted() -> None:
-    assert {WHITE_LATENTS, *PLANTS} == set(REMEDIES)
+    """Lost notes: test_diffwave_lost_notes.py."""
+    assert {WHITE_LATENTS, NOTES_LOST, *PLANTS} == set(REMEDIES)
 
 
 def test_a_checkpoint_with_another_schedule_than_its_config_is_named(

@@ -35,6 +35,9 @@ def test_a_card_tells_whose_music_it_is_and_what_was_measured(model):
         assert f"{value:.2f}".replace("-", "−") in card
     for key in ("diversity", "copying"):
         assert f"{evaluation[key]['ratio']:.2f}" in card
+    rungs = {rung["name"]: rung for rung in evaluation["rungs"]}
+    for name in ("reconstruction", "modelled", "following"):
+        assert "{note_f1:.2f} ({frame_f1:.2f})".format(**rungs[name]) in card
     curves = json.loads((model / CURVES).read_text())
     assert {CODEC_DECIBELS, SKILL} < set(curves)
 

@@ -47,7 +47,8 @@ def diagnose_folder(
         spectrograms: For a run: its spectrograms, if they have moved.
         controls: For a run: its controls, if they have moved.
         codec: For a run: run folder of `rave train`, or a .ts file (it runs code: open only files
-            you trust), to report whether generated latents decode to silence.
+            you trust), to report whether generated latents decode to silence, and whether what
+            follows a recording has its notes.
         seed: For a run: random seed. None: 0.
         device: For a run: auto, cpu, cuda, cuda:N or mps. None: auto.
 

@@ -105,7 +105,7 @@ def evaluate_run(
         recording_path(audio, clip)
     opened = load_codec(codec_path, torch_device)
     opened.check_latents(trained.header, latents)
-    num_rungs = 5 + seeds + bool(model.conditioners)
+    num_rungs = 6 + seeds + bool(model.conditioners)
     total = len(without_versions(data.training)) + num_rungs * len(segments)
     with tqdm(desc="Measuring", total=total, unit="clip", file=sys.stderr) as bar:
         ladder = Ladder(

@@ -26,6 +26,7 @@ from diffwave.diagnosis.failures import (
     EXPLODING_NORM,
     FOREIGN_SCHEDULE,
     LEVEL_LOST,
+    NOTES_LOST,
     RESIDUAL_READOUT,
     SILENT_DECODE,
     Finding,
@@ -160,7 +161,10 @@ def diagnose_run(
     findings = [each for each in causes if each is not None]
     if any(each.name in WRONG_NETWORKS for each in findings):
         effects = [each for each in effects if each.name not in LEVELS_OF_SAMPLES]
-    return RunDiagnosis({**figures, **more}, [*findings, *effects])
+    findings += effects
+    # Any other failure may lose notes too.
+    findings = [each for each in findings if each.name != NOTES_LOST] or findings
+    return RunDiagnosis({**figures, **more}, findings)
 
 
 def _linear(model: LatentDiffusion, data: RunData) -> tuple[GaussianModel, ReferenceLosses]:

@@ -1,7 +1,8 @@
-"""Picture of a run's diagnosis: six plots, all but the sampling of held-out latents."""
+"""Picture of a run's diagnosis: six plots of latents, and two of notes if they were measured."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from diffwave.pages.plots import COLOURS, GENERATED, OTHER, REAL, drawn
+from diffwave.pages.plots import COLOURS, GENERATED, OTHER, REAL, draw_notes, drawn
 
-SIZE_INCHES = (13.5, 7.5)
+COLUMN_INCHES, HEIGHT_INCHES = 4.5, 7.5
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:
     """Draw the figures of a `RunDiagnosis` into a .png or .svg file."""
-    with drawn(path, *SIZE_INCHES, 2, 3) as axes:
+    notes = figures["notes"]
+    columns = 3 if notes is None else 4
+    with drawn(path, columns * COLUMN_INCHES, HEIGHT_INCHES, 2, columns) as axes:
         _magnitudes(axes[0, 0], figures["network"])
         _skill(axes[0, 1], figures)
         _timesteps(axes[0, 2], figures["network"]["told"])
         _trace(axes[1, 0], figures["sampling"])
         _autocorrelation(axes[1, 1], figures["samples"])
         _spread(axes[1, 2], figures["samples"])
+        if notes is not None:
+            _notes(axes[:, 3], notes)
 
 
 def _magnitudes(axes: Axes, network: dict[str, Any]) -> None:
@@ -141,3 +146,16 @@ def _spread(axes: Axes, samples: dict[str, Any] | None) -> None:
     axes.set_ylim(low, high + 0.15 * (high - low))  # room for the legend
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(ncols=3, loc="upper left")
+
+
+def _notes(axes: Sequence[Axes], notes: dict[str, Any]) -> None:
+    rolls = (
+        ("held_out", REAL, "Held-out latents, decoded"),
+        ("followed", GENERATED, f"What follows them, note F1 {notes['followed']['note_f1']:.2f}"),
+    )
+    for each, (name, colour, title) in zip(axes, rolls, strict=True):
+        draw_notes(each, notes["rolls"][name], colour)
+        each.set(title=title, xlabel="seconds", ylabel="MIDI pitch")
+    axes[1].sharex(axes[0])
+    axes[1].sharey(axes[0])
+    axes[1].autoscale()

@@ -173,6 +173,16 @@ def _samples(figures: dict[str, Any]) -> str:
             f"Decoded: generated {decoded['generated']:.1f} dB, held-out {decoded['held_out']:.1f} "
             "dB of full scale."
         )
+    notes = figures["notes"]
+    if notes is not None:
+        both = (
+            f"{label} {notes[name]['note_f1']:.2f} (frames {notes[name]['frame_f1']:.2f})"
+            for name, label in (("modelled", "dimensions modelled"), ("followed", "following"))
+        )
+        lines.append(
+            f"Notes of held-out latents as decoded, {notes['per_second']:.1f} per second, F1: "
+            f"{', '.join(both)}."
+        )
     return "\n".join(lines)
 
 

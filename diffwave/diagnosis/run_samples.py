@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from diffwave.diagnosis import samples
+from diffwave.conditioner import SPECTROGRAM
+from diffwave.diagnosis import notes, samples
 from diffwave.diagnosis.failures import Finding
 from diffwave.diagnosis.run_data import RunData
 from diffwave.diagnosis.sample_statistics import windows
@@ -45,7 +46,7 @@ def diagnose_samples(
     _, latents, _ = data.batch(data.segments(data.training, NUM_GENERATED), model)
     training = latents.cpu().double().numpy()
     followed = data.segments(data.held_out, NUM_GENERATED)
-    inputs = data.batch(followed, model)[2]
+    raw_followed, _, inputs = data.batch(followed, model)
     count = len(followed) if inputs else NUM_GENERATED
     latents, trace = samples.trace_sampling(model, data.num_frames, count, seed, inputs, gaussian)
     raw = model.standardizer.unstandardize(latents)
@@ -59,6 +60,7 @@ def diagnose_samples(
         "samples": None,
         "nearest": None,
         "decoded": None,
+        "notes": None,
     }
     exploding = samples.exploding_norm(trace)
     if not np.isfinite(generated).all():
@@ -88,11 +90,20 @@ def diagnose_samples(
     if decoder is not None:
         noise = DecoderNoise(decoder.format, seed)
         decoded = {
-            name: samples.decoded_db(decoder, _some(clips), noise)
+            name: samples.decoded_db(decoder, _some(clips, NUM_DECODED), noise)
             for name, clips in (("generated", raw), ("held_out", raw_held_out))
         }
         figures["decoded"] = decoded
         findings.append(samples.silent_decode(decoded["generated"], decoded["held_out"], level))
+        if SPECTROGRAM in inputs:
+            heard = {
+                notes.HEARD: raw_followed,
+                notes.MODELLED: model.standardizer.project(raw_followed),
+                notes.FOLLOWED: raw,
+            }
+            clips = {name: _some(each, notes.NUM_HEARD) for name, each in heard.items()}
+            figures["notes"] = notes.measure_notes(decoder, clips, noise)
+            findings.append(notes.notes_lost(figures["notes"]))
     return figures, [each for each in findings if each is not None]
 
 
@@ -107,9 +118,9 @@ def training_distances(
     return np.split(distances, np.cumsum([len(each) for each in queries[:-1]]))
 
 
-def _some(clips: Tensor) -> Any:
-    """Return `NUM_DECODED` of the clips as an array."""
-    return clips[_places(len(clips), NUM_DECODED)].cpu().numpy()
+def _some(clips: Tensor, count: int) -> Any:
+    """Return at most `count` of the clips as an array."""
+    return clips[_places(len(clips), count)].cpu().numpy()
 
 
 def _places(length: int, count: int) -> Any:

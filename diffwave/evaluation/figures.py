@@ -22,6 +22,7 @@ from diffwave.evaluation.ladder import (
     GAUSSIAN,
     GENERATED,
     HELD_OUT,
+    MODELLED,
     NOISE,
     NORMAL,
     RECONSTRUCTION,
@@ -39,6 +40,8 @@ FORMAT, VERSION = "rave-diffwave-evaluation", 1
 BAR = 1 / 3
 # Largest number of windows whose nearest neighbour in the training is searched.
 NUM_SEARCHED = 256
+# Rungs that should play what is held out.
+PAIRED = (RECONSTRUCTION, MODELLED, FOLLOWING)
 Clips = list[list[Piece]]
 
 
@@ -102,7 +105,9 @@ def reading(record: Mapping[str, Any]) -> list[str]:
     Args:
         record: The fields of `LadderFigures`.
     """
-    rungs, position = record["rungs"], record["position"]
+    # What is modelled may lie on either side of the reconstruction.
+    rungs = [rung for rung in record["rungs"] if rung["name"] != MODELLED]
+    position = record["position"]
     named = [f"{rung['title']} ({rung['frechet']:.1f})" for rung in rungs]
     wrong = [
         f"{named[index]} beyond {named[index + 1]}"
@@ -156,6 +161,7 @@ def measure_ladder(ladder: Ladder, num_sets: int, size: int | None = None) -> La
     clips: dict[str, list[Clips]] = {
         HELD_OUT: [held_out],
         RECONSTRUCTION: [reconstruction],
+        MODELLED: [ladder.modelled()],
         GENERATED: [each for each, _ in sets],
     }
     if ladder.run.model.conditioners:
@@ -176,7 +182,7 @@ def measure_ladder(ladder: Ladder, num_sets: int, size: int | None = None) -> La
     rungs = [
         {
             **_rung(name, some, reference, size, ladder.seed),
-            **_notes(held_out, some[0] if name in (RECONSTRUCTION, FOLLOWING) else []),
+            **_notes(held_out, some[0] if name in PAIRED else []),
         }
         for name, some in clips.items()
     ]

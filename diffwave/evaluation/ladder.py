@@ -30,9 +30,10 @@ from rave.latent_dataset import Clip
 from rave.noise import DecoderNoise
 
 BATCH_SIZE = 4
-HELD_OUT, RECONSTRUCTION, GENERATED, FOLLOWING, GAUSSIAN, NORMAL, NOISE = (
+HELD_OUT, RECONSTRUCTION, MODELLED, GENERATED, FOLLOWING, GAUSSIAN, NORMAL, NOISE = (
     "held_out",
     "reconstruction",
+    "modelled",
     "generated",
     "following",
     "gaussian",
@@ -42,14 +43,15 @@ HELD_OUT, RECONSTRUCTION, GENERATED, FOLLOWING, GAUSSIAN, NORMAL, NOISE = (
 TITLES = {
     HELD_OUT: "held-out recordings",
     RECONSTRUCTION: "what the codec makes of them",
+    MODELLED: "the same, dimensions modelled only",
     GENERATED: "generated",
     FOLLOWING: "generated, following them",
     GAUSSIAN: "Gaussian latents of the same covariance",
     NORMAL: "latents drawn from N(0, 1)",
     NOISE: "white noise",
 }
-# Stream of random numbers of each rung that is drawn.
-STREAMS = {name: number for number, name in enumerate(TITLES)}
+# Stream of random numbers of each rung that is drawn; the others keep their places.
+STREAMS = {name: number for number, name in enumerate(n for n in TITLES if n != MODELLED)}
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,13 @@ class Ladder:
     def reconstruction(self) -> list[list[Piece]]:
         """Return the pieces of the decoded latents of the held-out segments."""
         return self._decoded(RECONSTRUCTION, (each["raw"].numpy() for each in self.segments))
+
+    def modelled(self) -> list[list[Piece]]:
+        """Return the pieces of these latents with only the dimensions that the run models."""
+        standardizer = self.run.model.standardizer
+        device = standardizer.mean.device
+        projected = (standardizer.project(each["raw"].to(device)) for each in self.segments)
+        return self._decoded(MODELLED, (each.cpu().numpy() for each in projected))
 
     def generated(self, number: int) -> tuple[list[list[Piece]], Tensor]:
         """Return the pieces of unconditional clips, and their latents (count, K, N).

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from diffwave.evaluation.ladder import GAUSSIAN, GENERATED, RECONSTRUCTION
+from diffwave.evaluation.ladder import GAUSSIAN, GENERATED, HELD_OUT, MODELLED, RECONSTRUCTION
 from diffwave.pages.plots import GENERATED as GENERATED_COLOUR
 from diffwave.pages.plots import OTHER, REAL, drawn
 
-SIZE_INCHES = (9.0, 3.6)
+SIZE_INCHES = (9.0, 4.0)
 BESIDE: Any = {"textcoords": "offset points", "color": OTHER}
 
 
@@ -39,4 +39,4 @@ def draw(record: dict[str, Any], path: Path) -> None:
 def _colour(name: str) -> str:
     if name.startswith(GENERATED) or name == "following":
         return GENERATED_COLOUR
-    return REAL if name in ("held_out", RECONSTRUCTION) else OTHER
+    return REAL if name in (HELD_OUT, RECONSTRUCTION, MODELLED) else OTHER

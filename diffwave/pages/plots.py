@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,12 @@ def line(axes: Axes, curve: Curve, colour: str, label: str | None = None, **look
     """Draw a curve, if it has a point."""
     if curve:
         axes.plot(*zip(*curve, strict=True), color=colour, label=label, **looks)
+
+
+def draw_notes(axes: Axes, notes: Iterable[Sequence[float]], colour: str) -> None:
+    """Draw notes (start in s, end in s, pitch) as a piano roll."""
+    starts, ends, pitches = np.array([*notes], dtype=float).reshape(-1, 3).T
+    axes.hlines(pitches, starts, ends, colors=colour, linewidth=3)
 
 
 def legend_above(axes: Axes, num_columns: int = 2) -> None:

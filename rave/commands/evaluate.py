@@ -18,9 +18,10 @@ def parser() -> argparse.ArgumentParser:
         "rave evaluate",
         "Report how far audio is from reference recordings: Fréchet distance of the embeddings of "
         "a network that\ntags music (musicnn, works offline), and distances of spectra, onsets, "
-        "harmony and loudness.\nFiles with the same name (whatever the suffix) are also compared "
-        "one by one, over their first 10 minutes:\nlog-spectral distance (mean over STFTs of size "
-        "2048, 1024, 512 and 256; floor 60 dB below the loudest bin)\nand level difference.",
+        "harmony, loudness and notes.\nFiles with the same name (whatever the suffix) are also "
+        "compared one by one, over their first 10 minutes:\nlog-spectral distance (mean over STFTs "
+        "of size 2048, 1024, 512 and 256; floor 60 dB below the loudest bin),\nlevel difference, "
+        "and F1 of notes and frames.",
         "rave evaluate recordings reconstructions --out evaluation.json",
     )
     parser.add_argument(

@@ -50,7 +50,8 @@ def frechet_distance(one: FloatArray, other: FloatArray) -> float:
 def kernel_distance(one: FloatArray, other: FloatArray, bandwidth: float) -> float:
     """Return the Kernel Audio Distance of two sets: 100 times the unbiased squared MMD.
 
-    It does not grow as sets get smaller, and is negative at times where they are alike.
+    Independent patches would not raise it where sets are small, but patches of one piece are alike
+    and do. It is negative at times where both sets are alike.
 
     Args:
         one: (P, E), P of 2 or more.
