@@ -2,7 +2,7 @@
 
 Each has a section in docs/diagnosis.md. The measurements and thresholds that detect them are in
 diffwave.diagnosis.latents, diffwave.diagnosis.network, diffwave.diagnosis.conditioner,
-diffwave.diagnosis.samples and diffwave.diagnosis.notes.
+diffwave.diagnosis.samples, diffwave.diagnosis.phase and diffwave.diagnosis.notes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ EXPLODING_NORM = "exploding-norm"
 LEVEL_LOST = "level-lost"
 SILENT_DECODE = "silent-decode"
 MEMORISED = "memorised"
+PHASE_IN_LATENTS = "phase-in-latents"
 NOTES_LOST = "notes-lost"
 # What the user should do about each.
 REMEDIES = {
@@ -34,6 +35,7 @@ REMEDIES = {
     LEVEL_LOST: "Undo the standardization before decoding; check that the statistics are the run's",
     SILENT_DECODE: "Decode with the codec that the latents were encoded with; train it longer",
     MEMORISED: "Train on more music, for fewer steps, or with a smaller network",
+    PHASE_IN_LATENTS: "Train a codec whose encoder hears no phase: --config oscillators",
     NOTES_LOST: "Follow with --guidance 2; train longer; use a codec whose latents are predictable",
 }
 
@@ -69,5 +71,5 @@ def findings_in_words(findings: Sequence[Finding], where: str) -> str:
         where: What was diagnosed, e.g. "this run".
     """
     if not findings:
-        return f"Nothing found: none of the eleven known failures shows in {where}."
+        return f"Nothing found: none of the twelve known failures shows in {where}."
     return "\n".join(f"Found {finding}" for finding in findings)

@@ -14,6 +14,8 @@ import numpy as np
 
 from rave.compute.arrays import Float64Array
 
+# Segments of training and of held-out music, at most: half an hour each.
+NUM_SEGMENTS = 512
 # Latent frames before and after, whose mel frames the regression sees too.
 CONTEXT = 1
 # Share of the mean power of the inputs that is added to each, so that few frames cannot be learned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from diffwave.dataset import FixedSegments, Segment, standardized_runs
+from diffwave.conditioner import SPECTROGRAM
+from diffwave.dataset import FixedSegments, Segment, conditions_of, standardized_runs
 from diffwave.diagnosis import network
 from diffwave.diagnosis.conditioner import (
     BATCH_SIZE,
@@ -27,11 +28,13 @@ from diffwave.diagnosis.failures import (
     FOREIGN_SCHEDULE,
     LEVEL_LOST,
     NOTES_LOST,
+    PHASE_IN_LATENTS,
     RESIDUAL_READOUT,
     SILENT_DECODE,
     Finding,
 )
 from diffwave.diagnosis.latents import USUAL, white_latents
+from diffwave.diagnosis.predictability import NUM_SEGMENTS, Pair, predictability
 from diffwave.diagnosis.run_data import RunData, open_data
 from diffwave.diagnosis.run_samples import FEWEST_FRAMES, NUM_REAL, diagnose_samples
 from diffwave.model import LatentDiffusion
@@ -52,6 +55,7 @@ from diffwave.training import held_out_errors, measure_references
 from diffwave.upstream.run import is_lmnt_run
 from rave.codec import load_codec
 from rave.experiment import rebuild_model
+from rave.latent_dataset import Clip
 
 # Held-out segments that the network is measured on; each costs about a hundred passes.
 NUM_PROBED = 16
@@ -128,6 +132,7 @@ def diagnose_run(
         "frame_rate_hz": run.header.frame_rate_hz,
         "timesteps": None,
         "conditioner": None,
+        "predictability": None,
     }
     progress("what has been learned")
     num_frames = settings.segment_frames
@@ -156,14 +161,19 @@ def diagnose_run(
                 followed["best_gain"], changes, figures["held_out_loss"], references.white
             )
         )
+    if SPECTROGRAM in run.model.conditioners:
+        progress("what spectrograms say of the latents")
+        figures["predictability"] = predictability(
+            *(_heard(run.model, data, clips) for clips in (data.training, data.held_out))
+        )
     progress("the samples")
     more, effects = diagnose_samples(run, data, gaussian, decoder, seed)
     findings = [each for each in causes if each is not None]
     if any(each.name in WRONG_NETWORKS for each in findings):
         effects = [each for each in effects if each.name not in LEVELS_OF_SAMPLES]
     findings += effects
-    # Any other failure may lose notes too.
-    findings = [each for each in findings if each.name != NOTES_LOST] or findings
+    if any(each.name not in (NOTES_LOST, PHASE_IN_LATENTS) for each in findings):
+        findings = [each for each in findings if each.name != NOTES_LOST]  # they lose notes too
     return RunDiagnosis({**figures, **more}, findings)
 
 
@@ -178,6 +188,14 @@ def _linear(model: LatentDiffusion, data: RunData) -> tuple[GaussianModel, Refer
     ):
         density.add(latents, num_frames)
     return gaussian, reference_losses(gaussian, density, named_schedule(COSINE), USUAL)
+
+
+def _heard(model: LatentDiffusion, data: RunData, clips: list[Clip]) -> Iterator[Pair]:
+    """Yield spectrograms and latents of segments."""
+    for segment in data.segments(clips, NUM_SEGMENTS):
+        latents = model.standardizer.standardize(segment["raw"][None].to(model.standardizer.mean))
+        spectrogram = conditions_of(segment)[SPECTROGRAM]
+        yield spectrogram.double().numpy(), latents[0].cpu().double().numpy()
 
 
 def _learned(

@@ -1,8 +1,7 @@
-"""Picture of a run's diagnosis: six plots of latents, and two of notes if they were measured."""
+"""Picture of a run's diagnosis: six plots of the model, and two of what its codec decodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ COLUMN_INCHES, HEIGHT_INCHES = 4.5, 7.5
 
 def draw(figures: dict[str, Any], path: Path) -> None:
     """Draw the figures of a `RunDiagnosis` into a .png or .svg file."""
-    notes = figures["notes"]
-    columns = 3 if notes is None else 4
+    phase, notes = figures["phase"], figures["notes"]
+    columns = 3 if phase is None else 4
     with drawn(path, columns * COLUMN_INCHES, HEIGHT_INCHES, 2, columns) as axes:
         _magnitudes(axes[0, 0], figures["network"])
         _skill(axes[0, 1], figures)
@@ -27,8 +26,9 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         _trace(axes[1, 0], figures["sampling"])
         _autocorrelation(axes[1, 1], figures["samples"])
         _spread(axes[1, 2], figures["samples"])
-        if notes is not None:
-            _notes(axes[:, 3], notes)
+        if phase is not None:
+            _phase(axes[0, 3], phase)
+            _notes(axes[1, 3], notes)
 
 
 def _magnitudes(axes: Axes, network: dict[str, Any]) -> None:
@@ -148,14 +148,34 @@ def _spread(axes: Axes, samples: dict[str, Any] | None) -> None:
     axes.legend(ncols=3, loc="upper left")
 
 
-def _notes(axes: Sequence[Axes], notes: dict[str, Any]) -> None:
-    rolls = (
-        ("held_out", REAL, "Held-out latents, decoded"),
-        ("followed", GENERATED, f"What follows them, note F1 {notes['followed']['note_f1']:.2f}"),
+def _phase(axes: Axes, phase: dict[str, Any]) -> None:
+    """Draw what each principal axis keeps, where the sound moves."""
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(phase["shifts"])))
+    for shift, by_axis, colour in zip(phase["shifts"], phase["by_axis"], colours, strict=True):
+        places = range(1, len(by_axis) + 1)
+        label = f"{shift} samples" if shift > 1 else "1 sample"
+        axes.plot(places, by_axis, color=colour, marker="o", ms=2, label=label)
+    axes.axhline(0.0, color=OTHER, linewidth=1)
+    axes.set(
+        title="Variance kept if the sound moves",
+        xlabel="principal axis, largest variance first",
+        ylabel="explained variance",
     )
-    for each, (name, colour, title) in zip(axes, rolls, strict=True):
-        draw_notes(each, notes["rolls"][name], colour)
-        each.set(title=title, xlabel="seconds", ylabel="MIDI pitch")
-    axes[1].sharex(axes[0])
-    axes[1].sharey(axes[0])
-    axes[1].autoscale()
+    axes.set_ylim(-2.0, 1.05)  # with room for the legend
+    axes.legend(loc="lower left", ncols=2)
+
+
+def _notes(axes: Axes, notes: dict[str, Any] | None) -> None:
+    if notes is None:
+        axes.set_axis_off()
+        return
+    for name, colour, shift, label in (
+        ("held_out", REAL, 0.2, "held-out latents, decoded"),
+        ("followed", GENERATED, -0.2, "what follows them"),
+    ):
+        shifted = [(start, end, pitch + shift) for start, end, pitch in notes["rolls"][name]]
+        draw_notes(axes, shifted, colour, label)
+    score = notes["followed"]["note_f1"]
+    axes.set(title=f"Notes, F1 {score:.2f}", xlabel="seconds", ylabel="MIDI pitch")
+    axes.margins(y=0.2)
+    axes.legend(loc="upper left", ncols=2)

@@ -173,7 +173,19 @@ def _samples(figures: dict[str, Any]) -> str:
             f"Decoded: generated {decoded['generated']:.1f} dB, held-out {decoded['held_out']:.1f} "
             "dB of full scale."
         )
-    notes = figures["notes"]
+    predictability, phase, notes = (figures[k] for k in ("predictability", "phase", "notes"))
+    if predictability is not None:
+        lines.append(
+            f"A linear regression from the spectrogram explains {predictability:.2f} of the "
+            "variance of held-out latents."
+        )
+    if phase is not None:
+        kept = zip(phase["shifts"], phase["same"], strict=True)
+        lines.append(
+            "Variance that latents keep if the sound moves: "
+            f"{', '.join(f'{shift} samples {share:.2f}' for shift, share in kept)}; half a hop, "
+            f"against the frames before and after, {phase['between'][-1]:.2f}."
+        )
     if notes is not None:
         both = (
             f"{label} {notes[name]['note_f1']:.2f} (frames {notes[name]['frame_f1']:.2f})"

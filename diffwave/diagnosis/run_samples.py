@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from diffwave.conditioner import SPECTROGRAM
-from diffwave.diagnosis import notes, samples
+from diffwave.diagnosis import notes, phase, samples
 from diffwave.diagnosis.failures import Finding
 from diffwave.diagnosis.run_data import RunData
 from diffwave.diagnosis.sample_statistics import windows
@@ -60,6 +60,7 @@ def diagnose_samples(
         "samples": None,
         "nearest": None,
         "decoded": None,
+        "phase": None,
         "notes": None,
     }
     exploding = samples.exploding_norm(trace)
@@ -95,6 +96,10 @@ def diagnose_samples(
         }
         figures["decoded"] = decoded
         findings.append(samples.silent_decode(decoded["generated"], decoded["held_out"], level))
+        held_out_clips = _some(raw_held_out, phase.NUM_MOVED)
+        moved = phase.measure_phase(decoder, held_out_clips, noise)
+        figures["phase"] = asdict(moved)
+        findings.append(phase.phase_in_latents(moved, decoder.format.sample_rate_hz))
         if SPECTROGRAM in inputs:
             heard = {
                 notes.HEARD: raw_followed,
