@@ -18,6 +18,11 @@ from rave.training_audio import TrainingAudio
 # Two channels after the first convolution: enough for every law, and quick.
 SMALL = ("CAPACITY=2", "LATENT_SIZE=4")
 SHORT = ("RATIOS=[2, 2]", "DILATIONS=[[1, 3], [1]]")  # with v2's 16 bands, a hop of 64
+# A hop of 128, in steps of 32, and few oscillators.
+FEW_OSCILLATORS = (
+    *("STEP_SAMPLES=32", "WINDOWS=[256, 32]", "NUM_ROWS=146"),
+    *("oscillators.OscillatorBank.spacing_cents=400", "oscillators.OscillatorBank.widest_hz=345"),
+)
 
 
 def build_model(recipe: str = "v2", *settings: str, seed: int = 0) -> RAVE:
@@ -34,11 +39,13 @@ def small_model(recipe: str = "v2", *settings: str, seed: int = 0) -> RAVE:
 
 
 def band_noise(model: RAVE, num_frames: int, seed: int = 0) -> torch.Tensor:
-    """Return what a noisy decoder draws, (1, C·M, N·hop/M)."""
+    """Return what a noisy decoder draws, (1, C·M, N·hop/M), or what oscillators take from step 0."""
     generator = torch.Generator().manual_seed(seed)
-    rows = model.pqmf.num_bands * model.num_channels
-    steps = num_frames * model.hop_samples // model.pqmf.num_bands
-    return 2 * torch.rand(1, rows, steps, generator=generator) - 1
+    rows = model.decoder_noise_rows or model.pqmf.num_bands * model.num_channels
+    steps = num_frames * model.noise_steps_per_frame
+    noise = 2 * torch.rand(1, rows, steps, generator=generator) - 1
+    clock = torch.arange(steps).to(noise).expand(1, int(model.has_clock), -1)
+    return torch.cat([noise, clock], dim=1)
 
 
 def known_audio(

@@ -121,6 +121,7 @@ class OscillatorDecoder(DecoderV2):
         dilations: As for `DecoderV2`.
         is_causal: As for `DecoderV2`.
         activation: As for `DecoderV2`.
+        adaptation: As for `DecoderV2`.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class OscillatorDecoder(DecoderV2):
         dilations: Sequence[Sequence[int]],
         is_causal: bool = False,
         activation: OfChannels | None = None,
+        adaptation: OfChannels | None = None,
     ) -> None:
         super().__init__(
             oscillators.size,
@@ -145,6 +147,7 @@ class OscillatorDecoder(DecoderV2):
             dilations,
             is_causal=is_causal,
             activation=activation,
+            adaptation=adaptation,
         )
         self.oscillators, self.bias = oscillators, AMPLITUDE_BIAS
 

@@ -34,9 +34,12 @@ class Spectrogram(nn.Module):
         return self.window_samples // 2
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Return (B, C·bands, S), S = T / hop_samples, for (B, C, T), T > window_samples / 2."""
-        half = self.window_samples // 2
-        return self.of_windows(functional.pad(audio, (half, half), mode="reflect")[..., :-1])
+        """Return (B, C·bands, S), S = T / hop_samples, for (B, C, T); T is a multiple of it."""
+        half, num_samples = self.window_samples // 2, audio.shape[-1]
+        if num_samples <= half:  # too short to be reflected
+            audio = functional.pad(audio, (0, half + 1 - num_samples))
+        rows = self.of_windows(functional.pad(audio, (half, half), mode="reflect")[..., :-1])
+        return rows if num_samples > half else rows[..., : num_samples // self.hop_samples]
 
     def of_windows(self, audio: Tensor) -> Tensor:
         """Return (B, C·bands, S) of the windows that lie within audio (B, C, T), one per hop."""
