@@ -46,6 +46,8 @@ class RAVE(nn.Module):
     Source: Caillon & Esling 2021, arXiv:2111.05011.
     """
 
+    # TorchScript would compile them.
+    __jit_unused_properties__ = ("has_clock", "decoder_noise_rows", "noise_steps_per_frame")
     latent_mean: Tensor
     latent_pca: Tensor
     fidelity: Tensor

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from rave_models import SMALL
+from rave_models import FEW_OSCILLATORS, SMALL
 from rave_runs import RATE_HZ
 
 from rave import experiment
@@ -29,6 +29,7 @@ RAVE = {
     "noise": ("v2+noise", FIRST),
     "batch normalisation": ("v1", FIRST),
     "decibels": ("small", FIRST),
+    "oscillators": ("oscillators", FIRST, *FEW_OSCILLATORS),
     "points": ("wasserstein", FIRST),
     "codebooks begin": ("discrete", FIRST, *FEW_CODES),
     "codebooks go on": ("discrete", FIRST, *FEW_CODES),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from audio_files import sine, write
-from rave_models import SHORT, write_run
+from rave_models import FEW_OSCILLATORS, SHORT, write_run
 
 from diffwave import inference
 from rave.codec import load_codec
@@ -25,6 +25,7 @@ RECIPES = (
     ("v2", *SHORT),
     ("v2", *SHORT, "NUM_CHANNELS=2"),
     ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]"),  # hears noise
+    ("oscillators", *FEW_OSCILLATORS),
     ("tiny",),
     ("v1",),
 )

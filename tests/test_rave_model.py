@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from rave_models import SHORT, band_noise, build_model, small_model
+from rave_models import FEW_OSCILLATORS, SHORT, band_noise, build_model, small_model
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
@@ -33,7 +33,7 @@ def test_frames_are_samples_over_hop_rounded_up_for_every_length_to_3_hops(ratio
         assert model.decode(posterior.mean).shape == (1, 1, num_frames * hop)
 
 
-@pytest.mark.parametrize(("recipe", "hop"), [("v2", 2048), ("v2_small", 512), ("tiny", 1024)])
+@pytest.mark.parametrize(("recipe", "hop"), [("v2", 2048), ("v2_small", 512), ("tiny", 1024), ("oscillators", 1024)])
 @pytest.mark.parametrize("num_channels", [1, 2])
 def test_lengths_and_channels_of_the_recipes(recipe, hop, num_channels):
     model = small_model(recipe, f"NUM_CHANNELS={num_channels}")
@@ -155,13 +155,14 @@ def test_a_latent_frame_sees_audio_within_the_stated_reach_and_little_less(recip
         ("v2_small+causal", ()),
         ("v2_small", ("RATIOS=[2, 2, 2]", "DILATIONS=[[1], [1], [1]]")),
         ("v2_small", ("RATIOS=[4, 2]", "DILATIONS=[[1], [1]]", "KERNEL_SIZE=1")),
+        ("oscillators", FEW_OSCILLATORS),
     ],
 )
 def test_a_frame_of_audio_sees_latents_within_the_stated_reach(recipe, settings):
     model = small_model(recipe, *settings)
     left, right = model.decoder_reach_frames()
     frame, hop, num_frames = left + 2, model.hop_samples, left + right + 6
-    noise = None if model.decoder.noise is None else band_noise(model, num_frames).double()
+    noise = band_noise(model, num_frames).double() if model.decoder_noise_rows else None
     latents = torch.randn(1, 4, num_frames, generator=torch.Generator().manual_seed(0))
     latents = latents.double().requires_grad_()
     audio = model.double().decode(latents, noise)

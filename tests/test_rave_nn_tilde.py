@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from nn_host import Host, check_methods_in_turn, check_switches, unknown_operators
-from rave_models import SHORT, small_model, write_run
+from rave_models import FEW_OSCILLATORS, SHORT, small_model, write_run
 from rave_runs import make_informative
 
 from rave.blocks.adain import AdaIN
@@ -34,6 +34,7 @@ KINDS = {
     "discrete": ("discrete", *SHORT),
     "wasserstein": ("wasserstein", *SHORT),
     "spherical": ("spherical", *SHORT),
+    "oscillators": ("oscillators", *FEW_OSCILLATORS, "SAMPLE_RATE_HZ=44100"),
 }
 FIDELITY = torch.tensor([0.6, 0.9, 0.99, 1.0])
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -56,9 +57,11 @@ def decoded_offline(model, mean, seed):
     """Return the audio of raw latents with the noise that a seed is in a module."""
     num_frames = mean.shape[2]
     rows = PositionalUniform(model.num_noise_rows, ADDED_ROWS).normal(seed, 0, num_frames, mean)
-    steps = num_frames * model.hop_samples // model.pqmf.num_bands
-    uniform = PositionalUniform(model.pqmf.num_bands * model.num_channels, BANDS)
-    noise = 2.0 * uniform(seed, 0, steps, mean) - 1.0
+    steps = num_frames * model.noise_steps_per_frame
+    num_rows = model.decoder_noise_rows or model.pqmf.num_bands * model.num_channels
+    noise = 2.0 * PositionalUniform(num_rows, BANDS)(seed, 0, steps, mean) - 1.0
+    clock = torch.arange(steps).to(noise).expand(len(noise), int(model.has_clock), -1)
+    noise = torch.cat([noise, clock], 1)
     return model.decode(torch.cat([mean, rows], 1), noise)
 
 
@@ -128,7 +131,7 @@ def test_every_operator_of_a_file_is_known_to_the_hosts_own_torch(at_host):
     assert unknown_operators(at_host[1]) == set()
 
 
-@pytest.mark.parametrize("kind", ["noisy", "hybrid"])
+@pytest.mark.parametrize("kind", ["noisy", "hybrid", "oscillators"])
 def test_so_is_every_operator_of_a_codec_that_is_no_stream(tmp_path, kind):
     model = model_of(*KINDS[kind])
     export_torchscript(model, CodecFormat.of(model), tmp_path / "a.ts")

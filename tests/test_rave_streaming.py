@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from rave_models import SHORT, band_noise, small_model
+from rave_models import FEW_OSCILLATORS, SHORT, band_noise, small_model
 from torch import nn
 
 import rave
@@ -41,7 +41,7 @@ class Whole:
                 first,
                 self.audio[..., first * self.hop : last * self.hop],
                 self.latents[..., first:last],
-                self.noise[..., first * steps : last * steps],
+                self.noise[:, : self.streaming.noise_rows, first * steps : last * steps],
             )
 
 
@@ -76,8 +76,10 @@ FAMILY = {
     "raspberry+causal": V1,
     "tiny": SHORT,
     "small": SHORT,
+    "oscillators": FEW_OSCILLATORS,
+    "oscillators+causal+adain": FEW_OSCILLATORS,
 }
-OF_STEREO = ("v1", "v2", "v2_small", "v2_nopqmf", "hybrid")
+OF_STEREO = ("v1", "v2", "v2_small", "v2_nopqmf", "hybrid", "oscillators")
 FAMILY = {name: (name, *settings) for name, settings in FAMILY.items()}
 FAMILY |= {f"{name}, stereo": (*FAMILY[name], "NUM_CHANNELS=2") for name in OF_STEREO}
 
@@ -155,13 +157,16 @@ def test_every_recipe_is_streamed():
 @torch.inference_mode()
 def test_a_causal_stream_is_late_by_what_cannot_be_causal_alone(name):
     streaming = (whole := whole_of(name)).streaming
-    is_mel = whole.model.spectrogram is not None
+    spectrogram = whole.model.spectrogram
     # Half of a spectrogram's window lies behind its frame.
-    assert streaming.encoder_delay_frames == (1024 // whole.hop if is_mel else 0)
+    behind = 0 if spectrogram is None else spectrogram.reach_samples // whole.hop
+    assert streaming.encoder_delay_frames == behind
     # A transposed convolution gives half of its stride's steps with the next input. A generator of
     # noise waits for a whole block.
     late, step = 0, whole.hop
-    for layer in whole.model.decoder.net.modules():
+    decoder = whole.model.decoder
+    after = [decoder.oscillators] if whole.model.has_clock else []
+    for layer in nn.ModuleList([decoder.net, *after]).modules():
         if isinstance(layer, ConvTranspose1d):
             step //= layer.stride
             late += layer.stride // 2 * step

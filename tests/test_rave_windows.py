@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from audio_files import noise, write
-from rave_models import SHORT, codec_of, known_audio, small_model
+from rave_models import FEW_OSCILLATORS, SHORT, codec_of, known_audio, small_model
 
 from rave.api.decode import Decoding
 from rave.api.encode import Encoding
@@ -57,7 +57,13 @@ def in_parts(work, source, num_windows, num_parts):
 
 
 @pytest.mark.parametrize(
-    "recipe", [("v2", *SHORT), ("v2", *SHORT, "NUM_CHANNELS=2"), ("v2", *SHORT, "derivative")]
+    "recipe",
+    [
+        ("v2", *SHORT),
+        ("v2", *SHORT, "NUM_CHANNELS=2"),
+        ("v2", *SHORT, "derivative"),
+        ("oscillators", *FEW_OSCILLATORS),
+    ],
 )
 def test_work_in_parts_gives_the_bits_of_the_whole(tmp_path, recipe):
     codec = codec_of(small_model(*(word for word in recipe if word != "derivative")))

@@ -66,7 +66,8 @@ class OscillatorBank(nn.Module):
             frequencies.append(frequencies[-1] + distance)
         units = (torch.tensor(frequencies[:-1], dtype=torch.float64) / unit_hz).round()
         self.num_channels, self.size, self.step_samples = num_channels, len(units), step_samples
-        self.period, self.noise_scale = PERIOD, NOISE_SCALE  # TorchScript reads no globals
+        # TorchScript reads no globals, and hosts know no division of two numbers.
+        self.period, self.noise_scale, self.unit = float(PERIOD), NOISE_SCALE, 2 * math.pi / PERIOD
         self.register_buffer("turns", (units % PERIOD).float()[:, None], persistent=False)
         self.synthesis = ConvTranspose1d(2 * self.size, 1, step_samples)
         time = torch.arange(2 * step_samples, dtype=torch.float64) - step_samples // 2
@@ -97,9 +98,9 @@ class OscillatorBank(nn.Module):
     def parts(self, amplitudes: Tensor, noise: Tensor) -> Tensor:
         """Return the cosine and sine part of each oscillator, (B·C, 2·K, S)."""
         batch, _, steps = amplitudes.shape
-        clock = torch.remainder(noise[:, -1:], float(self.period))
-        phase = torch.remainder(self.turns * clock, float(self.period))  # below 2²⁴: exact
-        phase = (phase * (2 * math.pi / self.period))[:, None]
+        clock = torch.remainder(noise[:, -1:], self.period)
+        phase = torch.remainder(self.turns * clock, self.period)  # below 2²⁴: exact
+        phase = (phase * self.unit)[:, None]
         tones, noises = amplitudes.reshape(batch, 2, -1, self.size, steps).unbind(1)
         random = noise[:, :-1].reshape(batch, 2, -1, self.size, steps) * self.noise_scale
         cosines = tones * phase.cos() + noises * random[:, 0]
@@ -162,7 +163,7 @@ class OscillatorDecoder(DecoderV2):
         if noise is None:
             batch, rows, steps = amplitudes.shape
             random = 2.0 * torch.rand(batch, rows, steps, device=latents.device) - 1.0
-            clock = torch.arange(steps, device=latents.device).to(random).expand(batch, 1, -1)
-            noise = torch.cat([random, clock], dim=1)
+            clock = torch.arange(steps, device=latents.device).to(random.dtype)
+            noise = torch.cat([random, clock.expand(batch, 1, -1)], dim=1)
         audio: Tensor = self.oscillators(amplitudes, noise)
         return audio
