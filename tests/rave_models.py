@@ -39,7 +39,7 @@ def small_model(recipe: str = "v2", *settings: str, seed: int = 0) -> RAVE:
 
 
 def band_noise(model: RAVE, num_frames: int, seed: int = 0) -> torch.Tensor:
-    """Return what a noisy decoder draws, (1, C·M, N·hop/M), or what oscillators take from step 0."""
+    """Return what a noisy decoder draws, (1, C·M, N·hop/M); for oscillators from step 0 on."""
     generator = torch.Generator().manual_seed(seed)
     rows = model.decoder_noise_rows or model.pqmf.num_bands * model.num_channels
     steps = num_frames * model.noise_steps_per_frame

@@ -102,3 +102,15 @@ def test_a_training_in_bfloat16_resumes_bit_for_bit(tmp_path):
     whole, halves = (checkpoint(tmp_path / name)["state_dict"] for name in ("whole", "halves"))
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
     assert all(weight.dtype != torch.bfloat16 for weight in whole.values())
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.5, 2.0, 1000.0])
+def test_a_bounded_distance_is_at_most_1_however_loud_and_counts_signals_alike(gain):
+    """(1 - g)² / (1 + g²) of a gain g, where a high floor silences the logarithms."""
+    distance = DecibelDistance([512], 1e6, level_weight=0.0, is_bounded=True)
+    signals = torch.cat([noise(0.01, 1, 8192), noise(1.0, 1, 8192, seed=1)])[:, None]
+    wanted = (1 - gain) ** 2 / (1 + gain**2)
+    for each in (signals, signals[:1], signals[1:]):
+        assert float(distance(each, gain * each)) == pytest.approx(wanted, abs=2e-2)
+    mixed = signals * torch.tensor([gain, 1.0])[:, None, None]
+    assert float(distance(signals, mixed)) == pytest.approx(wanted / 2, abs=2e-2)

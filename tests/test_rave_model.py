@@ -33,7 +33,9 @@ def test_frames_are_samples_over_hop_rounded_up_for_every_length_to_3_hops(ratio
         assert model.decode(posterior.mean).shape == (1, 1, num_frames * hop)
 
 
-@pytest.mark.parametrize(("recipe", "hop"), [("v2", 2048), ("v2_small", 512), ("tiny", 1024), ("oscillators", 1024)])
+@pytest.mark.parametrize(
+    ("recipe", "hop"), [("v2", 2048), ("v2_small", 512), ("tiny", 1024), ("oscillators", 1024)]
+)
 @pytest.mark.parametrize("num_channels", [1, 2])
 def test_lengths_and_channels_of_the_recipes(recipe, hop, num_channels):
     model = small_model(recipe, f"NUM_CHANNELS={num_channels}")

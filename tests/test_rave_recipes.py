@@ -234,7 +234,9 @@ def test_a_block_does_not_hear_the_noise_of_another():
     assert max(difference[..., :24].max(), difference[..., 32:].max()) < 1e-9
 
 
-@pytest.mark.parametrize("recipe", ["v1", "v3", "v2+noise+snake", "v2_nopqmf", "hybrid", "oscillators"])
+@pytest.mark.parametrize(
+    "recipe", ["v1", "v3", "v2+noise+snake", "v2_nopqmf", "hybrid", "oscillators"]
+)
 def test_an_export_as_torchscript_equals_the_run(tmp_path, recipe, capsys):
     run = write_run(tmp_path / "run", recipe)
     assert main(["export", str(run), str(tmp_path / "a.ts"), "--json"]) == 0
