@@ -199,8 +199,9 @@ def test_a_block_that_is_no_multiple_of_the_hop_is_refused(at_host):
 
 
 @torch.inference_mode()
-def test_one_seed_is_one_noise_however_the_stream_is_cut(tmp_path):
-    exported(tmp_path / "a.ts", *NOISY, num_latents=2, seed=7)
+@pytest.mark.parametrize("kind", ["noisy", "oscillators"])
+def test_one_seed_is_one_noise_however_the_stream_is_cut(tmp_path, kind):
+    exported(tmp_path / "a.ts", *KINDS[kind], num_latents=2, seed=7)
     host = Host(tmp_path / "a.ts")
     latents = torch.randn(1, 2, 16)
     whole = host.module.decode(latents)
