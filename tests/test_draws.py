@@ -16,6 +16,7 @@ from scipy.special import ndtri
 
 from rave import augmentation
 from rave.evaluation import frechet
+from rave.model import LATEST_STEP
 
 ROOT = Path(__file__).parents[1]
 PARTS = (np.arange(10_000) + 0.5) / 10_000
@@ -73,11 +74,17 @@ DRAWS = {
     "polarity": of(training.polarities, SIGNS, "rave.training:RaveSystem.training_step"),
     "noise rows": of(training.noise_rows, NORMAL, "rave.model:RAVE.with_noise_rows"),
     "noise bands": of(training.training_bands, uniform(-1, 1), "rave.model:RAVE.band_noise"),
+    "first step of oscillators": of(training.clocks, uniform(0, LATEST_STEP)),
     "noise rows left out": of(
         training.rows_that_are_missing, NORMAL, "rave.model:RAVE.decoder_output"
     ),
     "noise bands left out": of(
         training.bands_that_are_missing, uniform(-1, 1), "rave.blocks.noise:NoiseGenerator.forward"
+    ),
+    "noise of oscillators left out": of(
+        training.numbers_of_oscillators_that_are_missing,
+        uniform(-1, 1),
+        "rave.blocks.oscillators:OscillatorDecoder.forward",
     ),
     "posterior": of(
         training.posterior_samples, NORMAL, "rave.blocks.posterior:DiagonalGaussian.sample"

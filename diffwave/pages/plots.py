@@ -116,7 +116,7 @@ def draw_notes(
 ) -> None:
     """Draw notes (start in s, end in s, pitch) as a piano roll."""
     starts, ends, pitches = np.array([*notes], dtype=float).reshape(-1, 3).T
-    axes.hlines(pitches, starts, ends, colors=colour, linewidth=3, label=label)
+    axes.hlines(pitches, starts, ends, colors=colour, linewidth=3, label=label or "")
 
 
 def legend_above(axes: Axes, num_columns: int = 2) -> None:
