@@ -100,6 +100,9 @@ def _difference(model: RAVE, source: RAVE) -> float:
     audio = 0.1 * torch.randn(shape, generator=generator)
     latents = source.with_noise_rows(source.encode(audio).mean, generator)
     noise = source.band_noise(latents, generator)
+    if noise is None:  # the model may have noise that the source has not
+        rows = source.num_channels * source.pqmf.num_bands
+        noise = torch.zeros(1, rows, audio.shape[-1] // source.pqmf.num_bands)
     mode, largest = model.training, 0.0
     model.eval()
     for expected, actual in (
