@@ -19,7 +19,7 @@ from rave.blocks.posterior import DiagonalGaussian
 from rave.compute.distributed import ONE_PROCESS, GlobalBatch
 from rave.compute.strategy import TrainingSystem
 from rave.discriminator import CombinedDiscriminator
-from rave.latents.shifts import EDGE_FRAMES, shift_errors
+from rave.latents.shifts import EDGE_FRAMES, explained, shift_errors
 from rave.losses import (
     SpectralDistance,
     discriminator_hinge_loss,
@@ -332,7 +332,7 @@ class RaveSystem(TrainingSystem):
                 continue
             errors, variances = shift_errors(still, moved, shift / self.model.hop_samples)
             name = "half_a_hop" if shift > SHIFT_SAMPLES else f"{shift}_samples"
-            self.log(f"latents/moved_{name}", float(1.0 - errors.sum() / variances.sum()))
+            self.log(f"latents/moved_{name}", explained(errors, variances))
         kl = torch.cat(
             [p.kl().float().transpose(1, 2).flatten(0, 1) for p in self._posteriors]
         ).mean(0)

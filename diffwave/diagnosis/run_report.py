@@ -183,7 +183,7 @@ def _samples(figures: dict[str, Any]) -> str:
         kept = zip(phase["shifts"], phase["same"], strict=True)
         lines.append(
             "Variance that latents keep if the sound moves: "
-            f"{', '.join(f'{shift} samples {share:.2f}' for shift, share in kept)}; half a hop, "
+            f"{', '.join(_moved(*each) for each in kept)}; half a hop, "
             f"against the frames before and after, {phase['between'][-1]:.2f}."
         )
     if notes is not None:
@@ -196,6 +196,10 @@ def _samples(figures: dict[str, Any]) -> str:
             f"{', '.join(both)}."
         )
     return "\n".join(lines)
+
+
+def _moved(shift: int, share: float) -> str:
+    return f"{shift} sample{'s' * (shift > 1)} {share:.2f}"
 
 
 def _extremes(segments: dict[str, Any]) -> str:
