@@ -143,7 +143,14 @@ class RaveSystem(TrainingSystem):
         self.discriminator = training.discriminator
         self.audio_distance, self.band_distance = training.audio_distance, training.band_distance
         self._posteriors: list[DiagonalGaussian] = []
-        self._moved: dict[int, list[Tensor]] = {}
+        # By name: samples that held-out crops are moved by, where between two frames their latents
+        # are expected, and these.
+        half = self.model.hop_samples // 2
+        share = half / self.model.hop_samples
+        self._moved: dict[str, tuple[int, float, list[Tensor]]] = {
+            f"{SHIFT_SAMPLES}_samples": (SHIFT_SAMPLES, 0.0, []),
+            "half_a_hop": (half, share, []),
+        }
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return Adam for encoder and decoder, and Adam for the discriminator."""
@@ -286,7 +293,8 @@ class RaveSystem(TrainingSystem):
     def on_validation_epoch_start(self) -> None:
         """Forget the posteriors of the last validation."""
         self._posteriors.clear()
-        self._moved = {shift: [] for shift in (SHIFT_SAMPLES, self.model.hop_samples // 2)}
+        for *_, found in self._moved.values():
+            found.clear()
 
     def validation_step(self, audio: Tensor, batch_idx: int) -> None:
         """Measure the reconstruction of held-out audio (B, C, T) from the posterior mean."""
@@ -296,7 +304,7 @@ class RaveSystem(TrainingSystem):
         latents = self.model.with_noise_rows(posterior.mean, generator)
         reconstruction = self._reconstruct(latents, audio, generator, ONE_PROCESS)
         self._posteriors.append(posterior)
-        for shift, found in self._moved.items():
+        for shift, _, found in self._moved.values():
             moved = functional.pad(audio[..., shift:], (0, shift))
             found.append(self.model.encode(moved).mean)
         decibels = log_spectral_distance_db(audio, reconstruction).mean()
@@ -323,15 +331,14 @@ class RaveSystem(TrainingSystem):
         for fidelity in FIDELITIES:
             name = f"latents/dimensions_{round(100 * fidelity)}"
             self.log(name, float(num_dimensions(self.model.fidelity, fidelity)))
-        for shift, found in self._moved.items():
+        for name, (_, share, found) in self._moved.items():
             still, moved = (
                 [each.float().cpu().numpy() for batch in side for each in batch]
                 for side in ([p.mean for p in self._posteriors], found)
             )
             if still[0].shape[1] < 2 * EDGE_FRAMES + 2:
                 continue
-            errors, variances = shift_errors(still, moved, shift / self.model.hop_samples)
-            name = "half_a_hop" if shift > SHIFT_SAMPLES else f"{shift}_samples"
+            errors, variances = shift_errors(still, moved, share)
             self.log(f"latents/moved_{name}", explained(errors, variances))
         kl = torch.cat(
             [p.kl().float().transpose(1, 2).flatten(0, 1) for p in self._posteriors]

@@ -5,6 +5,9 @@ S segments, D raw latent size, N latent frames.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from diffwave.diagnosis.failures import PHASE_IN_LATENTS, Finding
@@ -57,4 +60,20 @@ def phase_in_latents(found: ShiftConsistency | None, sample_rate_hz: int) -> Fin
         PHASE_IN_LATENTS,
         f"If sound moves by {1000 * shift / sample_rate_hz:.2f} ms, its latents keep "
         f"{found.at(shift):.2f} of their variance (1: they stay, below 0: they are others).",
+    )
+
+
+def phase_in_words(found: Mapping[str, Any]) -> str:
+    """Return the shares of the variance that shifts leave, as a sentence.
+
+    Args:
+        found: The fields of `ShiftConsistency`.
+    """
+    kept = ", ".join(
+        f"{shift} sample{'s' * (shift > 1)} {share:.2f}"
+        for shift, share in zip(found["shifts"], found["same"], strict=True)
+    )
+    return (
+        f"Variance that latents keep if the sound moves: {kept}; half a hop, against the frames "
+        f"before and after, {found['between'][-1]:.2f}."
     )
