@@ -31,7 +31,6 @@ from rave.model import RAVE
 
 FIDELITIES = (0.80, 0.90, 0.95, 0.99)
 NUM_LOGGED_CROPS = 4
-SHIFT_SAMPLES = 16  # by which held-out crops are moved, as well as by half a hop
 
 
 @dataclass(frozen=True)
@@ -143,13 +142,11 @@ class RaveSystem(TrainingSystem):
         self.discriminator = training.discriminator
         self.audio_distance, self.band_distance = training.audio_distance, training.band_distance
         self._posteriors: list[DiagonalGaussian] = []
-        # By name: samples that held-out crops are moved by, where between two frames their latents
-        # are expected, and these.
-        half = self.model.hop_samples // 2
-        share = half / self.model.hop_samples
+        half = model.hop_samples // 2
+        # Held-out crops moved by samples: where between two frames latents are expected, and they.
         self._moved: dict[str, tuple[int, float, list[Tensor]]] = {
-            f"{SHIFT_SAMPLES}_samples": (SHIFT_SAMPLES, 0.0, []),
-            "half_a_hop": (half, share, []),
+            "16_samples": (16, 0.0, []),
+            "half_a_hop": (half, half / model.hop_samples, []),
         }
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -331,15 +328,11 @@ class RaveSystem(TrainingSystem):
         for fidelity in FIDELITIES:
             name = f"latents/dimensions_{round(100 * fidelity)}"
             self.log(name, float(num_dimensions(self.model.fidelity, fidelity)))
+        still = [each for p in self._posteriors for each in p.mean.float().cpu().numpy()]
         for name, (_, share, found) in self._moved.items():
-            still, moved = (
-                [each.float().cpu().numpy() for batch in side for each in batch]
-                for side in ([p.mean for p in self._posteriors], found)
-            )
-            if still[0].shape[1] < 2 * EDGE_FRAMES + 2:
-                continue
-            errors, variances = shift_errors(still, moved, share)
-            self.log(f"latents/moved_{name}", explained(errors, variances))
+            moved = [each for batch in found for each in batch.float().cpu().numpy()]
+            if moved[0].shape[1] > 2 * EDGE_FRAMES + 1:
+                self.log(f"latents/moved_{name}", explained(*shift_errors(still, moved, share)))
         kl = torch.cat(
             [p.kl().float().transpose(1, 2).flatten(0, 1) for p in self._posteriors]
         ).mean(0)
