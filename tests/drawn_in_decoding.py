@@ -79,6 +79,7 @@ def decoder_noise(seed: int) -> DecoderNoise:
         num_noise_rows=2,
         noise_steps_per_frame=4,
         noise_rows=5,
+        has_clock=False,
     )
     return DecoderNoise(form, seed)
 

@@ -24,6 +24,7 @@ from diffwave.training import DiffusionSystem
 from rave import augmentation
 from rave.blocks import bottleneck
 from rave.blocks.noise import NoiseGenerator
+from rave.blocks.oscillators import OscillatorDecoder
 from rave.blocks.posterior import DiagonalGaussian
 from rave.blocks.quantizer import _draw as drawn_vectors
 from rave.compute.distributed import ONE_PROCESS
@@ -115,6 +116,15 @@ def bands_that_are_missing(seed: int) -> Array:
     )
     found = NoiseGenerator.forward(shaper, torch.zeros(8, 2, 100))
     return found.flatten(1).numpy()
+
+
+def oscillators_noise_that_is_missing(seed: int) -> Array:
+    """Return the noise of oscillators where none is given; beside it the number of each step."""
+    torch.manual_seed(seed)
+    decoder = Fake(net=lambda x: x, wave=lambda x: x, bias=0.0, oscillators=lambda _, noise: noise)
+    found = OscillatorDecoder.forward(decoder, torch.zeros(8, 4, 100))
+    assert (found[:, -1] == torch.arange(100.0)).all()
+    return found[:, :-1].flatten(1).numpy()
 
 
 def posterior_samples(seed: int) -> Array:

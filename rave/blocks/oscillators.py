@@ -89,7 +89,7 @@ class OscillatorBank(nn.Module):
             noise: (B, 2·C·K + 1, S): uniform in [-1, 1), and the number of each step.
         """
         shape = amplitudes.shape[0], self.num_channels, -1
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self.synthesis(self.parts(amplitudes, noise)).reshape(shape)
         with torch.autocast(amplitudes.device.type, enabled=False):  # phases need 24 bits
             return self.synthesis(self.parts(amplitudes.float(), noise)).reshape(shape)
