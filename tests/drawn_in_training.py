@@ -88,8 +88,7 @@ def noise_rows(seed: int) -> Array:
 
 def training_bands(seed: int) -> Array:
     """Return the noise that a noisy decoder shapes in training."""
-    shaper, bands = Fake(out_channels=6), Fake(num_bands=16)
-    model = Fake(decoder=Fake(noise=shaper), hop_samples=64, pqmf=bands)
+    model = Fake(decoder_noise_rows=6, noise_steps_per_frame=4, has_clock=False)
     found = RAVE.band_noise(model, torch.zeros(8, 2, 50), torch_seeded(seed))
     assert found is not None and found.shape == (8, 6, 200)
     return found.flatten(1).numpy()
