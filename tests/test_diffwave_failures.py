@@ -44,7 +44,7 @@ class StubCodec:
 
     def __init__(self, known: list[NDArray[np.float32]] | None = None) -> None:
         self.known = known
-        self.format: Any = SimpleNamespace(sample_rate_hz=RATE_HZ, hop_samples=HOP)
+        self.format: Any = SimpleNamespace(sample_rate_hz=RATE_HZ, hop_samples=HOP, num_channels=1)
 
     def check_latents(self, header: LatentHeader, folder: Path) -> None:
         """Take any latents."""

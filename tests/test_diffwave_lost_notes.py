@@ -18,7 +18,10 @@ from diffwave.diagnosis import run_picture, run_report
 from diffwave.diagnosis.failures import NOTES_LOST, PHASE_IN_LATENTS
 from diffwave.diagnosis.notes import notes_lost
 from diffwave.diagnosis.run import RunDiagnosis, diagnose_run
+from diffwave.diagnosis.run_data import open_data
+from diffwave.evaluation.latents import latents_in_words, measure_latents
 from diffwave.model import LatentDiffusion
+from diffwave.run import TrainingData, open_run, training_settings
 
 
 class Player(StubCodec):
@@ -142,6 +145,29 @@ def test_phase_in_latents_is_named_beside_lost_notes_and_beside_another_failure(
     clamped_sampler(playing, {}, monkeypatch)
     found = diagnosis(playing, monkeypatch, PhasePlayer())
     assert [each.name for each in found.findings] == ["clamped-sampler", PHASE_IN_LATENTS]
+
+
+def test_an_evaluation_measures_the_same_on_a_minute_of_recordings(
+    playing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(playing)
+    data = open_data(run, training_settings(playing), TrainingData(None, None, None), 32)
+    lengths_s = []
+
+    def recorded(_: Any, clip: Any, first: int, last: int, rate_hz: int, channels: int) -> Any:
+        assert (rate_hz, channels) == (RATE_HZ, 1)
+        lengths_s.append((last - first) / RATE_HZ)
+        raw = np.array(data.reader.raw(clip))[:, first // HOP : last // HOP]
+        return [Player().decode(raw, None)]
+
+    monkeypatch.setattr("diffwave.evaluation.latents.recorded", recorded)
+    codec: Any = Player()
+    found = measure_latents(run.model, data, Path("recordings"), codec)
+    assert 50 < sum(lengths_s) <= 60.5
+    assert found["shifts"]["same"][:3] == pytest.approx([1.0] * 3, abs=0.02)
+    assert found["predictability"] == diagnose_run(playing).figures["predictability"]
+    told = latents_in_words(found)
+    assert f"explains {found['predictability']:.2f} of the variance" in told
 
 
 def test_notes_are_heard_with_a_spectrogram_to_follow_and_a_codec_only(
