@@ -19,7 +19,7 @@ from rave.blocks.posterior import DiagonalGaussian
 from rave.compute.distributed import ONE_PROCESS, GlobalBatch
 from rave.compute.strategy import TrainingSystem
 from rave.discriminator import CombinedDiscriminator
-from rave.latents.shifts import EDGE_FRAMES, shift_errors
+from rave.latents.shifts import EDGE_FRAMES, explained, shift_errors
 from rave.losses import (
     SpectralDistance,
     discriminator_hinge_loss,
@@ -31,7 +31,6 @@ from rave.model import RAVE
 
 FIDELITIES = (0.80, 0.90, 0.95, 0.99)
 NUM_LOGGED_CROPS = 4
-SHIFT_SAMPLES = 16  # by which held-out crops are moved, as well as by half a hop
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,12 @@ class RaveSystem(TrainingSystem):
         self.discriminator = training.discriminator
         self.audio_distance, self.band_distance = training.audio_distance, training.band_distance
         self._posteriors: list[DiagonalGaussian] = []
-        self._moved: dict[int, list[Tensor]] = {}
+        half = model.hop_samples // 2
+        # Held-out crops moved by samples: where between two frames latents are expected, and they.
+        self._moved: dict[str, tuple[int, float, list[Tensor]]] = {
+            "16_samples": (16, 0.0, []),
+            "half_a_hop": (half, half / model.hop_samples, []),
+        }
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return Adam for encoder and decoder, and Adam for the discriminator."""
@@ -286,7 +290,8 @@ class RaveSystem(TrainingSystem):
     def on_validation_epoch_start(self) -> None:
         """Forget the posteriors of the last validation."""
         self._posteriors.clear()
-        self._moved = {shift: [] for shift in (SHIFT_SAMPLES, self.model.hop_samples // 2)}
+        for *_, found in self._moved.values():
+            found.clear()
 
     def validation_step(self, audio: Tensor, batch_idx: int) -> None:
         """Measure the reconstruction of held-out audio (B, C, T) from the posterior mean."""
@@ -296,7 +301,7 @@ class RaveSystem(TrainingSystem):
         latents = self.model.with_noise_rows(posterior.mean, generator)
         reconstruction = self._reconstruct(latents, audio, generator, ONE_PROCESS)
         self._posteriors.append(posterior)
-        for shift, found in self._moved.items():
+        for shift, _, found in self._moved.values():
             moved = functional.pad(audio[..., shift:], (0, shift))
             found.append(self.model.encode(moved).mean)
         decibels = log_spectral_distance_db(audio, reconstruction).mean()
@@ -323,16 +328,11 @@ class RaveSystem(TrainingSystem):
         for fidelity in FIDELITIES:
             name = f"latents/dimensions_{round(100 * fidelity)}"
             self.log(name, float(num_dimensions(self.model.fidelity, fidelity)))
-        for shift, found in self._moved.items():
-            still, moved = (
-                [each.float().cpu().numpy() for batch in side for each in batch]
-                for side in ([p.mean for p in self._posteriors], found)
-            )
-            if still[0].shape[1] < 2 * EDGE_FRAMES + 2:
-                continue
-            errors, variances = shift_errors(still, moved, shift / self.model.hop_samples)
-            name = "half_a_hop" if shift > SHIFT_SAMPLES else f"{shift}_samples"
-            self.log(f"latents/moved_{name}", float(1.0 - errors.sum() / variances.sum()))
+        still = [each for p in self._posteriors for each in p.mean.float().cpu().numpy()]
+        for name, (_, share, found) in self._moved.items():
+            moved = [each for batch in found for each in batch.float().cpu().numpy()]
+            if moved[0].shape[1] > 2 * EDGE_FRAMES + 1:
+                self.log(f"latents/moved_{name}", explained(*shift_errors(still, moved, share)))
         kl = torch.cat(
             [p.kl().float().transpose(1, 2).flatten(0, 1) for p in self._posteriors]
         ).mean(0)

@@ -170,7 +170,7 @@ def _findings(folder: Path) -> str:
     """Return the findings of the diffusion model's diagnosis as a caption."""
     record = read_json((folder / DIAGNOSIS).with_suffix(".json"), "a diagnosis")
     names = [finding["name"] for finding in record["findings"]]
-    found = f"found: {', '.join(names)}" if names else "none of the eleven known failures found"
+    found = f"found: {', '.join(names)}" if names else "none of the twelve known failures found"
     return (
         f"Diagnosis of the diffusion model: {found}. Magnitudes by block; skill and gain of the "
         "condition by noise level; error with a wrong timestep; levels while sampling; generated "

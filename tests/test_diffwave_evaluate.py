@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from diffwave.evaluation.ladder import (
 )
 from rave.evaluation.audio_statistics import measure
 from rave.evaluation.folders import Piece
+from rave.latents.folder import LatentHeader
+from rave.latents.shifts import ShiftConsistency
 from rave.main_cli import main
 from rave.notes.statistics import NOTE_DISTANCES
 
@@ -94,6 +97,13 @@ def test_the_ladder_is_measured_written_and_the_same_in_any_batch(folder, capsys
     assert record["copying"]["held_out"] > 0
     for sentence in record["reading"]:
         assert sentence in text
+    shifts, hop = record["latents"]["shifts"], LatentHeader.read(folder / "latents").hop_samples
+    assert shifts["shifts"] == sorted({*(s for s in (1, 8, 16, 128) if s < hop), hop // 2})
+    for kept, between in zip(shifts["same"], shifts["between"], strict=True):
+        assert kept <= 1
+        assert between <= 1
+    assert record["latents"]["predictability"] is None  # it follows a loudness
+    assert f"the sound moves: 1 sample {shifts['same'][0]:.2f}, 8 samples" in text
     assert record["command"].startswith("python -m diffwave.evaluate ")
 
     monkeypatch.setattr(ladder, "BATCH_SIZE", 1)
@@ -206,5 +216,7 @@ def test_the_sample_of_the_format_has_the_keys_that_are_documented():
     assert all(set(rung) == RUNG_KEYS for rung in record["rungs"])
     assert record["position"]["bar"] == pytest.approx(BAR, abs=1e-5)
     documented = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
-    for name in (*record, *RUNG_KEYS, *record["position"]):
+    assert set(record["latents"]["shifts"]) == {each.name for each in fields(ShiftConsistency)}
+    latents = (*record["latents"], *record["latents"]["shifts"])
+    for name in (*record, *RUNG_KEYS, *record["position"], *latents):
         assert f"`{name}`" in documented, name

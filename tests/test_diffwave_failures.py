@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diagnosed_runs import MEMORIES, SMALL
-from diffwave_data import autoregression, write_latent_folder
+from diffwave_data import HOP, RATE_HZ, autoregression, write_latent_folder
 from numpy.typing import NDArray
 
 import diffwave.diagnosis.run
@@ -24,7 +25,7 @@ import diffwave.sampling.generation
 from diffwave import train
 from diffwave.conditions.controls import LOUDNESS
 from diffwave.diagnosis import run_picture, run_report
-from diffwave.diagnosis.failures import NOTES_LOST, REMEDIES, WHITE_LATENTS
+from diffwave.diagnosis.failures import NOTES_LOST, PHASE_IN_LATENTS, REMEDIES, WHITE_LATENTS
 from diffwave.diagnosis.latents import diagnose_latents
 from diffwave.diagnosis.run import RunDiagnosis, diagnose_run
 from diffwave.model import LatentDiffusion
@@ -35,7 +36,7 @@ from rave.runs.checkpoint import BEST, CHECKPOINTS
 
 
 class StubCodec:
-    """Decodes latents to audio of their own level, or only those it knows.
+    """Decodes latents to audio of their own level, or only those it knows; encodes the means.
 
     Attributes:
         known: Raw latents (D, N) of clips, the only ones it decodes to more than a whisper.
@@ -43,21 +44,43 @@ class StubCodec:
 
     def __init__(self, known: list[NDArray[np.float32]] | None = None) -> None:
         self.known = known
-        self.format: Any = None
+        self.format: Any = SimpleNamespace(sample_rate_hz=RATE_HZ, hop_samples=HOP, num_channels=1)
 
     def check_latents(self, header: LatentHeader, folder: Path) -> None:
         """Take any latents."""
 
     def decode(self, latents: NDArray[np.float32], noise: Any) -> NDArray[np.float32]:
-        """Return the latents as audio (D, N)."""
+        """Return the latents as audio (D, N·hop), each held until the next."""
+        held = np.repeat(latents, self.format.hop_samples, axis=1)
         if self.known is not None and not any(self._holds(clip, latents) for clip in self.known):
-            return 1e-4 * latents
-        return 0.1 * latents
+            return 1e-4 * held
+        return 0.1 * held
+
+    def encode(self, audio: NDArray[np.float32]) -> tuple[NDArray[np.float32], None]:
+        """Return the mean of each frame: latents (D, N) that move with the audio."""
+        frames = audio.reshape(len(audio), -1, self.format.hop_samples)
+        return 10.0 * frames.mean(axis=2), None
 
     @staticmethod
     def _holds(clip: NDArray[np.float32], part: NDArray[np.float32]) -> bool:
         starts = np.flatnonzero(clip[0] == part[0, 0])
         return any(np.array_equal(clip[:, i : i + part.shape[1]], part) for i in starts)
+
+
+class Copier(StubCodec):
+    """Copies samples: the latents of a frame are its samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.format.hop_samples = len(MEMORIES)
+
+    def decode(self, latents: NDArray[np.float32], noise: Any) -> NDArray[np.float32]:
+        """Return the latents one after the other."""
+        return 0.1 * latents.T.reshape(1, -1)
+
+    def encode(self, audio: NDArray[np.float32]) -> tuple[NDArray[np.float32], None]:
+        """Return the samples of each frame."""
+        return 10.0 * audio.reshape(-1, self.format.hop_samples).T, None
 
 
 def use_codec(monkeypatch: pytest.MonkeyPatch, codec: StubCodec) -> None:
@@ -163,6 +186,11 @@ def memorised(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(LatentDiffusion, "denoise_guided", recall)
 
 
+def phase_in_latents(run: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encode and decode with a codec that copies samples."""
+    use_codec(monkeypatch, Copier())
+
+
 PLANTS: dict[str, Plant] = {
     name.replace("_", "-"): plant
     for name, plant in (
@@ -177,6 +205,7 @@ PLANTS: dict[str, Plant] = {
             level_lost,
             silent_decode,
             memorised,
+            phase_in_latents,
         )
     )
 }
@@ -205,6 +234,18 @@ def test_a_planted_failure_is_named_by_its_detector_alone(
     shutil.copytree(healthy_run.parent / "latents", tmp_path / "latents")
     found = diagnose(run, monkeypatch, PLANTS[planted] if planted else None)
     assert [each.name for each in found.findings] == ([planted] if planted else [])
+    kept = found.figures["phase"]["same"]
+    if planted != PHASE_IN_LATENTS:
+        assert min(kept) > 0.6  # half a hop, of latents that remember 0.8 to 0.95 of a frame
+        assert found.figures["phase"]["between"] == pytest.approx([1.0] * 5)
+        return
+    # One of three independent samples each becomes another: E(a − b)² = 2 of variance 1.
+    assert found.figures["phase"]["shifts"] == [1]
+    assert kept == [pytest.approx(-1.0, abs=0.25)]
+    told = f"If sound moves by 0.06 ms, its latents keep {kept[0]:.2f} of their variance"
+    assert told in found.findings[0].message
+    words = run_report.words(found)
+    assert f"keep if the sound moves: 1 sample {kept[0]:.2f}; half a hop" in words
 
 
 def test_white_latents_are_named_alone_before_training_and_after(

@@ -84,7 +84,7 @@ def test_white_noise_is_named_and_latents_with_memory_are_not(tmp_path: Path) ->
     assert "What to do" not in latent_report.words(noise)  # but what the finding says
     known = diagnose_latents(music(tmp_path / "music", 0.7), SHORT)
     assert known.findings == []
-    assert "none of the eleven known failures" in latent_report.words(known)
+    assert "none of the twelve known failures" in latent_report.words(known)
     assert f"held-out loss is below {known.expected[0].gaussian:.3f}" in latent_report.words(known)
     assert noise.num_white == 3
     assert known.num_white == 0

@@ -78,7 +78,7 @@ def test_a_diagnosis_is_the_same_each_time(healthy_run: Path, diagnosis: RunDiag
 def test_words_and_picture_show_each_part(diagnosis: RunDiagnosis, tmp_path: Path) -> None:
     words = run_report.words(diagnosis)
     figures = diagnosis.figures
-    assert "Nothing found: none of the eleven known failures shows in this run." in words
+    assert "Nothing found: none of the twelve known failures shows in this run." in words
     assert f"Held-out loss {figures['held_out_loss']:.3f} against white" in words
     assert f"{figures['verdict']} Losses: v, mse" in words
     assert f"loudness {figures['conditioner']['gain'][LOUDNESS]:.2f}." in words
@@ -316,7 +316,7 @@ def test_the_command_diagnoses_a_run(
     out = tmp_path / "out"
     assert diagnose.main([str(healthy_run), "--out", str(out), "--device", "cpu"]) == 0
     told = capsys.readouterr().out
-    assert "none of the eleven known failures" in told
+    assert "none of the twelve known failures" in told
     record = json.loads((out / "diagnosis.json").read_text())
     assert (record["kind"], record["findings"]) == ("run", [])
     assert (out / "diagnosis.png").exists()

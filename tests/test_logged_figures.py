@@ -17,6 +17,7 @@ from known_training import (
     LOGITS,
     LOUDNESS,
     MEANS,
+    MOVED,
     STEPS,
     TRAINING,
     VARIANCES,
@@ -81,6 +82,9 @@ KL_OF_DIMENSION = [
     per_crop(lambda _, std, m=mean, v=variance: kl_nats(m, v, std))
     for mean, variance in zip(MEANS, VARIANCES, strict=True)
 ]
+MOVED_BY = {
+    shift: 1 - off**2 * VARIANCES[1] / sum(VARIANCES) for shift, off in sorted(MOVED.items())
+}
 NUM_SCALES = 2
 COUNT, GAIN, STD = TRAINING
 KL = sum(kl_nats(mean, variance, STD) for mean, variance in zip(MEANS, VARIANCES, strict=True))
@@ -114,6 +118,8 @@ OF_RAVE = {
     "latents/dimensions_90": {3: 2},
     "latents/dimensions_95": {3: 3},
     "latents/dimensions_99": {3: 4},
+    "latents/moved_16_samples": {3: MOVED_BY[16]},
+    "latents/moved_half_a_hop": {3: MOVED_BY[32]},
     "latents/kl": {3: sum(KL_OF_DIMENSION)},
     "latents/moved_16_samples": {3: moved(16 / (CROP / FRAMES))},
     "latents/moved_half_a_hop": {3: moved(0.5)},

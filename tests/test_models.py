@@ -38,6 +38,10 @@ def test_a_card_tells_whose_music_it_is_and_what_was_measured(model):
     rungs = {rung["name"]: rung for rung in evaluation["rungs"]}
     for name in ("reconstruction", "modelled", "following"):
         assert "{note_f1:.2f} ({frame_f1:.2f})".format(**rungs[name]) in card
+    shifts = evaluation["latents"]["shifts"]
+    kept = [shifts["same"][shifts["shifts"].index(16)], shifts["between"][-1]]
+    kept.append(evaluation["latents"]["predictability"])
+    assert "; ".join(f"{each:.2f}".replace("-", "−") for each in kept) in card
     curves = json.loads((model / CURVES).read_text())
     assert {CODEC_DECIBELS, SKILL} < set(curves)
 

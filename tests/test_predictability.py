@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffwave.diagnosis.predictability import Pair, predictability
+from diffwave.diagnosis.predictability import Pair, explained_share
 
 
 def pairs(seed: int, heard: float, count: int = 6, num_frames: int = 500) -> list[Pair]:
@@ -24,7 +24,7 @@ def pairs(seed: int, heard: float, count: int = 6, num_frames: int = 500) -> lis
 
 @pytest.mark.parametrize("heard", [0.0, 0.3, 0.8])
 def test_the_share_that_is_heard_is_explained(heard: float) -> None:
-    found = predictability(pairs(1, heard), pairs(2, heard))
+    found = explained_share(pairs(1, heard), pairs(2, heard))
     # The ridge leaves (ridge / (1 + ridge))² of what is heard; 60 inputs learn a little noise.
     assert found == pytest.approx(heard * (1 - (0.1 / 1.1) ** 2), abs=0.04)
 
@@ -34,7 +34,7 @@ def test_the_frame_before_counts_too() -> None:
         [(spectrogram, np.roll(latents, 1, axis=1)) for spectrogram, latents in pairs(seed, 1.0)]
         for seed in (1, 2)
     )
-    assert predictability(training, held_out) > 0.95
+    assert explained_share(training, held_out) > 0.95
 
 
 def test_two_frames_before_are_not_seen() -> None:
@@ -42,4 +42,4 @@ def test_two_frames_before_are_not_seen() -> None:
         [(spectrogram, np.roll(latents, 2, axis=1)) for spectrogram, latents in pairs(seed, 1.0)]
         for seed in (1, 2)
     )
-    assert predictability(training, held_out) < 0.05
+    assert explained_share(training, held_out) < 0.05

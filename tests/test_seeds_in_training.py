@@ -164,6 +164,7 @@ def ladder_of(seed, *, is_noise_heard=False):
         num_noise_rows=0,
         noise_steps_per_frame=1,
         noise_rows=0,
+        has_clock=False,
         hop_samples=2,
         sample_rate_hz=100,
     )

@@ -18,6 +18,7 @@ from diffwave.diagnosis.run_data import open_data
 from diffwave.diagnosis.samples import PHRASE_FRAMES
 from diffwave.evaluation.figures import FORMAT, VERSION, measure_ladder
 from diffwave.evaluation.ladder import Ladder, recording_path, without_versions
+from diffwave.evaluation.latents import latents_in_words, measure_latents
 from diffwave.evaluation.picture import draw
 from diffwave.run import TrainingData, open_run, training_settings
 from diffwave.sampling.samplers import DPM_SOLVER, build_sampler
@@ -91,9 +92,9 @@ def evaluate_run(
     build_sampler(DPM_SOLVER, model.schedule, steps)  # its checks only
     followed = [name for name in model.conditioners if name != LABEL]
     folders = TrainingData(latents, path_or_none(spectrograms), path_or_none(controls))
-    data = open_data(trained, training_settings(run), folders, PHRASE_FRAMES)
+    known = open_data(trained, training_settings(run), folders, PHRASE_FRAMES)
     scales = parse_guidance(guidance, followed)
-    data = replace(data, num_frames=round(seconds * trained.header.frame_rate_hz))
+    data = replace(known, num_frames=round(seconds * trained.header.frame_rate_hz))
     segments = data.segments(data.held_out, count)
     if not len(segments):
         longest_s = max(c.num_frames for c in data.held_out) / trained.header.frame_rate_hz
@@ -105,6 +106,7 @@ def evaluate_run(
         recording_path(audio, clip)
     opened = load_codec(codec_path, torch_device)
     opened.check_latents(trained.header, latents)
+    latents_record = measure_latents(model, known, audio, opened)
     num_rungs = 6 + seeds + bool(model.conditioners)
     total = len(without_versions(data.training)) + num_rungs * len(segments)
     with tqdm(desc="Measuring", total=total, unit="clip", file=sys.stderr) as bar:
@@ -145,10 +147,12 @@ def evaluate_run(
         "clips": len(segments),
         "seconds": data.num_frames / trained.header.frame_rate_hz,
         **found.record(),
+        "latents": latents_record,
     }
     write_json(folder / RECORD, record)
     draw(record, folder / PICTURE)
-    lines = [found.words(), f"Figures: '{folder / RECORD}'. Picture: '{folder / PICTURE}'."]
+    lines = [found.words(), latents_in_words(latents_record)]
+    lines.append(f"Figures: '{folder / RECORD}'. Picture: '{folder / PICTURE}'.")
     if len(segments) < count:
         lines.insert(0, f"The held-out music has room for only {len(segments)} clips per rung.")
     return Result("\n".join(lines), record)

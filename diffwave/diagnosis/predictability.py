@@ -8,11 +8,16 @@ less a small one explains, the more of the latents is not heard, such as the wav
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from diffwave.conditioner import SPECTROGRAM
+from diffwave.dataset import conditions_of
+from diffwave.diagnosis.run_data import RunData
+from diffwave.model import LatentDiffusion
 from rave.compute.arrays import Float64Array
+from rave.latent_dataset import Clip
 
 # Segments of training and of held-out music, at most: half an hour each.
 NUM_SEGMENTS = 512
@@ -24,7 +29,30 @@ RIDGE = 0.1
 Pair = tuple[Float64Array, Float64Array]
 
 
-def predictability(training: Iterable[Pair], held_out: Iterable[Pair]) -> float:
+def predictability(model: LatentDiffusion, data: RunData) -> float | None:
+    """Return what is explained of a run's held-out latents; None if it follows no spectrogram."""
+    if SPECTROGRAM not in model.conditioners:
+        return None
+    return explained_share(*(_heard(model, data, each) for each in (data.training, data.held_out)))
+
+
+def predictability_in_words(share: float) -> str:
+    """Return what is explained, as a sentence."""
+    return (
+        f"A linear regression from the spectrogram explains {share:.2f} of the variance of "
+        "held-out latents."
+    )
+
+
+def _heard(model: LatentDiffusion, data: RunData, clips: list[Clip]) -> Iterator[Pair]:
+    """Yield spectrograms and latents of segments."""
+    for segment in data.segments(clips, NUM_SEGMENTS):
+        latents = model.standardizer.standardize(segment["raw"][None].to(model.standardizer.mean))
+        spectrogram = conditions_of(segment)[SPECTROGRAM]
+        yield spectrogram.double().numpy(), latents[0].cpu().double().numpy()
+
+
+def explained_share(training: Iterable[Pair], held_out: Iterable[Pair]) -> float:
     """Return the explained variance R² of held-out latents, at most 1.
 
     Args:
@@ -52,7 +80,7 @@ def predictability(training: Iterable[Pair], held_out: Iterable[Pair]) -> float:
         target = latents - mean[-size:, None]
         errors += np.square(target - weights.T @ centred).sum()
         power += np.square(target).sum()
-    return float(1.0 - errors / power)
+    return float(1.0 - errors / max(power, 1e-30))
 
 
 def _context(spectrogram: Float64Array, num_frames: int) -> Float64Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from diffwave.conditioner import SPECTROGRAM
-from diffwave.dataset import FixedSegments, Segment, conditions_of, standardized_runs
+from diffwave.dataset import FixedSegments, Segment, standardized_runs
 from diffwave.diagnosis import network
 from diffwave.diagnosis.conditioner import (
     BATCH_SIZE,
@@ -34,7 +33,7 @@ from diffwave.diagnosis.failures import (
     Finding,
 )
 from diffwave.diagnosis.latents import USUAL, white_latents
-from diffwave.diagnosis.predictability import NUM_SEGMENTS, Pair, predictability
+from diffwave.diagnosis.predictability import predictability
 from diffwave.diagnosis.run_data import RunData, open_data
 from diffwave.diagnosis.run_samples import FEWEST_FRAMES, NUM_REAL, diagnose_samples
 from diffwave.model import LatentDiffusion
@@ -55,7 +54,6 @@ from diffwave.training import held_out_errors, measure_references
 from diffwave.upstream.run import is_lmnt_run
 from rave.codec import load_codec
 from rave.experiment import rebuild_model
-from rave.latent_dataset import Clip
 
 # Held-out segments that the network is measured on; each costs about a hundred passes.
 NUM_PROBED = 16
@@ -161,11 +159,8 @@ def diagnose_run(
                 followed["best_gain"], changes, figures["held_out_loss"], references.white
             )
         )
-    if SPECTROGRAM in run.model.conditioners:
-        progress("what spectrograms say of the latents")
-        figures["predictability"] = predictability(
-            *(_heard(run.model, data, clips) for clips in (data.training, data.held_out))
-        )
+    progress("what spectrograms say of the latents")
+    figures["predictability"] = predictability(run.model, data)
     progress("the samples")
     more, effects = diagnose_samples(run, data, gaussian, decoder, seed)
     findings = [each for each in causes if each is not None]
@@ -188,14 +183,6 @@ def _linear(model: LatentDiffusion, data: RunData) -> tuple[GaussianModel, Refer
     ):
         density.add(latents, num_frames)
     return gaussian, reference_losses(gaussian, density, named_schedule(COSINE), USUAL)
-
-
-def _heard(model: LatentDiffusion, data: RunData, clips: list[Clip]) -> Iterator[Pair]:
-    """Yield spectrograms and latents of segments."""
-    for segment in data.segments(clips, NUM_SEGMENTS):
-        latents = model.standardizer.standardize(segment["raw"][None].to(model.standardizer.mean))
-        spectrogram = conditions_of(segment)[SPECTROGRAM]
-        yield spectrogram.double().numpy(), latents[0].cpu().double().numpy()
 
 
 def _learned(

@@ -161,7 +161,7 @@ def _phase(axes: Axes, phase: dict[str, Any]) -> None:
         xlabel="principal axis, largest variance first",
         ylabel="explained variance",
     )
-    axes.set_ylim(-2.0, 1.05)  # with room for the legend
+    axes.set_ylim(-3.0, 1.05)  # with room for the legend
     axes.legend(loc="lower left", ncols=2)
 
 

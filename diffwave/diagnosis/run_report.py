@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffwave.diagnosis.failures import findings_in_words
+from diffwave.diagnosis.phase import phase_in_words
+from diffwave.diagnosis.predictability import predictability_in_words
 from diffwave.diagnosis.run import RunDiagnosis
 
 
@@ -175,17 +177,9 @@ def _samples(figures: dict[str, Any]) -> str:
         )
     predictability, phase, notes = (figures[k] for k in ("predictability", "phase", "notes"))
     if predictability is not None:
-        lines.append(
-            f"A linear regression from the spectrogram explains {predictability:.2f} of the "
-            "variance of held-out latents."
-        )
+        lines.append(predictability_in_words(predictability))
     if phase is not None:
-        kept = zip(phase["shifts"], phase["same"], strict=True)
-        lines.append(
-            "Variance that latents keep if the sound moves: "
-            f"{', '.join(f'{shift} samples {share:.2f}' for shift, share in kept)}; half a hop, "
-            f"against the frames before and after, {phase['between'][-1]:.2f}."
-        )
+        lines.append(phase_in_words(phase))
     if notes is not None:
         both = (
             f"{label} {notes[name]['note_f1']:.2f} (frames {notes[name]['frame_f1']:.2f})"

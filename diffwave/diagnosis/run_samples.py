@@ -98,7 +98,7 @@ def diagnose_samples(
         findings.append(samples.silent_decode(decoded["generated"], decoded["held_out"], level))
         held_out_clips = _some(raw_held_out, phase.NUM_MOVED)
         moved = phase.measure_phase(decoder, held_out_clips, noise)
-        figures["phase"] = asdict(moved)
+        figures["phase"] = asdict(moved) if moved is not None else None
         findings.append(phase.phase_in_latents(moved, decoder.format.sample_rate_hz))
         if SPECTROGRAM in inputs:
             heard = {

@@ -201,15 +201,7 @@ class Ladder:
 
     def _recording(self, clip: Clip, start: int, stop: int) -> Iterator[Float32Array]:
         """Yield samples start to stop of the recording of a clip, (1, t) each."""
-        position = 0
-        path = recording_path(self.recordings, clip)
-        for block in AudioStream(path, self.codec.format.sample_rate_hz, 1):
-            part = block[:, max(start - position, 0) : max(stop - position, 0)]
-            if part.shape[1]:
-                yield part
-            position += block.shape[1]
-            if position >= stop:
-                return
+        return recorded(self.recordings, clip, start, stop, self.codec.format.sample_rate_hz)
 
     def _measured(self, blocks: Any, name: str) -> list[Piece]:
         rate_hz = self.codec.format.sample_rate_hz
@@ -222,6 +214,20 @@ def without_versions(clips: Sequence[Clip]) -> list[Clip]:
     """Return the clips of the recordings, without their augmented versions."""
     kept = set(originals({clip.file.path: clip.file.origin for clip in clips}))
     return [clip for clip in clips if clip.file.path in kept]
+
+
+def recorded(
+    folder: Path, clip: Clip, start: int, stop: int, rate_hz: int, num_channels: int = 1
+) -> Iterator[Float32Array]:
+    """Yield samples start to stop of the recording of a clip, (C, t) each."""
+    position = 0
+    for block in AudioStream(recording_path(folder, clip), rate_hz, num_channels):
+        part = block[:, max(start - position, 0) : max(stop - position, 0)]
+        if part.shape[1]:
+            yield part
+        position += block.shape[1]
+        if position >= stop:
+            return
 
 
 def recording_path(folder: Path, clip: Clip) -> Path:

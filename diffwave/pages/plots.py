@@ -111,9 +111,7 @@ def line(axes: Axes, curve: Curve, colour: str, label: str | None = None, **look
         axes.plot(*zip(*curve, strict=True), color=colour, label=label, **looks)
 
 
-def draw_notes(
-    axes: Axes, notes: Iterable[Sequence[float]], colour: str, label: str | None = None
-) -> None:
+def draw_notes(axes: Axes, notes: Iterable[Sequence[float]], colour: str, label: str = "") -> None:
     """Draw notes (start in s, end in s, pitch) as a piano roll."""
     starts, ends, pitches = np.array([*notes], dtype=float).reshape(-1, 3).T
     axes.hlines(pitches, starts, ends, colors=colour, linewidth=3, label=label or "")

@@ -18,6 +18,8 @@ from rave.compute.arrays import Float32Array, Float64Array
 SHIFTS_SAMPLES = (1, 8, 16, 128)  # and half a hop
 # At each end of a recording the encoder sees the end, which does not move with the sound.
 EDGE_FRAMES = 2
+# Frames of a recording that are needed.
+FEWEST_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def shift_consistency(
     moved: dict[int, list[Float32Array]] = {shift: [] for shift in shifts}
     for audio in recordings:
         length = audio.shape[1] // hop_samples * hop_samples - hop_samples
-        if length < 7 * hop_samples:
+        if length < (FEWEST_FRAMES - 1) * hop_samples:
             continue
         still.append(encode(audio[:, :length]))
         for shift in shifts:
@@ -75,11 +77,16 @@ def shift_consistency(
     for shift in shifts:
         turned = [axes @ each for each in moved[shift]]
         errors, variances = shift_errors(still, turned, 0.0)
-        found.same.append(float(1.0 - errors.sum() / variances.sum()))
+        found.same.append(explained(errors, variances))
         found.by_axis.append((1.0 - errors / np.maximum(variances, 1e-30)).tolist())
         errors, variances = shift_errors(still, turned, shift / hop_samples)
-        found.between.append(float(1.0 - errors.sum() / variances.sum()))
+        found.between.append(explained(errors, variances))
     return found
+
+
+def explained(errors: Float64Array, variances: Float64Array) -> float:
+    """Return the explained variance; 1 for latents that never change."""
+    return float(1.0 - errors.sum() / max(variances.sum(), 1e-30))
 
 
 def shift_errors(
