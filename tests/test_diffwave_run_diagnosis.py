@@ -315,8 +315,8 @@ def test_the_command_diagnoses_a_run(
 ) -> None:
     out = tmp_path / "out"
     assert diagnose.main([str(healthy_run), "--out", str(out), "--device", "cpu"]) == 0
-    told = capsys.readouterr().out
-    assert "none of the twelve known failures" in told
+    printed = capsys.readouterr().out
+    assert "none of the twelve known failures" in printed
     record = json.loads((out / "diagnosis.json").read_text())
     assert (record["kind"], record["findings"]) == ("run", [])
     assert (out / "diagnosis.png").exists()

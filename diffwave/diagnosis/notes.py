@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import soxr
 
 from diffwave.diagnosis.failures import NOTES_LOST, Finding
+from rave.audio.blocks import resample
 from rave.codec import Codec
 from rave.compute.arrays import FloatArray
 from rave.noise import DecoderNoise
@@ -50,12 +50,10 @@ def measure_notes(
     }
     part_s = heard[HEARD][0].duration_s
     joined = {name: Transcription.joined(parts, part_s) for name, parts in heard.items()}
-    figures: dict[str, Any] = {
-        "per_second": len(joined[HEARD].notes) / joined[HEARD].duration_s,
-    }
+    figures: dict[str, Any] = {"per_second": len(joined[HEARD].notes) / joined[HEARD].duration_s}
     for name in (MODELLED, FOLLOWED):
         scores = note_scores(joined[HEARD], joined[name])
-        figures[name] = {key: float(scores[key]) for key in ("note_f1", "frame_f1")}
+        figures[name] = {key: scores[key] for key in ("note_f1", "frame_f1")}
     figures["rolls"] = {
         name: [
             [note.start_s, note.end_s, note.pitch]
@@ -69,9 +67,8 @@ def measure_notes(
 def _transcribed(
     codec: Codec, clip: FloatArray, noise: DecoderNoise, transcriber: Transcriber
 ) -> Transcription:
-    audio = codec.decode(clip.astype(np.float32), noise).mean(axis=0)
-    heard = soxr.resample(audio, codec.format.sample_rate_hz, SAMPLE_RATE_HZ)
-    return transcriber.transcribe([heard[None]])
+    mono = codec.decode(clip.astype(np.float32), noise).mean(axis=0, keepdims=True)
+    return transcriber.transcribe(resample([mono], codec.format.sample_rate_hz, SAMPLE_RATE_HZ))
 
 
 def notes_lost(figures: Mapping[str, Any]) -> Finding | None:
