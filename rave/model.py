@@ -154,32 +154,29 @@ class RAVE(nn.Module):
             batch: Of which the latents are a shard.
 
         Returns:
-            (B, rows, N·steps) uniform in [-1, 1), and the number of each step for oscillators, from
-            a random one on; or None.
+            (B, rows, N·steps) uniform in [-1, 1); for oscillators (B, 1, N·steps), the number of
+            each step from a random one on; or None.
         """
-        if not self.decoder_noise_rows:
-            return None
         num_steps = latents.shape[2] * self.noise_steps_per_frame
         size, device = batch.size(len(latents)), generator.device
+        if self.has_clock:
+            first = torch.randint(0, LATEST_STEP, (size, 1, 1), generator=generator, device=device)
+            first = batch.shard(first).to(latents.device)
+            return (first + torch.arange(num_steps, device=latents.device)).float()
+        if not self.decoder_noise_rows:
+            return None
         shape = (size, self.decoder_noise_rows, num_steps)
         uniform = torch.rand(shape, generator=generator, device=device)
-        noise = 2.0 * batch.shard(uniform).to(latents) - 1.0
-        if not self.has_clock:
-            return noise
-        first = torch.randint(0, LATEST_STEP, (size, 1, 1), generator=generator, device=device)
-        clock = batch.shard(first).to(latents.device) + torch.arange(num_steps).to(latents.device)
-        return torch.cat([noise.float(), clock.float()], dim=1)  # exact also where latents are not
+        return 2.0 * batch.shard(uniform).to(latents) - 1.0
 
     @property
     def has_clock(self) -> bool:
-        """Return whether the last row of the decoder's noise is the number of each step."""
+        """Return whether the decoder takes the number of each step instead of noise."""
         return isinstance(self.decoder, OscillatorDecoder)
 
     @property
     def decoder_noise_rows(self) -> int:
         """Return the random rows that the decoder takes, 0 for none."""
-        if isinstance(self.decoder, OscillatorDecoder):
-            return self.decoder.oscillators.noise_rows
         shaper = getattr(self.decoder, "noise", None)
         return 0 if shaper is None else int(shaper.out_channels)
 

@@ -87,12 +87,12 @@ class DecoderNoise:
     def bands(self, start: int, num_frames: int) -> torch.Tensor | None:
         """Return the decoder's noise input, (1, rows, n·steps) in [-1, 1), or None.
 
-        For oscillators the last row is the number of each step.
+        For oscillators it is the number of each step.
         """
+        first, last = start * self._steps, (start + num_frames) * self._steps
+        if self._has_clock:
+            return torch.arange(first, last)[None, None].remainder(PERIOD).float()
         if not self._band_noise.width:
             return None
-        first, last = start * self._steps, (start + num_frames) * self._steps
-        rows = (2.0 * self._band_noise.uniform(first, last) - 1.0).T
-        if self._has_clock:
-            rows = np.concatenate([rows, np.arange(first, last)[None] % PERIOD])
-        return torch.from_numpy(rows.astype(np.float32))[None]
+        rows = 2.0 * self._band_noise.uniform(first, last) - 1.0
+        return torch.from_numpy(rows.T.astype(np.float32))[None]

@@ -6,16 +6,17 @@ Latents that stay the same are decoded to the same thing, frame after frame. So 
 repeat themselves with every hop: they can only play multiples of the frame rate, unless the latents
 carry the phase of the waveform. Here the phase comes from a clock instead, the number of the step:
 
-    tones, noises (B, C·K, S)   amplitudes of each oscillator
-    clock (S)                   → its phase, 2π · frequency · time
-    audio                       = sum of tones · cos(phase) + noises · narrow-band noise
+    amplitudes (B, C·K, S)   of each oscillator
+    clock (S)                → its phase, 2π · frequency · time + a constant
+    audio                    = sum of amplitude · cos(phase)
 
 Frequencies are multiples of 1/PERIOD of the step rate, so that phases are exact in float32 however
-long it plays.
+long it plays. The constants keep oscillators from beginning together, which would be a click.
 
-Source: Engel et al. 2020, DDSP, arXiv:2001.04643 (amplitudes of oscillators and of noise, section
-3); McAulay & Quatieri 1986 (speech from sinusoids, added window by window).
-Differs: frequencies are fixed and lie closer than one can hear.
+Source: Engel et al. 2020, DDSP, arXiv:2001.04643 (amplitudes of oscillators, section 3); McAulay &
+Quatieri 1986 (speech from sinusoids, added window by window).
+Differs: frequencies are fixed and lie closer than one can hear. There is no generator of noise:
+    noise is what many oscillators play whose amplitudes follow it.
 """
 
 import math
@@ -24,12 +25,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rave.blocks.convolution import ConvTranspose1d
+from rave.blocks.convolution import Conv1d, ConvTranspose1d, normalised
 from rave.blocks.noise import AMPLITUDE_BIAS, amplitude
 from rave.blocks.v2 import DecoderV2, OfChannels
 
 PERIOD = 4096
-NOISE_SCALE = math.sqrt(3.0)  # uniform in [-1, 1) to variance 1
+GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 
 
 class OscillatorBank(nn.Module):
@@ -42,10 +43,11 @@ class OscillatorBank(nn.Module):
         lowest_hz: Lowest frequency.
         spacing_cents: Distance of neighbours, where it lies between the next two.
         narrowest_hz: Smallest distance of neighbours.
-        widest_hz: Largest distance; no wider than a window resolves, or noise has gaps.
+        widest_hz: Largest distance; no wider than a window resolves, or spectra have gaps.
     """
 
     turns: Tensor
+    phases: Tensor
 
     def __init__(
         self,
@@ -66,9 +68,10 @@ class OscillatorBank(nn.Module):
             frequencies.append(frequencies[-1] + distance)
         units = (torch.tensor(frequencies[:-1], dtype=torch.float64) / unit_hz).round()
         self.num_channels, self.size, self.step_samples = num_channels, len(units), step_samples
-        # TorchScript reads no globals, and hosts know no division of two numbers.
-        self.period, self.noise_scale, self.unit = float(PERIOD), NOISE_SCALE, 2 * math.pi / PERIOD
+        self.period = PERIOD  # TorchScript reads no globals
         self.register_buffer("turns", (units % PERIOD).float()[:, None], persistent=False)
+        phases = 2 * math.pi * (torch.arange(self.size, dtype=torch.float64) * GOLDEN_RATIO % 1)
+        self.register_buffer("phases", phases.float()[:, None], persistent=False)
         self.synthesis = ConvTranspose1d(2 * self.size, 1, step_samples)
         time = torch.arange(2 * step_samples, dtype=torch.float64) - step_samples // 2
         angles = 2 * math.pi * (units * unit_hz)[:, None] * time / sample_rate_hz
@@ -77,36 +80,27 @@ class OscillatorBank(nn.Module):
         del self.synthesis.weight
         self.synthesis.register_buffer("weight", waves[:, None].float(), persistent=False)
 
-    @property
-    def noise_rows(self) -> int:
-        """Return the rows of random numbers that it takes; the clock is one more."""
-        return 2 * self.num_channels * self.size
-
-    def forward(self, amplitudes: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, amplitudes: Tensor, clock: Tensor) -> Tensor:
         """Return audio (B, C, T).
 
         Args:
-            amplitudes: (B, 2·C·K, S) ≥ 0, of tones, then of noises.
-            noise: (B, 2·C·K + 1, S): uniform in [-1, 1), and the number of each step.
+            amplitudes: (B, C·K, S) ≥ 0.
+            clock: (B, 1, S), the number of each step.
         """
         shape = amplitudes.shape[0], self.num_channels, -1
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return self.synthesis(self.parts(amplitudes, noise)).reshape(shape)
+        if torch.jit.is_scripting():
+            return self.synthesis(self.parts(amplitudes, clock)).reshape(shape)
         with torch.autocast(amplitudes.device.type, enabled=False):  # phases need 24 bits
-            return self.synthesis(self.parts(amplitudes.float(), noise)).reshape(shape)
+            return self.synthesis(self.parts(amplitudes.float(), clock)).reshape(shape)
 
-    def parts(self, amplitudes: Tensor, noise: Tensor) -> Tensor:
+    def parts(self, amplitudes: Tensor, clock: Tensor) -> Tensor:
         """Return the cosine and sine part of each oscillator, (B·C, 2·K, S)."""
-        batch, _, steps = amplitudes.shape
-        clock = torch.remainder(noise[:, -1:], self.period)
-        phase = torch.remainder(self.turns * clock, self.period)  # below 2²⁴: exact
-        phase = (phase * self.unit)[:, None]
-        tones, noises = amplitudes.reshape(batch, 2, -1, self.size, steps).unbind(1)
-        random = noise[:, :-1].reshape(batch, 2, -1, self.size, steps) * self.noise_scale
-        cosines = tones * phase.cos() + noises * random[:, 0]
-        sines = tones * phase.sin() + noises * random[:, 1]
-        parts = torch.stack([cosines, sines], dim=2)
-        return parts.reshape(-1, 2 * self.size, steps)
+        turned = self.turns * torch.remainder(clock, float(self.period))  # below 2²⁴: exact
+        phase = torch.remainder(turned, float(self.period)) * (2 * math.pi / self.period)
+        phase = (phase + self.phases)[:, None]
+        amplitudes = amplitudes.reshape(phase.shape[0], self.num_channels, self.size, -1)
+        parts = torch.cat([amplitudes * phase.cos(), amplitudes * phase.sin()], dim=2)
+        return parts.flatten(0, 1)
 
 
 class OscillatorDecoder(DecoderV2):
@@ -122,7 +116,6 @@ class OscillatorDecoder(DecoderV2):
         dilations: As for `DecoderV2`.
         is_causal: As for `DecoderV2`.
         activation: As for `DecoderV2`.
-        adaptation: As for `DecoderV2`.
     """
 
     def __init__(
@@ -136,7 +129,6 @@ class OscillatorDecoder(DecoderV2):
         dilations: Sequence[Sequence[int]],
         is_causal: bool = False,
         activation: OfChannels | None = None,
-        adaptation: OfChannels | None = None,
     ) -> None:
         super().__init__(
             oscillators.size,
@@ -148,8 +140,9 @@ class OscillatorDecoder(DecoderV2):
             dilations,
             is_causal=is_causal,
             activation=activation,
-            adaptation=adaptation,
         )
+        rows, taps = oscillators.size * num_channels, 2 * kernel_size + 1
+        self.wave = normalised(Conv1d(capacity, rows, taps, is_causal=is_causal))
         self.oscillators, self.bias = oscillators, AMPLITUDE_BIAS
 
     def forward(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -157,13 +150,11 @@ class OscillatorDecoder(DecoderV2):
 
         Args:
             latents: (B, D, N).
-            noise: (B, 2·C·K + 1, S), as `OscillatorBank` takes it. None: drawn, from step 0.
+            noise: (B, 1, S), the number of each step. None: from 0 on.
         """
         amplitudes = amplitude(self.wave(self.net(latents)) + self.bias)
         if noise is None:
-            batch, rows, steps = amplitudes.shape
-            random = 2.0 * torch.rand(batch, rows, steps, device=latents.device) - 1.0
-            clock = torch.arange(steps, device=latents.device).to(random.dtype)
-            noise = torch.cat([random, clock.expand(batch, 1, -1)], dim=1)
+            steps = torch.arange(amplitudes.shape[2], device=latents.device)
+            noise = steps.float().expand(latents.shape[0], 1, -1)
         audio: Tensor = self.oscillators(amplitudes, noise)
         return audio

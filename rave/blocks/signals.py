@@ -56,13 +56,18 @@ class LogSpectrogram(Spectrogram):
 
     Args:
         windows: Lengths of the Hann windows, the longest first; all have the same centre.
+        bins: Number of the lowest bins that are kept of each.
         hop_samples: Samples between frames.
         floor: Added to the power; 1 is that of a sine of full scale.
     """
 
-    def __init__(self, windows: Sequence[int], hop_samples: int, floor: float = 1e-8) -> None:
-        super().__init__(windows[0], hop_samples, sum(size // 2 + 1 for size in windows))
-        self.parts = nn.ModuleList(LogPower(size, floor) for size in windows)
+    def __init__(
+        self, windows: Sequence[int], bins: Sequence[int], hop_samples: int, floor: float = 1e-8
+    ) -> None:
+        super().__init__(windows[0], hop_samples, sum(bins))
+        self.parts = nn.ModuleList(
+            LogPower(size, kept, floor) for size, kept in zip(windows, bins, strict=True)
+        )
 
     def rows(self, windows: Tensor) -> Tensor:
         """Return (B, C, bands, S) of windows (B, C, S, window_samples)."""
@@ -70,21 +75,21 @@ class LogSpectrogram(Spectrogram):
 
 
 class LogPower(nn.Module):
-    """Logarithm of the power in each bin of the middle of a window, scaled to about −2 to 2."""
+    """Logarithm of the power in the lowest bins of the middle of a window, about −2 to 2."""
 
     window: Tensor
 
-    def __init__(self, size: int, floor: float) -> None:
+    def __init__(self, size: int, num_bins: int, floor: float) -> None:
         super().__init__()
         shape = torch.hann_window(size)
-        self.size, self.floor = size, floor
+        self.size, self.num_bins, self.floor = size, num_bins, floor
         self.register_buffer("window", 2 * shape / shape.sum(), persistent=False)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Return (…, size / 2 + 1) for (…, at least size)."""
+        """Return (…, num_bins) for (…, at least size)."""
         start = (windows.shape[-1] - self.size) // 2
         spectrum = torch.fft.rfft(windows[..., start : start + self.size] * self.window)
-        power = torch.view_as_real(spectrum).square().sum(-1)
+        power = torch.view_as_real(spectrum[..., : self.num_bins]).square().sum(-1)
         return 0.25 * torch.log(power + self.floor) + 3.0
 
 

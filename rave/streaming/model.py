@@ -182,7 +182,7 @@ class StreamingRAVE(nn.Module):
         if self.has_clock:
             first = frame * self.noise_steps_per_frame
             clock = torch.arange(first, first + noise.shape[2], device=noise.device) % self.period
-            noise = torch.cat([noise, clock.to(noise.dtype).expand(noise.shape[0], 1, -1)], 1)
+            noise = clock.float().expand(latents.shape[0], 1, -1)
         audio = self.decoder(latents, noise, frame, is_first)
         self.decoder_adaptation[2:] += self.decoder_adaptation[:2]
         if self.synthesis is not None:
