@@ -1,15 +1,19 @@
-"""Start a training from the weights of another run, ours or acids-rave's."""
+"""Start a training from the weights of another run, ours or acids-rave's, or from its audio."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from rave.blocks.linear import LinearEncoder
+from rave.blocks.oscillators import OscillatorDecoder
 from rave.codec import open_run
+from rave.dataset import PreparedAudioDataset
 from rave.model import RAVE
 from rave.upstream.discriminators import discriminator_rules
 from rave.upstream.names import their_name
@@ -17,6 +21,7 @@ from rave.upstream.run import is_run
 
 DISCRIMINATOR = "discriminator."
 NUM_COMPARED_HOPS = 8
+NUM_FITTED_FRAMES = 8192
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,22 @@ def take_weights(model: RAVE, discriminator: nn.Module, run: Path) -> InitialWei
     if is_fitting:
         discriminator.load_state_dict(weights)
     return InitialWeights(codec_format.fingerprint, is_fitting, _difference(model, source))
+
+
+def fit_linear_layers(model: RAVE, crops: PreparedAudioDataset, seed: int) -> None:
+    """Fit the linear layers of encoder and decoder to the first crops, if it has such layers.
+
+    Raises:
+        ValueError: If the crops have too few frames.
+    """
+    encoder, decoder, spectrogram = model.encoder, model.decoder, model.spectrogram
+    if isinstance(encoder, LinearEncoder) and isinstance(decoder, OscillatorDecoder):
+        assert spectrogram is not None  # their input
+        num_crops = ceil(NUM_FITTED_FRAMES * model.hop_samples / crops.crop_samples)
+        audio = torch.stack([crops[index] for index in range(min(num_crops, len(crops)))])
+        with torch.no_grad():
+            spectrograms = torch.cat([spectrogram(crop[None]) for crop in audio])
+        encoder.fit(spectrograms, decoder.linear, seed)
 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,6 @@ import soundfile
 import torch
 from known_training import (
     BETA,
-    CROP,
     FRAMES,
     HELD_OUT,
     LOGITS,
@@ -65,19 +64,6 @@ def distance(gain, num_scales):
     return num_scales * ((1 - gain) ** 2 - math.log(gain))
 
 
-def moved(share):
-    """Latents that stay where sound moves miss the way to the next frame, inside of two frames.
-
-    Dimension k jumps by two deviations before every 2^k-th frame.
-    """
-    frames = range(2, FRAMES - 2)
-    jumps = sum(
-        4 * variance * sum((n + 1) % 2**k == 0 for n in frames)
-        for k, variance in enumerate(VARIANCES)
-    )
-    return 1 - share**2 * jumps / (len(frames) * sum(VARIANCES))
-
-
 KL_OF_DIMENSION = [
     per_crop(lambda _, std, m=mean, v=variance: kl_nats(m, v, std))
     for mean, variance in zip(MEANS, VARIANCES, strict=True)
@@ -121,8 +107,6 @@ OF_RAVE = {
     "latents/moved_16_samples": {3: MOVED_BY[16]},
     "latents/moved_half_a_hop": {3: MOVED_BY[32]},
     "latents/kl": {3: sum(KL_OF_DIMENSION)},
-    "latents/moved_16_samples": {3: moved(16 / (CROP / FRAMES))},
-    "latents/moved_half_a_hop": {3: moved(0.5)},
 }
 
 

@@ -108,7 +108,7 @@ def train_codec(
     warnings: list[str] = []  # repeated at the end, perhaps days later
     fit(
         system,
-        lambda start_step: _loaders(store, split, training, start_step, warnings),
+        lambda start_step: _loaders(store, split, system, start_step, origin is None, warnings),
         out,
         training.max_steps,
         training.validate_every_steps,
@@ -236,16 +236,19 @@ def _with_data_format(recipe: Recipe, store: AudioStore) -> Recipe:
 def _loaders(
     store: AudioStore,
     split: Split,
-    training: RaveTraining,
+    system: RaveSystem,
     start_step: int,
+    is_fitted: bool,
     warnings: list[str],
 ) -> Loaders:
     from torch.utils.data import DataLoader
 
     from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_audio
     from rave.held_out import data_state, recording_keys
+    from rave.initial_weights import fit_linear_layers
     from rave.trainer import Loaders, StepBatches
 
+    training = system.training_recipe
     train_ranges, held_out_ranges = split_audio(store, split)
     names = ", ".join(piece.name for piece in held_out_ranges[:8])
     print(f"held out: {one_line(names)}", file=sys.stderr)
@@ -258,6 +261,8 @@ def _loaders(
         train_ranges,
         training.augmentations,
     )
+    if is_fitted and start_step == 0:
+        fit_linear_layers(system.model, crops, training.seed)
     size, most = training.crop_samples, training.max_held_out_crops
     held_out = PreparedCropsDataset(store, size, held_out_ranges, most)
     trained_on = PreparedCropsDataset(store, size, train_ranges, most)

@@ -25,7 +25,7 @@ def padding(kernel_size: int, dilation: int = 1, *, is_causal: bool = False) -> 
 
 
 class Conv1d(nn.Module):
-    """Zero-padded convolution without bias; T → ceil(T / stride).
+    """Zero-padded convolution; T → ceil(T / stride).
 
     Args:
         in_channels: Channels of the input.
@@ -35,6 +35,7 @@ class Conv1d(nn.Module):
         dilation: Input steps between taps.
         is_causal: Put all zeros on the left, so that no output sees later input.
         groups: Channel groups that do not see each other.
+        has_bias: Add a number to each output channel.
     """
 
     def __init__(
@@ -46,43 +47,50 @@ class Conv1d(nn.Module):
         dilation: int = 1,
         is_causal: bool = False,
         groups: int = 1,
+        has_bias: bool = False,
     ) -> None:
         super().__init__()
         left, right = padding(kernel_size, dilation, is_causal=is_causal)
         self.left, self.right = left, right
         self.stride, self.dilation, self.groups = stride, dilation, groups
-        reference = nn.Conv1d(in_channels, out_channels, kernel_size, groups=groups, bias=False)
-        self.weight = reference.weight  # torch's default initialisation
+        reference = nn.Conv1d(in_channels, out_channels, kernel_size, groups=groups, bias=has_bias)
+        # torch's default initialisation
+        self.weight, self.bias = reference.weight, reference.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out_channels, ceil(T / stride)) for (B, in_channels, T)."""
         x = functional.pad(x, (self.left, self.right))
-        return functional.conv1d(x, self.weight, None, self.stride, 0, self.dilation, self.groups)
+        return functional.conv1d(
+            x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups
+        )
 
 
 class ConvTranspose1d(nn.Module):
-    """Transposed convolution of kernel 2r and stride r without bias; T → r·T.
+    """Transposed convolution of kernel 2r and stride r; T → r·T.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         stride: Output steps per input step, r; even, or the length would not be r·T.
+        has_bias: Add a number to each output channel.
 
     Raises:
         ValueError: If `stride` is odd.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, has_bias: bool = False
+    ) -> None:
         super().__init__()
         if stride % 2:
             raise ValueError(f"Upsampling ratio {stride} is odd; use even ratios such as 2 or 4.")
         self.stride = stride
-        reference = nn.ConvTranspose1d(in_channels, out_channels, 2 * stride, bias=False)
-        self.weight = reference.weight
+        reference = nn.ConvTranspose1d(in_channels, out_channels, 2 * stride, bias=has_bias)
+        self.weight, self.bias = reference.weight, reference.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out_channels, r·T) for (B, in_channels, T)."""
-        return functional.conv_transpose1d(x, self.weight, None, self.stride, self.stride // 2)
+        return functional.conv_transpose1d(x, self.weight, self.bias, self.stride, self.stride // 2)
 
 
 def normalised(layer: nn.Module) -> nn.Module:

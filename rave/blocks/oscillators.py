@@ -20,17 +20,20 @@ Differs: frequencies are fixed and lie closer than one can hear. There is no gen
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from rave.blocks.convolution import Conv1d, ConvTranspose1d, normalised
-from rave.blocks.noise import AMPLITUDE_BIAS, amplitude
-from rave.blocks.v2 import DecoderV2, OfChannels
+from rave.blocks.convolution import Conv1d, ConvTranspose1d
+from rave.blocks.signals import LOG_OFFSET, LOG_SCALE, LogSpectrogram
+from rave.blocks.v2 import Residual
 
 PERIOD = 4096
 GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
+# Several oscillators share the width of a window's lobe: each has about half of its amplitude.
+LOG_SHARE = math.log(0.5)
+NETWORK_SCALE = 4.0  # of the network's output, in logarithms of amplitude
 
 
 class OscillatorBank(nn.Module):
@@ -46,6 +49,7 @@ class OscillatorBank(nn.Module):
         widest_hz: Largest distance; no wider than a window resolves, or spectra have gaps.
     """
 
+    frequencies_hz: Tensor
     turns: Tensor
     phases: Tensor
 
@@ -68,7 +72,9 @@ class OscillatorBank(nn.Module):
             frequencies.append(frequencies[-1] + distance)
         units = (torch.tensor(frequencies[:-1], dtype=torch.float64) / unit_hz).round()
         self.num_channels, self.size, self.step_samples = num_channels, len(units), step_samples
+        self.sample_rate_hz = sample_rate_hz
         self.period = PERIOD  # TorchScript reads no globals
+        self.register_buffer("frequencies_hz", units * unit_hz, persistent=False)
         self.register_buffer("turns", (units % PERIOD).float()[:, None], persistent=False)
         phases = 2 * math.pi * (torch.arange(self.size, dtype=torch.float64) * GOLDEN_RATIO % 1)
         self.register_buffer("phases", phases.float()[:, None], persistent=False)
@@ -88,7 +94,7 @@ class OscillatorBank(nn.Module):
             clock: (B, 1, S), the number of each step.
         """
         shape = amplitudes.shape[0], self.num_channels, -1
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self.synthesis(self.parts(amplitudes, clock)).reshape(shape)
         with torch.autocast(amplitudes.device.type, enabled=False):  # phases need 24 bits
             return self.synthesis(self.parts(amplitudes.float(), clock)).reshape(shape)
@@ -103,47 +109,95 @@ class OscillatorBank(nn.Module):
         return parts.flatten(0, 1)
 
 
-class OscillatorDecoder(DecoderV2):
-    """Latents → audio: the layers of `DecoderV2`, then amplitudes of an `OscillatorBank`.
+class BandConv(Conv1d):
+    """A convolution along frequencies and time, (B, in·K, S) → (B, out·K, S).
 
     Args:
-        oscillators: The bank. The product of its step and of the ratios is the hop.
-        num_channels: C.
-        capacity: Channels before the last convolution.
-        ratios: In the order of the encoder, as for `DecoderV2`.
+        num_bands: K.
+        in_channels: Numbers per band and step of the input.
+        out_channels: The same of the output.
+        kernel_bands: Bands that an output sees, odd.
+        kernel_steps: Steps that it sees.
+        is_causal: Put all zeros on the left, so that no output sees later input.
+    """
+
+    def __init__(
+        self,
+        num_bands: int,
+        in_channels: int,
+        out_channels: int,
+        kernel_bands: int,
+        kernel_steps: int,
+        is_causal: bool = False,
+    ) -> None:
+        super().__init__(1, 1, kernel_steps, is_causal=is_causal)
+        kernel = kernel_bands, kernel_steps
+        self.weight = nn.Conv2d(in_channels, out_channels, kernel, bias=False).weight
+        # Bands are not equally far apart, so each has numbers of its own.
+        self.shift = nn.Parameter(torch.zeros(out_channels, num_bands, 1))
+        self.in_channels, self.num_bands, self.beside = in_channels, num_bands, kernel_bands // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, out·K, S) for (B, in·K, S)."""
+        return self.inner(functional.pad(x, (self.left, self.right)))
+
+    def inner(self, x: Tensor) -> Tensor:
+        """Return (B, out·K, S − kernel_steps + 1) for (B, in·K, S)."""
+        grid = x.reshape(x.shape[0], self.in_channels, self.num_bands, -1)
+        grid = functional.conv2d(grid, self.weight, padding=(self.beside, 0)) + self.shift
+        return grid.flatten(1, 2)
+
+
+class OscillatorDecoder(nn.Module):
+    """Latents → a spectrum, by a linear layer → amplitudes of an `OscillatorBank`.
+
+    An oscillator's amplitude is first that of the spectrum at its frequency. A network sharpens what
+    the windows of the spectrogram have blurred: it sees the spectrum around each oscillator, along
+    frequency and time, and has the same weights everywhere. Its output begins at 0.
+
+    Args:
+        oscillators: The bank. Its step times the ratio is the hop.
+        spectrogram: The encoder's; the linear layer gives its rows.
+        num_channels: C, each decoded by the same network.
+        capacity: Numbers per oscillator and step in the network.
+        ratio: Steps per latent frame, even.
         latent_size: D.
-        kernel_size: As for `DecoderV2`.
-        dilations: As for `DecoderV2`.
-        is_causal: As for `DecoderV2`.
-        activation: As for `DecoderV2`.
+        num_units: Residual layers of the network.
+        is_causal: Layers see no later latents, apart from the reach of transposed convolutions.
     """
 
     def __init__(
         self,
         oscillators: OscillatorBank,
+        spectrogram: LogSpectrogram,
         num_channels: int,
         capacity: int,
-        ratios: Sequence[int],
+        ratio: int,
         latent_size: int,
-        kernel_size: int,
-        dilations: Sequence[Sequence[int]],
+        num_units: int,
         is_causal: bool = False,
-        activation: OfChannels | None = None,
     ) -> None:
-        super().__init__(
-            oscillators.size,
-            num_channels,
-            capacity,
-            ratios,
-            latent_size,
-            kernel_size,
-            dilations,
-            is_causal=is_causal,
-            activation=activation,
-        )
-        rows, taps = oscillators.size * num_channels, 2 * kernel_size + 1
-        self.wave = normalised(Conv1d(capacity, rows, taps, is_causal=is_causal))
-        self.oscillators, self.bias = oscillators, AMPLITUDE_BIAS
+        super().__init__()
+        size, rows = oscillators.size, spectrogram.num_bands
+        self.num_channels, self.size = num_channels, size
+        self.linear = ConvTranspose1d(latent_size, num_channels * rows, ratio, has_bias=True)
+        places = spectrogram.rows_at(oscillators.frequencies_hz, oscillators.sample_rate_hz)
+        self.at_oscillators = Conv1d(rows, len(places), 1)
+        del self.at_oscillators.weight
+        self.at_oscillators.register_buffer("weight", places[:, :, None], persistent=False)
+        num_heard = len(places) // size - 1
+
+        def layer(before: int, after: int, kernel_bands: int) -> BandConv:
+            return BandConv(size, before, after, kernel_bands, 3, is_causal)
+
+        units = [
+            Residual(nn.Sequential(layer(capacity, capacity, 7), nn.SiLU()))
+            for _ in range(num_units)
+        ]
+        last = layer(capacity, 1, 5)
+        nn.init.zeros_(last.weight)
+        self.net = nn.Sequential(layer(num_heard, capacity, 9), nn.SiLU(), *units, last)
+        self.oscillators = oscillators
 
     def forward(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return audio (B, C, T).
@@ -152,9 +206,30 @@ class OscillatorDecoder(DecoderV2):
             latents: (B, D, N).
             noise: (B, 1, S), the number of each step. None: from 0 on.
         """
-        amplitudes = amplitude(self.wave(self.net(latents)) + self.bias)
+        spectrum, around = self.heard(self.linear(latents))
+        amplitudes = self.amplitudes(spectrum, self.net(around))
         if noise is None:
             steps = torch.arange(amplitudes.shape[2], device=latents.device)
             noise = steps.float().expand(latents.shape[0], 1, -1)
         audio: Tensor = self.oscillators(amplitudes, noise)
         return audio
+
+    def heard(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the spectrum at each oscillator, and in each window there: (B·C, W·K, S).
+
+        Args:
+            rows: Spectrograms (B, C·R, S).
+        """
+        rows = rows.reshape(-1, rows.shape[1] // self.num_channels, rows.shape[2])
+        heard = self.at_oscillators(rows)
+        return heard[:, : self.size], heard[:, self.size :]
+
+    def amplitudes(self, spectrum: Tensor, sharpened: Tensor) -> Tensor:
+        """Return amplitudes below 1, (B, C·K, S).
+
+        Args:
+            spectrum: Of each oscillator, (B·C, K, S), as in `LogPower`.
+            sharpened: What the network makes of it, of the same shape.
+        """
+        logs = (0.5 / LOG_SCALE) * (spectrum - LOG_OFFSET) + LOG_SHARE + NETWORK_SCALE * sharpened
+        return torch.sigmoid(logs).reshape(-1, self.num_channels * self.size, logs.shape[2])

@@ -4,6 +4,7 @@ B batch, C audio channels, T samples, D latent size, N latent frames, S spectrog
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch.nn import functional
 # The initial state of a GRU has faded after this many frames: the codec decodes in windows, each
 # this much longer on the left.
 MEMORY_FRAMES = 64
+# Of logarithms of power, which networks read best between about −2 and 3.
+LOG_SCALE, LOG_OFFSET = 0.25, 3.0
 
 
 class Spectrogram(nn.Module):
@@ -73,6 +76,26 @@ class LogSpectrogram(Spectrogram):
         """Return (B, C, bands, S) of windows (B, C, S, window_samples)."""
         return torch.cat([part(windows) for part in self.parts], dim=-1).transpose(2, 3)
 
+    def rows_at(self, frequencies_hz: Tensor, sample_rate_hz: int) -> Tensor:
+        """Return a matrix ((1 + windows)·K, bands) that finds the spectrum at K frequencies.
+
+        First in the longest window that has them; then in each window, or at its highest bin.
+        """
+        found: list[Tensor] = []
+        column = self.num_bands
+        places = torch.arange(len(frequencies_hz))
+        chosen = torch.zeros(len(places), self.num_bands)
+        for part in cast(list[LogPower], list(self.parts)[::-1]):
+            column -= part.num_bins
+            at = frequencies_hz * part.size / sample_rate_hz
+            below = at.long().clamp(max=part.num_bins - 2)
+            share = (at - below).clamp(max=1.0).float()
+            matrix = torch.zeros(len(places), self.num_bands)
+            matrix[places, column + below], matrix[places, column + below + 1] = 1.0 - share, share
+            chosen = torch.where((at <= part.num_bins - 1)[:, None], matrix, chosen)
+            found.insert(0, matrix)
+        return torch.cat([chosen, *found])
+
 
 class LogPower(nn.Module):
     """Logarithm of the power in the lowest bins of the middle of a window, about −2 to 2."""
@@ -90,7 +113,7 @@ class LogPower(nn.Module):
         start = (windows.shape[-1] - self.size) // 2
         spectrum = torch.fft.rfft(windows[..., start : start + self.size] * self.window)
         power = torch.view_as_real(spectrum[..., : self.num_bins]).square().sum(-1)
-        return 0.25 * torch.log(power + self.floor) + 3.0
+        return LOG_SCALE * torch.log(power + self.floor) + LOG_OFFSET
 
 
 class MelSpectrogram(Spectrogram):

@@ -137,24 +137,25 @@ class StreamingDecoderV2(nn.Module):
 
 
 class StreamingOscillatorDecoder(nn.Module):
-    """`OscillatorDecoder` of a stream: the noise and its clock wait for the amplitudes."""
+    """`OscillatorDecoder` of a stream: the spectrum and the clock wait for the network."""
 
     def __init__(self, decoder: OscillatorDecoder, clock: Clock) -> None:
         super().__init__()
-        self.net, at_hidden = streamed(decoder.net, clock)
-        self.wave, at_amplitudes = streamed(decoder.wave, at_hidden)
-        self.oscillators, self.bias = decoder.oscillators, decoder.bias
-        self.delay = Delay(at_amplitudes.delay_steps)
+        self.decoder, self.size, self.num_channels = decoder, decoder.size, decoder.num_channels
+        self.linear, at_spectrum = streamed(decoder.linear, clock)
+        self.net, at_amplitudes = streamed(decoder.net, at_spectrum)
+        self.spectrum_delay = Delay(at_amplitudes.delay_steps - at_spectrum.delay_steps)
+        self.clock_delay = Delay(at_amplitudes.delay_steps)
         self.synthesis, self.clock_after = streamed(decoder.oscillators.synthesis, at_amplitudes)
 
     def forward(self, latents: Tensor, noise: Tensor, frame: int, is_first: bool) -> Tensor:
-        """Return audio (B, C, n·hop) of latents (B, D, n) and noise of the bank's shape."""
-        hidden = self.net(latents, frame, is_first)
-        amplitudes = amplitude(self.wave(hidden, frame, is_first) + self.bias)
-        parts = self.oscillators.parts(amplitudes, self.delay(noise, is_first))
-        return self.synthesis(parts, frame, is_first).reshape(
-            latents.shape[0], self.oscillators.num_channels, -1
-        )
+        """Return audio (B, C, n·hop) of latents (B, D, n) and the number of each step."""
+        spectrum, around = self.decoder.heard(self.linear(latents, frame, is_first))
+        sharpened = self.net(around, frame, is_first)
+        amplitudes = self.decoder.amplitudes(self.spectrum_delay(spectrum, is_first), sharpened)
+        parts = self.decoder.oscillators.parts(amplitudes, self.clock_delay(noise, is_first))
+        audio = self.synthesis(parts, frame, is_first)
+        return audio.reshape(latents.shape[0], self.num_channels, -1)
 
 
 @streamed.register

@@ -25,6 +25,8 @@ from torch.nn import functional
 
 from rave.blocks.adain import AdaIN
 from rave.blocks.convolution import Conv1d, ConvTranspose1d
+from rave.blocks.linear import LinearEncoder
+from rave.blocks.oscillators import BandConv
 from rave.blocks.snake import Snake
 from rave.blocks.v1 import EncoderV1
 from rave.blocks.v2 import EncoderV2, Residual
@@ -166,6 +168,26 @@ class StreamingConvTranspose1d(nn.Module):
         return out if self.bias is None else out + self.bias[:, None]
 
 
+class StreamingBandConv(nn.Module):
+    """`BandConv` of a stream, late by the steps that it looks ahead."""
+
+    memory: Tensor
+
+    def __init__(self, layer: BandConv, clock: Clock) -> None:
+        super().__init__()
+        self.layer, self.kept = layer, layer.left + layer.right
+        self.delay_steps, self.steps_per_frame = clock.delay_steps, clock.steps_per_frame
+        self.clock_after = clock.later(layer.right)
+        self.register_buffer("memory", torch.zeros(1, 1, 0))
+
+    def forward(self, x: Tensor, frame: int, is_first: bool) -> Tensor:
+        """Return (B, out·K, n) for (B, in·K, n)."""
+        x = silence_before_start(x, frame, self.steps_per_frame, self.delay_steps)
+        x = remembered(self.memory, x, self.kept, is_first)
+        self.memory = x[:, :, x.shape[2] - self.kept :].clone()
+        return self.layer.inner(x)
+
+
 class Pointwise(nn.Module):
     """A layer whose output at a step depends on its input at that step only."""
 
@@ -263,6 +285,7 @@ def streamed(layer: nn.Module, clock: Clock) -> tuple[nn.Module, Clock]:
 
 
 @streamed.register(nn.LeakyReLU)
+@streamed.register(nn.SiLU)
 @streamed.register(nn.BatchNorm1d)
 @streamed.register(Snake)
 def _(layer: nn.Module, clock: Clock) -> tuple[nn.Module, Clock]:
@@ -276,16 +299,21 @@ def _(layer: AdaIN, clock: Clock) -> tuple[nn.Module, Clock]:
 
 @streamed.register
 def _(layer: Conv1d, clock: Clock) -> tuple[nn.Module, Clock]:
-    bias, groups = getattr(layer, "bias", None), getattr(layer, "groups", 1)
+    bias, groups = layer.bias, layer.groups
     reach = layer.left, layer.right
     conv = StreamingConv1d(layer.weight, bias, reach, layer.stride, layer.dilation, groups, clock)
     return conv, conv.clock_after
 
 
 @streamed.register
+def _(layer: BandConv, clock: Clock) -> tuple[nn.Module, Clock]:
+    conv = StreamingBandConv(layer, clock)
+    return conv, conv.clock_after
+
+
+@streamed.register
 def _(layer: ConvTranspose1d, clock: Clock) -> tuple[nn.Module, Clock]:
-    bias = getattr(layer, "bias", None)
-    conv = StreamingConvTranspose1d(layer.weight, bias, layer.stride, clock)
+    conv = StreamingConvTranspose1d(layer.weight, layer.bias, layer.stride, clock)
     return conv, conv.clock_after
 
 
@@ -306,5 +334,6 @@ def _(layer: Residual, clock: Clock) -> tuple[nn.Module, Clock]:
 
 @streamed.register(EncoderV1)
 @streamed.register(EncoderV2)
-def _(layer: EncoderV1 | EncoderV2, clock: Clock) -> tuple[nn.Module, Clock]:
+@streamed.register(LinearEncoder)
+def _(layer: EncoderV1 | EncoderV2 | LinearEncoder, clock: Clock) -> tuple[nn.Module, Clock]:
     return streamed(layer.net, clock)
