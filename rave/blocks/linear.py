@@ -21,6 +21,7 @@ from torch.nn import functional
 from rave.blocks.convolution import Conv1d, ConvTranspose1d
 
 START_STD = 0.3  # of the posterior; the least of the components has the standard deviation 1
+LEAST_STD = 1e-3  # of a component, so that audio that does not vary has latents, too
 
 
 class LinearEncoder(nn.Module):
@@ -83,13 +84,17 @@ class LinearEncoder(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             _, values, axes = torch.pca_lowrank((frames - mean).flatten(1), size, False, niter=4)
-        scale = len(frames) ** 0.5 / float(values[-1])
+        scale = 1 / max(float(values[-1]) / len(frames) ** 0.5, LEAST_STD)
         components = axes.T.reshape(size, *mean.shape)
         layer.weight.zero_()
         layer.weight[:size] = scale * components
         bias[:size] = -scale * (components * mean).sum(dim=(1, 2))
         bias[size:] = math.log(math.expm1(START_STD))
         decoder.weight.zero_()
-        first = decoder.stride // 2 - layer.left  # where the steps that a frame is made of begin
-        decoder.weight[:, :, first : first + layer.stride] = components / scale
+        # Where the steps that a frame is made of begin; the decoder cannot give those before 0. It
+        # repeats the last one in the time that is left until the next frame.
+        first = decoder.stride // 2 - layer.left
+        steps = (torch.arange(layer.stride) - min(first, 0)).clamp(max=layer.stride - 1)
+        first = max(first, 0)
+        decoder.weight[:, :, first : first + layer.stride] = components[:, :, steps] / scale
         decoder_bias.copy_(mean.mean(dim=1))

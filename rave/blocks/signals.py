@@ -79,7 +79,8 @@ class LogSpectrogram(Spectrogram):
     def rows_at(self, frequencies_hz: Tensor, sample_rate_hz: int) -> Tensor:
         """Return a matrix ((1 + windows)·K, bands) that finds the spectrum at K frequencies.
 
-        First in the longest window that has them; then in each window, or at its highest bin.
+        First in the longest window that has them, or else in the last; then in each window. Above a
+        window's highest bin, it is that bin.
         """
         found: list[Tensor] = []
         column = self.num_bands
@@ -92,7 +93,8 @@ class LogSpectrogram(Spectrogram):
             share = (at - below).clamp(max=1.0).float()
             matrix = torch.zeros(len(places), self.num_bands)
             matrix[places, column + below], matrix[places, column + below + 1] = 1.0 - share, share
-            chosen = torch.where((at <= part.num_bins - 1)[:, None], matrix, chosen)
+            is_here = at <= part.num_bins - 1 if found else at >= 0
+            chosen = torch.where(is_here[:, None], matrix, chosen)
             found.insert(0, matrix)
         return torch.cat([chosen, *found])
 
