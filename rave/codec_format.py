@@ -41,7 +41,7 @@ class CodecFormat:
         is_derivative: The model knows the derivative of audio; the codec differentiates and
             integrates.
         num_noise_rows: A, rows of N(0, 1) that the decoder takes below the latents.
-        has_clock: That input has one more row: the number of each step.
+        has_clock: That input is the number of each step.
         training_audio: What is known of the audio that it was trained on. None, as of acids-rave's:
             latents are decoded as they were encoded.
     """

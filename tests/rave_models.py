@@ -7,6 +7,7 @@ import torch
 
 from rave import experiment
 from rave.blocks.convolution import fold_weight_norm
+from rave.blocks.oscillators import BandConv
 from rave.codec import Codec, load_run
 from rave.codec_format import CodecFormat
 from rave.files.atomic import atomic_write
@@ -20,7 +21,7 @@ SMALL = ("CAPACITY=2", "LATENT_SIZE=4")
 SHORT = ("RATIOS=[2, 2]", "DILATIONS=[[1, 3], [1]]")  # with v2's 16 bands, a hop of 64
 # A hop of 128, in steps of 32, and few oscillators.
 FEW_OSCILLATORS = (
-    *("STEP_SAMPLES=32", "WINDOWS=[256, 32]", "NUM_ROWS=146"),
+    *("STEP_SAMPLES=32", "WINDOWS=[256, 64]", "BINS=[96, 32]", "NUM_ROWS=128"),
     *("oscillators.OscillatorBank.spacing_cents=400", "oscillators.OscillatorBank.widest_hz=345"),
 )
 
@@ -30,6 +31,10 @@ def build_model(recipe: str = "v2", *settings: str, seed: int = 0) -> RAVE:
     torch.manual_seed(seed)
     experiment.parse_recipe("rave", recipe, settings)
     model: RAVE = experiment.new_model()
+    for layer in model.modules():
+        if isinstance(layer, BandConv):  # of which some begin as zeros, that hide what is before
+            torch.nn.init.normal_(layer.weight, std=0.1)
+            torch.nn.init.normal_(layer.shift, std=0.1)
     return model.eval().requires_grad_(False)
 
 
@@ -39,13 +44,13 @@ def small_model(recipe: str = "v2", *settings: str, seed: int = 0) -> RAVE:
 
 
 def band_noise(model: RAVE, num_frames: int, seed: int = 0) -> torch.Tensor:
-    """Return what a noisy decoder draws, (1, C·M, N·hop/M); for oscillators from step 0 on."""
+    """Return what a noisy decoder draws, (1, C·M, N·hop/M), or a clock from 0 on, (1, 1, S)."""
     generator = torch.Generator().manual_seed(seed)
-    rows = model.decoder_noise_rows or model.pqmf.num_bands * model.num_channels
     steps = num_frames * model.noise_steps_per_frame
-    noise = 2 * torch.rand(1, rows, steps, generator=generator) - 1
-    clock = torch.arange(steps).to(noise).expand(1, int(model.has_clock), -1)
-    return torch.cat([noise, clock], dim=1)
+    if model.has_clock:
+        return torch.arange(steps).float()[None, None]
+    rows = model.decoder_noise_rows or model.pqmf.num_bands * model.num_channels
+    return 2 * torch.rand(1, rows, steps, generator=generator) - 1
 
 
 def known_audio(

@@ -25,7 +25,7 @@ RECIPES = (
     ("v2", *SHORT),
     ("v2", *SHORT, "NUM_CHANNELS=2"),
     ("v2_small", "RATIOS=[2, 2, 2]", "DILATIONS=[[1, 3], [1], [1]]"),  # hears noise
-    ("oscillators", *FEW_OSCILLATORS),
+    ("small", *FEW_OSCILLATORS),
     ("tiny",),
     ("v1",),
 )

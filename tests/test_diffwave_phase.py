@@ -44,7 +44,7 @@ def test_a_codec_that_copies_samples_is_named_with_its_figure() -> None:
     # E(a − b)² = 2 for independent samples of variance 1.
     assert moved.at(16) == pytest.approx(-1.0, abs=0.03)
     assert f"moves by 1.00 ms, its latents keep {moved.at(16):.2f} of" in found.message
-    assert "--config oscillators" in str(found)
+    assert "--config small" in str(found)
 
 
 def test_a_codec_that_hears_magnitudes_is_not() -> None:

@@ -81,11 +81,6 @@ DRAWS = {
     "noise bands left out": of(
         training.bands_that_are_missing, uniform(-1, 1), "rave.blocks.noise:NoiseGenerator.forward"
     ),
-    "noise of oscillators left out": of(
-        training.numbers_of_oscillators_that_are_missing,
-        uniform(-1, 1),
-        "rave.blocks.oscillators:OscillatorDecoder.forward",
-    ),
     "posterior": of(
         training.posterior_samples, NORMAL, "rave.blocks.posterior:DiagonalGaussian.sample"
     ),

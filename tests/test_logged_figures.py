@@ -11,7 +11,6 @@ import soundfile
 import torch
 from known_training import (
     BETA,
-    FRAMES,
     HELD_OUT,
     LOGITS,
     LOUDNESS,

@@ -34,7 +34,7 @@ def test_frames_are_samples_over_hop_rounded_up_for_every_length_to_3_hops(ratio
 
 
 @pytest.mark.parametrize(
-    ("recipe", "hop"), [("v2", 2048), ("v2_small", 512), ("tiny", 1024), ("oscillators", 1024)]
+    ("recipe", "hop"), [("v2", 2048), ("v2_small", 512), ("tiny", 1024), ("small", 1024)]
 )
 @pytest.mark.parametrize("num_channels", [1, 2])
 def test_lengths_and_channels_of_the_recipes(recipe, hop, num_channels):
@@ -157,7 +157,7 @@ def test_a_latent_frame_sees_audio_within_the_stated_reach_and_little_less(recip
         ("v2_small+causal", ()),
         ("v2_small", ("RATIOS=[2, 2, 2]", "DILATIONS=[[1], [1], [1]]")),
         ("v2_small", ("RATIOS=[4, 2]", "DILATIONS=[[1], [1]]", "KERNEL_SIZE=1")),
-        ("oscillators", FEW_OSCILLATORS),
+        ("small", FEW_OSCILLATORS),
     ],
 )
 def test_a_frame_of_audio_sees_latents_within_the_stated_reach(recipe, settings):

@@ -12,6 +12,7 @@ from rave_models import FEW_OSCILLATORS, SHORT, write_run
 
 from rave.codec import load_codec
 from rave.main_cli import main
+from rave.noise import DecoderNoise
 
 # To export takes time by the number of layers.
 FEW = ("RATIOS=[2, 2]", "DILATIONS=[[3], [1]]")
@@ -22,8 +23,7 @@ STEREO = ("v2", *FEW, "NUM_CHANNELS=2")
 HYBRID = ("hybrid+adain", *MEL)  # a spectrogram, a recurrent network, layers with branches
 DISCRETE = ("discrete", *FEW)  # rows of noise
 
-OSCILLATORS = ("oscillators", *FEW_OSCILLATORS, "DILATIONS=[[3], [1]]")  # a clock
-
+OSCILLATORS = ("small", *FEW_OSCILLATORS)  # a clock
 RECIPES = {"stereo": STEREO, "noisy": NOISY, "hybrid": HYBRID, "discrete": DISCRETE}
 RECIPES["oscillators"] = OSCILLATORS
 
@@ -78,6 +78,26 @@ def test_onnx_runtime_gives_what_torch_gives(exports, name):
     found = session.run(None, {"audio": audio[None]})
     for a, b in zip(found, codec.encode(audio), strict=True):
         assert np.abs(a[0] - b).max() < 1e-4 * np.abs(b).max()
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_decoder_in_onnx_takes_noise_or_a_clock_of_any_time(exports, name):
+    codec = load_codec(exports / name / "run", torch.device("cpu"))
+    decoder = exports / name / "out" / "decoder.onnx"
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import
+    import onnxruntime
+
+    session, noise = onnxruntime.InferenceSession(str(decoder)), DecoderNoise(codec.format, 0)
+    latents = np.random.default_rng(0).standard_normal((codec.format.latent_size, 5))
+    given = {"latents": noise.decoder_input(latents.astype(np.float32), 1000)[None]}
+    if (bands := noise.bands(1000, 5)) is not None:
+        given["noise"] = bands.numpy()
+    assert {each.name for each in session.get_inputs()} == set(given)
+    assert ("noise" in given) == (name in ("noisy", "oscillators"))
+    parts = map(torch.from_numpy, given.values())
+    wanted = codec.network.decode(*parts).detach().numpy()
+    assert np.abs(session.run(None, given)[0] - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 
 def test_onnx_without_its_packages_is_refused(tmp_path, capsys, monkeypatch):

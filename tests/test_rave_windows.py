@@ -62,7 +62,7 @@ def in_parts(work, source, num_windows, num_parts):
         ("v2", *SHORT),
         ("v2", *SHORT, "NUM_CHANNELS=2"),
         ("v2", *SHORT, "derivative"),
-        ("oscillators", *FEW_OSCILLATORS),
+        ("small", *FEW_OSCILLATORS),
     ],
 )
 def test_work_in_parts_gives_the_bits_of_the_whole(tmp_path, recipe):

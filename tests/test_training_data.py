@@ -88,7 +88,7 @@ def test_latents_that_do_not_vary_are_refused(tmp_path, capsys):
 
 def test_every_recipe_states_the_rate_that_it_is_made_for():
     rates = {n: read_recipe("rave", n).value("SAMPLE_RATE_HZ") for n in list_recipes("rave")}
-    assert {name for name, rate in rates.items() if rate == 22050} == {"small", "tiny"}
+    assert {name for name, rate in rates.items() if rate == 22050} == {"small", "tiny", "waveform"}
     assert set(rates.values()) == {22050, 44100}
     assert read_recipe("rave", "small+causal").value("SAMPLE_RATE_HZ") == 22050
 

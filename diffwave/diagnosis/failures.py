@@ -35,7 +35,7 @@ REMEDIES = {
     LEVEL_LOST: "Undo the standardization before decoding; check that the statistics are the run's",
     SILENT_DECODE: "Decode with the codec that the latents were encoded with; train it longer",
     MEMORISED: "Train on more music, for fewer steps, or with a smaller network",
-    PHASE_IN_LATENTS: "Train a codec whose encoder hears no phase: --config oscillators",
+    PHASE_IN_LATENTS: "Train a codec whose encoder hears no phase: --config small",
     NOTES_LOST: "Follow with --guidance 2; train longer; use a codec whose latents are predictable",
 }
 

@@ -3,7 +3,8 @@
 encoder.onnx   audio (1, C, n·hop) → mean, std (1, D, n)
 decoder.onnx   latents (1, D + A, n), the lowest A rows from N(0, 1) (num_noise_rows in codec.json),
                and for those with noise (1, noise_rows, n·noise_steps_per_frame) uniform in [-1, 1),
-               where has_clock with a last row of the numbers of the steps → audio (1, C, n·hop)
+               where has_clock (1, 1, n·noise_steps_per_frame) instead, the number of each step
+               → audio (1, C, n·hop)
 
 Learnt statistics of source and target (AdaIN) are fixed in them.
 """
@@ -58,13 +59,12 @@ def _inputs(model: RAVE, codec_format: CodecFormat, num_frames: int) -> list[dic
     audio = 0.3 * torch.randn(size, generator=draw)
     num_rows = model.latent_size + model.num_noise_rows
     latents = {"latents": torch.randn(1, num_rows, num_frames, generator=draw)}
-    if codec_format.noise_rows:
-        steps = num_frames * codec_format.noise_steps_per_frame
+    steps = num_frames * codec_format.noise_steps_per_frame
+    if codec_format.has_clock:
+        latents["noise"] = torch.arange(steps, dtype=torch.float32).expand(1, 1, -1)
+    elif codec_format.noise_rows:
         rows = torch.rand(1, codec_format.noise_rows, steps, generator=draw)
         latents["noise"] = 2 * rows - 1
-        if codec_format.has_clock:
-            clock = torch.arange(steps, dtype=torch.float32).expand(1, 1, -1)
-            latents["noise"] = torch.cat([latents["noise"], clock], dim=1)
     return [{"audio": audio}, latents]
 
 

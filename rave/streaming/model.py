@@ -173,7 +173,7 @@ class StreamingRAVE(nn.Module):
         Args:
             latents: (B, D + A, n), raw, with the rows of noise below them.
             noise: (B, noise_rows, n·noise_steps_per_frame) uniform in [-1, 1), for decoders
-                that use noise.
+                that use noise; a clock counts by itself.
             frame: Their first frame. Latents before frame 0 do not exist.
             is_first: Begin a stream.
         """
