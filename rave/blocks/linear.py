@@ -4,7 +4,8 @@ B batch, C audio channels, D latent size, N latent frames, R rows of a spectrogr
 latent frame.
 
 Neighbouring bins and steps of a spectrogram say nearly the same. So its largest principal
-components hold most of it, and are found in seconds. Training begins from them.
+components hold most of it, and are found in seconds. They are the latents: training leaves them as
+they are, and teaches the decoder only.
 
 Source: principal component analysis by random projections (Halko et al. 2011, arXiv:0909.4061).
 """
@@ -20,12 +21,12 @@ from torch.nn import functional
 
 from rave.blocks.convolution import Conv1d, ConvTranspose1d
 
-START_STD = 0.3  # of the posterior; the least of the components has the standard deviation 1
+STD = 0.3  # of the posterior; the least of the components has the standard deviation 1
 LEAST_STD = 1e-3  # of a component, so that audio that does not vary has latents, too
 
 
 class LinearEncoder(nn.Module):
-    """A spectrogram → mean and scale of the posterior, linearly: the scale begins as a constant.
+    """A spectrogram → mean and scale of the posterior, linearly; its weights are fitted, not trained.
 
     Args:
         num_rows: R.
@@ -53,6 +54,7 @@ class LinearEncoder(nn.Module):
             is_causal=is_causal,
             has_bias=True,
         )
+        self.requires_grad_(False)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return (B, 2·D, N) for (B, C·R, N·r)."""
@@ -89,7 +91,7 @@ class LinearEncoder(nn.Module):
         layer.weight.zero_()
         layer.weight[:size] = scale * components
         bias[:size] = -scale * (components * mean).sum(dim=(1, 2))
-        bias[size:] = math.log(math.expm1(START_STD))
+        bias[size:] = math.log(math.expm1(STD))
         decoder.weight.zero_()
         # Where the steps that a frame is made of begin; the decoder cannot give those before 0. It
         # repeats the last one in the time that is left until the next frame.

@@ -181,6 +181,7 @@ class OscillatorDecoder(nn.Module):
         size, rows = oscillators.size, spectrogram.num_bands
         self.num_channels, self.size = num_channels, size
         self.linear = ConvTranspose1d(latent_size, num_channels * rows, ratio, has_bias=True)
+        self.linear.requires_grad_(False)  # fitted with the encoder
         places = spectrogram.rows_at(oscillators.frequencies_hz, oscillators.sample_rate_hz)
         self.at_oscillators = Conv1d(rows, len(places), 1)
         del self.at_oscillators.weight
