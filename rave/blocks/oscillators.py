@@ -73,7 +73,7 @@ class OscillatorBank(nn.Module):
         units = (torch.tensor(frequencies[:-1], dtype=torch.float64) / unit_hz).round()
         self.num_channels, self.size, self.step_samples = num_channels, len(units), step_samples
         self.sample_rate_hz = sample_rate_hz
-        self.period = PERIOD  # TorchScript reads no globals
+        self.period, self.unit = float(PERIOD), 2 * math.pi / PERIOD  # TorchScript reads no globals
         self.register_buffer("frequencies_hz", units * unit_hz, persistent=False)
         self.register_buffer("turns", (units % PERIOD).float()[:, None], persistent=False)
         phases = 2 * math.pi * (torch.arange(self.size, dtype=torch.float64) * GOLDEN_RATIO % 1)
@@ -101,9 +101,8 @@ class OscillatorBank(nn.Module):
 
     def parts(self, amplitudes: Tensor, clock: Tensor) -> Tensor:
         """Return the cosine and sine part of each oscillator, (B·C, 2·K, S)."""
-        turned = self.turns * torch.remainder(clock, float(self.period))  # below 2²⁴: exact
-        phase = torch.remainder(turned, float(self.period)) * (2 * math.pi / self.period)
-        phase = (phase + self.phases)[:, None]
+        turned = self.turns * torch.remainder(clock, self.period)  # below 2²⁴: exact
+        phase = (torch.remainder(turned, self.period) * self.unit + self.phases)[:, None]
         amplitudes = amplitudes.reshape(phase.shape[0], self.num_channels, self.size, -1)
         parts = torch.cat([amplitudes * phase.cos(), amplitudes * phase.sin()], dim=2)
         return parts.flatten(0, 1)
@@ -180,6 +179,9 @@ class OscillatorDecoder(nn.Module):
         super().__init__()
         size, rows = oscillators.size, spectrogram.num_bands
         self.num_channels, self.size = num_channels, size
+        # TorchScript reads no globals
+        self.row_scale, self.row_offset = 0.5 / LOG_SCALE, LOG_OFFSET
+        self.log_share, self.network_scale = LOG_SHARE, NETWORK_SCALE
         self.linear = ConvTranspose1d(latent_size, num_channels * rows, ratio, has_bias=True)
         self.linear.requires_grad_(False)  # fitted with the encoder
         places = spectrogram.rows_at(oscillators.frequencies_hz, oscillators.sample_rate_hz)
@@ -232,5 +234,6 @@ class OscillatorDecoder(nn.Module):
             spectrum: Of each oscillator, (B·C, K, S), as in `LogPower`.
             sharpened: What the network makes of it, of the same shape.
         """
-        logs = (0.5 / LOG_SCALE) * (spectrum - LOG_OFFSET) + LOG_SHARE + NETWORK_SCALE * sharpened
+        logs = self.row_scale * (spectrum - self.row_offset) + self.log_share
+        logs = logs + self.network_scale * sharpened
         return torch.sigmoid(logs).reshape(-1, self.num_channels * self.size, logs.shape[2])

@@ -108,6 +108,7 @@ class LogPower(nn.Module):
         super().__init__()
         shape = torch.hann_window(size)
         self.size, self.num_bins, self.floor = size, num_bins, floor
+        self.scale, self.offset = LOG_SCALE, LOG_OFFSET  # TorchScript reads no globals
         self.register_buffer("window", 2 * shape / shape.sum(), persistent=False)
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ class LogPower(nn.Module):
         start = (windows.shape[-1] - self.size) // 2
         spectrum = torch.fft.rfft(windows[..., start : start + self.size] * self.window)
         power = torch.view_as_real(spectrum[..., : self.num_bins]).square().sum(-1)
-        return LOG_SCALE * torch.log(power + self.floor) + LOG_OFFSET
+        return self.scale * torch.log(power + self.floor) + self.offset
 
 
 class MelSpectrogram(Spectrogram):
