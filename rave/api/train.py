@@ -245,14 +245,15 @@ def _loaders(
 
     from rave.dataset import PreparedAudioDataset, PreparedCropsDataset, split_audio
     from rave.held_out import data_state, recording_keys
-    from rave.initial_weights import fit_linear_layers
+    from rave.initial_weights import NUM_FITTED_FRAMES, fit_linear_layers
     from rave.trainer import Loaders, StepBatches
 
     training = system.training_recipe
     train_ranges, held_out_ranges = split_audio(store, split)
     names = ", ".join(piece.name for piece in held_out_ranges[:8])
     print(f"held out: {one_line(names)}", file=sys.stderr)
-    num_items = (training.max_steps + 1) * training.batch_size  # loaders read one batch ahead
+    # Loaders read one batch ahead; layers are fitted to as many crops however short the training.
+    num_items = max((training.max_steps + 1) * training.batch_size, NUM_FITTED_FRAMES)
     crops = PreparedAudioDataset(
         store,
         training.crop_samples,

@@ -79,8 +79,8 @@ class LinearEncoder(nn.Module):
         frames = padded.unfold(2, layer.stride, layer.stride).transpose(1, 2).flatten(0, 1)
         if len(frames) <= size:
             raise ValueError(
-                f"The training audio has {len(frames)} latent frames, fewer than the {size} "
-                "latents of a frame. Train on more audio."
+                f"The training audio has {len(frames)} latent frames; more than the {size} latents "
+                "of a frame are needed. Train on more audio."
             )
         mean = frames.mean(dim=0)
         with torch.random.fork_rng(devices=[]):
