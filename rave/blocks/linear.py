@@ -26,7 +26,7 @@ LEAST_STD = 1e-3  # of a component, so that audio that does not vary has latents
 
 
 class LinearEncoder(nn.Module):
-    """A spectrogram → mean and scale of the posterior, linearly; its weights are fitted, not trained.
+    """A spectrogram → mean and scale of the posterior, linearly; fitted, not trained.
 
     Args:
         num_rows: R.

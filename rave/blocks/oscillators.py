@@ -150,9 +150,9 @@ class BandConv(Conv1d):
 class OscillatorDecoder(nn.Module):
     """Latents → a spectrum, by a linear layer → amplitudes of an `OscillatorBank`.
 
-    An oscillator's amplitude is first that of the spectrum at its frequency. A network sharpens what
-    the windows of the spectrogram have blurred: it sees the spectrum around each oscillator, along
-    frequency and time, and has the same weights everywhere. Its output begins at 0.
+    An oscillator's amplitude is first that of the spectrum at its frequency. A network sharpens
+    what the windows of the spectrogram have blurred: it sees the spectrum around each oscillator,
+    along frequency and time, and has the same weights everywhere. Its output begins at 0.
 
     Args:
         oscillators: The bank. Its step times the ratio is the hop.

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=44100,
         metavar="HZ",
-        help="sample rate in Hz (default 44100; the recipes small and tiny are made for 22050)",
+        help="sample rate in Hz (default 44100; recipes small, waveform and tiny: 22050)",
     )
     parser.add_argument(
         "--channels", type=int, default=1, metavar="N", help="1 mono, 2 stereo (default 1)"
