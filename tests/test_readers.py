@@ -68,7 +68,7 @@ READERS = {
     "conditioner.conditioner_gain": HELD_OUT,
     "latents.diagnose_latents": HELD_OUT,
     "run._linear": HELD_OUT,
-    "run._heard": BOTH,
+    "predictability._heard": BOTH,
     "run._learned": HELD_OUT,
     "run._probe": HELD_OUT,
     "Ladder.reconstruction": HELD_OUT,
