@@ -22,6 +22,7 @@ from torch.nn import functional
 from rave.blocks.convolution import Conv1d, ConvTranspose1d
 
 STD = 0.3  # of the posterior; the least of the components has the standard deviation 1
+OVERSAMPLED = 16  # components that are searched for, too, so that the others are found well
 LEAST_STD = 1e-3  # of a component, so that audio that does not vary has latents, too
 
 
@@ -54,6 +55,8 @@ class LinearEncoder(nn.Module):
             is_causal=is_causal,
             has_bias=True,
         )
+        if not is_causal:  # a frame is made of its own steps: nothing is padded
+            self.net.left, self.net.right = 0, ratio - 1
         self.requires_grad_(False)
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -85,9 +88,11 @@ class LinearEncoder(nn.Module):
         mean = frames.mean(dim=0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            _, values, axes = torch.pca_lowrank((frames - mean).flatten(1), size, False, niter=4)
-        scale = 1 / max(float(values[-1]) / len(frames) ** 0.5, LEAST_STD)
-        components = axes.T.reshape(size, *mean.shape)
+            points = (frames - mean).flatten(1)
+            searched = min(size + OVERSAMPLED, *points.shape)
+            _, values, axes = torch.pca_lowrank(points, searched, center=False, niter=4)
+        scale = 1 / max(float(values[size - 1]) / len(frames) ** 0.5, LEAST_STD)
+        components = axes.T[:size].reshape(size, *mean.shape)
         layer.weight.zero_()
         layer.weight[:size] = scale * components
         bias[:size] = -scale * (components * mean).sum(dim=(1, 2))

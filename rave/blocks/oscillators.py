@@ -11,7 +11,8 @@ carry the phase of the waveform. Here the phase comes from a clock instead, the 
     audio                    = sum of amplitude · cos(phase)
 
 Frequencies are multiples of 1/PERIOD of the step rate, so that phases are exact in float32 however
-long it plays. The constants keep oscillators from beginning together, which would be a click.
+long it plays. The constants are φ · k² turns for oscillator k, so that none ever meet: where they
+are equally far apart, φ · k turns would be a delay only, and noise a train of clicks.
 
 Source: Engel et al. 2020, DDSP, arXiv:2001.04643 (amplitudes of oscillators, section 3); McAulay &
 Quatieri 1986 (speech from sinusoids, added window by window).
@@ -76,7 +77,8 @@ class OscillatorBank(nn.Module):
         self.period, self.unit = float(PERIOD), 2 * math.pi / PERIOD  # TorchScript reads no globals
         self.register_buffer("frequencies_hz", units * unit_hz, persistent=False)
         self.register_buffer("turns", (units % PERIOD).float()[:, None], persistent=False)
-        phases = 2 * math.pi * (torch.arange(self.size, dtype=torch.float64) * GOLDEN_RATIO % 1)
+        turns = torch.arange(self.size, dtype=torch.float64).square() * GOLDEN_RATIO % 1
+        phases = 2 * math.pi * turns
         self.register_buffer("phases", phases.float()[:, None], persistent=False)
         self.synthesis = ConvTranspose1d(2 * self.size, 1, step_samples)
         time = torch.arange(2 * step_samples, dtype=torch.float64) - step_samples // 2
