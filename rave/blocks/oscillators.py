@@ -184,6 +184,8 @@ class OscillatorDecoder(nn.Module):
         # TorchScript reads no globals
         self.row_scale, self.row_offset = 0.5 / LOG_SCALE, LOG_OFFSET
         self.log_share, self.network_scale = LOG_SHARE, NETWORK_SCALE
+        # What the spectrogram's floor comes to, so that silence is silent.
+        self.floor = math.exp(LOG_SHARE) * spectrogram.floor**0.5
         self.linear = ConvTranspose1d(latent_size, num_channels * rows, ratio, has_bias=True)
         self.linear.requires_grad_(False)  # fitted with the encoder
         places = spectrogram.rows_at(oscillators.frequencies_hz, oscillators.sample_rate_hz)
@@ -238,4 +240,5 @@ class OscillatorDecoder(nn.Module):
         """
         logs = self.row_scale * (spectrum - self.row_offset) + self.log_share
         logs = logs + self.network_scale * sharpened
-        return torch.sigmoid(logs).reshape(-1, self.num_channels * self.size, logs.shape[2])
+        amplitudes = torch.relu(torch.sigmoid(logs) - self.floor)
+        return amplitudes.reshape(-1, self.num_channels * self.size, logs.shape[2])

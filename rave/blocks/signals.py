@@ -68,6 +68,7 @@ class LogSpectrogram(Spectrogram):
         self, windows: Sequence[int], bins: Sequence[int], hop_samples: int, floor: float = 1e-8
     ) -> None:
         super().__init__(windows[0], hop_samples, sum(bins))
+        self.floor = floor
         self.parts = nn.ModuleList(
             LogPower(size, kept, floor) for size, kept in zip(windows, bins, strict=True)
         )
