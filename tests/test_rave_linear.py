@@ -197,6 +197,24 @@ def test_a_sine_comes_back_at_its_frequency_and_level_before_any_training(sines,
     assert -7 < 20 * math.log10(found.std() / wanted.std()) < 0
 
 
+@torch.no_grad()
+def test_silence_is_silent_before_any_training(sines):
+    decoded = sines.decode(sines.encode(torch.zeros(1, 1, 65536)).mean)
+    assert float(decoded.square().mean()) < 1e-7  # of the floor alone, 5.7e-7
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+@torch.no_grad()
+def test_a_blend_of_a_tone_at_two_levels_is_that_tone_at_a_level_between(sines, share):
+    loud = Sines([220])[0][None]
+    one, other = sines.encode(loud).mean, sines.encode(0.1 * loud).mean
+    blends = [one, (1 - share) * one + share * other, other]
+    heard = [sines.decode(blend)[0, 0, 8192:-8192] for blend in blends]
+    levels = [20 * math.log10(each.std()) for each in heard]
+    assert levels[0] - 2 > levels[1] > levels[2] + 2
+    assert {round(peak_hz(each) / 2) for each in heard} == {round(peak_hz(heard[0]) / 2)}
+
+
 # Training
 
 
