@@ -198,6 +198,15 @@ def test_inconsistency_is_what_theory_says():
     assert float(found) == pytest.approx(expected * (1 + 2 * 0.1) / 3, rel=0.02)
 
 
+def test_magnitudes_are_decoded_against_discriminators_in_the_end(data, tmp_path):
+    settings = (*FIRST.settings, "ENCODER_CAPACITY=4", "DISCRIMINATOR_CAPACITY=2")
+    trial = Trial(codec_trials.MAGNITUDES, settings, num_phases=2)
+    train(trial, open_audio(data.prepared), tmp_path, [2, 4])
+    assert len(values(tmp_path, "discriminator_loss")) == 2
+    assert len(values(tmp_path, "feature_matching")) == 2
+    assert len(values(tmp_path, "spectral_distance")) == 4
+
+
 def test_every_trial_has_a_recipe():
     for trial in TRIALS.values():
         assert read_recipe("rave", trial.recipe, trial.settings).settings.keys() == {
