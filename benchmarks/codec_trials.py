@@ -284,6 +284,14 @@ def table(trials: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def gather(out: Path) -> dict[str, Any]:
+    """Return the figures of the trials that are finished, and write them to trials.json."""
+    paths = {name: out / name / FIGURES for name in TRIALS}
+    found = {n: read_json(path, "figures of a trial") for n, path in paths.items() if path.exists()}
+    write_json(out / "trials.json", found)
+    return found
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run the trials and print their figures; return 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -308,9 +316,8 @@ def main(words: Sequence[str] | None = None) -> int:
         except ValueError as error:  # such as a loss that became infinite
             print(f"Trial {name} failed: {error}", file=sys.stderr)
             failed = 1
-    paths = {name: options.out / name / FIGURES for name in TRIALS}
-    found = {n: read_json(path, "figures of a trial") for n, path in paths.items() if path.exists()}
-    write_json(options.out / "trials.json", found)
+        gather(options.out)
+    found = gather(options.out)
     for minutes in sorted({each["minutes"] for each in found.values()}):
         print(f"\n{minutes:g} CPU minutes each\n")
         print(
