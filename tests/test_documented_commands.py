@@ -161,6 +161,9 @@ def cut(words):
     text = " ".join(words)
     if words[:2] == ["rave", "train"]:
         sizes = RAVE_STEPS if "models/" in text else RAVE_SIZES
+        if "--config small" in text:
+            rest = [each for each in sizes if not each.startswith(("DILATIONS", "RATIOS"))]
+            sizes = [*rest, "RATIOS=[2]", "CROP_SAMPLES=8192"]
     elif words[:2] == ["rave", "train_prior"]:
         sizes = PRIOR_SIZES
     elif "diffwave.train" in text:

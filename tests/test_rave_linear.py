@@ -32,7 +32,7 @@ class Fitted:
 
     def __init__(self, is_causal, channels, num_dimensions, seed=0, size=SIZE):
         rows = channels * ROWS
-        self.encoder = LinearEncoder(ROWS, channels, RATIO, size, is_causal)
+        self.encoder = LinearEncoder(ROWS, channels, [2, RATIO // 2], size, is_causal)
         self.decoder = ConvTranspose1d(size, rows, RATIO, has_bias=True)
         axes = torch.linalg.qr(drawn(rows * RATIO, num_dimensions, seed=1))[0]
         coefficients = drawn(3, NUM_FRAMES, num_dimensions) * 0.6 ** torch.arange(num_dimensions)
@@ -111,7 +111,7 @@ def test_the_deviation_of_the_posterior_is_the_same_everywhere():
 def test_one_seed_is_one_fit_that_draws_nothing_of_what_others_draw():
     weights, spectrograms = [], drawn(3, ROWS, 160)
     for seed in (3, 3, 4):
-        encoder = LinearEncoder(ROWS, 1, RATIO, SIZE)
+        encoder = LinearEncoder(ROWS, 1, [RATIO], SIZE)
         decoder, state = ConvTranspose1d(SIZE, ROWS, RATIO, has_bias=True), torch.get_rng_state()
         encoder.fit(spectrograms, decoder, seed)
         assert torch.equal(torch.get_rng_state(), state)
@@ -122,7 +122,7 @@ def test_one_seed_is_one_fit_that_draws_nothing_of_what_others_draw():
 
 @pytest.mark.parametrize(("num_frames", "is_enough"), [(SIZE, False), (SIZE + 1, True)])
 def test_more_frames_than_latents_are_needed(num_frames, is_enough):
-    encoder = LinearEncoder(ROWS, 1, RATIO, SIZE)
+    encoder = LinearEncoder(ROWS, 1, [RATIO], SIZE)
     decoder = ConvTranspose1d(SIZE, ROWS, RATIO, has_bias=True)
     spectrogram = drawn(1, ROWS, num_frames * RATIO)
     if is_enough:
@@ -139,7 +139,7 @@ def test_more_frames_than_latents_are_needed(num_frames, is_enough):
 
 @torch.no_grad()
 def test_what_does_not_vary_has_latents_and_comes_back_too():
-    encoder = LinearEncoder(ROWS, 1, RATIO, SIZE)
+    encoder = LinearEncoder(ROWS, 1, [RATIO], SIZE)
     decoder = ConvTranspose1d(SIZE, ROWS, RATIO, has_bias=True)
     silence = torch.full((2, ROWS, 80), -1.6)
     encoder.fit(silence, decoder, 0)

@@ -13,6 +13,7 @@ Source: principal component analysis by random projections (Halko et al. 2011, a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -32,7 +33,7 @@ class LinearEncoder(nn.Module):
     Args:
         num_rows: R.
         num_channels: C; the input has C·R rows.
-        ratio: r.
+        ratios: Their product is r.
         latent_size: D.
         is_causal: No frame sees later steps.
     """
@@ -41,12 +42,12 @@ class LinearEncoder(nn.Module):
         self,
         num_rows: int,
         num_channels: int,
-        ratio: int,
+        ratios: Sequence[int],
         latent_size: int,
         is_causal: bool = False,
     ) -> None:
         super().__init__()
-        self.latent_size = latent_size
+        self.latent_size, ratio = latent_size, math.prod(ratios)
         self.net = Conv1d(
             num_rows * num_channels,
             2 * latent_size,

@@ -21,6 +21,7 @@ Differs: frequencies are fixed and lie closer than one can hear. There is no gen
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -157,11 +158,11 @@ class OscillatorDecoder(nn.Module):
     along frequency and time, and has the same weights everywhere. Its output begins at 0.
 
     Args:
-        oscillators: The bank. Its step times the ratio is the hop.
+        oscillators: The bank. Its step times the ratios is the hop.
         spectrogram: The encoder's; the linear layer gives its rows.
         num_channels: C, each decoded by the same network.
         capacity: Numbers per oscillator and step in the network.
-        ratio: Steps per latent frame, even.
+        ratios: Their product is the steps per latent frame, even.
         latent_size: D.
         num_units: Residual layers of the network.
         is_causal: Layers see no later latents, apart from the reach of transposed convolutions.
@@ -173,7 +174,7 @@ class OscillatorDecoder(nn.Module):
         spectrogram: LogSpectrogram,
         num_channels: int,
         capacity: int,
-        ratio: int,
+        ratios: Sequence[int],
         latent_size: int,
         num_units: int,
         is_causal: bool = False,
@@ -186,7 +187,8 @@ class OscillatorDecoder(nn.Module):
         self.log_share, self.network_scale = LOG_SHARE, NETWORK_SCALE
         # What the spectrogram's floor comes to, so that silence is silent.
         self.floor = math.exp(LOG_SHARE) * spectrogram.floor**0.5
-        self.linear = ConvTranspose1d(latent_size, num_channels * rows, ratio, has_bias=True)
+        steps = math.prod(ratios)
+        self.linear = ConvTranspose1d(latent_size, num_channels * rows, steps, has_bias=True)
         self.linear.requires_grad_(False)  # fitted with the encoder
         places = spectrogram.rows_at(oscillators.frequencies_hz, oscillators.sample_rate_hz)
         self.at_oscillators = Conv1d(rows, len(places), 1)
