@@ -77,9 +77,8 @@ def fit_linear_layers(model: RAVE, crops: PreparedAudioDataset, seed: int) -> No
     if isinstance(encoder, LinearEncoder) and isinstance(decoder, OscillatorDecoder):
         assert spectrogram is not None  # their input
         num_crops = ceil(NUM_FITTED_FRAMES * model.hop_samples / crops.crop_samples)
-        audio = torch.stack([crops[index] for index in range(min(num_crops, len(crops)))])
-        with torch.no_grad():
-            spectrograms = torch.cat([spectrogram(crop[None]) for crop in audio])
+        first = range(min(num_crops, len(crops)))
+        spectrograms = torch.cat([spectrogram(crops[index][None]) for index in first])
         encoder.fit(spectrograms, decoder.linear, seed)
 
 

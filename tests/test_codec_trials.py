@@ -78,9 +78,9 @@ def test_trials_are_measured_once(data, tmp_path, monkeypatch, capsys):
     words = [str(each) for each in (data.prepared, data.held_out, tmp_path)]
     words += ["--minutes", "0.02"]
     assert main(words) == 0
-    told = capsys.readouterr().out
-    assert "| fitted | " in told
-    assert "| first | " in told
+    printed = capsys.readouterr().out
+    assert "| fitted | " in printed
+    assert "| first | " in printed
     content = json.loads((tmp_path / "trials.json").read_text())
     for name, found in content.items():
         figures = found["figures"]
@@ -104,7 +104,7 @@ def test_trials_are_measured_once(data, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(codec_trials, "run_trial", None)
     assert main(words) == 0
-    assert capsys.readouterr().out == told
+    assert capsys.readouterr().out == printed
 
 
 def test_a_trial_that_fails_leaves_the_others(data, tmp_path, monkeypatch, capsys):
@@ -117,9 +117,9 @@ def test_a_trial_that_fails_leaves_the_others(data, tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(codec_trials, "run_trial", run_trial)
     assert main([str(each) for each in (data.prepared, data.held_out, tmp_path)]) == 1
-    told = capsys.readouterr()
-    assert "Trial fitted failed: The loss became nan." in told.err
-    assert told.out.splitlines()[-1] == "| first |" + " 0.50 |" * 8 + " 3 | 1.00 |"
+    printed = capsys.readouterr()
+    assert "Trial fitted failed: The loss became nan." in printed.err
+    assert printed.out.splitlines()[-1] == "| first |" + " 0.50 |" * 8 + " 3 | 1.00 |"
 
 
 def test_recordings_that_are_trained_on_are_refused(data, tmp_path):

@@ -242,8 +242,8 @@ def test_a_planted_failure_is_named_by_its_detector_alone(
     # One of three independent samples each becomes another: E(a − b)² = 2 of variance 1.
     assert found.figures["phase"]["shifts"] == [1]
     assert kept == [pytest.approx(-1.0, abs=0.25)]
-    told = f"If sound moves by 0.06 ms, its latents keep {kept[0]:.2f} of their variance"
-    assert told in found.findings[0].message
+    sentence = f"If sound moves by 0.06 ms, its latents keep {kept[0]:.2f} of their variance"
+    assert sentence in found.findings[0].message
     words = run_report.words(found)
     assert f"keep if the sound moves: 1 sample {kept[0]:.2f}; half a hop" in words
 

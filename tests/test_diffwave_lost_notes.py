@@ -95,8 +95,8 @@ def test_a_run_that_follows_the_notes_is_healthy(
     phase, predictable = (found.figures[name] for name in ("phase", "predictability"))
     assert phase["same"][:3] == pytest.approx([1.0] * 3, abs=0.02)  # up to 16 samples
     assert predictable > 0.9  # the spectrogram is the latents
-    told = f"from the spectrogram explains {predictable:.2f} of the variance"
-    assert told in run_report.words(found)
+    sentence = f"from the spectrogram explains {predictable:.2f} of the variance"
+    assert sentence in run_report.words(found)
 
 
 @pytest.mark.usefixtures("others")
@@ -166,8 +166,8 @@ def test_an_evaluation_measures_the_same_on_a_minute_of_recordings(
     assert 50 < sum(lengths_s) <= 60.5
     assert found["shifts"]["same"][:3] == pytest.approx([1.0] * 3, abs=0.02)
     assert found["predictability"] == diagnose_run(playing).figures["predictability"]
-    told = latents_in_words(found)
-    assert f"explains {found['predictability']:.2f} of the variance" in told
+    sentence = latents_in_words(found)
+    assert f"explains {found['predictability']:.2f} of the variance" in sentence
 
 
 def test_notes_are_heard_with_a_spectrogram_to_follow_and_a_codec_only(

@@ -128,13 +128,13 @@ def test_more_frames_than_latents_are_needed(num_frames, is_enough):
     if is_enough:
         encoder.fit(spectrogram, decoder, 0)
         return
-    told = (
+    sentence = (
         "The training audio has 5 latent frames; more than the 5 latents of a frame are needed. "
         "Train on more audio."
     )
     with pytest.raises(ValueError) as error:
         encoder.fit(spectrogram, decoder, 0)
-    assert str(error.value) == told
+    assert str(error.value) == sentence
 
 
 @torch.no_grad()

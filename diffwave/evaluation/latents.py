@@ -1,4 +1,4 @@
-"""Whether latents can be modelled: do they move with the sound, what does a spectrogram tell?"""
+"""Whether latents can be modelled: do they move with the sound, what does a spectrogram explain?"""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def measure_latents(
 
 def latents_in_words(found: Mapping[str, Any]) -> str:
     """Return the figures of `measure_latents` as sentences."""
-    told = [phase_in_words(found["shifts"])]
+    sentences = [phase_in_words(found["shifts"])]
     if found["predictability"] is not None:
-        told.append(predictability_in_words(found["predictability"]))
-    return " ".join(told)
+        sentences.append(predictability_in_words(found["predictability"]))
+    return " ".join(sentences)
